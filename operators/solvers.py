@@ -1,0 +1,60 @@
+"""Iterative solvers on callables, with a step size of its own for every sample of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def conjugate_gradient(
+    matvec: Callable[[Tensor], Tensor],
+    rhs: Tensor,
+    *,
+    batch_ndim: int = 1,
+    x0: Tensor | None = None,
+    iterations: int = 50,
+    tolerance: float = 1e-6,
+) -> tuple[Tensor, int]:
+    """Solve ``M x = rhs`` for a symmetric positive semi-definite ``M`` by conjugate gradients.
+
+    Samples do not influence one another: a sample that has converged is frozen while the others go on, so the result
+    does not depend on how a batch is put together (Hestenes and Stiefel 1952).
+
+    Args:
+        matvec: applies ``M`` to a tensor of the shape of ``rhs``.
+        rhs: right-hand side; the first ``batch_ndim`` axes number independent problems.
+        batch_ndim: how many leading axes are batch axes.
+        x0: start; zero when left out.
+        iterations: most iterations.
+        tolerance: stop a sample when ``|residual| <= tolerance * |rhs|``.
+
+    Returns:
+        The solution, and the number of iterations used.
+    """
+    dims = tuple(range(batch_ndim, rhs.ndim))
+
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).sum(dims, keepdim=True) if dims else a * b
+
+    x = torch.zeros_like(rhs) if x0 is None else x0
+    r = rhs if x0 is None else rhs - matvec(x0)
+    p = r
+    rr = dot(r, r)
+    limit = tolerance**2 * dot(rhs, rhs)
+    used = 0
+    for used in range(1, iterations + 1):
+        active = rr > limit
+        if not bool(active.any()):
+            return x, used - 1
+        mp = matvec(p)
+        curvature = dot(p, mp)
+        alpha = torch.where(active & (curvature > 0), rr / curvature.clamp_min(torch.finfo(rr.dtype).tiny), 0.0)
+        x = x + alpha * p
+        r = r - alpha * mp
+        rr_next = dot(r, r)
+        beta = torch.where(active, rr_next / rr.clamp_min(torch.finfo(rr.dtype).tiny), 0.0)
+        rr = torch.where(active, rr_next, rr)
+        p = r + beta * p
+    return x, used
