@@ -1,0 +1,211 @@
+"""HDF5 packs of CT slices, already averaged to the size of the prior: the data of training and of our benchmarks.
+
+Layout of a pack: one group per series with a dataset ``hu`` (N, H, W) of int16 CT numbers ordered by z, a dataset
+``z_mm`` (N,), and the attributes ``pixel_mm``, ``collection``, ``patient``, ``licence``, ``doi``, ``kernel`` and
+``slice_thickness_mm``. Splits are by patient: one file per split.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+DATA_ROOT_VARIABLE = "DEFT_CT_DATA"
+
+
+def data_root() -> Path:
+    """The folder of the data packs: the environment variable ``DEFT_CT_DATA``, else ``../shared/data``.
+
+    ``../shared/data`` is tried beside the current directory and beside the checkout that this module lies in.
+
+    Raises:
+        FileNotFoundError: there is no such folder; the message says how to name one.
+    """
+    named = os.environ.get(DATA_ROOT_VARIABLE)
+    if named:
+        if Path(named).is_dir():
+            return Path(named)
+        raise FileNotFoundError(f"{DATA_ROOT_VARIABLE}={named} is not a folder; set it to the folder of the data packs")
+    checkout = Path(__file__).resolve().parents[1]
+    for base in (Path.cwd(), checkout):
+        candidate = base.parent / "shared" / "data"
+        if candidate.is_dir():
+            return candidate
+    raise FileNotFoundError(
+        f"no data packs: set the environment variable {DATA_ROOT_VARIABLE} to the folder that holds ct256/, photos/, ..."
+    )
+
+
+@dataclass(frozen=True)
+class PackGroup:
+    """What a pack says about one series."""
+
+    name: str
+    slices: int
+    pixel_mm: float
+    collection: str
+    patient: str
+    licence: str
+    doi: str
+    kernel: str
+    slice_thickness_mm: float | None
+
+
+@dataclass(frozen=True)
+class PackSlice:
+    """One slice of a pack.
+
+    Attributes:
+        hu: (1, H, W) float32 CT numbers.
+        pixel_mm: width of a pixel.
+        group: name of the series' group.
+        index: index of the slice in its group.
+        position: index of the slice in the whole pack (before ``every``), so an index that survives subsampling.
+        z_mm: position of the slice along z.
+    """
+
+    hu: Tensor
+    pixel_mm: float
+    group: str
+    index: int
+    position: int
+    z_mm: float
+
+
+class CTPack(Dataset[PackSlice]):
+    """The slices of one HDF5 pack, held in memory as int16.
+
+    **Order.** The groups are taken in sorted order of their names (Python's string order), the slices of a group in
+    the order of the file, and all of them are concatenated: slice ``n`` of this list has position ``n``.
+    ``every=k`` keeps the positions ``0, k, 2k, ...`` of the whole list (the count is not restarted at each group).
+    The validation protocol is ``CTPack(data_root() / "ct256" / "val.h5", every=10)``: 26 slices of 255.
+
+    Args:
+        path: the HDF5 file.
+        every: keep every k-th slice of the concatenated list.
+        groups: names of the series to read; all of them when None. ``position`` counts within the chosen groups.
+
+    Raises:
+        FileNotFoundError: ``path`` does not exist.
+        ValueError: the file is not a pack, ``every`` < 1, or a group is unknown.
+    """
+
+    def __init__(self, path: str | Path, *, every: int = 1, groups: tuple[str, ...] | None = None) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"no such data pack: {self.path}; set {DATA_ROOT_VARIABLE} or pass its path")
+        arrays: list[NDArray[np.int16]] = []
+        infos: list[PackGroup] = []
+        z_mm: list[NDArray[np.float32]] = []
+        with _open_pack(self.path) as file:
+            names = sorted(file)
+            if groups is not None:
+                unknown = sorted(set(groups) - set(names))
+                if unknown:
+                    raise ValueError(f"{self.path.name} has no group {unknown}; it has {names}")
+                names = sorted(groups)
+            for name in names:
+                hu, z, info = _read_group(file, name, self.path)
+                arrays.append(hu)
+                z_mm.append(z)
+                infos.append(info)
+        if not arrays:
+            raise ValueError(f"{self.path} holds no series; expected one group per series with a dataset 'hu'")
+        if len({a.shape[1:] for a in arrays}) > 1:
+            raise ValueError(f"the series of {self.path} differ in size: {sorted({a.shape[1:] for a in arrays})}")
+        self.groups: tuple[PackGroup, ...] = tuple(infos)
+        origin = np.repeat(np.arange(len(infos)), [len(a) for a in arrays])
+        starts = np.cumsum([0] + [len(a) for a in arrays])
+        self._positions = np.arange(len(origin))[::every]
+        self._group_of = origin[self._positions]
+        self._index_of = self._positions - starts[self._group_of]
+        self._z_mm = np.concatenate(z_mm)[self._positions]
+        self._hu: NDArray[np.int16] = np.concatenate(arrays)[self._positions]
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __iter__(self) -> Iterator[PackSlice]:
+        return (self[n] for n in range(len(self)))
+
+    def __getitem__(self, n: int) -> PackSlice:
+        """Slice ``n`` of those kept; negative counts from the end.
+
+        Raises:
+            IndexError: there is no such slice.
+        """
+        if not -len(self) <= n < len(self):
+            raise IndexError(f"slice {n} of a pack of {len(self)}")
+        group = self.groups[int(self._group_of[n])]
+        return PackSlice(
+            hu=torch.from_numpy(self._hu[n].astype(np.float32))[None],
+            pixel_mm=group.pixel_mm,
+            group=group.name,
+            index=int(self._index_of[n]),
+            position=int(self._positions[n]),
+            z_mm=float(self._z_mm[n]),
+        )
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(H, W) of every slice."""
+        return self._hu.shape[1], self._hu.shape[2]
+
+    @property
+    def pixel_mm(self) -> NDArray[np.float64]:
+        """(len,) pixel width of each slice."""
+        return np.array([g.pixel_mm for g in self.groups])[self._group_of]
+
+    def array(self) -> NDArray[np.int16]:
+        """All kept slices, (len, H, W) int16 HU; a view that must not be written to."""
+        view = self._hu.view()
+        view.flags.writeable = False
+        return view
+
+    def batch(self, indices: Tensor | NDArray[np.integer] | list[int]) -> Tensor:
+        """The slices ``indices`` at once, (len(indices), 1, H, W) float32 HU: the fast path of training loops."""
+        chosen = self._hu[np.asarray(indices)]
+        return torch.from_numpy(chosen.astype(np.float32))[:, None]
+
+
+def _open_pack(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read as HDF5 ({error}); is the download complete?") from error
+
+
+def _read_group(
+    file: h5py.File, name: str, path: Path
+) -> tuple[NDArray[np.int16], NDArray[np.float32], PackGroup]:
+    group = file[name]
+    if not isinstance(group, h5py.Group) or "hu" not in group or "pixel_mm" not in group.attrs:
+        raise ValueError(f"{path}: '{name}' is not a series; expected a group with a dataset 'hu' and attribute 'pixel_mm'")
+    data = group["hu"]
+    if data.ndim != 3 or data.dtype != np.int16:
+        raise ValueError(f"{path}: '{name}/hu' must be (N, H, W) int16 in HU, got {data.shape} {data.dtype}")
+    hu: NDArray[np.int16] = data[...]
+    z = np.asarray(group["z_mm"], np.float32) if "z_mm" in group else np.full(len(hu), np.nan, np.float32)
+    if z.shape != (len(hu),):
+        raise ValueError(f"{path}: '{name}/z_mm' has shape {z.shape}, expected ({len(hu)},)")
+    text = {key: str(group.attrs.get(key, "")) for key in ("collection", "patient", "licence", "doi", "kernel")}
+    thickness = str(group.attrs.get("slice_thickness_mm", "")).strip()
+    info = PackGroup(
+        name=name,
+        slices=len(hu),
+        pixel_mm=float(group.attrs["pixel_mm"]),
+        slice_thickness_mm=float(thickness) if thickness else None,
+        **text,
+    )
+    return hu, z, info

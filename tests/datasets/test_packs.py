@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from deft_ct.datasets.packs import CTPack, data_root
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    path = tmp_path / "pack.h5"
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        # Written in another order than the sorted one, on purpose.
+        for name, count, pixel in (("b_series", 7, 1.5), ("a_series", 5, 0.7)):
+            group = file.create_group(name)
+            group["hu"] = rng.integers(-1024, 3072, (count, 8, 8), dtype=np.int16)
+            group["z_mm"] = np.arange(count, dtype=np.float32) * 3
+            group.attrs.update({"pixel_mm": pixel, "collection": "TEST", "patient": name, "slice_thickness_mm": "3"})
+    return path
+
+
+def test_order_is_sorted_groups_then_file_order(pack: Path) -> None:
+    data = CTPack(pack)
+    assert len(data) == 12 and data.image_shape == (8, 8)
+    assert [(s.group, s.index, s.position) for s in data][:6] == [("a_series", i, i) for i in range(5)] + [("b_series", 0, 5)]
+    with h5py.File(pack) as file:
+        np.testing.assert_array_equal(data[6].hu[0].numpy(), file["b_series/hu"][1])
+    assert data[6].hu.shape == (1, 8, 8) and data[6].hu.dtype == torch.float32
+    assert (data[0].pixel_mm, data[-1].pixel_mm, data[6].z_mm) == (0.7, 1.5, 3.0)
+
+
+def test_every_counts_over_the_whole_list(pack: Path) -> None:
+    data, whole = CTPack(pack, every=4), CTPack(pack)
+    assert [s.position for s in data] == [0, 4, 8]
+    assert all(torch.equal(s.hu, whole[s.position].hu) for s in data)
+    np.testing.assert_array_equal(data.pixel_mm, [0.7, 0.7, 1.5])
+
+
+def test_batch_is_the_stack_of_slices(pack: Path) -> None:
+    data = CTPack(pack)
+    assert torch.equal(data.batch([3, 11]), torch.stack([data[3].hu, data[11].hu]))
+    assert not data.array().flags.writeable
+
+
+def test_works_with_a_data_loader(pack: Path) -> None:
+    loader = DataLoader(CTPack(pack), batch_size=4, collate_fn=lambda s: torch.stack([x.hu for x in s]))
+    assert [tuple(b.shape) for b in loader] == [(4, 1, 8, 8)] * 3
+
+
+def test_groups_can_be_chosen(pack: Path) -> None:
+    assert len(CTPack(pack, groups=("b_series",))) == 7
+    with pytest.raises(ValueError, match=r"no group \['c'\]; it has \['a_series', 'b_series'\]"):
+        CTPack(pack, groups=("c",))
+
+
+def test_bad_packs(tmp_path: Path, pack: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such data pack"):
+        CTPack(tmp_path / "none.h5")
+    (tmp_path / "text.h5").write_text("hello")
+    with pytest.raises(ValueError, match="cannot be read as HDF5"):
+        CTPack(tmp_path / "text.h5")
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        CTPack(pack, every=0)
+    with pytest.raises(IndexError):
+        CTPack(pack)[12]
+    for name, content in (("float", np.zeros((2, 4, 4), np.float32)), ("flat", np.zeros((4, 4), np.int16))):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["g/hu"] = content
+            file["g"].attrs["pixel_mm"] = 1.0
+        with pytest.raises(ValueError, match="int16 in HU"):
+            CTPack(tmp_path / f"{name}.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["data"] = np.zeros(3)
+    with pytest.raises(ValueError, match="is not a series"):
+        CTPack(tmp_path / "other.h5")
+
+
+def test_data_root_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEFT_CT_DATA", str(tmp_path))
+    assert data_root() == tmp_path
+    monkeypatch.setenv("DEFT_CT_DATA", str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match="DEFT_CT_DATA"):
+        data_root()
+
+
+def test_validation_protocol_on_the_real_pack() -> None:
+    try:
+        path = data_root() / "ct256" / "val.h5"
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    data = CTPack(path, every=10)
+    assert len(data) == 26 and data.image_shape == (256, 256)
+    assert [s.position for s in data] == list(range(0, 255, 10))
+    assert -1024 <= int(data.array().min()) and int(data.array().max()) <= 3071
