@@ -41,7 +41,7 @@ def data_root() -> Path:
         if candidate.is_dir():
             return candidate
     raise FileNotFoundError(
-        f"no data packs: set the environment variable {DATA_ROOT_VARIABLE} to the folder that holds ct256/, photos/, ..."
+        f"no data packs: set the environment variable {DATA_ROOT_VARIABLE} to the folder that holds ct256/ and photos/"
     )
 
 
@@ -186,12 +186,10 @@ def _open_pack(path: Path) -> h5py.File:
         raise ValueError(f"{path} cannot be read as HDF5 ({error}); is the download complete?") from error
 
 
-def _read_group(
-    file: h5py.File, name: str, path: Path
-) -> tuple[NDArray[np.int16], NDArray[np.float32], PackGroup]:
+def _read_group(file: h5py.File, name: str, path: Path) -> tuple[NDArray[np.int16], NDArray[np.float32], PackGroup]:
     group = file[name]
     if not isinstance(group, h5py.Group) or "hu" not in group or "pixel_mm" not in group.attrs:
-        raise ValueError(f"{path}: '{name}' is not a series; expected a group with a dataset 'hu' and attribute 'pixel_mm'")
+        raise ValueError(f"{path}: '{name}' is not a series; expected a group with dataset 'hu', attribute 'pixel_mm'")
     data = group["hu"]
     if data.ndim != 3 or data.dtype != np.int16:
         raise ValueError(f"{path}: '{name}/hu' must be (N, H, W) int16 in HU, got {data.shape} {data.dtype}")

@@ -28,7 +28,9 @@ def pack(tmp_path: Path) -> Path:
 def test_order_is_sorted_groups_then_file_order(pack: Path) -> None:
     data = CTPack(pack)
     assert len(data) == 12 and data.image_shape == (8, 8)
-    assert [(s.group, s.index, s.position) for s in data][:6] == [("a_series", i, i) for i in range(5)] + [("b_series", 0, 5)]
+    assert [(s.group, s.index, s.position) for s in data][:6] == [("a_series", i, i) for i in range(5)] + [
+        ("b_series", 0, 5)
+    ]
     with h5py.File(pack) as file:
         np.testing.assert_array_equal(data[6].hu[0].numpy(), file["b_series/hu"][1])
     assert data[6].hu.shape == (1, 8, 8) and data[6].hu.dtype == torch.float32
