@@ -1,0 +1,195 @@
+"""Noise models against scipy.stats, Monte-Carlo moments and autograd."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from deft_ct.operators.faults import DeadDetectors, RingArtefact
+from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise, PoissonNoise
+
+MODELS = [
+    NoNoise(),
+    GaussianNoise(0.3),
+    GaussianNoise(0.01, relative=True),
+    PoissonNoise(1e3),
+    PoissonNoise(1e3, electronic=8.0),
+    PoissonNoise(1e3, post_log=False),
+    PoissonNoise(1e3, electronic=8.0, post_log=False),
+]
+IDS = [repr(model) for model in MODELS]
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def line_integrals(*shape: int, seed: int = 1) -> torch.Tensor:
+    return 4 * torch.rand(shape, generator=rng(seed), dtype=torch.float64) + 0.1
+
+
+@pytest.mark.parametrize("model", MODELS, ids=IDS)
+def test_sample_keeps_shape_and_dtype_and_is_a_function_of_the_seed(model: NoiseModel) -> None:
+    for dtype in (torch.float32, torch.float64):
+        clean = line_integrals(3, 1, 5, 7).to(dtype)
+        y = model.sample(clean, rng(3))
+        assert y.shape == clean.shape and y.dtype == dtype
+        assert torch.equal(y, model.sample(clean, rng(3)))
+        assert isinstance(model, NoNoise) or not torch.equal(y, model.sample(clean, rng(4)))
+
+
+@pytest.mark.parametrize("model", MODELS, ids=IDS)
+def test_noise_of_a_sample_does_not_depend_on_the_batch(model: NoiseModel) -> None:
+    clean = line_integrals(4, 1, 5, 7).float()
+    together = model.sample(clean, [rng(seed) for seed in range(4)])
+    apart = [model.sample(clean[i : i + 1], rng(i)) for i in range(4)]
+    assert torch.equal(together, torch.cat(apart))
+
+
+@pytest.mark.parametrize("model", MODELS, ids=IDS)
+def test_sample_leaves_the_global_random_state_and_its_input_alone(model: NoiseModel) -> None:
+    clean = line_integrals(2, 1, 4, 4)
+    before, copy = torch.random.get_rng_state(), clean.clone()
+    model.sample(clean, rng())
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(clean, copy)
+
+
+@pytest.mark.parametrize("model", MODELS[1:], ids=IDS[1:])
+def test_moments_by_monte_carlo(model: NoiseModel) -> None:
+    clean = line_integrals(1, 1, 2, 4) / 2  # few photons are lost, so that the delta method holds
+    draws = 20_000
+    y = model.sample(clean.expand(draws, -1, -1, -1), rng(5))
+    variance = model.variance(clean)[0]
+    torch.testing.assert_close(y.var(0), variance, rtol=0.06, atol=0)
+    # First-order mean: the bias of the logarithm is at most half the variance.
+    bound = 5 * (variance / draws).sqrt() + 0.6 * variance * isinstance(model, PoissonNoise)
+    assert bool(((y.mean(0) - model.mean(clean)[0]).abs() <= bound).all())
+
+
+def test_gaussian_likelihood_agrees_with_scipy() -> None:
+    clean, y = line_integrals(3, 2, 4), line_integrals(3, 2, 4, seed=2)
+    expected = scipy.stats.norm.logpdf(y.numpy(), clean.numpy(), 0.3).sum((1, 2))
+    np.testing.assert_allclose(GaussianNoise(0.3).log_likelihood(clean, y), expected, rtol=1e-12)
+    scale = 0.05 * np.abs(clean.numpy()).mean((1, 2), keepdims=True)
+    expected = scipy.stats.norm.logpdf(y.numpy(), clean.numpy(), scale).sum((1, 2))
+    np.testing.assert_allclose(GaussianNoise(0.05, relative=True).log_likelihood(clean, y), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("post_log", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_poisson_likelihood_agrees_with_scipy_also_at_zero_counts(post_log: bool, dtype: torch.dtype) -> None:
+    model = PoissonNoise(200.0, post_log=post_log)
+    clean = (2.5 * line_integrals(3, 1, 6, 7)).to(dtype)  # up to 10: many zero counts
+    y = model.sample(clean, rng(7))
+    counts = 200 * np.exp(-y.double().numpy()) if post_log else 200 * y.double().numpy()
+    integer = np.where(counts < 0.5, 0, np.rint(counts))
+    assert (integer == 0).any() and np.abs(counts - integer).max() < 0.11
+    expected = scipy.stats.poisson.logpmf(integer, 200 * np.exp(-clean.double().numpy())).sum((1, 2, 3))
+    np.testing.assert_allclose(model.log_likelihood(clean, y), expected, rtol=2e-5 if dtype is torch.float32 else 1e-10)
+
+
+def test_zero_counts_become_the_floor() -> None:
+    model = PoissonNoise(100.0, floor=0.1)
+    y = model.sample(torch.full((1, 1, 3, 3), 50.0), rng())
+    torch.testing.assert_close(y, torch.full_like(y, math.log(1000.0)))
+    assert bool(torch.isfinite(model.weights(y)).all()) and bool(torch.isfinite(model.log_likelihood(y, y)).all())
+
+
+@pytest.mark.parametrize("model", MODELS, ids=IDS)
+def test_score_is_the_gradient_of_the_log_likelihood(model: NoiseModel) -> None:
+    clean = line_integrals(2, 1, 3, 4)
+    y = model.sample(clean, rng(2))
+    point = clean.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model.log_likelihood(point, y).sum(), point)
+    torch.testing.assert_close(model.score(clean, y), gradient, rtol=1e-9, atol=1e-9)
+    assert model.log_likelihood(clean, y).shape == (2,)
+
+
+@pytest.mark.parametrize("model", MODELS[1:], ids=IDS[1:])
+def test_score_has_zero_mean_under_the_model(model: NoiseModel) -> None:
+    clean = line_integrals(1, 1, 2, 3) / 2
+    draws = 20_000
+    many = clean.expand(draws, -1, -1, -1)
+    score = model.score(many, model.sample(many, rng(9)))
+    assert bool((score.mean(0).abs() <= 5 * score.std(0) / math.sqrt(draws)).all())
+
+
+def test_poisson_weights_are_the_counts_of_post_log_data() -> None:
+    y = line_integrals(2, 1, 3, 3)
+    torch.testing.assert_close(PoissonNoise(1e4).weights(y), 1e4 * (-y).exp())
+    counts = 1e4 * (-y).exp()
+    torch.testing.assert_close(PoissonNoise(1e4, electronic=5.0).weights(y), counts**2 / (counts + 25))
+
+
+@pytest.mark.parametrize("model", MODELS[1:], ids=IDS[1:])
+def test_weights_are_the_inverse_variance(model: NoiseModel) -> None:
+    clean = line_integrals(2, 1, 3, 3)
+    torch.testing.assert_close(model.weights(model.mean(clean)), 1 / model.variance(clean))
+
+
+@pytest.mark.parametrize("model", MODELS, ids=IDS)
+def test_dictionary_round_trip(model: NoiseModel) -> None:
+    assert NoiseModel.from_dict(model.to_dict()) == model
+
+
+def test_bad_parameters_are_refused() -> None:
+    with pytest.raises(ValueError, match="sigma must be a positive finite number, got 0; use NoNoise"):
+        GaussianNoise(0)
+    for photons in (0, -1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="photons must be a positive"):
+            PoissonNoise(photons)
+    with pytest.raises(ValueError, match="electronic"):
+        PoissonNoise(electronic=-1)
+    with pytest.raises(ValueError, match="below one count"):
+        PoissonNoise(floor=1.0)
+    with pytest.raises(ValueError, match="noise type must be one of"):
+        NoiseModel.from_dict({"type": "Laplace"})
+    with pytest.raises(ValueError, match="cannot build GaussianNoise"):
+        NoiseModel.from_dict({"type": "GaussianNoise", "std": 1.0})
+
+
+def test_bad_input_is_refused() -> None:
+    clean = torch.rand(2, 1, 3, 3, generator=rng())
+    with pytest.raises(ValueError, match="each of the 2 samples, got 3"):
+        GaussianNoise(1.0).sample(clean, [rng(), rng(), rng()])
+    with pytest.raises(TypeError, match="generator must be"):
+        GaussianNoise(1.0).sample(clean, 0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="floating-point"):
+        PoissonNoise().sample(clean.long(), rng())
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        PoissonNoise().sample(clean.log().log(), rng())
+    with pytest.raises(ValueError, match="one shape"):
+        GaussianNoise(1.0).score(clean, clean[:1])
+    with pytest.raises(ValueError, match="batch axis"):
+        GaussianNoise(1.0).sample(clean.flatten(), rng())
+
+
+def test_rings_are_constant_over_views() -> None:
+    y = line_integrals(2, 1, 6, 400)
+    error = RingArtefact(0.05, 0.25)(y, [rng(0), rng(1)]) - y
+    torch.testing.assert_close(error, error[:, :, :1].expand_as(error), rtol=0, atol=1e-6)
+    faulty = error[:, 0, 0] != 0
+    assert 0.15 < faulty.double().mean() < 0.35
+    assert error[:, 0, 0][faulty].std() == pytest.approx(0.05, rel=0.2)
+    assert not torch.equal(faulty[0], faulty[1])
+
+
+def test_dead_detectors_read_one_value() -> None:
+    y = line_integrals(2, 1, 6, 10, 20)
+    out = DeadDetectors(0.2, 11.5, detector_ndim=2)(y, rng(0))
+    dead = out == 11.5
+    assert torch.equal(dead, dead[:, :, :1].expand_as(dead)) and 0.1 < dead.double().mean() < 0.3
+    assert torch.equal(out[~dead], y[~dead])
+
+
+@pytest.mark.parametrize("fault", [RingArtefact, DeadDetectors])
+def test_bad_faults_are_refused(fault: type[RingArtefact | DeadDetectors]) -> None:
+    with pytest.raises(ValueError, match=r"fraction must be in \[0, 1\]"):
+        fault(fraction=1.5)
+    with pytest.raises(ValueError, match="detector_ndim"):
+        fault(detector_ndim=3)
