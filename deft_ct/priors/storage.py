@@ -1,0 +1,151 @@
+"""Priors on disk: a diffusers folder with safetensors, plus one JSON file of what diffusers does not know."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from deft_ct.networks import UNet, UNetConfig
+from deft_ct.priors.prior import Prior
+from deft_ct.schedule import Schedule
+from deft_ct.units import PriorRange
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+NETWORK = "config.json"
+SCHEDULER = "scheduler_config.json"
+METADATA = "deft_ct.json"
+
+
+def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write a prior as a folder; an existing prior there is replaced in one step.
+
+    ``config.json`` and the weights are those of a diffusers ``UNet2DModel`` (behind the space-to-depth stem),
+    ``scheduler_config.json`` is a ``DDPMScheduler``'s, and ``deft_ct.json`` holds the stem, the HU range, the card and
+    the SHA-256 of the content.
+
+    Args:
+        prior: its network must be a :class:`~deft_ct.networks.UNet`.
+        folder: target.
+        dtype: of the stored weights.
+
+    Raises:
+        TypeError: the network is of another kind.
+    """
+    if not isinstance(prior.network, UNet):
+        raise TypeError(f"only priors with our U-Net can be saved, got {type(prior.network).__name__}")
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in prior.network.state_dict().items()}
+    save_file(weights, part / WEIGHTS, metadata={"format": "pt"})
+    config = prior.network.config
+    _write(part / NETWORK, diffusers_config(config, prior.image_size))
+    _write(part / SCHEDULER, _scheduler_config(prior))
+    meta = {"network": config.to_dict(), **prior.description(), "card": prior.card, "sha256": prior.content_hash()}
+    _write(part / METADATA, meta)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
+
+
+def load_prior(name_or_path: str | Path | None = None) -> Prior:
+    """Load a prior by path, or by the name of a shipped one.
+
+    Args:
+        name_or_path: folder written by :func:`save_prior`, the name of a shipped prior, or None for the default one.
+
+    Returns:
+        The prior in float32 on the CPU.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a shipped prior has this name.
+        ValueError: the folder is not a prior, or its content does not match its SHA-256.
+    """
+    folder = _find(name_or_path)
+    try:
+        meta = json.loads((folder / METADATA).read_text())
+        weights = load_file(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} is not a prior of deft-ct: {Path(str(error.filename)).name} is missing") from error
+    except Exception as error:  # safetensors and json raise types of their own
+        raise ValueError(f"{folder} cannot be read as a prior ({error}); is the copy complete?") from error
+    network = UNet(UNetConfig(**meta["network"]))
+    network.load_state_dict({key: value.float() for key, value in weights.items()})
+    span = meta["value_range_hu"]
+    prior = Prior(
+        network,
+        Schedule(**meta["schedule"]),
+        prediction=meta["prediction"],
+        value_range=None if span is None else PriorRange(*span),
+        channels=meta["channels"],
+        image_size=meta["image_size"],
+        card=meta["card"],
+    )
+    if prior.content_hash() != meta["sha256"]:
+        raise ValueError(f"the weights in {folder} do not match their SHA-256: the files are damaged or were changed")
+    return prior
+
+
+def shipped_priors() -> list[str]:
+    """Names of the priors that come with the package, the default first."""
+    root = _assets()
+    return sorted((p.name for p in root.iterdir() if (p / METADATA).is_file()), reverse=True) if root.is_dir() else []
+
+
+def _assets() -> Path:
+    return Path(str(resources.files("deft_ct"))) / "assets" / "priors"
+
+
+def _find(name_or_path: str | Path | None) -> Path:
+    known = shipped_priors()
+    if name_or_path is None:
+        if not known:
+            raise FileNotFoundError("no prior comes with this installation; pass the folder of one")
+        return _assets() / known[0]
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    if str(name_or_path) in known:
+        return _assets() / str(name_or_path)
+    raise FileNotFoundError(f"no prior {str(name_or_path)!r}: not a folder, and the shipped ones are {known}")
+
+
+def diffusers_config(config: UNetConfig, image_size: int) -> dict[str, Any]:
+    """The ``config.json`` with which diffusers' ``UNet2DModel`` computes what ours computes behind its stem."""
+    pixels = config.patch**2
+    return {
+        "_class_name": "UNet2DModel",
+        "sample_size": image_size // config.patch,
+        "in_channels": config.in_channels * pixels,
+        "out_channels": config.out_channels * pixels,
+        "block_out_channels": list(config.channels),
+        "layers_per_block": config.layers,
+        "down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in config.attention],
+        "up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention)],
+        "attention_head_dim": config.head_channels,
+        "norm_num_groups": config.norm_groups,
+        "norm_eps": 1e-5,
+    }
+
+
+def _scheduler_config(prior: Prior) -> dict[str, Any]:
+    schedule = asdict(prior.schedule)
+    return {
+        "_class_name": "DDPMScheduler",
+        "num_train_timesteps": schedule["steps"],
+        "beta_start": schedule["beta_start"],
+        "beta_end": schedule["beta_end"],
+        "beta_schedule": schedule["kind"],
+        "prediction_type": prior.prediction,
+        "clip_sample": False,
+    }
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
