@@ -1,0 +1,64 @@
+"""The ray transform of a scan geometry: differentiable, batched, in physical units."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.ct.backends import make_backend
+from deft_ct.operators.ct.fbp import fbp
+from deft_ct.operators.ct.geometry import PlanarGeometry
+
+
+class RayTransform(LinearOperator):
+    """Line integrals of images along the rays of a scan.
+
+    Images are attenuation in 1/mm, so sinograms are dimensionless. Any number of leading axes are batch axes; a batch
+    gives on the CPU the same bits as its images one by one.
+
+    Args:
+        geometry: the scan.
+        backend: ``"auto"``, or one of :func:`~deft_ct.operators.ct.backends.backend_names`.
+
+    Attributes:
+        geometry: the scan.
+        backend: name of the backend in use.
+        matched: whether the adjoint is exact; it is for every CPU backend.
+
+    Raises:
+        ValueError: an unknown backend, or one that cannot do this geometry.
+        ImportError: the backend's optional package is missing; the message names the extra.
+    """
+
+    def __init__(self, geometry: PlanarGeometry, backend: str = "auto") -> None:
+        super().__init__(geometry.image_shape, geometry.sinogram_shape)
+        self.geometry = geometry
+        self._backend = make_backend(geometry, backend)
+        self.backend = self._backend.name
+        self.matched = self._backend.matched
+        # Nothing is stored in it: it carries the device that ``.to(...)`` asks for.
+        self.register_buffer("_anchor", torch.empty(0), persistent=False)
+
+    def extra_repr(self) -> str:
+        """Geometry and backend, for ``print``."""
+        return f"{self.geometry}, backend={self.backend!r}"
+
+    def _forward_kernel(self, x: Tensor) -> Tensor:
+        self._check_dtype(x)
+        return self._backend.forward(x)
+
+    def _adjoint_kernel(self, y: Tensor) -> Tensor:
+        self._check_dtype(y)
+        return self._backend.adjoint(y)
+
+    def _check_dtype(self, x: Tensor) -> None:
+        if x.dtype not in self._backend.dtypes:
+            raise TypeError(
+                f"RayTransform: backend {self.backend!r} computes in {self._backend.dtypes}, got {x.dtype}; convert "
+                f'the tensor or use backend="matrix"'
+            )
+
+    def pseudo_inverse(self, y: Tensor) -> Tensor:
+        """Filtered back-projection with the Ram-Lak filter: ``(..., views, detectors)`` to ``(..., H, W)``, 1/mm."""
+        return fbp(y, self.geometry)
