@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,18 +26,18 @@ class Volume:
     Args:
         hu: (Z, H, W) CT numbers in HU; kept as a read-only float32 array.
         affine: (4, 4) map from voxel indices to millimetres in DICOM's patient axes **LPS** (x to the left, y to the
-            back, z to the head): ``affine @ (column, row, slice, 1)`` is the centre of voxel ``hu[slice, row, column]``.
+            back, z to the head): ``affine @ (column, row, slice, 1)`` is the centre of ``hu[slice, row, column]``.
             :attr:`ras_affine` is the same for NIfTI.
         units: the attenuation scale that :meth:`attenuation` uses.
 
     Raises:
         TypeError: ``hu`` is not a real-valued array.
-        ValueError: wrong shape, values that are not finite, a singular or sheared affine, or pixels that are not square.
+        ValueError: wrong shape, values that are not finite, a singular or sheared affine, or non-square pixels.
     """
 
     hu: NDArray[np.float32]
     affine: NDArray[np.float64]
-    units: HounsfieldScale = HounsfieldScale()
+    units: HounsfieldScale = field(default_factory=HounsfieldScale)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hu", _checked_hu(self.hu))

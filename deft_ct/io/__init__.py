@@ -1,0 +1,18 @@
+"""Reading and writing: DICOM, NIfTI and HDF5, all of it whole or not at all."""
+
+from __future__ import annotations
+
+from deft_ct.io.atomic import atomic_file, atomic_folder, check_writable
+from deft_ct.io.dicom_files import DicomSeriesError
+from deft_ct.io.dicom_read import Series, read_dicom_series
+from deft_ct.io.sample import sample_series_path
+
+__all__ = [
+    "DicomSeriesError",
+    "Series",
+    "atomic_file",
+    "atomic_folder",
+    "check_writable",
+    "read_dicom_series",
+    "sample_series_path",
+]

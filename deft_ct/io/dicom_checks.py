@@ -1,0 +1,188 @@
+"""Checks of a DICOM series: one clear error for each thing that would make a wrong volume."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from deft_ct.io.dicom_files import MULTI_FRAME_CLASSES, DicomFile, DicomSeriesError
+
+DIRECTION_TOLERANCE = 1e-3
+"""Largest difference of direction cosines that counts as the same orientation."""
+SPACING_TOLERANCE = 0.05
+"""Largest relative deviation of a slice distance that counts as equal (positions are often rounded)."""
+MIN_AXIAL = math.cos(math.radians(45.0))
+
+_REQUIRED = (
+    "SOPInstanceUID", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
+    "RescaleSlope", "RescaleIntercept",
+)  # fmt: skip
+
+
+def is_localizer(header: Dataset) -> bool:
+    """Whether an image is a scout view."""
+    return "LOCALIZER" in [str(v).upper() for v in header.get("ImageType", []) or []]
+
+
+def check_each(files: Sequence[DicomFile]) -> None:
+    """Check what a single slice must have.
+
+    Raises:
+        DicomSeriesError: a multi-frame image, a missing attribute, a value that is no number, colour, or not HU.
+    """
+    for file in files:
+        header = file.header
+        if header.get("SOPClassUID") in MULTI_FRAME_CLASSES or int(header.get("NumberOfFrames", 1) or 1) > 1:
+            raise DicomSeriesError(
+                f"{file.name} is an enhanced multi-frame CT image, which is not read; convert it to one file per slice "
+                "first, for example with dcm4che's emf2sf"
+            )
+        missing = [name for name in _REQUIRED if header.get(name) in (None, "")]
+        if missing:
+            raise DicomSeriesError(f"{file.name} lacks {', '.join(missing)}; export the original CT images again")
+        for name, count in (
+            ("PixelSpacing", 2), ("ImagePositionPatient", 3), ("ImageOrientationPatient", 6),
+            ("RescaleSlope", 1), ("RescaleIntercept", 1),
+        ):  # fmt: skip
+            values = np.atleast_1d(np.asarray(header[name].value, float))
+            if values.size != count or not np.isfinite(values).all():
+                raise DicomSeriesError(
+                    f"{file.name}: {name} must be {count} finite number(s), got {header[name].value}"
+                )
+        if float(header.RescaleSlope) == 0 or min(float(v) for v in header.PixelSpacing) <= 0:
+            raise DicomSeriesError(f"{file.name}: RescaleSlope and PixelSpacing must not be zero or negative")
+        rescale_type = str(header.get("RescaleType", "") or "HU").upper()
+        if not rescale_type.startswith(("HU", "US")):
+            raise DicomSeriesError(f"{file.name} holds {rescale_type} values, not HU; choose a series of CT numbers")
+        if int(header.get("SamplesPerPixel", 1)) != 1:
+            raise DicomSeriesError(f"{file.name} is a colour image; choose a series of CT numbers")
+
+
+def check_alike(files: Sequence[DicomFile]) -> None:
+    """Check that all slices share one pixel grid and orientation, and that each slice is there once.
+
+    Raises:
+        DicomSeriesError: they differ; the message names two of the files.
+    """
+    first = files[0]
+    for name, tolerance in (
+        ("Rows", 0.0), ("Columns", 0.0), ("PixelSpacing", 1e-4), ("ImageOrientationPatient", DIRECTION_TOLERANCE),
+    ):  # fmt: skip
+        reference = _numbers(first, name)
+        for file in files[1:]:
+            if np.abs(_numbers(file, name) - reference).max() > tolerance:
+                raise DicomSeriesError(
+                    f"{name} differs within the series: {first.header[name].value} in {first.name}, "
+                    f"{file.header[name].value} in {file.name}; put slices of one grid and orientation in a folder"
+                )
+    uid, count = Counter(str(f.header.SOPInstanceUID) for f in files).most_common(1)[0]
+    if count > 1:
+        copies = [f.name for f in files if str(f.header.SOPInstanceUID) == uid]
+        raise DicomSeriesError(f"the same slice is there {count} times: {', '.join(copies[:3])}; remove the copies")
+    rows, columns = orientation(first.header)
+    if abs(rows @ rows - 1) > DIRECTION_TOLERANCE or abs(columns @ columns - 1) > DIRECTION_TOLERANCE:
+        raise DicomSeriesError(
+            f"{first.name}: ImageOrientationPatient does not hold unit vectors: the header is damaged"
+        )
+    if abs(rows @ columns) > DIRECTION_TOLERANCE:
+        raise DicomSeriesError(f"{first.name}: rows and columns are not perpendicular: the header is damaged")
+    spacing = _numbers(first, "PixelSpacing")
+    if abs(spacing[0] - spacing[1]) > 1e-3 * spacing[0]:
+        raise DicomSeriesError(f"pixels must be square, got {spacing[0]} x {spacing[1]} mm; resample the slices first")
+    normal = np.cross(rows, columns)
+    if abs(normal[2]) < MIN_AXIAL:
+        raise DicomSeriesError(
+            f"the slices are not axial (normal {np.round(normal, 3).tolist()} in the patient's axes); a projection "
+            "model of the scanner needs axial slices"
+        )
+
+
+def check_positions(files: Sequence[DicomFile], *, allow_gaps: bool = False) -> None:
+    """Check that slices, already sorted along their normal, are evenly spaced and straight above each other.
+
+    Args:
+        files: the slices in order.
+        allow_gaps: accept missing slices and unequal distances.
+
+    Raises:
+        DicomSeriesError: two slices at one place, a missing slice, unequal distances, or a tilted gantry.
+    """
+    if len(files) < 2:
+        return
+    along = positions_along_normal(files)
+    steps = np.diff(along)
+    nominal = float(statistics.median_low(steps.tolist()))
+    for n, step in enumerate(steps):
+        if step < 0.01 * max(nominal, 0.1):
+            raise DicomSeriesError(
+                f"two slices lie at the same place ({along[n]:.2f} mm): {files[n].name} and {files[n + 1].name}; the "
+                "series holds more than one scan phase or reconstruction: keep one of them"
+            )
+    _check_straight(files, along)
+    if allow_gaps:
+        return
+    for n, step in enumerate(steps):
+        if abs(step - nominal) <= SPACING_TOLERANCE * nominal:
+            continue
+        missing = round(step / nominal) - 1
+        where = f"between {files[n].name} at {along[n]:.2f} mm and {files[n + 1].name} at {along[n + 1]:.2f} mm"
+        if missing >= 1 and abs(step / nominal - missing - 1) <= SPACING_TOLERANCE * (missing + 1):
+            raise DicomSeriesError(
+                f"{missing} slice(s) missing {where} (the others are {nominal:.3g} mm apart); add them, or allow gaps "
+                "to reconstruct the slices that are there"
+            )
+        raise DicomSeriesError(
+            f"slices are not equally spaced: {step:.3f} mm {where}, elsewhere {nominal:.3f} mm; choose an evenly "
+            "spaced part, or allow gaps to reconstruct slice by slice"
+        )
+
+
+def _check_straight(files: Sequence[DicomFile], along: NDArray[np.float64]) -> None:
+    normal = slice_normal(files[0].header)
+    origins = np.array([_numbers(f, "ImagePositionPatient") for f in files])
+    drift = origins - origins[0] - np.outer(along - along[0], normal)
+    sideways = np.linalg.norm(drift, axis=1)
+    pixel = float(files[0].header.PixelSpacing[0])
+    worst = int(sideways.argmax())
+    if sideways[worst] <= 0.5 * pixel:
+        return
+    slope = math.degrees(math.atan2(float(sideways[-1]), float(along[-1] - along[0])))
+    if np.abs(drift - np.outer((along - along[0]) / (along[-1] - along[0]), drift[-1])).max() <= 0.5 * pixel:
+        raise DicomSeriesError(
+            f"the gantry is tilted by {slope:.1f} degrees: slices are sheared against their normal; correct the tilt "
+            "first, for example with dcm2niix, and use its NIfTI file"
+        )
+    raise DicomSeriesError(
+        f"slices are shifted sideways by up to {sideways[worst]:.1f} mm ({files[worst].name}); the series mixes two "
+        "reconstructions: keep one of them"
+    )
+
+
+def orientation(header: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Unit vectors along a row (growing column index) and along a column, in patient axes (LPS)."""
+    values = np.asarray(header.ImageOrientationPatient, float)
+    return values[:3], values[3:]
+
+
+def slice_normal(header: Dataset) -> NDArray[np.float64]:
+    """Unit normal of a slice: row direction x column direction (LPS)."""
+    normal: NDArray[np.float64] = np.cross(*orientation(header))
+    return normal
+
+
+def positions_along_normal(files: Sequence[DicomFile]) -> NDArray[np.float64]:
+    """(Z,) ImagePositionPatient projected on the slice normal, mm."""
+    normal = slice_normal(files[0].header)
+    return np.array([_numbers(f, "ImagePositionPatient") @ normal for f in files])
+
+
+def _numbers(file: DicomFile, name: str) -> NDArray[np.float64]:
+    value: Any = file.header[name].value
+    return np.atleast_1d(np.asarray(value, float))

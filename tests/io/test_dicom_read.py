@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from pydicom.uid import (
+    EnhancedCTImageStorage,
+    JPEG2000Lossless,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
+
+from deft_ct.io import DicomSeriesError, read_dicom_series, sample_series_path
+from deft_ct.units import HounsfieldScale
+
+MakeSeries = Callable[..., list[Path]]
+Z = (0.0, 2.5, 5.0, 7.5)
+
+
+def refuse(folder: Path, message: str, **options: Any) -> None:
+    with pytest.raises(DicomSeriesError, match=message):
+        read_dicom_series(folder, **options)
+
+
+# --- what is read -----------------------------------------------------------------------------------------------
+
+
+def test_real_sample() -> None:
+    series = read_dicom_series(sample_series_path())
+    files = [pydicom.dcmread(p) for p in sample_series_path().glob("*.dcm")]
+    files.sort(key=lambda d: float(d.ImagePositionPatient[2]))
+    assert series.volume.shape == (8, 512, 512) and series.pixel_mm == 0.78125 and series.z_mm == pytest.approx(1.0)
+    assert series.slice_uids == tuple(d.SOPInstanceUID for d in files)
+    for n, file in enumerate(files):
+        np.testing.assert_array_equal(series.hu[n], file.pixel_array * file.RescaleSlope + file.RescaleIntercept)
+    first = [*map(float, files[0].ImagePositionPatient), 1.0]
+    np.testing.assert_allclose(series.volume.affine @ [0, 0, 0, 1], first)
+    assert all("PixelData" not in header for header in series.headers)
+    mu = series.attenuation()
+    assert mu.shape == (8, 1, 512, 512) and mu.dtype == torch.float32
+    np.testing.assert_allclose(series.units.to_hu(mu)[:, 0].numpy(), series.hu, atol=1e-3)
+    assert any("frames of reference" in note for note in series.notes)
+
+
+def test_order_is_by_position_not_by_name_or_number(
+    tmp_path: Path, make_series: MakeSeries, phantom: np.ndarray
+) -> None:
+    make_series(tmp_path / "scan", z=(5.0, 0.0, 7.5, 2.5))
+    series = read_dicom_series(tmp_path / "scan")
+    np.testing.assert_array_equal(series.hu, phantom[[1, 3, 0, 2]])
+    assert series.z_mm == pytest.approx(2.5) and len(series) == 4
+    assert [float(h.ImagePositionPatient[2]) for h in series.headers] == list(Z)
+
+
+def test_order_follows_the_normal_of_a_prone_scan(tmp_path: Path, make_series: MakeSeries, phantom: np.ndarray) -> None:
+    make_series(tmp_path / "scan", ImageOrientationPatient=[-1, 0, 0, 0, 1, 0])  # normal points to the feet
+    series = read_dicom_series(tmp_path / "scan")
+    np.testing.assert_array_equal(series.hu, phantom[[3, 2, 1, 0]])
+    np.testing.assert_allclose(series.volume.affine[:3, 2], [0, 0, -2.5])
+    assert np.linalg.det(series.volume.affine[:3, :3]) > 0
+
+
+def test_every_slice_is_rescaled_by_its_own_header(
+    tmp_path: Path, make_series: MakeSeries, phantom: np.ndarray
+) -> None:
+    make_series(
+        tmp_path / "scan",
+        each_RescaleSlope=[1, 2, 0.5, 1],
+        each_RescaleIntercept=[-1024, -1000, -2000, 0],
+        each_PixelRepresentation=[0, 0, 0, 1],
+    )
+    np.testing.assert_allclose(read_dicom_series(tmp_path / "scan").hu, phantom[:4], atol=1.0)
+
+
+@pytest.mark.parametrize(("representation", "padding"), [(1, -2000), (0, 63536), (1, 63536)])
+def test_padding_becomes_air(
+    tmp_path: Path, make_series: MakeSeries, phantom: np.ndarray, representation: int, padding: int
+) -> None:
+    phantom[:, 0, :4] = -2000 if representation else 63536  # stored values: slope 1, intercept 0
+    phantom[:, 1:] = np.abs(phantom[:, 1:])
+    make_series(tmp_path / "scan", PixelRepresentation=representation, RescaleIntercept=0)
+    for path in (tmp_path / "scan").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.add_new("PixelPaddingValue", "SS" if padding < 0 else "US", padding)
+        dataset.save_as(path)
+    hu = read_dicom_series(tmp_path / "scan").hu
+    assert (hu[:, 0, :4] == -1024).all() and (hu[:, 1:] >= 0).all()
+
+
+def test_padding_range(tmp_path: Path, make_series: MakeSeries, phantom: np.ndarray) -> None:
+    make_series(tmp_path / "scan", PixelPaddingValue=0, PixelPaddingRangeLimit=500)
+    hu = read_dicom_series(tmp_path / "scan").hu
+    low = phantom[:4] + 1024 <= 500
+    assert low.any() and (hu[low] == -1024).all()
+    np.testing.assert_array_equal(hu[~low], phantom[:4][~low])
+
+
+def test_values_below_the_scale_become_air(tmp_path: Path, make_series: MakeSeries, phantom: np.ndarray) -> None:
+    phantom[0, 0, 0] = -3024
+    make_series(tmp_path / "scan", PixelRepresentation=1)
+    assert read_dicom_series(tmp_path / "scan").hu[0, 0, 0] == -1024
+
+
+def test_single_slice_and_single_file(tmp_path: Path, make_series: MakeSeries) -> None:
+    (path,) = make_series(tmp_path / "scan", z=(4.0,))
+    for source in (tmp_path / "scan", path):
+        series = read_dicom_series(source)
+        assert series.volume.shape == (1, 16, 16) and series.z_mm == 2.5
+
+
+def test_zip_and_nested_folders(tmp_path: Path, make_series: MakeSeries) -> None:
+    paths = make_series(tmp_path / "scan" / "deep")
+    paths[0].rename(tmp_path / "scan" / paths[0].name)
+    archive = tmp_path / "scan.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in (tmp_path / "scan").rglob("*.dcm"):
+            file.write(path, path.relative_to(tmp_path))
+        file.writestr("scan/README.txt", "hello")
+    one, two = read_dicom_series(tmp_path / "scan"), read_dicom_series(archive)
+    np.testing.assert_array_equal(one.hu, two.hu)
+    assert two.notes == ("skipped 1 file(s) that are not DICOM",)
+
+
+def compress(paths: list[Path], syntax: pydicom.uid.UID, plugin: str) -> None:
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        dataset.PixelData = np.kron(dataset.pixel_array, np.ones((4, 4), np.uint16)).tobytes()
+        dataset.Rows = dataset.Columns = 64  # the JPEG 2000 encoder wants more than 32 pixels
+        dataset.compress(syntax, encoding_plugin=plugin, generate_instance_uid=False)
+        dataset.save_as(path)
+
+
+@pytest.mark.parametrize(("syntax", "plugin"), [(RLELossless, "pydicom"), (JPEG2000Lossless, "pylibjpeg")])
+def test_compressed_files(
+    tmp_path: Path, make_series: MakeSeries, phantom: np.ndarray, syntax: pydicom.uid.UID, plugin: str
+) -> None:
+    if plugin == "pylibjpeg":
+        pytest.importorskip("openjpeg")
+    compress(make_series(tmp_path / "scan"), syntax, plugin)
+    np.testing.assert_array_equal(read_dicom_series(tmp_path / "scan").hu[:, ::4, ::4], phantom[:4])
+
+
+def test_missing_decoder_names_the_extra(
+    tmp_path: Path, make_series: MakeSeries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compress(make_series(tmp_path / "scan"), RLELossless, "pydicom")
+    from pydicom.pixels import decoders
+
+    monkeypatch.setattr(decoders.RLELosslessDecoder, "_available", {})
+    refuse(tmp_path / "scan", r"RLE Lossless.*deft-ct\[dicom-compressed\]")
+
+
+def test_other_objects_are_skipped_and_named(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan")
+    make_series(tmp_path / "scan" / "pet", Modality="PT", SeriesInstanceUID="1.2.3.2")
+    make_series(
+        tmp_path / "scan" / "sc", z=(0.0,), SOPClassUID=SecondaryCaptureImageStorage, SeriesInstanceUID="1.2.3.3"
+    )
+    make_series(
+        tmp_path / "scan" / "sr",
+        z=(0.0,),
+        Modality="SR",
+        Rows=None,
+        PixelData=None,
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.88.67",
+    )
+    (tmp_path / "scan" / "notes.txt").write_text("hello")
+    series = read_dicom_series(tmp_path / "scan")
+    assert len(series) == 4
+    assert " ".join(series.notes).count("skipped") == 4
+
+
+def test_scouts_beside_the_slices_are_skipped(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan")
+    scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+    make_series(tmp_path / "scan" / "own_series", z=(0.0,), SeriesInstanceUID="1.2.3.7", **scout)
+    make_series(tmp_path / "scan" / "same_series", z=(0.0,), **scout)
+    series = read_dicom_series(tmp_path / "scan")
+    assert len(series) == 4 and series.notes == ("skipped 1 localizer image(s) in the series",)
+
+
+def test_mixed_kernels_are_noted(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan", each_ConvolutionKernel=["B30f", "B30f", "B70f", "B30f"])
+    assert "B30f, B70f" in read_dicom_series(tmp_path / "scan").notes[0]
+
+
+def test_positions_rounded_by_the_scanner_are_accepted(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan", z=(0.0, 3.3, 6.7, 10.0, 13.3))
+    assert read_dicom_series(tmp_path / "scan").z_mm == pytest.approx(13.3 / 4)
+
+
+def test_units_are_the_callers(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan")
+    units = HounsfieldScale(0.0192, 0.0)
+    series = read_dicom_series(tmp_path / "scan", units=units)
+    assert series.units == units
+    np.testing.assert_allclose(series.attenuation()[:, 0], 0.0192 * (1 + series.hu / 1000), rtol=1e-5, atol=1e-8)
+
+
+def test_resampled_series_keeps_geometry(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan")
+    series = read_dicom_series(tmp_path / "scan")
+    coarse = series.resampled(2)
+    header = coarse.headers[1]
+    assert (header.Rows, header.Columns, list(header.PixelSpacing)) == (8, 8, [1.5, 1.5])
+    np.testing.assert_allclose(np.array(header.ImagePositionPatient, float), [-99.625, -89.625, 2.5])
+    np.testing.assert_allclose(coarse.volume.affine @ [0, 0, 1, 1], [-99.625, -89.625, 2.5, 1])
+    np.testing.assert_allclose(coarse.hu[2, 3, 4], series.hu[2, 6:8, 8:10].mean(), rtol=1e-6)
+    assert series.headers[1].Rows == 16, "the original headers stay"
+    assert coarse.slice_uids == series.slice_uids
+
+
+def test_part_of_a_series(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan")
+    series = read_dicom_series(tmp_path / "scan")
+    part = series.slices(1, 3)
+    np.testing.assert_array_equal(part.hu, series.hu[1:3])
+    np.testing.assert_allclose(part.volume.affine[:3, 3], [-100, -90, 2.5])
+    with pytest.raises(ValueError, match="start < stop <= 4"):
+        series.slices(2, 5)
+
+
+# --- what is refused, each with its reason ----------------------------------------------------------------------
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        read_dicom_series(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    refuse(tmp_path / "empty", "is empty")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.dcm").write_text("this is not DICOM")
+    (tmp_path / "text" / "b.dcm").write_text("")
+    refuse(tmp_path / "text", "none of them DICOM.*a.dcm")
+
+
+def test_wrong_modality(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan", Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
+    refuse(tmp_path / "scan", "no CT images, only 4 x MR image")
+
+
+def test_two_series_are_listed_and_can_be_chosen(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan" / "a", SeriesDescription="thin")
+    make_series(tmp_path / "scan" / "b", z=(0.0, 5.0), SeriesInstanceUID="1.2.3.2", SeriesDescription="thick")
+    refuse(tmp_path / "scan", r"(?s)2 CT series.*--series.*1\.2\.3\.1 .*4 slices.*thin.*1\.2\.3\.2 .*2 slices.*thick")
+    assert len(read_dicom_series(tmp_path / "scan", series_uid="1.2.3.2")) == 2
+    refuse(tmp_path / "scan", r"(?s)no CT series 9\.9; it has.*1\.2\.3\.2", series_uid="9.9")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_localizer(tmp_path: Path, make_series: MakeSeries, alone: bool) -> None:
+    if not alone:
+        make_series(tmp_path / "scan")
+    scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesInstanceUID": "1.2.3.7"}
+    make_series(tmp_path / "scan" / "scout", z=(0.0,), **scout)
+    refuse(tmp_path / "scan", "localizer", series_uid=None if alone else "1.2.3.7")
+
+
+def test_missing_slice(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan", z=(0.0, 2.5, 10.0, 12.5, 15.0))
+    refuse(tmp_path / "scan", r"2 slice\(s\) missing between .* at 2\.50 mm and .* at 10\.00 mm")
+    assert len(read_dicom_series(tmp_path / "scan", allow_gaps=True)) == 5
+
+
+def test_unequal_spacing(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan", z=(0.0, 2.5, 5.0, 8.5))
+    refuse(tmp_path / "scan", r"not equally spaced: 3\.500 mm")
+
+
+def test_duplicates(tmp_path: Path, make_series: MakeSeries) -> None:
+    paths = make_series(tmp_path / "scan")
+    shutil.copy(paths[0], tmp_path / "scan" / "copy.dcm")
+    refuse(tmp_path / "scan", "same slice is there 2 times: .*copy.dcm.*remove")
+    make_series(tmp_path / "phases", z=(0.0, 2.5, 2.5, 5.0))
+    refuse(tmp_path / "phases", r"same place \(2\.50 mm\)")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PixelSpacing", [0.9, 0.9]),
+        ("ImageOrientationPatient", [0, 1, 0, -1, 0, 0]),
+        ("Columns", 8),
+    ],
+)
+def test_slices_that_differ(tmp_path: Path, make_series: MakeSeries, name: str, value: Any) -> None:
+    make_series(tmp_path / "scan")
+    path = tmp_path / "scan" / "008.dcm"
+    dataset = pydicom.dcmread(path)
+    setattr(dataset, name, value)
+    dataset.save_as(path)
+    refuse(tmp_path / "scan", f"{name} differs within the series: .*008.dcm")
+
+
+def test_gantry_tilt(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan", shear=float(np.tan(np.radians(15.0))))
+    refuse(tmp_path / "scan", r"gantry is tilted by 15\.0 degrees")
+
+
+def test_sideways_shift(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan", each_ImagePositionPatient=[[0, 0, 0], [0, 0, 2.5], [4, 0, 5], [0, 0, 7.5]])
+    refuse(tmp_path / "scan", r"shifted sideways by up to 4\.0 mm")
+
+
+def test_coronal_slices(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan", z=(0.0,), ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    refuse(tmp_path / "scan", "not axial")
+
+
+def test_damaged_orientation_and_rectangular_pixels(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "a", z=(0.0,), ImageOrientationPatient=[1, 0, 0, 0.5, 0.5, 0])
+    refuse(tmp_path / "a", "unit vectors")
+    make_series(tmp_path / "b", z=(0.0,), ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0])
+    refuse(tmp_path / "b", "not perpendicular")
+    make_series(tmp_path / "c", z=(0.0,), PixelSpacing=[0.5, 0.7])
+    refuse(tmp_path / "c", "square")
+
+
+def test_multi_frame(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "a", z=(0.0,), SOPClassUID=EnhancedCTImageStorage)
+    refuse(tmp_path / "a", "multi-frame.*emf2sf")
+    make_series(tmp_path / "b", z=(0.0,), NumberOfFrames=3)
+    refuse(tmp_path / "b", "multi-frame")
+
+
+@pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept", "ImagePositionPatient", "PixelSpacing"])
+def test_missing_attributes(tmp_path: Path, make_series: MakeSeries, name: str) -> None:
+    make_series(tmp_path / "scan")
+    path = tmp_path / "scan" / "008.dcm"
+    dataset = pydicom.dcmread(path)
+    delattr(dataset, name)
+    dataset.save_as(path)
+    refuse(tmp_path / "scan", f"008.dcm lacks {name}")
+
+
+def test_values_that_are_not_hu(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "a", RescaleType="Z_EFF")
+    refuse(tmp_path / "a", "Z_EFF values, not HU")
+    make_series(tmp_path / "b", z=(0.0,), RescaleSlope=0, PixelData=b"\0" * 512)
+    refuse(tmp_path / "b", "RescaleSlope")
+    make_series(tmp_path / "c", z=(0.0,), SamplesPerPixel=3)
+    refuse(tmp_path / "c", "colour")
+
+
+def test_nan_in_the_rescale(tmp_path: Path, make_series: MakeSeries) -> None:
+    (path,) = make_series(tmp_path / "scan", z=(0.0,))
+    raw = path.read_bytes()
+    place = raw.index(b"-1024.0 ", raw.index(b"\x28\x00\x52\x10"))
+    path.write_bytes(raw[:place] + b"nan     " + raw[place + 8 :])
+    refuse(tmp_path / "scan", "RescaleIntercept must be 1 finite number")
+
+
+def test_nan_in_float_pixels(tmp_path: Path, make_series: MakeSeries) -> None:
+    (path,) = make_series(tmp_path / "scan", z=(0.0,))
+    dataset = pydicom.dcmread(path)
+    pixels = np.zeros((16, 16), "<f4")
+    pixels[3, 4] = np.nan
+    del dataset.PixelData, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation
+    dataset.BitsAllocated, dataset.FloatPixelData = 32, pixels.tobytes()
+    dataset.save_as(path)
+    refuse(tmp_path / "scan", "not finite")
+
+
+@pytest.mark.parametrize("kept", [300, 0])
+def test_truncated_file(tmp_path: Path, make_series: MakeSeries, kept: int) -> None:
+    paths = make_series(tmp_path / "scan")
+    raw = paths[1].read_bytes()
+    paths[1].write_bytes(raw[: len(raw) - 512 + kept])
+    refuse(tmp_path / "scan", "008.dcm.*(cut off|no pixel data)")
+
+
+def test_no_pixel_data(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan", z=(0.0,), PixelData=None, SOPInstanceUID=generate_uid())
+    refuse(tmp_path / "scan", "no pixel data")
