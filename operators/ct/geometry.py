@@ -30,8 +30,8 @@ class HasPixels(Protocol):
         """(rows, columns) of a slice."""
 
     @property
-    def pixel_mm(self) -> tuple[float, float]:
-        """(row spacing, column spacing)."""
+    def pixel_mm(self) -> float | tuple[float, float]:
+        """One pixel size, or (row spacing, column spacing), mm."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.ct.backends import make_backend
-from deft_ct.operators.ct.fbp import fbp
+from deft_ct.operators.ct.backprojection import fbp
 from deft_ct.operators.ct.geometry import PlanarGeometry
 
 
