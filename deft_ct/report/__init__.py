@@ -1,0 +1,17 @@
+"""Figures, tables and the HTML report of a reconstruction."""
+
+from deft_ct.report.figures import FOOTER, Window, comparison_figure, save_png
+from deft_ct.report.html import write_html
+from deft_ct.report.tables import Row, metrics_json, metrics_markdown, metrics_table
+
+__all__ = [
+    "FOOTER",
+    "Row",
+    "Window",
+    "comparison_figure",
+    "metrics_json",
+    "metrics_markdown",
+    "metrics_table",
+    "save_png",
+    "write_html",
+]

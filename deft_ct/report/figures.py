@@ -1,0 +1,186 @@
+"""Pictures of reconstructions beside the truth, in clinical windows.
+
+Figures are built with matplotlib's object interface on the Agg canvas: no pyplot, no global state, no display, and the
+same bytes for the same input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy.typing import ArrayLike, NDArray
+
+from deft_ct.metrics import body_mask, psnr, rmse
+
+FOOTER = "Research only, not for clinical use; simulated sparse view"
+
+_CELL_INCHES = 2.3
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.0,
+    "axes.titlesize": 8.0,
+    "savefig.dpi": 120,
+    "figure.dpi": 120,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A row of the figure: a grey-scale window and the colour scales that go with its contrast.
+
+    Args:
+        name: shown at the left of the row.
+        level: centre in HU.
+        width: in HU.
+        spread_limit: upper end of the colour scale of the spread, in HU.
+        error_limit: both ends of the colour scale of the error, in HU.
+    """
+
+    name: str
+    level: float
+    width: float
+    spread_limit: float
+    error_limit: float
+
+    def __post_init__(self) -> None:
+        for name in ("width", "spread_limit", "error_limit"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} of a window must be positive, got {getattr(self, name)}")
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Black and white, in HU."""
+        return self.level - self.width / 2, self.level + self.width / 2
+
+
+LUNG = Window(name="lung", level=-600, width=1500, spread_limit=150, error_limit=250)
+SOFT_TISSUE = Window(name="soft tissue", level=40, width=400, spread_limit=50, error_limit=100)
+
+
+def comparison_figure(
+    truth: ArrayLike | torch.Tensor,
+    reconstructions: Mapping[str, ArrayLike | torch.Tensor],
+    spread: ArrayLike | torch.Tensor | None = None,
+    *,
+    slice_index: int | None = None,
+    error_of: str | None = None,
+    data_range_hu: float = 2000.0,
+    windows: tuple[Window, ...] = (LUNG, SOFT_TISSUE),
+    title: str = "",
+    pixel_aspect: float = 1.0,
+) -> Figure:
+    """One slice: truth, every method, the posterior spread and the error; one row per window.
+
+    Args:
+        truth: ``(Z, H, W)`` or ``(H, W)`` in HU.
+        reconstructions: name of the method -> HU of the same shape, in the order of the columns.
+        spread: posterior standard deviation in HU, same shape; no column without it.
+        slice_index: which slice of a volume, the middle one by default.
+        error_of: the method whose error (method minus truth) is shown, the last by default.
+        data_range_hu: data range of the PSNR in the titles, which also give the RMSE inside the body.
+        windows: the rows.
+        title: of the figure.
+        pixel_aspect: height of a pixel over its width.
+
+    Returns:
+        A figure on an Agg canvas; write it with :func:`save_png`.
+
+    Raises:
+        ValueError: no reconstruction, shapes differ, an unknown method, or no such slice.
+    """
+    reference = _image("truth", truth, slice_index)
+    if not reconstructions:
+        raise ValueError("comparison_figure needs at least one reconstruction")
+    images = {name: _image(name, image, slice_index) for name, image in reconstructions.items()}
+    deviation = None if spread is None else _image("spread", spread, slice_index)
+    for name, image in {**images, **({} if deviation is None else {"spread": deviation})}.items():
+        if image.shape != reference.shape:
+            raise ValueError(f"{name} must have the shape of truth, {reference.shape}, got {image.shape}")
+    shown = next(reversed(images)) if error_of is None else error_of
+    if shown not in images:
+        raise ValueError(f"error_of must be one of {sorted(images)}, got {error_of!r}")
+
+    body = body_mask(reference)
+    titles = {"truth": "truth\n"}
+    for name, image in images.items():
+        ratio = psnr(image, reference, data_range=data_range_hu)[0]
+        error = rmse(image, reference, mask=body)[0]
+        titles[name] = f"{name}\n{ratio:.1f} dB, {error:.0f} HU"
+
+    columns = 1 + len(images) + (deviation is not None) + 1
+    aspect = reference.shape[0] / reference.shape[1] * pixel_aspect
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(_CELL_INCHES * columns + 0.3, (_CELL_INCHES * aspect + 0.1) * len(windows) + 0.9))
+        FigureCanvasAgg(figure)
+        figure.set_layout_engine("compressed", h_pad=0.02, w_pad=0.02, rect=(0.0, 0.045, 1.0, 0.955))
+        axes = figure.subplots(len(windows), columns, squeeze=False)
+        for row, window in enumerate(windows):
+            low, high = window.limits
+            greys = {"truth": reference, **images}
+            for axis, (name, image) in zip(axes[row], greys.items(), strict=False):
+                _show(axis, image, "gray", low, high, pixel_aspect)
+                if row == 0:
+                    axis.set_title(titles[name])
+            axes[row, 0].set_ylabel(f"{window.name}\nlevel {window.level:.0f}, width {window.width:.0f} HU")
+            if deviation is not None:
+                picture = _show(axes[row, -2], deviation, "magma", 0.0, window.spread_limit, pixel_aspect)
+                figure.colorbar(picture, ax=axes[row, -2], extend="max", shrink=0.85, aspect=25)
+            limit = window.error_limit
+            picture = _show(axes[row, -1], images[shown] - reference, "RdBu_r", -limit, limit, pixel_aspect)
+            figure.colorbar(picture, ax=axes[row, -1], extend="both", shrink=0.85, aspect=25)
+        if deviation is not None:
+            axes[0, -2].set_title("spread\nstandard deviation, HU")
+        axes[0, -1].set_title(f"error\n{shown} - truth, HU")
+        if title:
+            figure.suptitle(title, fontsize=10)
+        note = f"{FOOTER}.  PSNR at a data range of {data_range_hu:g} HU; RMSE inside the body."
+        figure.text(0.5, 0.012, note, ha="center", va="bottom", fontsize=8)
+    return figure
+
+
+def save_png(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG: the same figure gives the same bytes (no date, no software version).
+
+    Args:
+        figure: from :func:`comparison_figure`, or any other.
+        path: file to write; its folder must exist.
+
+    Returns:
+        The path.
+    """
+    target = Path(path)
+    with rc_context(_STYLE):
+        figure.savefig(target, format="png", metadata={"Software": None, "Comment": FOOTER})
+    return target
+
+
+def _image(name: str, array: ArrayLike | torch.Tensor, slice_index: int | None) -> NDArray[np.float64]:
+    values = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+    if values.ndim not in (2, 3) or not values.size:
+        raise ValueError(f"{name} must be (Z, H, W) or (H, W), got shape {values.shape}")
+    if values.ndim == 3:
+        index = len(values) // 2 if slice_index is None else slice_index
+        if not 0 <= index < len(values):
+            raise ValueError(f"slice_index must be between 0 and {len(values) - 1}, got {slice_index}")
+        values = values[index]
+    return values.astype(np.float64)
+
+
+def _show(
+    axis: Axes, image: NDArray[np.float64], colors: str, low: float, high: float, pixel_aspect: float
+) -> AxesImage:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for side in axis.spines.values():
+        side.set_visible(False)
+    return axis.imshow(image, cmap=colors, vmin=low, vmax=high, aspect=pixel_aspect, interpolation="nearest")

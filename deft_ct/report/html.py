@@ -1,0 +1,92 @@
+"""One self-contained HTML file: figures embedded, metrics, provenance. It opens without a network and can be mailed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from deft_ct.report.figures import FOOTER
+from deft_ct.report.tables import Row, metrics_json, metrics_markdown
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; color: #222; }}
+.notice {{ background: #fff3cd; border: 1px solid #e0c36a; padding: .5rem 1rem; font-weight: 600; }}
+table {{ border-collapse: collapse; margin: 1rem 0; }}
+th, td {{ border: 1px solid #ccc; padding: .3rem .7rem; text-align: right; }}
+th:first-child, td:first-child {{ text-align: left; }}
+img {{ max-width: 100%; height: auto; }}
+figure {{ margin: 1rem 0; }}
+pre {{ background: #f6f6f6; padding: 1rem; overflow-x: auto; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p class="notice">{notice}</p>
+{body}
+</body>
+</html>
+"""
+
+
+def write_html(
+    path: str | Path,
+    *,
+    title: str,
+    figures: Mapping[str, Path],
+    rows: Sequence[Row] = (),
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a report.
+
+    Args:
+        path: file to write; its folder must exist.
+        title: heading.
+        figures: caption -> PNG file, embedded in this order.
+        rows: metrics of the methods; no table when empty (a measurement without a truth).
+        provenance: versions, seeds, hashes, settings: shown as JSON as it is, so it must not hold patient data.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: a figure does not exist.
+        TypeError: ``provenance`` holds what JSON cannot.
+    """
+    parts = []
+    if rows:
+        parts += ["<h2>Metrics</h2>", _table(metrics_markdown(rows))]
+    for caption, picture in figures.items():
+        data = base64.b64encode(Path(picture).read_bytes()).decode("ascii")
+        parts.append(
+            f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
+    if rows:
+        parts += [
+            "<details><summary>Metrics per slice</summary>",
+            f"<pre>{escape(json.dumps(metrics_json(rows), indent=1))}</pre></details>",
+        ]
+    if provenance is not None:
+        parts += ["<h2>Provenance</h2>", f"<pre>{escape(json.dumps(provenance, indent=2, sort_keys=True))}</pre>"]
+    target = Path(path)
+    page = _PAGE.format(title=escape(title), notice=escape(FOOTER), body="\n".join(parts))
+    target.write_text(page, encoding="utf-8")
+    return target
+
+
+def _table(markdown: str) -> str:
+    """The table of :func:`metrics_markdown` as HTML, with the line below it as its note."""
+    table, _, note = markdown.partition("\n\n")
+    header, _, *body = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    cells = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in body)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table><p>{escape(note.strip())}</p>"

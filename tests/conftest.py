@@ -1,0 +1,50 @@
+"""Shared set-up of the tests: a deterministic hypothesis profile, the data packs, and what is skipped where."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "deft-ct", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("deft-ct")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _data_root() -> Path | None:
+    configured = os.environ.get("DEFT_CT_DATA")
+    root = Path(configured) if configured else ROOT.parent / "shared" / "data"
+    return root if root.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def repository_root() -> Path:
+    """The checkout that the tests run from."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of the data packs; a test that asks for it is skipped where there is none."""
+    root = _data_root()
+    if root is None:
+        pytest.skip("no data packs: neither ../shared/data nor DEFT_CT_DATA is a folder")
+    return root
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip `gpu` tests without CUDA and `data` tests without the packs, with the reason in the summary."""
+    import torch
+
+    no_gpu = pytest.mark.skip(reason="no CUDA device")
+    no_data = pytest.mark.skip(reason="no data packs: neither ../shared/data nor DEFT_CT_DATA is a folder")
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+        if "data" in item.keywords and _data_root() is None:
+            item.add_marker(no_data)
