@@ -89,12 +89,12 @@ class FilteredBackprojection(LinearOperator):
     def _backproject(self, q: Tensor) -> Tensor:
         out = torch.zeros(len(q), math.prod(self.range_shape), dtype=q.dtype, device=q.device)
         for views in self._blocks():
-            block = q[:, views].reshape(len(q), -1)
+            block = q[:, views].flatten(1)
             out = out + batch_last_product(self._matrix(views, q, transpose=False), block)
         return out.reshape(len(q), *self.range_shape)
 
     def _project(self, image: Tensor) -> Tensor:
-        flat = image.reshape(len(image), -1)
+        flat = image.flatten(1)
         parts = [batch_last_product(self._matrix(views, image, transpose=True), flat) for views in self._blocks()]
         return torch.cat(parts, 1).reshape(len(image), *self._padded.sinogram_shape)
 

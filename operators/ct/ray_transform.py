@@ -32,6 +32,8 @@ class RayTransform(LinearOperator):
     """
 
     def __init__(self, geometry: PlanarGeometry, backend: str = "auto") -> None:
+        if not isinstance(geometry, PlanarGeometry):
+            raise TypeError(f"geometry must be a ParallelGeometry or a FanGeometry, got {type(geometry).__name__}")
         super().__init__(geometry.image_shape, geometry.sinogram_shape)
         self.geometry = geometry
         self._backend = make_backend(geometry, backend)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.ct.backends.base import Backend
-from deft_ct.operators.ct.geometry import ParallelGeometry, PlanarGeometry
+from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarGeometry
 
 
 def import_astra() -> Any:
@@ -41,6 +41,10 @@ class AstraBackend(Backend):
 
         self.geometry = geometry
         self._astra = import_astra()
+        if isinstance(geometry, FanGeometry) and geometry.pixel_rc[0] != geometry.pixel_rc[1]:
+            raise ValueError(
+                f"ASTRA's fan projector needs square pixels, got {geometry.pixel_rc} mm; use backend='matrix'"
+            )
         volume, projection = to_astra(geometry)
         kind = "linear" if isinstance(geometry, ParallelGeometry) else "line_fanflat"
         self._id = self._astra.create_projector(kind, projection, volume)

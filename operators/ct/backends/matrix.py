@@ -58,6 +58,8 @@ def batch_last_product(matrix: Tensor, x: Tensor) -> Tensor:
 
     Each output is summed in the order of the stored row, so a batch gives the same bits as its images one by one.
     """
+    if not len(x):
+        return x.new_empty(0, matrix.shape[0])
     parts = [(matrix @ block.t().contiguous()).t() for block in x.split(CHUNK)]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
 
@@ -81,9 +83,9 @@ class MatrixBackend(Backend):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, H, W)`` to ``(N, views, detectors)``."""
         matrix = self._pair.get(x.dtype, x.device, transpose=False)
-        return batch_last_product(matrix, x.reshape(len(x), -1)).reshape(len(x), *self.geometry.sinogram_shape)
+        return batch_last_product(matrix, x.flatten(1)).reshape(len(x), *self.geometry.sinogram_shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Map ``(N, views, detectors)`` to ``(N, H, W)``."""
         matrix = self._pair.get(y.dtype, y.device, transpose=True)
-        return batch_last_product(matrix, y.reshape(len(y), -1)).reshape(len(y), *self.geometry.image_shape)
+        return batch_last_product(matrix, y.flatten(1)).reshape(len(y), *self.geometry.image_shape)
