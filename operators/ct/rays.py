@@ -36,12 +36,16 @@ class JosephRays:
         slope: ``(rays,)`` minor-axis step for each ``k``, at most 1 in absolute value for square pixels.
         weight: ``(rays,)`` length of the ray between two neighbouring ``k``, mm.
         by_column: ``(rays,)`` whether the major axis is that of the columns.
+        first: ``(rays,)`` first ``k`` on which the ray is less than one cell away from the image.
+        last: ``(rays,)`` one more than the last such ``k``; equal to ``first`` for a ray that misses the image.
     """
 
     start: Array
     slope: Array
     weight: Array
     by_column: NDArray[np.bool_]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
 
 
 def joseph_rays(rays: Rays, image_shape: tuple[int, int], pixel_mm: tuple[float, float]) -> JosephRays:
@@ -61,4 +65,24 @@ def joseph_rays(rays: Rays, image_shape: tuple[int, int], pixel_mm: tuple[float,
     major, minor = np.where(by_column, column, row), np.where(by_column, row, column)
     d_major, d_minor = np.where(by_column, d_column, d_row), np.where(by_column, d_row, d_column)
     slope = d_minor / d_major
-    return JosephRays(start=minor - slope * major, slope=slope, weight=1 / np.abs(d_major), by_column=by_column)
+    start = minor - slope * major
+    lines, cells = np.where(by_column, width, height), np.where(by_column, height, width)
+    first, last = _line_range(start, slope, lines, cells)
+    return JosephRays(
+        start=start, slope=slope, weight=1 / np.abs(d_major), by_column=by_column, first=first, last=last
+    )
+
+
+def _line_range(
+    start: Array, slope: Array, lines: NDArray[np.int64], cells: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where ``-1 < start + slope * k < cells``; the weight vanishes at both ends, so rounding there is harmless."""
+    flat = np.abs(slope) < 1e-12
+    inside = (start > -1) & (start < cells)
+    divisor: Array = np.where(flat, 1.0, slope)
+    enter, leave = (-1 - start) / divisor, (cells - start) / divisor
+    low = np.where(flat, np.where(inside, -1, lines), np.minimum(enter, leave))
+    high = np.where(flat, np.where(inside, lines, -1), np.maximum(enter, leave))
+    first = np.clip(np.ceil(low + 1e-9), 0, lines).astype(np.int64)
+    last = np.clip(np.floor(high - 1e-9) + 1, 0, lines).astype(np.int64)
+    return first, np.maximum(first, last)

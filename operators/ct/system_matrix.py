@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.operators.ct.rays import joseph_rays
 
-_RAYS_A_CHUNK = 8192  # keeps the temporaries of the builder within a few ten MB
+_ENTRIES_A_CHUNK = 2**18  # keeps the temporaries of the builder in the cache
 
 
 class CSR(NamedTuple):
@@ -68,40 +69,29 @@ def joseph_matrix(geometry: PlanarGeometry, dtype: type[np.floating] = np.float3
     rays = joseph_rays(geometry.rays(), geometry.image_shape, geometry.pixel_rc)
     height, width = geometry.image_shape
     number = rays.start.size
-    blocks: list[tuple[NDArray[np.floating], NDArray[np.int32]]] = []
-    lengths = np.zeros(number, np.int64)
-    chunk = max(1, _RAYS_A_CHUNK * 256 // max(height, width))
-    for first in range(0, number, chunk):
-        part = slice(first, min(first + chunk, number))
-        by_column = rays.by_column[part]
-        # Split the chunk by major axis so that each part has one loop length; then put the rows back in ray order.
-        data = np.zeros((by_column.size, 2 * max(height, width)), dtype)
-        index = np.full(data.shape, -1, np.int32)
-        for column_major, steps, across in ((False, height, width), (True, width, height)):
-            chosen = np.flatnonzero(by_column == column_major)
-            if not chosen.size:
-                continue
-            k = np.arange(steps)
-            position = rays.start[part][chosen, None] + rays.slope[part][chosen, None] * k
-            low = np.floor(position)
-            fraction = position - low
-            # Clipping keeps far-away positions inside int32 without making them valid.
-            cell = np.clip(low, -2, across).astype(np.int32)
-            weight = rays.weight[part][chosen, None]
-            stride, step = (width, 1) if column_major else (1, width)
-            base = cell * np.int32(stride) + (k * step).astype(np.int32)
-            for side, share in ((0, weight * (1 - fraction)), (1, weight * fraction)):
-                inside = (cell + side >= 0) & (cell + side < across) & (share != 0)
-                slots = np.arange(side, 2 * steps, 2)
-                data[chosen[:, None], slots] = share
-                index[chosen[:, None], slots] = np.where(inside, base + np.int32(side * stride), -1)
-        keep = index >= 0
-        lengths[part] = keep.sum(1)
-        blocks.append((data[keep], index[keep]))
-    total = int(lengths.sum())
+    ends = np.concatenate([[0], np.cumsum(2 * (rays.last - rays.first))])
+    total = int(ends[-1])
     if total > np.iinfo(np.int32).max:
         raise ValueError(f"the system matrix would have {total} non-zeros, more than int32 indices can address")
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    data = np.concatenate([b[0] for b in blocks])
-    indices = np.concatenate([b[1] for b in blocks])
-    return CSR(data, indices, indptr, (number, height * width))
+    data, indices = np.empty(total, dtype), np.empty(total, np.int32)
+    cells = np.where(rays.by_column, height, width).astype(np.int32)
+    line_step = np.where(rays.by_column, 1, width).astype(np.int32)
+    cell_step = np.where(rays.by_column, width, 1).astype(np.int32)
+    # Two entries for each line that a ray crosses; those beside the image keep a zero in a valid place.
+    chunks = np.searchsorted(ends, np.arange(0, total, _ENTRIES_A_CHUNK))
+    for low, high in itertools.pairwise([*np.unique(chunks), number]):
+        part = slice(low, high)
+        first, lengths = rays.first[part], (rays.last - rays.first)[part]
+        ray = np.repeat(np.arange(low, high, dtype=np.int32), lengths)
+        k = np.arange(ray.size) - np.repeat((ends[low:high] - ends[low]) // 2 - first, lengths)
+        position = rays.start[ray] + rays.slope[ray] * k
+        floor = np.floor(position)
+        fraction = position - floor
+        cell, line, limit = floor.astype(np.int32), k.astype(np.int32) * line_step[ray], cells[ray] - 1
+        weight, step = rays.weight[ray], cell_step[ray]
+        out = slice(int(ends[low]), int(ends[high]))
+        data[out][0::2] = weight * (1 - fraction) * (cell >= 0)
+        data[out][1::2] = weight * fraction * (cell < limit)
+        indices[out][0::2] = line + step * np.maximum(cell, 0)
+        indices[out][1::2] = line + step * np.minimum(cell + 1, limit)
+    return CSR(data, indices, ends.astype(np.int32), (number, height * width))

@@ -17,7 +17,17 @@ def _astra(geometry: PlanarGeometry) -> Backend:
     return AstraBackend(geometry)
 
 
-_BACKENDS: dict[str, Callable[[PlanarGeometry], Backend]] = {"matrix": MatrixBackend, "astra": _astra}
+def _joseph(geometry: PlanarGeometry) -> Backend:
+    from deft_ct.operators.ct.backends.joseph import JosephBackend
+
+    return JosephBackend(geometry)
+
+
+_BACKENDS: dict[str, Callable[[PlanarGeometry], Backend]] = {
+    "matrix": MatrixBackend,
+    "joseph": _joseph,
+    "astra": _astra,
+}
 
 
 def backend_names() -> list[str]:
