@@ -1,0 +1,23 @@
+"""The commands of ``deft-ct``, one module each."""
+
+from __future__ import annotations
+
+import typer
+
+from deft_ct.cli.demo import demo
+from deft_ct.cli.info import info
+from deft_ct.cli.models import models
+from deft_ct.cli.reconstruct import reconstruct
+
+app = typer.Typer(
+    name="deft-ct",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Sparse-view CT reconstruction with a frozen diffusion prior and a learned Doob's h-transform (DEFT). "
+    "[bold]Research only, not for clinical use.[/bold]",
+)
+app.command()(reconstruct)
+app.command()(demo)
+app.command()(models)
+app.command()(info)

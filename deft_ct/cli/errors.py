@@ -1,0 +1,31 @@
+"""Errors of a user's input as one line, without a traceback."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+DEBUG_VARIABLE = "DEFT_CT_DEBUG"
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Print what the library raises for bad input and end with status 2; ``DEFT_CT_DEBUG=1`` shows the traceback."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        console = Console(stderr=True, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        if isinstance(error, RuntimeError):  # rarely the user's doing
+            console.print(f"[dim]{DEBUG_VARIABLE}=1 shows where it happened[/]")
+        raise typer.Exit(code=2) from error
+    except KeyboardInterrupt:
+        Console(stderr=True).print("[bold]interrupted[/]: nothing was written")
+        raise typer.Exit(code=130) from None

@@ -1,0 +1,66 @@
+"""``deft-ct reconstruct``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deft_ct.cli.errors import one_line_errors
+from deft_ct.cli.output import print_run
+from deft_ct.pipeline import SparseView, reconstruct_series
+
+_DEFAULTS = SparseView()
+
+
+def reconstruct(
+    series_folder: Annotated[Path, typer.Argument(help="Folder, .zip or DICOMDIR with one axial CT series.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; new or empty.")],
+    views: Annotated[int, typer.Option(help="Simulated views.")] = _DEFAULTS.views,
+    photons: Annotated[float, typer.Option(help="Photons per detector element and view.")] = _DEFAULTS.photons,
+    method: Annotated[str, typer.Option(help="Method; `deft-ct info` lists them.")] = _DEFAULTS.method,
+    samples: Annotated[int, typer.Option(help="Posterior samples of every slice.")] = _DEFAULTS.samples,
+    compare: Annotated[
+        str, typer.Option(help="Methods to run beside it, separated by commas; '' for none.")
+    ] = ",".join(_DEFAULTS.compare),
+    geometry: Annotated[str, typer.Option(help="parallel or fan.")] = _DEFAULTS.geometry,
+    series: Annotated[str | None, typer.Option(metavar="UID", help="SeriesInstanceUID, if there are several.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of noise and sampling.")] = _DEFAULTS.seed,
+    size: Annotated[int, typer.Option(help="Slices are averaged down to this side.")] = _DEFAULTS.size,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = _DEFAULTS.device,
+    prior: Annotated[str | None, typer.Option(help="Diffusion prior: folder or shipped name.")] = None,
+    htransform: Annotated[str | None, typer.Option(help="h-transform: folder or shipped name.")] = None,
+    parametric_map: Annotated[bool, typer.Option(help="Write the spread as DICOM Parametric Map, too.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in OUT.")] = False,
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Simulate a sparse-view scan of a CT series and reconstruct it.
+
+    Writes derived DICOM series of the posterior mean and of its spread in HU, both as NIfTI, a comparison figure, a
+    report and run.json. Research only, not for clinical use.
+    """
+    with one_line_errors():
+        settings = SparseView(
+            method=method,
+            compare=tuple(name.strip() for name in compare.split(",") if name.strip()),
+            views=views,
+            photons=photons,
+            geometry=geometry,
+            samples=samples,
+            seed=seed,
+            size=size,
+            device=device,
+        )
+        run = reconstruct_series(
+            series_folder,
+            out,
+            settings,
+            series_uid=series,
+            prior=prior,
+            htransform=htransform,
+            overwrite=overwrite,
+            parametric_map=parametric_map,
+            progress=progress,
+        )
+    print_run(run, settings)

@@ -1,0 +1,275 @@
+"""The main job from end to end: a CT series in, sparse views simulated, reconstructions, metrics and pictures out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deft_ct.io import Series, atomic_folder, check_writable, read_dicom_series, write_dicom_series
+from deft_ct.io.dicom_write import is_own_output
+from deft_ct.io.nifti import write_nifti
+from deft_ct.measurement import Measurement, describe
+from deft_ct.metrics import evaluate
+from deft_ct.operators import PoissonNoise
+from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.reconstruct import load_reconstructor, method_class
+from deft_ct.reconstructor import Reconstruction, Reconstructor
+from deft_ct.report import FOOTER, Row, comparison_figure, metrics_json, save_png, write_html
+
+RUN_RECORD = "run.json"
+_OWN_FILES = frozenset({RUN_RECORD, "comparison.png", "report.html", "mean.nii.gz", "spread.nii.gz"})
+_GEOMETRIES: dict[str, type[ParallelGeometry | FanGeometry]] = {"parallel": ParallelGeometry, "fan": FanGeometry}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseView:
+    """What is simulated and how it is reconstructed.
+
+    Args:
+        method: whose result is written; a name of :func:`deft_ct.reconstruct.methods`.
+        compare: methods that are run beside it, for the figure and the table.
+        views: equally spaced views, over half a turn (parallel) or a full one (fan).
+        photons: per detector element and view, before the patient.
+        geometry: ``"parallel"`` or ``"fan"`` (flat detector, distances of a clinical scanner).
+        samples: posterior samples of every slice.
+        seed: of noise and sampling; each slice's randomness depends on it and on the slice's SOPInstanceUID.
+        size: slices are averaged down to this many pixels a side (that of the prior) before anything else.
+        refine: the data are simulated on a grid this many times finer than that of the reconstruction.
+        data_range_hu: of PSNR and SSIM.
+        device: where to compute.
+
+    Raises:
+        ValueError: a value is out of range, or a method is unknown.
+    """
+
+    method: str = "deft"
+    compare: tuple[str, ...] = ("fbp", "tv")
+    views: int = 60
+    photons: float = 1e5
+    geometry: str = "parallel"
+    samples: int = 4
+    seed: int = 0
+    size: int = 256
+    refine: int = 2
+    data_range_hu: float = 2000.0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in self.methods:
+            method_class(name)
+        for name in ("views", "samples", "size", "refine"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not (math.isfinite(self.photons) and self.photons > 0):
+            raise ValueError(f"photons must be a positive number, got {self.photons}")
+        if self.geometry not in _GEOMETRIES:
+            raise ValueError(f"geometry must be one of {', '.join(_GEOMETRIES)}, got {self.geometry!r}")
+        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device {self.device} was asked for, but torch sees no CUDA device; use cpu")
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Every method once, the main one last."""
+        return (*(name for name in dict.fromkeys(self.compare) if name != self.method), self.method)
+
+    @property
+    def summary(self) -> str:
+        """One line for titles and headers."""
+        return f"{self.views} {self.geometry} views, {self.photons:g} photons"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What came out.
+
+    Attributes:
+        folder: the written results.
+        rows: metrics of every method, the main one last.
+        notes: what reading the series left out or found unusual.
+    """
+
+    folder: Path
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+
+def reconstruct_series(
+    source: str | Path,
+    out: str | Path,
+    settings: SparseView | None = None,
+    *,
+    series_uid: str | None = None,
+    prior: str | Path | None = None,
+    htransform: str | Path | None = None,
+    overwrite: bool = False,
+    parametric_map: bool = False,
+    progress: bool = False,
+) -> Run:
+    """Simulate a sparse-view scan of a CT series, reconstruct it and write everything to one folder.
+
+    The folder holds ``dicom/mean`` and ``dicom/spread`` (derived series), ``mean.nii.gz`` and ``spread.nii.gz``,
+    ``comparison.png``, ``report.html`` and ``run.json``. It appears when all of it is complete, or not at all.
+
+    Args:
+        source: folder, zip archive, DICOMDIR or file of the series.
+        out: folder for the results; new or empty, and apart from the source.
+        settings: scan and methods; the defaults when None.
+        series_uid: which series, where there are several.
+        prior: path or name of a diffusion prior; the shipped one when None.
+        htransform: path or name of an h-transform; the shipped one when None.
+        overwrite: replace a folder with an earlier result.
+        parametric_map: write the spread as DICOM Parametric Map, too.
+        progress: show progress bars.
+
+    Returns:
+        Where the results are, and the metrics.
+
+    Raises:
+        ValueError: unusable input (see :func:`deft_ct.io.read_dicom_series`), or slices that ``size`` does not divide.
+        FileNotFoundError: the source, or a network, is not there.
+        FileExistsError: the output folder is not empty.
+        PermissionError: it cannot be written.
+    """
+    settings = settings or SparseView()
+    target = check_writable(out, overwrite=overwrite, source=source)
+    # Everything that can fail fails before the long work: networks first, then the input.
+    solvers = {
+        name: load_reconstructor(name, prior=prior, htransform=htransform, device=settings.device)
+        for name in settings.methods
+    }
+    series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
+    measurement = simulated_measurement(series, settings)
+    truth = series.attenuation(nonnegative=True).to(settings.device)
+    y = measurement.simulate(truth, seed=settings.seed, keys=series.slice_uids, refine=settings.refine)
+
+    results = {
+        name: _reconstruct(solver, y, measurement, series, settings, progress) for name, solver in solvers.items()
+    }
+    truth_hu = series.units.to_hu(truth.cpu())[:, 0].numpy()
+    rows = tuple(
+        Row(
+            method=label(name, settings),
+            metrics=evaluate(hu_of(result), truth_hu, data_range_hu=settings.data_range_hu),
+            seconds_per_slice=result.provenance["seconds_per_image"],
+        )
+        for name, result in results.items()
+    )
+    record = _record(series, settings, measurement, results, rows)
+    with atomic_folder(target, overwrite=overwrite, is_own=_is_own_file) as work:
+        _write(work, series, settings, results, truth_hu, rows, record, parametric_map=parametric_map)
+    return Run(folder=target, rows=rows, notes=series.notes)
+
+
+def at_size(series: Series, size: int) -> Series:
+    """A series with slices of ``size`` x ``size`` pixels, by averaging blocks of pixels.
+
+    Raises:
+        ValueError: the slices are not square, or ``size`` does not divide their side.
+    """
+    rows, columns = series.image_shape
+    if rows != columns or rows % size:
+        raise ValueError(
+            f"slices of {rows} x {columns} pixels cannot be averaged down to {size} x {size}: expected square slices "
+            f"whose side is a multiple of {size}; crop or pad the series"
+        )
+    return series if rows == size else series.resampled(rows // size)
+
+
+def simulated_measurement(series: Series, settings: SparseView) -> Measurement:
+    """The scan that is simulated of a series."""
+    geometry = _GEOMETRIES[settings.geometry].for_volume(series, settings.views)
+    noise = PoissonNoise(photons=settings.photons)
+    return Measurement(RayTransform(geometry), noise, units=series.units).to(settings.device)
+
+
+def label(method: str, settings: SparseView) -> str:
+    """The name of a method in figures and tables; the main one says that it is a mean of samples."""
+    return f"{method.upper()} mean" if method == settings.method and settings.samples > 1 else method.upper()
+
+
+def hu_of(result: Reconstruction) -> NDArray[np.float32]:
+    """The reconstruction as ``(Z, H, W)`` HU."""
+    hu: NDArray[np.float32] = result.mean_hu.detach().cpu().numpy()[:, 0]
+    return hu
+
+
+def _reconstruct(
+    solver: Reconstructor, y: Tensor, measurement: Measurement, series: Series, settings: SparseView, progress: bool
+) -> Reconstruction:
+    count = settings.samples if solver.name == settings.method else 1
+    result = solver.reconstruct(
+        y, measurement, num_samples=count, seed=settings.seed, keys=series.slice_uids, progress=progress
+    )
+    std = None if result.std is None else result.std.cpu()
+    return replace(result, mean=result.mean.cpu(), std=std, samples=None)
+
+
+def _write(
+    folder: Path,
+    series: Series,
+    settings: SparseView,
+    results: dict[str, Reconstruction],
+    truth_hu: NDArray[np.float32],
+    rows: tuple[Row, ...],
+    record: dict[str, Any],
+    *,
+    parametric_map: bool,
+) -> None:
+    main = results[settings.method]
+    about = f"{settings.method.upper()} {settings.views} views"
+    details = f"{settings.summary}; {settings.samples} samples; seed {settings.seed}; {_hashes(main)}"
+    write_dicom_series(
+        main, like=series, folder=folder / "dicom", description=about, details=details, parametric_map=parametric_map
+    )
+    write_nifti(series.volume.with_hu(hu_of(main)), folder / "mean.nii.gz")
+    spread = None if main.std_hu is None else main.std_hu.numpy()[:, 0]
+    if spread is not None:
+        write_nifti(series.volume.with_hu(spread), folder / "spread.nii.gz")
+    columns = {label(name, settings): hu_of(result) for name, result in results.items()}
+    figure = comparison_figure(truth_hu, columns, spread, data_range_hu=settings.data_range_hu, title=settings.summary)
+    picture = save_png(figure, folder / "comparison.png")
+    title = f"{about}, {settings.photons:g} photons"
+    write_html(folder / "report.html", title=title, figures={"Middle slice": picture}, rows=rows, provenance=record)
+    (folder / RUN_RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _record(
+    series: Series,
+    settings: SparseView,
+    measurement: Measurement,
+    results: dict[str, Reconstruction],
+    rows: tuple[Row, ...],
+) -> dict[str, Any]:
+    packages = ("deft-ct", "torch", "numpy", "scipy", "pydicom", "nibabel", "scikit-image", "matplotlib")
+    return {
+        "program": "deft-ct",
+        "notice": FOOTER,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
+        "source": {"series_uid": series.series_uid, "slice_uids": list(series.slice_uids), "notes": list(series.notes)},
+        "settings": asdict(settings),
+        "measurement": describe(measurement),
+        "data_range_hu": settings.data_range_hu,
+        "reconstructions": {name: result.provenance for name, result in results.items()},
+        "metrics": metrics_json(rows),
+    }
+
+
+def _hashes(result: Reconstruction) -> str:
+    found = {key: str(value)[:12] for key, value in result.provenance.items() if key.endswith("_sha256")}
+    return ", ".join(f"{key.removesuffix('_sha256')} {value}" for key, value in found.items()) or "no networks"
+
+
+def _is_own_file(path: Path) -> bool:
+    return path.name in _OWN_FILES or is_own_output(path)

@@ -1,0 +1,188 @@
+"""The command line: help, the whole job on the shipped series, and one clear line for every kind of bad input."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from typer.testing import CliRunner, Result
+
+from deft_ct.cli import app
+from deft_ct.io import read_dicom_series, sample_series_path
+from deft_ct.metrics import body_mask
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.delenv("DEFT_CT_DEBUG", raising=False)
+
+    def call(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    return call
+
+
+def text(result: Result) -> str:
+    return ANSI.sub("", result.output)
+
+
+FAST = ("--method", "fbp", "--compare", "", "--size", "64", "--views", "24", "--no-progress")
+
+
+def test_entry_point_is_the_app() -> None:
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name="deft-ct")
+    assert entry.load() is app
+
+
+def test_help_names_every_command_and_option(invoke: Callable[..., Result]) -> None:
+    listing = text(invoke("--help"))
+    for command in ("reconstruct", "demo", "models", "info"):
+        assert command in listing
+    assert "not for clinical use" in listing
+    options = text(invoke("reconstruct", "--help"))
+    for option in ("--views", "--photons", "--method", "--samples", "--out", "--series", "--seed", "--geometry"):
+        assert option in options
+    for option in ("--device", "--compare", "--overwrite"):
+        assert option in options
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("run") / "out"
+    result = CliRunner().invoke(app, ["reconstruct", str(sample_series_path()), "--out", str(out), *FAST])
+    assert result.exit_code == 0, result.output
+    return out, ANSI.sub("", result.output)
+
+
+def test_the_whole_job_writes_what_it_says(finished: tuple[Path, str]) -> None:
+    out, printed = finished
+    assert "FBP" in printed and "data range 2000 HU" in printed.replace("\n", " ")
+    assert "not for clinical use" in printed
+    record = json.loads((out / "run.json").read_text())
+    assert record["settings"]["views"] == 24 and record["measurement"]["geometry"]["views"] == 24
+    assert record["metrics"][0]["data_range_hu"] == 2000.0
+    assert record["reconstructions"]["fbp"]["seed"] == 0
+    assert "not for clinical use" in record["notice"]
+    assert (out / "comparison.png").read_bytes()[:4] == b"\x89PNG"
+    assert "not for clinical use" in (out / "report.html").read_text()
+    assert not [p for p in out.parent.iterdir() if p != out]
+
+
+def test_dicom_and_nifti_agree_with_the_source(finished: tuple[Path, str]) -> None:
+    out, _ = finished
+    source = read_dicom_series(sample_series_path()).resampled(8)
+    files = sorted((out / "dicom").rglob("*.dcm"))
+    assert len(files) == len(source)
+    for file in files:
+        image = pydicom.dcmread(file)
+        assert list(image.ImageType)[:2] == ["DERIVED", "SECONDARY"]
+        assert image.StudyInstanceUID == source.headers[0].StudyInstanceUID
+        assert image.SeriesInstanceUID != source.series_uid
+    written = read_dicom_series(files[0].parent)
+    np.testing.assert_allclose(written.volume.affine, source.volume.affine, atol=1e-3)
+    nifti = nibabel.load(out / "mean.nii.gz")
+    np.testing.assert_allclose(nifti.affine, source.volume.ras_affine, atol=1e-3)
+    hu = np.asarray(nifti.dataobj).transpose(2, 1, 0)
+    np.testing.assert_allclose(written.hu, np.clip(hu, -1024, None), atol=0.51)
+    body = body_mask(source.hu, opening_radius_px=1)
+    assert abs((hu - source.hu)[body].mean()) < 60  # HU, not 1/mm and not [-1, 1]
+
+
+def test_runs_are_repeatable_and_replace_only_their_own(
+    finished: tuple[Path, str], tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    out, _ = finished
+    again = tmp_path / "again"
+    assert invoke("reconstruct", sample_series_path(), "--out", again, *FAST).exit_code == 0
+    for name in ("mean.nii.gz", "comparison.png"):
+        first, second = (folder / name for folder in (out, again))
+        if name.endswith(".gz"):  # gzip stamps the time
+            np.testing.assert_array_equal(nibabel.load(first).dataobj, nibabel.load(second).dataobj)
+        else:
+            assert first.read_bytes() == second.read_bytes()
+    refused = invoke("reconstruct", sample_series_path(), "--out", again, *FAST)
+    assert refused.exit_code == 2 and "not empty" in text(refused)
+    assert invoke("reconstruct", sample_series_path(), "--out", again, *FAST, "--overwrite").exit_code == 0
+    (again / "thesis.tex").write_text("years of work")
+    refused = invoke("reconstruct", sample_series_path(), "--out", again, *FAST, "--overwrite")
+    assert refused.exit_code == 2 and "thesis.tex" in text(refused)
+    assert (again / "thesis.tex").exists() and (again / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--method", "magic"), "unknown method 'magic'; known methods: .*deft.*fbp.*tv"),
+        (("--compare", "fbp,magic"), "unknown method 'magic'"),
+        (("--views", "0"), "views must be at least 1, got 0"),
+        (("--photons", "-1"), "photons must be a positive number"),
+        (("--photons", "nan"), "photons must be a positive number"),
+        (("--geometry", "helical"), "geometry must be one of parallel, fan, got 'helical'"),
+        (("--samples", "0"), "samples must be at least 1"),
+        (("--size", "100"), "512 x 512 pixels cannot be averaged down to 100 x 100"),
+        (("--series", "1.2.3"), "1.2.3"),
+        (("--out", "SOURCE/out"), "overlaps with the input"),
+    ],
+)
+def test_bad_arguments_give_one_clear_line(
+    arguments: tuple[str, str], message: str, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    source = sample_series_path()
+    given = dict(zip(FAST[:-1:2], FAST[1:-1:2], strict=True)) | {"--out": str(tmp_path / "out")}
+    given |= {arguments[0]: arguments[1].replace("SOURCE", str(source))}
+    options = [part for pair in given.items() for part in pair]
+    result = invoke("reconstruct", source, *options, "--no-progress")
+    assert result.exit_code == 2
+    assert re.search(message, text(result)), text(result)
+    assert text(result).startswith("error:") and "Traceback" not in text(result)
+    assert not (tmp_path / "out").exists() and not list(tmp_path.iterdir())
+
+
+def test_bad_sources_give_one_clear_line(tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    words = tmp_path / "words"
+    words.mkdir()
+    (words / "a.dcm").write_text("not DICOM")
+    for source in (tmp_path / "gone", empty, words):
+        result = invoke("reconstruct", source, "--out", tmp_path / "out", *FAST)
+        assert result.exit_code == 2 and text(result).startswith("error:"), text(result)
+        assert source.name in text(result)
+        assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_run_leaves_nothing(
+    tmp_path: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deft_ct.pipeline.write_html", stop)  # the last file but one
+    result = invoke("reconstruct", sample_series_path(), "--out", tmp_path / "out", *FAST)
+    assert result.exit_code == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(
+    tmp_path: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEFT_CT_DEBUG", "1")
+    result = invoke("reconstruct", tmp_path / "gone", "--out", tmp_path / "out", *FAST)
+    assert isinstance(result.exception, FileNotFoundError)
+
+
+def test_info_and_models(invoke: Callable[..., Result]) -> None:
+    listing = text(invoke("info"))
+    assert "torch" in listing and "fbp" in listing and "tv" in listing
+    assert invoke("models").exit_code == 0
