@@ -85,9 +85,11 @@ def joseph_matrix(geometry: PlanarGeometry, dtype: type[np.floating] = np.float3
         ray = np.repeat(np.arange(low, high, dtype=np.int32), lengths)
         k = np.arange(ray.size) - np.repeat((ends[low:high] - ends[low]) // 2 - first, lengths)
         position = rays.start[ray] + rays.slope[ray] * k
-        floor = np.floor(position)
-        fraction = position - floor
-        cell, line, limit = floor.astype(np.int32), k.astype(np.int32) * line_step[ray], cells[ray] - 1
+        line, limit = k.astype(np.int32) * line_step[ray], cells[ray] - 1
+        # A ray along the border may round to a cell beside the image; it then weighs nothing there.
+        floor = np.clip(np.floor(position), -1, limit)
+        fraction = np.clip(position - floor, 0, 1)
+        cell = floor.astype(np.int32)
         weight, step = rays.weight[ray], cell_step[ray]
         out = slice(int(ends[low]), int(ends[high]))
         data[out][0::2] = weight * (1 - fraction) * (cell >= 0)
