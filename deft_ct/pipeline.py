@@ -86,7 +86,7 @@ class SparseView:
     @property
     def summary(self) -> str:
         """One line for titles and headers."""
-        return f"{self.views} {self.geometry} views, {self.photons:g} photons"
+        return f"{self.views} {self.geometry} views, {self.photons:,.0f} photons"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,11 +159,11 @@ def reconstruct_series(
     truth_hu = series.units.to_hu(truth.cpu())[:, 0].numpy()
     rows = tuple(
         Row(
-            method=label(name, settings),
+            method=label(result),
             metrics=evaluate(hu_of(result), truth_hu, data_range_hu=settings.data_range_hu),
             seconds_per_slice=result.provenance["seconds_per_image"],
         )
-        for name, result in results.items()
+        for result in results.values()
     )
     record = _record(series, settings, measurement, results, rows)
     with atomic_folder(target, overwrite=overwrite, is_own=_is_own_file) as work:
@@ -193,9 +193,10 @@ def simulated_measurement(series: Series, settings: SparseView) -> Measurement:
     return Measurement(RayTransform(geometry), noise, units=series.units).to(settings.device)
 
 
-def label(method: str, settings: SparseView) -> str:
-    """The name of a method in figures and tables; the main one says that it is a mean of samples."""
-    return f"{method.upper()} mean" if method == settings.method and settings.samples > 1 else method.upper()
+def label(result: Reconstruction) -> str:
+    """The name of a method in figures and tables; that of a sampling method says that it is a mean."""
+    name = str(result.provenance["method"]).upper()
+    return name if result.std is None else f"{name} mean"
 
 
 def hu_of(result: Reconstruction) -> NDArray[np.float32]:
@@ -228,7 +229,7 @@ def _write(
 ) -> None:
     main = results[settings.method]
     about = f"{settings.method.upper()} {settings.views} views"
-    details = f"{settings.summary}; {settings.samples} samples; seed {settings.seed}; {_hashes(main)}"
+    details = f"{settings.summary}; {main.provenance['num_samples']} samples; seed {settings.seed}; {_hashes(main)}"
     write_dicom_series(
         main, like=series, folder=folder / "dicom", description=about, details=details, parametric_map=parametric_map
     )
@@ -236,10 +237,10 @@ def _write(
     spread = None if main.std_hu is None else main.std_hu.numpy()[:, 0]
     if spread is not None:
         write_nifti(series.volume.with_hu(spread), folder / "spread.nii.gz")
-    columns = {label(name, settings): hu_of(result) for name, result in results.items()}
+    columns = {label(result): hu_of(result) for result in results.values()}
     figure = comparison_figure(truth_hu, columns, spread, data_range_hu=settings.data_range_hu, title=settings.summary)
     picture = save_png(figure, folder / "comparison.png")
-    title = f"{about}, {settings.photons:g} photons"
+    title = f"{settings.method.upper()}, {settings.summary}"
     write_html(folder / "report.html", title=title, figures={"Middle slice": picture}, rows=rows, provenance=record)
     (folder / RUN_RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -15,7 +15,6 @@ _COLUMNS = (  # metric, heading, decimals
     ("psnr", "PSNR (dB)", 2),
     ("ssim", "SSIM", 4),
     ("rmse_hu", "RMSE (HU)", 1),
-    ("mae_hu", "MAE (HU)", 1),
     ("bias_hu", "bias (HU)", 1),
 )
 
@@ -116,7 +115,7 @@ def _convention(rows: Sequence[Row]) -> str:
     plural = "s" if slices > 1 else ""
     return (
         f"Means over {slices} slice{plural}. PSNR and SSIM: whole slice, data range {data_range:g} HU. "
-        "RMSE, MAE, bias: inside the body."
+        "RMSE and bias: inside the body."
     )
 
 
