@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from deft_ct.datasets.slices import CTSlice
+
 DATA_ROOT_VARIABLE = "DEFT_CT_DATA"
 
 
@@ -60,28 +62,7 @@ class PackGroup:
     slice_thickness_mm: float | None
 
 
-@dataclass(frozen=True)
-class PackSlice:
-    """One slice of a pack.
-
-    Attributes:
-        hu: (1, H, W) float32 CT numbers.
-        pixel_mm: width of a pixel.
-        group: name of the series' group.
-        index: index of the slice in its group.
-        position: index of the slice in the whole pack (before ``every``), so an index that survives subsampling.
-        z_mm: position of the slice along z.
-    """
-
-    hu: Tensor
-    pixel_mm: float
-    group: str
-    index: int
-    position: int
-    z_mm: float
-
-
-class CTPack(Dataset[PackSlice]):
+class CTPack(Dataset[CTSlice]):
     """The slices of one HDF5 pack, held in memory as int16.
 
     **Order.** The groups are taken in sorted order of their names (Python's string order), the slices of a group in
@@ -136,10 +117,10 @@ class CTPack(Dataset[PackSlice]):
     def __len__(self) -> int:
         return len(self._positions)
 
-    def __iter__(self) -> Iterator[PackSlice]:
+    def __iter__(self) -> Iterator[CTSlice]:
         return (self[n] for n in range(len(self)))
 
-    def __getitem__(self, n: int) -> PackSlice:
+    def __getitem__(self, n: int) -> CTSlice:
         """Slice ``n`` of those kept; negative counts from the end.
 
         Raises:
@@ -148,7 +129,7 @@ class CTPack(Dataset[PackSlice]):
         if not -len(self) <= n < len(self):
             raise IndexError(f"slice {n} of a pack of {len(self)}")
         group = self.groups[int(self._group_of[n])]
-        return PackSlice(
+        return CTSlice(
             hu=torch.from_numpy(self._hu[n].astype(np.float32))[None],
             pixel_mm=group.pixel_mm,
             group=group.name,

@@ -1,0 +1,91 @@
+"""LoDoPaB-CT on files made here in exactly the published layout (names, keys, shapes, counts)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from deft_ct.datasets.lodopab import LoDoPaB, ground_truth_from_hu
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """All 28 file pairs of the validation part; chunks that were never written take no space."""
+    for number in range(28):
+        # The trap of the real set: the last ground-truth file keeps 128 rows, the last observation file has 66.
+        rows = 3522 - 27 * 128 if number == 27 else 128
+        for kind, count, shape in (("ground_truth", 128, (362, 362)), ("observation", rows, (1000, 513))):
+            with h5py.File(tmp_path / f"{kind}_validation_{number:03d}.hdf5", "w") as file:
+                file.create_dataset("data", (count, *shape), np.float32, chunks=(1, *shape))
+    with h5py.File(tmp_path / "ground_truth_validation_001.hdf5", "a") as file:
+        file["data"][2] = 1.0
+    with h5py.File(tmp_path / "observation_validation_001.hdf5", "a") as file:
+        file["data"][2] = np.arange(1000, dtype=np.float32)[:, None] / 1000 / 81.35858
+    return tmp_path
+
+
+def test_sample_in_physical_units(root: Path) -> None:
+    data = LoDoPaB(root, "validation")
+    assert len(data) == 3522
+    sample = data[130]  # file 1, row 2
+    assert sample.attenuation.shape == (1, 362, 362) and sample.observation.shape == (1, 1000, 513)
+    assert float(sample.attenuation[0, 0, 0]) == pytest.approx(0.08135858, rel=1e-6)
+    assert float(sample.observation[0, 500, 7]) == pytest.approx(0.5, rel=1e-5)
+    assert float(data[0].attenuation.max()) == 0.0
+    assert data[-1].index == 3521 and sample.patient is None
+    with pytest.raises(IndexError):
+        data[3522]
+
+
+def test_fewer_views_match_the_geometry(root: Path) -> None:
+    data = LoDoPaB(root, "validation", views=50)
+    sample = data[130]
+    assert sample.observation.shape == (1, 50, 513) == (1, *data.geometry.sinogram_shape)
+    assert float(sample.observation[0, 1, 0]) == pytest.approx(0.02, rel=1e-5)
+    full = LoDoPaB(root, "validation").geometry.angle_array
+    np.testing.assert_array_equal(data.geometry.angle_array, full[::20])
+
+
+def test_patient_lists(root: Path) -> None:
+    path = root / "patient_ids_rand_validation.csv"
+    path.write_text("\n".join(str(632 + n // 60) for n in range(3522)) + "\n")
+    assert LoDoPaB(root, "validation")[61].patient == 633
+    path.write_text("1\n2\n")
+    with pytest.raises(ValueError, match="lists 2 samples, expected 3522"):
+        LoDoPaB(root, "validation")
+
+
+def test_bad_folders(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'test', 'train', 'validation'"):
+        LoDoPaB(root, "val")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="divide 1000"):
+        LoDoPaB(root, "validation", views=60)
+    with pytest.raises(FileNotFoundError, match=r"ground_truth_test_000\.hdf5 is missing.* 28 files"):
+        LoDoPaB(root, "test")
+    (root / "observation_validation_013.hdf5").unlink()
+    with pytest.raises(FileNotFoundError, match=r"observation_validation_013"):
+        LoDoPaB(root, "validation")
+
+
+def test_wrong_files(root: Path) -> None:
+    with h5py.File(root / "ground_truth_validation_000.hdf5", "w") as file:
+        file["data"] = np.zeros((1, 4, 4))
+    with pytest.raises(ValueError, match="is not of LoDoPaB-CT"):
+        LoDoPaB(root, "validation")
+
+
+def test_ground_truth_formula() -> None:
+    """Against the published constants, worked by hand: water is 20 / 81.35858, 3071 HU and above is 1, air is 0.02."""
+    hu = np.zeros((512, 512))
+    hu[80, 100], hu[81, 100], hu[82, 100] = 3071, -1000, -2000
+    truth = ground_truth_from_hu(hu, np.zeros((362, 362)))
+    assert truth.shape == (362, 362)
+    assert truth[25, 5] == 1.0, "cut by 75 and transposed"
+    np.testing.assert_allclose(truth[25, 6], 0.02 / 81.35858, rtol=1e-4)
+    assert truth[25, 7] == 0.0
+    np.testing.assert_allclose(truth[0, 0], 20 / 81.35858, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"\(512, 512\)"):
+        ground_truth_from_hu(np.zeros((256, 256)), np.zeros((362, 362)))
