@@ -12,10 +12,10 @@ from deft_ct.cli.reconstruct import reconstruct
 app = typer.Typer(
     name="deft-ct",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Sparse-view CT reconstruction with a frozen diffusion prior and a learned Doob's h-transform (DEFT). "
-    "[bold]Research only, not for clinical use.[/bold]",
+    "**Research only, not for clinical use.**",
 )
 app.command()(reconstruct)
 app.command()(demo)
