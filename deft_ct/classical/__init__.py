@@ -4,6 +4,9 @@ Functions take data and an operator; the classes of the same modules are :class:
 methods around them.
 """
 
+from deft_ct.classical.cgls import cgls, tikhonov
 from deft_ct.classical.common import SolverInfo
+from deft_ct.classical.sirt import sirt
+from deft_ct.classical.tv import total_variation, tv_objective
 
-__all__ = ["SolverInfo"]
+__all__ = ["SolverInfo", "cgls", "sirt", "tikhonov", "total_variation", "tv_objective"]

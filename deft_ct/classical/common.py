@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.base import LinearOperator, Operator
 from deft_ct.operators.ct import RayTransform, fbp
 
 
@@ -60,6 +60,17 @@ class Problem:
         return x.reshape(*self.batch, *x.shape[1:])
 
 
+def linear(name: str, operator: Operator) -> LinearOperator:
+    """The operator, if it is linear.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(operator, LinearOperator):
+        raise TypeError(f"{name} needs a LinearOperator, got {type(operator).__name__}")
+    return operator
+
+
 def prepare(
     name: str,
     y: Tensor,
@@ -77,19 +88,14 @@ def prepare(
         ValueError: a wrong shape, a value that is not finite, a negative weight, ``iterations`` < 1 or
             ``tolerance`` < 0.
     """
-    if not isinstance(operator, LinearOperator):
-        raise TypeError(f"{name} needs a LinearOperator, got {type(operator).__name__}")
-    shape = operator.range_shape
+    shape = linear(name, operator).range_shape
     if not isinstance(y, Tensor) or not y.is_floating_point():
         got = y.dtype if isinstance(y, Tensor) else type(y).__name__
         raise TypeError(f"{name}: y must be a floating-point torch tensor, got {got}")
     if y.ndim < len(shape) or tuple(y.shape[y.ndim - len(shape) :]) != shape:
         raise ValueError(f"{name}: y must have trailing shape {shape}, got shape {tuple(y.shape)}")
     _finite(name, "y", y)
-    if iterations < 1:
-        raise ValueError(f"{name}: iterations must be at least 1, got {iterations}")
-    if not (math.isfinite(tolerance) and tolerance >= 0):
-        raise ValueError(f"{name}: tolerance must be a finite number >= 0 (0: run all iterations), got {tolerance}")
+    check_iteration(name, iterations, tolerance)
     batch = tuple(y.shape[: y.ndim - len(shape)])
     if not operator.matched:
         warnings.warn(
@@ -128,6 +134,20 @@ def start(operator: LinearOperator, y: Tensor, *, nonnegative: bool) -> Tensor:
 def per_sample(value: Tensor, like: Tensor) -> Tensor:
     """Append axes to ``(N,)`` until it broadcasts against ``like``."""
     return value.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def check_iteration(name: str, iterations: int, tolerance: float) -> None:
+    """Raise a ValueError unless there is at least one iteration and the tolerance is a number >= 0."""
+    if iterations < 1:
+        raise ValueError(f"{name}: iterations must be at least 1, got {iterations}")
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise ValueError(f"{name}: tolerance must be a finite number >= 0 (0: run all iterations), got {tolerance}")
+
+
+def check_number(name: str, value: float) -> None:
+    """Raise a ValueError unless ``value`` is finite and >= 0."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be a finite number >= 0, got {value}")
 
 
 def _finite(name: str, what: str, value: Tensor) -> None:

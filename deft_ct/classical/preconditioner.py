@@ -72,7 +72,9 @@ def _build(operator: LinearOperator, like: Tensor) -> Circulant:
     fx = torch.fft.rfftfreq(width, dtype=dtype, device=device)[None, :]
     radius = torch.hypot(fy, fx)
     ring = (radius * max(height, width)).round().long()
-    count = torch.zeros(int(ring.max()) + 1, dtype=dtype, device=device).index_put_((ring,), torch.ones_like(radius), True)
+    count = torch.zeros(int(ring.max()) + 1, dtype=dtype, device=device).index_put_(
+        (ring,), torch.ones_like(radius), True
+    )
     total = torch.zeros_like(count).index_put_((ring,), symbol, True)
     level = _PEAK_MARGIN * float(symbol[radius > 0.1].max()) if bool((radius > 0.1).any()) else float(symbol.max())
     level = level or 1.0  # an operator that sees nothing at the centre
@@ -87,12 +89,19 @@ def _build(operator: LinearOperator, like: Tensor) -> Circulant:
 def _impulse_symbol(operator: LinearOperator, like: Tensor) -> Tensor:
     """Fourier transform of the response of ``A^T A`` to an impulse, averaged over a few positions."""
     height, width = operator.domain_shape
-    centres = [(height // 2, width // 2), (height // 2 - 1, width // 2), (height // 2, width // 3), (height // 3, width // 2)]
+    centres = [
+        (height // 2, width // 2),
+        (height // 2 - 1, width // 2),
+        (height // 2, width // 3),
+        (height // 3, width // 2),
+    ]
     impulses = torch.zeros(len(centres), height, width, dtype=like.dtype, device=like.device)
     for image, (row, column) in zip(impulses, centres, strict=True):
         image[row, column] = 1
     response = operator.normal(impulses)
-    shifted = [torch.roll(image, (-row, -column), (0, 1)) for image, (row, column) in zip(response, centres, strict=True)]
+    shifted = [
+        torch.roll(image, (-row, -column), (0, 1)) for image, (row, column) in zip(response, centres, strict=True)
+    ]
     return torch.fft.rfft2(torch.stack(shifted)).real.mean(0).clamp_min_(0)
 
 

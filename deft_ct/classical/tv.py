@@ -9,7 +9,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deft_ct.classical.common import Problem, SolverInfo, per_sample, prepare, start
+from deft_ct.classical.common import (
+    Problem,
+    SolverInfo,
+    check_iteration,
+    check_number,
+    linear,
+    per_sample,
+    prepare,
+    start,
+)
 from deft_ct.classical.preconditioner import Circulant, circulant
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstructor import Estimate, Reconstructor, Request
@@ -42,11 +51,12 @@ def total_variation(
     of views and pixel sizes. For attenuation in 1/mm about 250 is best at 1e5 photons and 1.3 to 2 mm pixels, with a
     broad optimum, 150 at 1e4 and 500 at 1e6, where errors of the model begin to outweigh noise.
 
-    Solved by the primal-dual method of Chambolle and Pock (J. Math. Imaging Vis. 2011), over-relaxed (Condat 2013). Data
-    term, variation and sign constraint are all dualised, which leaves the primal step free of constraints: it is
-    preconditioned by a circulant matrix that is close to ``A^T A`` (see :mod:`deft_ct.classical.preconditioner`). This
-    is ADMM with the splitting of Ramani and Fessler (IEEE Trans. Med. Imaging 2012), its inner linear system replaced
-    by one FFT. About 20 iterations, one ``A`` and one ``A^T`` each, come within 0.2 dB of the minimiser for 60-view CT.
+    Solved by the primal-dual method of Chambolle and Pock (J. Math. Imaging Vis. 2011), over-relaxed (Condat 2013).
+    Data term, variation and sign constraint are all dualised, which leaves the primal step free of constraints: it is
+    preconditioned by a circulant matrix that is close to ``A^T A`` (:mod:`deft_ct.classical.preconditioner`). This is
+    ADMM with the splitting of Ramani and Fessler (IEEE Trans. Med. Imaging 2012), its inner linear system replaced by
+    one FFT. The steps satisfy the condition of convergence for every input. An iteration takes one ``A`` and one
+    ``A^T``; 20 of them come within 0.3 dB of the minimiser's PSNR for 60-view CT.
 
     Args:
         y: ``(..., *range_shape)``, data.
@@ -93,9 +103,7 @@ def total_variation(
             out[alive[leave]] = state.solution(leave)
             alive = alive[~leave]
             state.keep(~leave)
-    info = SolverInfo(
-        problem.unflatten(used), problem.unflatten(residual), problem.unflatten(residual <= tolerance)
-    )
+    info = SolverInfo(problem.unflatten(used), problem.unflatten(residual), problem.unflatten(residual <= tolerance))
     return problem.unflatten(out), info
 
 
@@ -209,7 +217,8 @@ def _strengths(strength: float | Tensor, problem: Problem) -> Tensor:
         return value.expand(problem.batch).reshape(-1)
     except RuntimeError:
         raise ValueError(
-            f"total_variation: strength must be a number or have the batch shape {problem.batch}, got {tuple(value.shape)}"
+            f"total_variation: strength must be a number or have the batch shape {problem.batch}, "
+            f"got shape {tuple(value.shape)}"
         ) from None
 
 
@@ -230,12 +239,8 @@ class TVConfig:
     nonnegative: bool = True
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.strength) and self.strength >= 0):
-            raise ValueError(f"strength must be finite and >= 0, got {self.strength}")
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {self.iterations}")
-        if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
-            raise ValueError(f"tolerance must be finite and >= 0, got {self.tolerance}")
+        check_number("strength", self.strength)
+        check_iteration("TVConfig", self.iterations, self.tolerance)
 
 
 class TV(Reconstructor):
@@ -247,8 +252,8 @@ class TV(Reconstructor):
     def _estimate(self, request: Request) -> Estimate:
         config: TVConfig = self.config
         x, info = total_variation(
-            request.y, request.measurement.operator, weights=request.measurement.noise.weights(request.y),
-            strength=config.strength, iterations=config.iterations, tolerance=config.tolerance,
-            nonnegative=config.nonnegative,
+            request.y, linear(self.name, request.measurement.operator),
+            weights=request.measurement.noise.weights(request.y), strength=config.strength,
+            iterations=config.iterations, tolerance=config.tolerance, nonnegative=config.nonnegative,
         )  # fmt: skip
         return Estimate(mean=x, record={"solver": info.record()})
