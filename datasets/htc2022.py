@@ -1,8 +1,8 @@
 """Helsinki Tomography Challenge 2022: MEASURED fan-beam sinograms of perforated discs.
 
 Zenodo 6984868 and 7418878. A MATLAB file holds a struct ``CtDataFull`` (721 views over 360 degrees) or
-``CtDataLimited`` (a wedge of 30 to 90 degrees) with the fields ``sinogram`` (views x detectors,
-already the negative logarithm) and ``parameters``. Both encodings of MATLAB files occur: version 5, and 7.3 (HDF5, arrays transposed).
+``CtDataLimited`` (a wedge of 30 to 90 degrees) with the fields ``sinogram`` (views x detectors, already the negative
+logarithm) and ``parameters``. Both encodings of MATLAB files occur: version 5, and 7.3 (HDF5, arrays transposed).
 """
 
 from __future__ import annotations
