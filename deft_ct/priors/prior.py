@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from deft_ct.networks import content_hash
 from deft_ct.schedule import Schedule
 from deft_ct.units import AffineMap, PriorRange
 
@@ -102,22 +102,13 @@ class Prior(nn.Module):
 
     def content_hash(self) -> str:
         """SHA-256 of the weights (as stored, float16) and of what gives them meaning; identifies the prior."""
-        digest = hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode())
-        for name, tensor in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().to(torch.float16).contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return content_hash(self.network, self.description())
 
     def description(self) -> dict[str, Any]:
         """Schedule, prediction, channels and range: everything but the weights and the card, JSON-ready."""
         span = self.value_range
         return {
-            "schedule": {
-                "steps": self.schedule.steps,
-                "beta_start": self.schedule.beta_start,
-                "beta_end": self.schedule.beta_end,
-                "kind": self.schedule.kind,
-            },
+            "schedule": asdict(self.schedule),
             "prediction": self.prediction,
             "channels": self.channels,
             "image_size": self.image_size,

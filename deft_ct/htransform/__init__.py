@@ -1,0 +1,10 @@
+"""The generalised h-transform: features, network, training, storage."""
+
+from deft_ct.htransform.features import condition_for
+from deft_ct.htransform.head import Condition, HTransform, HTransformConfig
+from deft_ct.htransform.storage import load_htransform, save_htransform, shipped_htransforms
+
+__all__ = [
+    "Condition", "HTransform", "HTransformConfig", "condition_for", "load_htransform", "save_htransform",
+    "shipped_htransforms",
+]  # fmt: skip

@@ -1,0 +1,198 @@
+"""The network of the generalised h-transform: what turns a frozen prior into a posterior.
+
+Adding ``h_t = grad_x ln p_t(y | x_t)`` to the prior's score gives the posterior's score (DEFT, Denker et al. 2024,
+arXiv 2406.01781, Prop. 2.2). In terms of the noise, ``eps_y = eps_u - sqrt(1 - abar_t) h_t``. Two forms:
+
+* **Without a reference** (the paper, eq. 12): ``eps_h = NN1(x_t, x0h, g, t) - NN2(t) g`` with the Tweedie estimate
+  ``x0h`` and the guidance ``g``, a measurement-consistency feature of ``x0h``.
+* **With a reference** reconstruction ``r`` of the data (TV, or FBP), computed once for each measurement: if the image
+  were known to be ``N(r, s^2 I)``, the correction of ``x0h`` would be ``k(t) (r - x0h)`` with
+  ``k = sigma^2 / (sigma^2 + s^2)`` and ``sigma^2 = (1 - abar) / abar``, in closed form. The head starts from it and
+  learns the rest: ``delta = (k + a(t)) (r - x0h) + b(t) g + c(t) NN1``, where ``c = sigma s / sqrt(sigma^2 + s^2)`` is
+  the spread that this belief leaves, so that the network's output is of order one at every noise level (the
+  preconditioning of Karras et al. 2022, arXiv 2206.00364, around ``r`` instead of zero).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from deft_ct.measurement import GuidanceKind
+from deft_ct.networks import UNet, UNetConfig, content_hash, timestep_embedding
+from deft_ct.schedule import Schedule
+
+ReferenceKind = Literal["none", "fbp", "tv"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HTransformConfig:
+    """What the head sees and how its output is used; stored with the weights, so it cannot be mismatched.
+
+    Args:
+        guidance: kind of the measurement-consistency feature, see ``Likelihood.guidance``.
+        reference: reconstruction that the head starts from, computed once for each measurement.
+        spread: standard deviation ``s`` of the image around the reference, in the prior's range.
+        guidance_scale: the guidance is divided by this before it enters the network.
+        use_tweedie: whether NN1 sees ``x0h``; False is an ablation of the paper.
+        time_scaling: whether the learned multiple ``NN2(t)`` of the guidance is added; False is an ablation.
+        channels: image channels.
+        network: shape of NN1; ``in_channels`` is set from the rest.
+
+    Raises:
+        ValueError: a value is unknown or not positive.
+    """
+
+    guidance: GuidanceKind = "fbp"
+    reference: ReferenceKind = "tv"
+    spread: float = 0.04
+    guidance_scale: float = 0.1
+    use_tweedie: bool = True
+    time_scaling: bool = True
+    channels: int = 1
+    network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
+
+    def __post_init__(self) -> None:
+        if self.guidance not in ("score", "adjoint", "fbp"):
+            raise ValueError(f"unknown guidance {self.guidance!r}; known: score, adjoint, fbp")
+        if self.reference not in ("none", "fbp", "tv"):
+            raise ValueError(f"unknown reference {self.reference!r}; known: none, fbp, tv")
+        if not (self.spread > 0 and self.guidance_scale > 0):
+            raise ValueError("spread and guidance_scale must be positive")
+
+    @property
+    def features(self) -> int:
+        """Images that enter NN1."""
+        return 2 + int(self.use_tweedie) + 2 * int(self.reference != "none")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self) | {"network": self.network.to_dict()}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> HTransformConfig:
+        """The inverse of :meth:`to_dict`."""
+        return HTransformConfig(**{**values, "network": UNetConfig(**values["network"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """What does not change while one measurement is sampled.
+
+    Args:
+        reference: ``(B, C, H, W)`` in the prior's range, or None.
+        remainder: guidance of the reference: what the data still say that it does not, or None.
+    """
+
+    reference: Tensor | None = None
+    remainder: Tensor | None = None
+
+    def repeat(self, count: int) -> Condition:
+        """Every image ``count`` times in a row."""
+        if self.reference is None or self.remainder is None:
+            return self
+        return Condition(
+            reference=self.reference.repeat_interleave(count, 0), remainder=self.remainder.repeat_interleave(count, 0)
+        )
+
+    def __getitem__(self, part: slice) -> Condition:
+        """Some of the images."""
+        if self.reference is None or self.remainder is None:
+            return self
+        return Condition(reference=self.reference[part], remainder=self.remainder[part])
+
+
+class HTransform(nn.Module):
+    """The h-transform of one prior.
+
+    Args:
+        config: features and form.
+        schedule: noise schedule of the prior.
+        prior_hash: ``Prior.content_hash()`` of the prior that it was trained for.
+        card: free JSON metadata: operator, noise, data, training.
+    """
+
+    def __init__(
+        self, config: HTransformConfig, schedule: Schedule, *, prior_hash: str = "", card: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.schedule = schedule
+        self.prior_hash = prior_hash
+        self.card = dict(card or {})
+        network = UNetConfig(
+            **{
+                **config.network.to_dict(),
+                "in_channels": config.features * config.channels,
+                "out_channels": config.channels,
+            }
+        )
+        self.network = UNet(network)
+        nn.init.zeros_(self.network.conv_out.weight)
+        nn.init.zeros_(self.network.conv_out.bias)
+        self.time_scale = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, 2))
+        nn.init.zeros_(self.time_scale[-1].weight)
+        with torch.no_grad():  # a small start in the direction of the data, as in the paper
+            self.time_scale[-1].bias.copy_(torch.tensor([0.0, 0.01 if config.reference == "none" else 0.0]))
+
+    def content_hash(self) -> str:
+        """SHA-256 of the weights and of everything that gives them meaning."""
+        return content_hash(self, self.description())
+
+    def description(self) -> dict[str, Any]:
+        """Configuration, schedule and prior: everything but the weights and the card, JSON-ready."""
+        return {
+            "config": self.config.to_dict(),
+            "schedule": asdict(self.schedule),
+            "prior_sha256": self.prior_hash,
+        }
+
+    def noise_levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``(sqrt(abar), sigma, k, c)`` at times ``t``, shaped to broadcast over ``like``; see the module."""
+        signal, spread = self.schedule.coefficients(t, like)
+        sigma = spread / signal
+        total = (sigma.square() + self.config.spread**2).sqrt()
+        return signal, sigma, (sigma / total).square(), sigma * self.config.spread / total
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, x0: Tensor, eps: Tensor, guidance: Tensor, condition: Condition
+    ) -> tuple[Tensor, Tensor]:
+        """The conditional estimates from the unconditional ones.
+
+        Args:
+            x_t: ``(B, C, H, W)``.
+            t: times, ``(B,)``.
+            x0: Tweedie estimate of the prior.
+            eps: noise estimate of the prior.
+            guidance: feature of ``x0``, of the kind in the configuration.
+            condition: what stays the same for a measurement.
+
+        Returns:
+            ``(x0, eps)`` given the measurement, each of the shape of ``x_t``.
+
+        Raises:
+            ValueError: the configuration needs a reference and the condition has none.
+        """
+        config = self.config
+        signal, sigma, gain, scale = self.noise_levels(t, x_t)
+        factors = self.time_scale(timestep_embedding(t, 64))[:, :, None, None, None].unbind(1)
+        pull = guidance * factors[1] if config.time_scaling else torch.zeros_like(guidance)
+        scaled = guidance / config.guidance_scale
+        if config.reference == "none":
+            inputs = [x_t, scaled] + ([x0] if config.use_tweedie else [])
+            eps_h = self.network(torch.cat(inputs, 1), t).to(x_t.dtype) - pull / config.guidance_scale
+            return x0 - sigma * eps_h, eps + eps_h
+        reference, remainder = condition.reference, condition.remainder
+        if reference is None or remainder is None:
+            raise ValueError(f"this h-transform needs the {config.reference!r} reference of the measurement")
+        level = (1 + (config.spread**2 - 1) * signal.square()).sqrt()  # spread of x_t around the reference
+        inputs = [(x_t - signal * reference) / level, scaled, reference, remainder / config.guidance_scale]
+        if config.use_tweedie:
+            width = (config.spread**2 + sigma.square() / (1 + 4 * sigma.square())).sqrt()
+            inputs.append((x0 - reference) / width)
+        learned = self.network(torch.cat(inputs, 1), t).to(x_t.dtype)
+        delta = (gain + factors[0]) * (reference - x0) + pull + scale * learned
+        return x0 + delta, eps - delta / sigma

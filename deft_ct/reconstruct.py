@@ -1,0 +1,80 @@
+"""Every reconstruction method by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from deft_ct.htransform import HTransform, load_htransform
+from deft_ct.priors import Prior, load_prior
+from deft_ct.reconstructor import PriorReconstructor, Reconstructor
+
+_METHODS = {
+    "cgls": "deft_ct.classical.cgls:CGLS",
+    "deft": "deft_ct.posterior.deft:DEFT",
+    "fbp": "deft_ct.classical.fbp:FBP",
+    "sirt": "deft_ct.classical.sirt:SIRT",
+    "tikhonov": "deft_ct.classical.cgls:Tikhonov",
+    "tv": "deft_ct.classical.tv:TV",
+}
+
+
+def methods() -> list[str]:
+    """Names of all reconstruction methods, sorted."""
+    return sorted(_METHODS)
+
+
+def method_class(name: str) -> type[Reconstructor]:
+    """The class behind a name.
+
+    Raises:
+        ValueError: the name is unknown; the message lists the known ones.
+    """
+    if name not in _METHODS:
+        raise ValueError(f"unknown method {name!r}; known methods: {', '.join(methods())}")
+    module, _, attribute = _METHODS[name].partition(":")
+    found: type[Reconstructor] = getattr(import_module(module), attribute)
+    return found
+
+
+def load_reconstructor(
+    name: str,
+    *,
+    prior: Prior | str | Path | None = None,
+    htransform: HTransform | str | Path | None = None,
+    device: str = "cpu",
+    **options: Any,
+) -> Reconstructor:
+    """Build a reconstruction method.
+
+    Args:
+        name: one of :func:`methods`.
+        prior: for diffusion methods: a prior, the path or name of one, or None for the shipped one.
+        htransform: for ``"deft"``: an h-transform, the path or name of one, or None for the shipped one.
+        device: where the networks go.
+        options: fields of the method's configuration, for example ``steps=50``.
+
+    Returns:
+        The method, ready to :meth:`~deft_ct.reconstructor.Reconstructor.reconstruct`.
+
+    Raises:
+        ValueError: the method or an option is unknown, or a value is out of range.
+        FileNotFoundError: a prior or h-transform is not there.
+    """
+    cls = method_class(name)
+    known = [field.name for field in dataclasses.fields(cls.config_type)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; its options are: {', '.join(known) or 'none'}")
+    config = cls.config_type(**options)
+    if not issubclass(cls, PriorReconstructor):
+        return cls(config)
+    model = (prior if isinstance(prior, Prior) else load_prior(prior)).to(device)
+    if name != "deft":
+        return cls(model, config)
+    from deft_ct.posterior.deft import DEFT
+
+    head = htransform if isinstance(htransform, HTransform) else load_htransform(htransform)
+    return DEFT(model, head.to(device), config)

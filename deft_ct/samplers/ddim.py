@@ -1,0 +1,58 @@
+"""Denoising diffusion implicit models (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from deft_ct.schedule import Schedule
+from deft_ct.seeds import normal_like
+
+Denoiser = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+"""``denoiser(x_t, t) -> (x0, eps)``: estimates of the clean image and of the noise, conditional or not."""
+
+
+def ddim(
+    denoiser: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    times: Sequence[int],
+    *,
+    eta: float = 0.0,
+    generators: Sequence[torch.Generator] = (),
+    callback: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Walk a denoiser from noise to an image.
+
+    Args:
+        denoiser: conditional or unconditional.
+        x: ``(B, C, H, W)`` at the first time, usually standard normal.
+        schedule: noise schedule of the denoiser.
+        times: strictly decreasing; the step after the last one goes to clean data.
+        eta: 0 for the deterministic ODE, 1 for ancestral sampling.
+        generators: one for each image; needed when ``eta > 0``.
+        callback: called with the number of steps done.
+
+    Returns:
+        The clean image of the last step, ``(B, C, H, W)``.
+
+    Raises:
+        ValueError: times do not decrease, or ``eta`` lies outside [0, 1].
+    """
+    if any(later >= earlier for earlier, later in zip(times, times[1:], strict=False)):
+        raise ValueError(f"times must be strictly decreasing, got {list(times)}")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")
+    x0 = x
+    for done, (t, s) in enumerate(zip(times, [*times[1:], -1], strict=True), start=1):
+        x0, eps = denoiser(x, t)
+        a_t, a_s = float(schedule.alpha_bar(t)), float(schedule.alpha_bar(s))
+        fresh = eta * ((1 - a_t / a_s) * (1 - a_s) / (1 - a_t)) ** 0.5
+        x = a_s**0.5 * x0 + (1 - a_s - fresh**2) ** 0.5 * eps
+        if fresh > 0:
+            x = x + fresh * normal_like(x, generators)
+        if callback is not None:
+            callback(done)
+    return x0
