@@ -7,12 +7,12 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-import deft_ct
 from deft_ct.measurement import Measurement, describe
 from deft_ct.priors import Prior
 from deft_ct.progress import progress_bar
@@ -183,7 +183,7 @@ class Reconstructor(abc.ABC):
             "seconds_per_image": seconds / len(y),
             "device": str(y.device),
             "versions": {
-                "deft_ct": deft_ct.__version__, "torch": torch.__version__, "python": platform.python_version()
+                "deft_ct": version("deft-ct"), "torch": torch.__version__, "python": platform.python_version()
             },
             **self._describe(),
             **estimate.record,
