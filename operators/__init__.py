@@ -1,16 +1,71 @@
-"""Measurement operators."""
+"""Measurement operators and noise models.
+
+``deft_ct.operators.ct`` (ray transforms and their geometries) is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.operators.blur import Blur, GaussianBlur, MotionBlur, SeparableBlur
+from deft_ct.operators.colorization import Colorization
+from deft_ct.operators.compressed_sensing import CompressedSensing
 from deft_ct.operators.faults import DeadDetectors, RingArtefact
+from deft_ct.operators.hdr import HDR
+from deft_ct.operators.identity import Identity
+from deft_ct.operators.inpainting import Inpainting
+from deft_ct.operators.jpeg import JPEG
+from deft_ct.operators.masks import box_mask, freeform_mask, random_mask
 from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise, PoissonNoise
+from deft_ct.operators.nonlinear_blur import NonlinearBlur
+from deft_ct.operators.phase_retrieval import PhaseRetrieval
+from deft_ct.operators.presets import preset, presets
+from deft_ct.operators.quantisation import Quantisation
+from deft_ct.operators.solvers import conjugate_gradient
+from deft_ct.operators.super_resolution import SuperResolution
+from deft_ct.operators.svd import Decomposable, SingularValueDecomposition
+
+if TYPE_CHECKING:
+    from deft_ct.operators import ct
 
 __all__ = [
+    "HDR",
+    "JPEG",
+    "Blur",
+    "Colorization",
+    "CompressedSensing",
     "DeadDetectors",
+    "Decomposable",
+    "GaussianBlur",
     "GaussianNoise",
+    "Identity",
+    "Inpainting",
     "LinearOperator",
+    "MotionBlur",
     "NoNoise",
     "NoiseModel",
+    "NonlinearBlur",
     "Operator",
+    "PhaseRetrieval",
     "PoissonNoise",
+    "Quantisation",
     "RingArtefact",
+    "SeparableBlur",
+    "SingularValueDecomposition",
+    "SuperResolution",
+    "box_mask",
+    "conjugate_gradient",
+    "ct",
+    "freeform_mask",
+    "preset",
+    "presets",
+    "random_mask",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ct":
+        return importlib.import_module("deft_ct.operators.ct")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -280,16 +280,17 @@ def generators_for(data: Tensor, generator: Generators) -> list[torch.Generator]
         TypeError: ``generator`` is no generator.
         ValueError: the number of generators is not the batch size.
     """
-    if isinstance(generator, torch.Generator):
-        return [generator] * data.shape[0]
-    if not isinstance(generator, Sequence) or not all(isinstance(item, torch.Generator) for item in generator):
+    given: object = generator
+    if isinstance(given, torch.Generator):
+        return [given] * data.shape[0]
+    if not isinstance(given, Sequence) or not all(isinstance(item, torch.Generator) for item in given):
         raise TypeError(
             "generator must be a torch.Generator or a sequence of them, one for each sample, got "
-            f"{type(generator).__name__}; the global random state is never used"
+            f"{type(given).__name__}; the global random state is never used"
         )
-    if len(generator) != data.shape[0]:
-        raise ValueError(f"generator: expected one for each of the {data.shape[0]} samples, got {len(generator)}")
-    return list(generator)
+    if len(given) != data.shape[0]:
+        raise ValueError(f"generator: expected one for each of the {data.shape[0]} samples, got {len(given)}")
+    return list(given)
 
 
 def standard_normal(like: Tensor, generator: Generators) -> Tensor:
@@ -304,7 +305,7 @@ def _sum(values: Tensor) -> Tensor:
     return values.sum(tuple(range(1, values.ndim)))
 
 
-def _check_data(data: Tensor, name: str) -> None:
+def _check_data(data: object, name: str) -> None:
     if not isinstance(data, Tensor) or not data.is_floating_point():
         got = data.dtype if isinstance(data, Tensor) else type(data).__name__
         raise TypeError(f"{name} must be a floating-point torch tensor, got {got}")
@@ -319,6 +320,6 @@ def _check_pair(clean: Tensor, y: Tensor) -> None:
         raise ValueError(f"clean and y must have one shape, got {tuple(clean.shape)} and {tuple(y.shape)}")
 
 
-def _check_positive(owner: str, name: str, value: float, hint: str) -> None:
+def _check_positive(owner: str, name: str, value: object, hint: str) -> None:
     if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
         raise ValueError(f"{owner}: {name} must be a positive finite number, got {value!r}; {hint}")
