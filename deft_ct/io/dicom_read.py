@@ -145,6 +145,41 @@ def read_dicom_series(
     source = Path(folder).expanduser()
     found = find_series(source)
     files = _choose(found, series_uid, source)
+    return _read(found, files, source, allow_gaps, units)
+
+
+def read_all_dicom_series(
+    folder: str | Path, *, allow_gaps: bool = False, units: HounsfieldScale | None = None
+) -> tuple[list[Series], dict[str, str]]:
+    """Read every CT series below a folder that can be read; for training sets.
+
+    Args:
+        folder: as for :func:`read_dicom_series`.
+        allow_gaps: accept missing slices and unequal distances.
+        units: attenuation scale; the default one when None.
+
+    Returns:
+        The series in order of their SeriesInstanceUID, and for each series that was left out its SeriesInstanceUID and
+        the reason.
+
+    Raises:
+        FileNotFoundError: ``folder`` does not exist.
+        DicomSeriesError: it holds no CT image at all.
+    """
+    source = Path(folder).expanduser()
+    found = find_series(source)
+    series, refused = [], {}
+    for uid in sorted(found.series):
+        try:
+            series.append(_read(found, found.series[uid], source, allow_gaps, units))
+        except DicomSeriesError as error:
+            refused[uid] = str(error)
+    return series, refused
+
+
+def _read(
+    found: Found, files: list[DicomFile], source: Path, allow_gaps: bool, units: HounsfieldScale | None
+) -> Series:
     scouts = [f for f in files if is_localizer(f.header)]
     if len(scouts) == len(files):
         raise DicomSeriesError(

@@ -18,7 +18,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from deft_ct.io import DicomSeriesError, read_dicom_series, sample_series_path
+from deft_ct.io import DicomSeriesError, read_all_dicom_series, read_dicom_series, sample_series_path
 from deft_ct.units import HounsfieldScale
 
 MakeSeries = Callable[..., list[Path]]
@@ -226,6 +226,16 @@ def test_part_of_a_series(tmp_path: Path, make_series: MakeSeries) -> None:
     np.testing.assert_allclose(part.volume.affine[:3, 3], [-100, -90, 2.5])
     with pytest.raises(ValueError, match="start < stop <= 4"):
         series.slices(2, 5)
+
+
+def test_all_series_of_a_folder(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan" / "a", SeriesInstanceUID="1.2.3.3")
+    make_series(tmp_path / "scan" / "b", z=(0.0, 5.0), SeriesInstanceUID="1.2.3.2")
+    make_series(tmp_path / "scan" / "c", z=(0.0, 2.5, 7.5), SeriesInstanceUID="1.2.3.1")
+    series, refused = read_all_dicom_series(tmp_path / "scan")
+    assert [(s.series_uid, len(s)) for s in series] == [("1.2.3.2", 2), ("1.2.3.3", 4)]
+    assert list(refused) == ["1.2.3.1"] and "missing" in refused["1.2.3.1"]
+    assert len(read_all_dicom_series(tmp_path / "scan", allow_gaps=True)[0]) == 3
 
 
 # --- what is refused, each with its reason ----------------------------------------------------------------------

@@ -1,0 +1,81 @@
+"""Results as HDF5: everything in HU with its place in the patient, for further computation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from deft_ct.io.atomic import atomic_file
+from deft_ct.units import HounsfieldScale
+from deft_ct.volume import Volume
+
+NOTE = "research only, not for clinical use"
+
+
+def write_hdf5(
+    volume: Volume,
+    path: str | Path,
+    *,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a volume, and arrays that belong to it, whole or not at all.
+
+    The file holds ``hu`` (Z, H, W) float32 with the attributes ``affine_lps``, ``pixel_mm``, ``z_mm``, ``units`` and
+    ``note``, one dataset for each entry of ``arrays``, and ``provenance`` as a JSON attribute.
+
+    Args:
+        volume: the reconstruction.
+        path: the file; an old one is replaced.
+        arrays: for example ``{"std_hu": (Z, H, W), "samples_hu": (n, Z, H, W)}``.
+        provenance: what made it; must be plain JSON.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: an array is called ``hu``.
+        TypeError: ``provenance`` is not plain JSON.
+        PermissionError: it cannot be written.
+    """
+    extra = dict(arrays or {})
+    if "hu" in extra:
+        raise ValueError("the name 'hu' is taken by the volume; call the array something else")
+    text = json.dumps(provenance or {}, sort_keys=True)
+    with atomic_file(path) as work, h5py.File(work, "w") as file:
+        file.attrs["provenance"] = text
+        file.attrs["note"] = NOTE
+        dataset = file.create_dataset("hu", data=volume.hu, compression="gzip", chunks=(1, *volume.image_shape))
+        dataset.attrs["affine_lps"] = volume.affine
+        dataset.attrs["pixel_mm"], dataset.attrs["z_mm"], dataset.attrs["units"] = volume.pixel_mm, volume.z_mm, "HU"
+        for name, array in extra.items():
+            file.create_dataset(name, data=array, compression="gzip")
+    return Path(path)
+
+
+def read_hdf5(path: str | Path, *, units: HounsfieldScale | None = None) -> Volume:
+    """Read the volume of a file of :func:`write_hdf5`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not HDF5, or without ``hu`` and its affine.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise FileNotFoundError(f"no such HDF5 file: {source}")
+    try:
+        with h5py.File(source, "r") as file:
+            if "hu" not in file or "affine_lps" not in file["hu"].attrs:
+                raise ValueError(
+                    f"{source} holds no dataset 'hu' with the attribute 'affine_lps'; it has {sorted(file)}"
+                )
+            hu, affine = file["hu"][...], np.asarray(file["hu"].attrs["affine_lps"], float)
+    except OSError as error:
+        raise ValueError(f"{source} cannot be read as HDF5 ({error}); is it complete?") from error
+    return Volume(hu, affine, units or HounsfieldScale())

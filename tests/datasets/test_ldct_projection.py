@@ -1,0 +1,162 @@
+"""DICOM-CT-PD on tiny synthetic files with the published private attributes; no real file was at hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+
+from deft_ct.datasets.ldct_projection import find_projection_series, read_projections
+
+ROWS, COLUMNS, VIEWS_PER_TURN, FEED = 4, 10, 16, 23.0
+Write = Callable[..., np.ndarray]
+
+
+def write(
+    folder: Path, *, views: int = 40, implicit: bool = False, transposed: bool = True, feed: float = FEED
+) -> np.ndarray:
+    """A helix whose angle decreases and wraps; returns the line integrals (views, rows, columns)."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    truth = []
+    for n in range(views):
+        angle = -n * 2 * math.pi / VIEWS_PER_TURN
+        slope = 1e-4 * (1 + n % 3)  # a slope of its own in every file
+        stored = rng.integers(0, 60000, (ROWS, COLUMNS), dtype=np.uint16)
+        truth.append(stored * slope - 0.1)
+        d = Dataset()
+        d.file_meta = FileMetaDataset()
+        d.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        d.SOPClassUID = d.file_meta.MediaStorageSOPClassUID = CTImageStorage
+        d.SOPInstanceUID = d.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        d.Modality, d.InstanceNumber = "CT", n + 1
+        image = stored.T if transposed else stored
+        d.Rows, d.Columns = image.shape
+        d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
+        d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 16, 15, 0
+        d.RescaleSlope, d.RescaleIntercept = f"{slope:.6g}", -0.1
+        d.add_new((0x7029, 0x0010), "LO", "CTPD")
+        for group in (0x7031, 0x7033, 0x7041):
+            d.add_new((group, 0x0010), "LO", "CTPD")
+        for tag, vr, value in (
+            ((0x7029, 0x1002), "FL", 1.2858), ((0x7029, 0x1006), "FL", 1.0947), ((0x7029, 0x100B), "CS", "CYLINDRICAL"),
+            ((0x7029, 0x1010), "US", ROWS), ((0x7029, 0x1011), "US", COLUMNS),
+            ((0x7031, 0x1001), "FL", (angle + math.pi) % (2 * math.pi) - math.pi),
+            ((0x7031, 0x1002), "FL", 100.0 - feed * n / VIEWS_PER_TURN), ((0x7031, 0x1003), "FL", 595.0),
+            ((0x7031, 0x1031), "FL", 1085.6), ((0x7031, 0x1033), "FL", [5.125, 2.5]),
+            ((0x7033, 0x100B), "FL", 0.001), ((0x7033, 0x100C), "FL", 0.5), ((0x7033, 0x100D), "FL", -1.5),
+            ((0x7033, 0x100E), "CS", "FFSZ"), ((0x7033, 0x1065), "FL", [1000.0 + c for c in range(COLUMNS)]),
+            ((0x7041, 0x1001), "DS", "0.0192"),
+        ):  # fmt: skip
+            d.add_new(tag, vr, value)
+        d.PixelData = np.ascontiguousarray(image).tobytes()
+        d["PixelData"].VR = "OW"
+        # Names sort against the order of acquisition.
+        d.save_as(folder / f"{1000 - n}.dcm", enforce_file_format=True)
+    return np.array(truth)
+
+
+@pytest.mark.parametrize(("implicit", "transposed"), [(False, True), (True, True), (False, False)])
+def test_series(tmp_path: Path, implicit: bool, transposed: bool) -> None:
+    """Also with implicit VR, where private attributes come back as bytes of unknown type."""
+    truth = write(tmp_path / "scan", implicit=implicit, transposed=transposed)
+    if implicit:
+        raw = pydicom.dcmread(tmp_path / "scan" / "1000.dcm")
+        assert raw[0x7031, 0x1003].VR == "UN"
+    scan = read_projections(tmp_path / "scan", reverse_rows=False)
+    assert scan.projections.shape == (40, ROWS, COLUMNS)
+    np.testing.assert_allclose(scan.projections.numpy(), truth, atol=1e-5)
+    np.testing.assert_allclose(scan.angles, -np.arange(40) * 2 * math.pi / 16, atol=1e-5)
+    np.testing.assert_allclose(scan.z_mm, 100 - FEED * np.arange(40) / 16, atol=1e-4)
+    assert scan.turns == pytest.approx(39 / 16, abs=1e-5)
+    assert scan.table_feed_mm == pytest.approx(-FEED, rel=1e-4)
+    np.testing.assert_allclose(scan.radius_mm, 595.0)
+    assert (scan.source_to_detector_mm, scan.central_element) == (pytest.approx(1085.6), (5.125, 2.5))
+    assert (scan.column_mm, scan.row_mm) == (pytest.approx(1.2858), pytest.approx(1.0947))
+    assert scan.mu_water == 0.0192 and scan.detector_shape == "CYLINDRICAL" and scan.flying_focal_spot == "FFSZ"
+    np.testing.assert_allclose(scan.focal_shifts[0], [0.001, 0.5, -1.5], rtol=1e-6)
+    assert scan.photon_statistics is not None and scan.photon_statistics.shape == (40, COLUMNS)
+    np.testing.assert_array_equal(scan.instance_numbers, np.arange(1, 41))
+
+
+def test_rows_and_shifts_where_readers_disagree(tmp_path: Path) -> None:
+    truth = write(tmp_path / "scan", views=3)
+    scan = read_projections(tmp_path / "scan", swap_focal_shifts=True)
+    np.testing.assert_allclose(scan.projections.numpy(), truth[:, ::-1], atol=1e-5)
+    np.testing.assert_allclose(scan.focal_shifts[0], [0.5, 0.001, -1.5], rtol=1e-6)
+
+
+def test_every(tmp_path: Path) -> None:
+    truth = write(tmp_path / "scan", views=9)
+    scan = read_projections(tmp_path / "scan", every=3, reverse_rows=False)
+    np.testing.assert_allclose(scan.projections.numpy(), truth[::3], atol=1e-5)
+    assert scan.table_feed_mm == pytest.approx(-FEED, rel=1e-4)
+
+
+def test_table_in_the_other_direction(tmp_path: Path) -> None:
+    write(tmp_path / "scan", views=5, feed=-FEED)
+    assert read_projections(tmp_path / "scan").table_feed_mm == pytest.approx(FEED, rel=1e-4)
+
+
+def test_finding_a_series(tmp_path: Path) -> None:
+    base = tmp_path / "LDCT-and-Projection-data" / "L004" / "08-21-2018-10971"
+    for name in (
+        "1.000000-Full dose projections-24362",
+        "2.000000-Low Dose Projections-13774",
+        "3.0-Full Dose Images-1",
+    ):
+        (base / name).mkdir(parents=True)
+    assert find_projection_series(tmp_path, "L004").name.endswith("24362")
+    assert find_projection_series(tmp_path, "L004", "low dose projections").name.endswith("13774")
+    with pytest.raises(FileNotFoundError, match=r"no 'full dose projections' of L014; its folders are none"):
+        find_projection_series(tmp_path, "L014")
+    with pytest.raises(ValueError, match="2 folders of L004"):
+        find_projection_series(tmp_path, "L004", "full dose")
+
+
+def damage(path: Path, change: Callable[[Any], None]) -> None:
+    dataset = pydicom.dcmread(path)
+    change(dataset)
+    dataset.save_as(path)
+
+
+def test_bad_series(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_projections(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no DICOM files"):
+        read_projections(tmp_path / "empty")
+    write(tmp_path / "a", views=4)
+    (tmp_path / "a" / "999.dcm").unlink()
+    with pytest.raises(ValueError, match="missing between InstanceNumber 1 and 3"):
+        read_projections(tmp_path / "a")
+    write(tmp_path / "b", views=3)
+    damage(tmp_path / "b" / "999.dcm", lambda d: setattr(d, "InstanceNumber", 1))
+    with pytest.raises(ValueError, match="InstanceNumber 1 occurs twice"):
+        read_projections(tmp_path / "b")
+    write(tmp_path / "c", views=3)
+    damage(tmp_path / "c" / "999.dcm", lambda d: setattr(d[0x7029, 0x1010], "value", 5))
+    with pytest.raises(ValueError, match="for a detector of 5 rows and 10 columns"):
+        read_projections(tmp_path / "c")
+    write(tmp_path / "d", views=3)
+    damage(tmp_path / "d" / "999.dcm", lambda d: d.pop((0x7031, 0x1001)))
+    with pytest.raises(ValueError, match="not DICOM-CT-PD"):
+        read_projections(tmp_path / "d")
+    write(tmp_path / "e", views=3)
+    damage(tmp_path / "e" / "999.dcm", lambda d: setattr(d[0x7031, 0x1031], "value", 900.0))
+    with pytest.raises(ValueError, match="source_to_detector differs"):
+        read_projections(tmp_path / "e")
+    write(tmp_path / "f", views=2)
+    path = tmp_path / "f" / "999.dcm"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match="pixel data cannot be read"):
+        read_projections(tmp_path / "f")
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        read_projections(tmp_path / "f", every=0)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from deft_ct.io import read_hdf5, write_hdf5
+from deft_ct.volume import Volume
+
+VOLUME = Volume(
+    np.random.default_rng(0).normal(0, 300, (3, 4, 5)),
+    np.array([[0.7, 0, 0, -30.0], [0, 0.7, 0, -20.0], [0, 0, 2.5, 100.0], [0, 0, 0, 1.0]]),
+)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = write_hdf5(VOLUME, tmp_path / "x.h5", arrays={"std_hu": np.ones((3, 4, 5))}, provenance={"seed": 3})
+    back = read_hdf5(path)
+    np.testing.assert_array_equal(back.hu, VOLUME.hu)
+    np.testing.assert_array_equal(back.affine, VOLUME.affine)
+    with h5py.File(path) as file:
+        assert json.loads(file.attrs["provenance"]) == {"seed": 3} and "not for clinical use" in file.attrs["note"]
+        assert file["std_hu"].shape == (3, 4, 5) and file["hu"].attrs["pixel_mm"] == pytest.approx(0.7)
+
+
+def test_bad_input_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'hu' is taken"):
+        write_hdf5(VOLUME, tmp_path / "x.h5", arrays={"hu": VOLUME.hu})
+    with pytest.raises(TypeError):
+        write_hdf5(VOLUME, tmp_path / "x.h5", provenance={"x": object()})
+    with pytest.raises(TypeError):
+        write_hdf5(VOLUME, tmp_path / "x.h5", arrays={"bad": np.array([object()])})
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        read_hdf5(tmp_path / "x.h5")
+    (tmp_path / "text.h5").write_text("hello")
+    with pytest.raises(ValueError, match="cannot be read as HDF5"):
+        read_hdf5(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["data"] = np.zeros(3)
+    with pytest.raises(ValueError, match=r"no dataset 'hu'.* it has \['data'\]"):
+        read_hdf5(tmp_path / "other.h5")
