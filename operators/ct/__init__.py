@@ -1,14 +1,35 @@
 """Computed tomography: scan geometries, the ray transform and filtered back-projection."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 from deft_ct.operators.ct.backprojection import FilteredBackprojection, fbp
-from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, geometry_from_dict
+from deft_ct.operators.ct.cone import ConeGeometry
+from deft_ct.operators.ct.fdk import fdk
+from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry
 from deft_ct.operators.ct.ray_transform import RayTransform
 
 __all__ = [
+    "ConeGeometry",
     "FanGeometry",
     "FilteredBackprojection",
     "ParallelGeometry",
     "RayTransform",
     "fbp",
+    "fdk",
     "geometry_from_dict",
 ]
+
+
+def geometry_from_dict(values: Mapping[str, Any]) -> ParallelGeometry | FanGeometry | ConeGeometry:
+    """Restore a geometry from its ``to_dict()``.
+
+    Raises:
+        ValueError: the kind is unknown.
+    """
+    for cls in (ParallelGeometry, FanGeometry, ConeGeometry):
+        if values.get("kind") == cls.kind:
+            return cls.from_dict(values)
+    raise ValueError(f'geometry kind must be "parallel", "fan" or "cone", got {values.get("kind")!r}')

@@ -42,6 +42,8 @@ def fbp(y: Tensor, geometry: PlanarGeometry, filter: str = "ram-lak", cutoff: fl
         TypeError: ``y`` is not a floating-point tensor.
     """
     check_filter(filter, cutoff)
+    if not isinstance(geometry, PlanarGeometry):
+        raise TypeError(f"fbp needs a parallel or fan geometry, got {type(geometry).__name__}; cone beams use fdk")
     image: Tensor = _operator(geometry, filter, float(cutoff))(y)
     return image
 

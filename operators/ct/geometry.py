@@ -10,16 +10,16 @@ and detector together are shifted by its negative along ``u`` (a wrong centre of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, Protocol, Self
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol, Self
 
 import numpy as np
 
 from deft_ct.operators.ct import _checks
 from deft_ct.operators.ct.rays import Array, Rays
+from deft_ct.operators.ct.scan import ScanGeometry
 
-__all__ = ["FanGeometry", "ParallelGeometry", "PlanarGeometry", "geometry_from_dict"]
+__all__ = ["FanGeometry", "ParallelGeometry", "PlanarGeometry"]
 
 
 class HasPixels(Protocol):
@@ -35,7 +35,7 @@ class HasPixels(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanarGeometry:
+class PlanarGeometry(ScanGeometry):
     """What the two-dimensional geometries share; use :class:`ParallelGeometry` or :class:`FanGeometry`.
 
     Args:
@@ -55,35 +55,22 @@ class PlanarGeometry:
         TypeError: an argument of the wrong type.
     """
 
-    kind: ClassVar[str]
     image_shape: tuple[int, int]
     pixel_mm: float | tuple[float, float]
-    views: int | None = None
-    angles: Sequence[float] | np.ndarray | None = field(default=None, repr=False)
     detectors: int
     detector_mm: float
-    start_angle: float = field(default=0.0, compare=False, repr=False)
-    angular_range: float = field(default=math.pi, compare=False, repr=False)
     detector_offset_mm: float = 0.0
     axis_offset_mm: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         put = object.__setattr__
         put(self, "image_shape", _checks.counts("image_shape", self.image_shape, 2))
         put(self, "pixel_mm", _checks.spacing("pixel_mm", self.pixel_mm, 2))
         put(self, "detectors", _checks.count("detectors", self.detectors))
         put(self, "detector_mm", _checks.positive("detector_mm", self.detector_mm))
-        for name in ("start_angle", "detector_offset_mm", "axis_offset_mm"):
+        for name in ("detector_offset_mm", "axis_offset_mm"):
             put(self, name, _checks.finite(name, getattr(self, name)))
-        put(self, "angular_range", _checks.positive("angular_range", self.angular_range))
-        angles = _checks.angle_tuple(self.views, self.angles, self.start_angle, self.angular_range)
-        put(self, "angles", angles)
-        put(self, "views", len(angles))
-
-    @property
-    def angle_array(self) -> Array:
-        """View angles as ``(views,)`` float64."""
-        return np.asarray(self.angles, dtype=np.float64)
 
     @property
     def pixel_rc(self) -> tuple[float, float]:
@@ -110,18 +97,6 @@ class PlanarGeometry:
         """The line that each detector element measures."""
         raise TypeError("PlanarGeometry has no rays; use ParallelGeometry or FanGeometry")
 
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed; changing the views drops the angles that they replace."""
-        unknown = set(changes) - {f.name for f in fields(self)}
-        if unknown:
-            raise TypeError(f"{type(self).__name__} has no field {sorted(unknown)}")
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        if {"views", "start_angle", "angular_range"} & set(changes):
-            values["angles"] = None
-        elif "angles" in changes:
-            values["views"] = None
-        return type(self)(**(values | changes))
-
     def refined(self, factor: int) -> Self:
         """The same scan of an image grid ``factor`` times finer, to simulate data without the inverse crime."""
         factor = _checks.count("factor", factor)
@@ -129,34 +104,6 @@ class PlanarGeometry:
         return self.replace(
             image_shape=(height * factor, width * factor), pixel_mm=(pitch_y / factor, pitch_x / factor)
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; :func:`geometry_from_dict` restores an equal geometry."""
-        out: dict[str, Any] = {"kind": self.kind}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            out[f.name] = list(value) if isinstance(value, tuple) else value
-        number, span = len(self.angle_array), self.angular_range
-        if out["angles"] == (self.start_angle + span * np.arange(number) / number).tolist():
-            out["angles"] = None
-        else:
-            del out["start_angle"], out["angular_range"]
-        return out
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError: the dictionary describes another kind of geometry, or holds unknown fields.
-        """
-        rest = dict(values)
-        kind = rest.pop("kind", cls.kind)
-        known = {f.name for f in fields(cls)}
-        if kind != cls.kind or set(rest) - known:
-            raise ValueError(f"not a {cls.kind} geometry: kind {kind!r}, unknown fields {sorted(set(rest) - known)}")
-        arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in rest.items()}
-        return cls(**arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,15 +283,3 @@ class FanGeometry(PlanarGeometry):
             source_to_detector_mm=source_to_detector_mm,
             detector=detector,
         )
-
-
-def geometry_from_dict(values: Mapping[str, Any]) -> ParallelGeometry | FanGeometry:
-    """Restore a geometry from :meth:`PlanarGeometry.to_dict`.
-
-    Raises:
-        ValueError: the kind is unknown.
-    """
-    for cls in (ParallelGeometry, FanGeometry):
-        if values.get("kind") == cls.kind:
-            return cls.from_dict(values)
-    raise ValueError(f'geometry kind must be "parallel" or "fan", got {values.get("kind")!r}')

@@ -8,7 +8,10 @@ from torch import Tensor
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.ct.backends import make_backend
 from deft_ct.operators.ct.backprojection import fbp
+from deft_ct.operators.ct.cone import ConeGeometry
+from deft_ct.operators.ct.fdk import fdk
 from deft_ct.operators.ct.geometry import PlanarGeometry
+from deft_ct.operators.ct.system_matrix import Geometry
 
 
 class RayTransform(LinearOperator):
@@ -31,9 +34,11 @@ class RayTransform(LinearOperator):
         ImportError: the backend's optional package is missing; the message names the extra.
     """
 
-    def __init__(self, geometry: PlanarGeometry, backend: str = "auto") -> None:
-        if not isinstance(geometry, PlanarGeometry):
-            raise TypeError(f"geometry must be a ParallelGeometry or a FanGeometry, got {type(geometry).__name__}")
+    def __init__(self, geometry: Geometry, backend: str = "auto") -> None:
+        if not isinstance(geometry, PlanarGeometry | ConeGeometry):
+            raise TypeError(
+                f"geometry must be a ParallelGeometry, FanGeometry or ConeGeometry, got {type(geometry).__name__}"
+            )
         super().__init__(geometry.image_shape, geometry.sinogram_shape)
         self.geometry = geometry
         self._backend = make_backend(geometry, backend)
@@ -62,5 +67,7 @@ class RayTransform(LinearOperator):
             )
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
-        """Filtered back-projection with the Ram-Lak filter: ``(..., views, detectors)`` to ``(..., H, W)``, 1/mm."""
+        """Filtered back-projection (FDK for cone beams) with the Ram-Lak filter, ``(..., *range_shape)`` to 1/mm."""
+        if isinstance(self.geometry, ConeGeometry):
+            return fdk(y, self.geometry)
         return fbp(y, self.geometry)

@@ -1,4 +1,4 @@
-"""Rays as lines in the plane, and their Joseph coefficients: what every 2D backend starts from."""
+"""Rays as lines, and their Joseph coefficients: what every backend of our own starts from."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ class Rays:
     The axes are x to the right (columns) and y up (row 0 is at the top), the origin is the centre of the image.
 
     Attributes:
-        origin: ``(views, detectors, 2)``, a point on the line: the source for divergent beams.
-        direction: ``(views, detectors, 2)``, unit vectors from source to detector.
+        origin: ``(views, detectors, 2)``, a point on the line: the source for divergent beams. In three dimensions
+            ``(views, rows, columns, 3)``.
+        direction: of the same shape, unit vectors from source to detector.
     """
 
     origin: Array
@@ -68,9 +69,7 @@ def joseph_rays(rays: Rays, image_shape: tuple[int, int], pixel_mm: tuple[float,
     start = minor - slope * major
     lines, cells = np.where(by_column, width, height), np.where(by_column, height, width)
     first, last = _line_range(start, slope, lines, cells)
-    return JosephRays(
-        start=start, slope=slope, weight=1 / np.abs(d_major), by_column=by_column, first=first, last=last
-    )
+    return JosephRays(start=start, slope=slope, weight=1 / np.abs(d_major), by_column=by_column, first=first, last=last)
 
 
 def _line_range(
@@ -86,3 +85,46 @@ def _line_range(
     first = np.clip(np.ceil(low + 1e-9), 0, lines).astype(np.int64)
     last = np.clip(np.floor(high - 1e-9) + 1, 0, lines).astype(np.int64)
     return first, np.maximum(first, last)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JosephRays3D:
+    """Rays through a volume in voxel indices (z, row, column).
+
+    On line ``k`` of the major axis the ray is at ``start + slope * k`` on each of the two minor ones.
+
+    Attributes:
+        axes: ``(rays, 3)`` the major axis, then the two minor ones in ascending order.
+        start: ``(rays, 2)``.
+        slope: ``(rays, 2)``.
+        weight: ``(rays,)`` length of the ray between two neighbouring ``k``, mm.
+        first: ``(rays,)`` first ``k`` on which the ray is less than one voxel away from the volume.
+        last: ``(rays,)`` one more than the last such ``k``.
+    """
+
+    axes: NDArray[np.int64]
+    start: Array
+    slope: Array
+    weight: Array
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+
+def joseph_rays_3d(
+    rays: Rays, image_shape: tuple[int, int, int], voxel_zyx: tuple[float, float, float]
+) -> JosephRays3D:
+    """:func:`joseph_rays` for volumes ``(slices, rows, columns)`` with spacings in the same order."""
+    shape, spacing = np.array(image_shape), np.array(voxel_zyx)
+    signs = np.array([1.0, -1.0, 1.0])  # rows count downwards
+    origin = (shape - 1) / 2 + signs * rays.origin.reshape(-1, 3)[:, ::-1] / spacing
+    direction = signs * rays.direction.reshape(-1, 3)[:, ::-1] / spacing
+    major = np.argmax(np.abs(direction), axis=1)
+    axes = np.array([[0, 1, 2], [1, 0, 2], [2, 0, 1]])[major]
+    d, o = np.take_along_axis(direction, axes, 1), np.take_along_axis(origin, axes, 1)
+    slope = d[:, 1:] / d[:, :1]
+    start = o[:, 1:] - slope * o[:, :1]
+    lines = shape[axes[:, 0]]
+    ranges = [_line_range(start[:, m], slope[:, m], lines, shape[axes[:, 1 + m]]) for m in range(2)]
+    first = np.maximum(ranges[0][0], ranges[1][0])
+    last = np.maximum(first, np.minimum(ranges[0][1], ranges[1][1]))
+    return JosephRays3D(axes=axes, start=start, slope=slope, weight=1 / np.abs(d[:, 0]), first=first, last=last)

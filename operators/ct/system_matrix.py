@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from typing import NamedTuple
 
@@ -12,8 +13,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from deft_ct.operators.ct.cone import ConeGeometry
 from deft_ct.operators.ct.geometry import PlanarGeometry
-from deft_ct.operators.ct.rays import joseph_rays
+from deft_ct.operators.ct.rays import joseph_rays, joseph_rays_3d
+
+Geometry = PlanarGeometry | ConeGeometry
 
 _ENTRIES_A_CHUNK = 2**18  # keeps the temporaries of the builder in the cache
 
@@ -47,32 +51,41 @@ class CSR(NamedTuple):
         return matrix if device is None else matrix.to(device)
 
 
-def joseph_nonzeros(geometry: PlanarGeometry) -> int:
-    """Upper bound of the non-zeros of :func:`joseph_matrix`, without building it: 2 for each ray and major step."""
-    views, detectors = geometry.sinogram_shape
-    return 2 * views * detectors * max(geometry.image_shape)
+def joseph_nonzeros(geometry: Geometry) -> int:
+    """Upper bound of the stored entries of :func:`joseph_matrix`: 2 (in 3D 4) for each ray and major step."""
+    entries = 4 if isinstance(geometry, ConeGeometry) else 2
+    return entries * math.prod(geometry.sinogram_shape) * max(geometry.image_shape)
 
 
-def joseph_matrix(geometry: PlanarGeometry, dtype: type[np.floating] = np.float32) -> CSR:
-    """Lengths of the rays in the pixels, by linear interpolation along the minor axis (Joseph 1982).
+def joseph_matrix(geometry: Geometry, dtype: type[np.floating] = np.float32) -> CSR:
+    """Lengths of the rays in the pixels, by linear interpolation across the major axis (Joseph 1982).
 
     Args:
-        geometry: the scan.
+        geometry: the scan; in 3D the interpolation is bilinear.
         dtype: ``numpy.float32`` or ``numpy.float64``; the weights are computed in float64.
 
     Returns:
-        ``(views * detectors, rows * columns)``; the entries are in mm.
+        One row for each ray, one column for each pixel; the entries are in mm.
 
     Raises:
         ValueError: more non-zeros than int32 can count.
     """
+    return _cone_matrix(geometry, dtype) if isinstance(geometry, ConeGeometry) else _planar_matrix(geometry, dtype)
+
+
+def _row_ends(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    if ends[-1] > np.iinfo(np.int32).max:
+        raise ValueError(f"the system matrix would have {ends[-1]} entries, more than int32 indices can address")
+    return ends
+
+
+def _planar_matrix(geometry: PlanarGeometry, dtype: type[np.floating]) -> CSR:
     rays = joseph_rays(geometry.rays(), geometry.image_shape, geometry.pixel_rc)
     height, width = geometry.image_shape
     number = rays.start.size
-    ends = np.concatenate([[0], np.cumsum(2 * (rays.last - rays.first))])
+    ends = _row_ends(2 * (rays.last - rays.first))
     total = int(ends[-1])
-    if total > np.iinfo(np.int32).max:
-        raise ValueError(f"the system matrix would have {total} non-zeros, more than int32 indices can address")
     data, indices = np.empty(total, dtype), np.empty(total, np.int32)
     cells = np.where(rays.by_column, height, width).astype(np.int32)
     line_step = np.where(rays.by_column, 1, width).astype(np.int32)
@@ -97,3 +110,33 @@ def joseph_matrix(geometry: PlanarGeometry, dtype: type[np.floating] = np.float3
         indices[out][0::2] = line + step * np.maximum(cell, 0)
         indices[out][1::2] = line + step * np.minimum(cell + 1, limit)
     return CSR(data, indices, ends.astype(np.int32), (number, height * width))
+
+
+def _cone_matrix(geometry: ConeGeometry, dtype: type[np.floating]) -> CSR:
+    rays = joseph_rays_3d(geometry.rays(), geometry.image_shape, geometry.voxel_zyx)
+    shape = np.array(geometry.image_shape)
+    strides = np.array([shape[1] * shape[2], shape[2], 1])
+    lengths = rays.last - rays.first
+    ends = _row_ends(4 * lengths)
+    data, indices = np.empty(int(ends[-1]), dtype), np.empty(int(ends[-1]), np.int32)
+    chunks = np.searchsorted(ends, np.arange(0, int(ends[-1]), _ENTRIES_A_CHUNK))
+    for low, high in itertools.pairwise([*np.unique(chunks), lengths.size]):
+        ray = np.repeat(np.arange(low, high), lengths[low:high])
+        k = np.arange(ray.size) - np.repeat((ends[low:high] - ends[low]) // 4 - rays.first[low:high], lengths[low:high])
+        out = slice(int(ends[low]), int(ends[high]))
+        line = k * strides[rays.axes[ray, 0]]
+        sides = []
+        for minor in range(2):
+            axis = rays.axes[ray, 1 + minor]
+            position = rays.start[ray, minor] + rays.slope[ray, minor] * k
+            limit = shape[axis] - 1
+            floor = np.clip(np.floor(position), -1, limit)
+            fraction = np.clip(position - floor, 0, 1)
+            cell = floor.astype(np.int64)
+            near = ((1 - fraction) * (cell >= 0), strides[axis] * np.maximum(cell, 0))
+            far = (fraction * (cell < limit), strides[axis] * np.minimum(cell + 1, limit))
+            sides.append((near, far))
+        for slot, ((share_p, at_p), (share_q, at_q)) in enumerate(itertools.product(*sides)):
+            data[out][slot::4] = rays.weight[ray] * share_p * share_q
+            indices[out][slot::4] = line + at_p + at_q
+    return CSR(data, indices, ends.astype(np.int32), (lengths.size, int(shape.prod())))

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from deft_ct.operators.ct.backends.base import Backend
+from deft_ct.operators.ct.backends.choice import choose_backend
 from deft_ct.operators.ct.backends.matrix import MatrixBackend
-from deft_ct.operators.ct.geometry import PlanarGeometry
+from deft_ct.operators.ct.cone import ConeGeometry
+from deft_ct.operators.ct.system_matrix import Geometry
+
+_LOGGER = logging.getLogger(__name__)
 
 __all__ = ["Backend", "backend_names", "make_backend"]
 
 
-def _astra(geometry: PlanarGeometry) -> Backend:
+def _astra(geometry: Geometry) -> Backend:
+    if isinstance(geometry, ConeGeometry):
+        raise ValueError("ASTRA has no 3D projector without a GPU; use backend='joseph' or 'matrix'")
     from deft_ct.operators.ct.backends.astra import AstraBackend
 
     return AstraBackend(geometry)
 
 
-def _joseph(geometry: PlanarGeometry) -> Backend:
+def _joseph(geometry: Geometry) -> Backend:
+    if isinstance(geometry, ConeGeometry):
+        from deft_ct.operators.ct.backends.joseph_cone import JosephConeBackend
+
+        return JosephConeBackend(geometry)
     from deft_ct.operators.ct.backends.joseph import JosephBackend
 
     return JosephBackend(geometry)
 
 
-_BACKENDS: dict[str, Callable[[PlanarGeometry], Backend]] = {
+_BACKENDS: dict[str, Callable[[Geometry], Backend]] = {
     "matrix": MatrixBackend,
     "joseph": _joseph,
     "astra": _astra,
@@ -35,14 +46,15 @@ def backend_names() -> list[str]:
     return ["auto", *sorted(_BACKENDS)]
 
 
-def make_backend(geometry: PlanarGeometry, name: str) -> Backend:
+def make_backend(geometry: Geometry, name: str) -> Backend:
     """The backend called ``name`` for this geometry.
 
     Raises:
         ValueError: the name is unknown.
     """
     if name == "auto":
-        name = "matrix"
+        name, reason = choose_backend(geometry)
+        _LOGGER.info("ray transform of %s: backend %s, because %s", geometry.sinogram_shape, name, reason)
     if name not in _BACKENDS:
         raise ValueError(f"unknown backend {name!r}; choose one of {', '.join(backend_names())}")
     return _BACKENDS[name](geometry)

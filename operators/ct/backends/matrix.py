@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from typing import Any
 
@@ -10,11 +11,14 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.ct.backends.base import Backend
-from deft_ct.operators.ct.geometry import PlanarGeometry
-from deft_ct.operators.ct.system_matrix import CSR, joseph_matrix
+from deft_ct.operators.ct.system_matrix import CSR, Geometry, joseph_matrix, joseph_nonzeros
 
 CHUNK = 16
 """Columns of one sparse product: wider ones fall out of the cache (measured: 8 to 16 is best)."""
+
+STORED_BYTES = 2 * 10**9
+"""Most memory of the two float32 matrices together; larger ones are built in blocks of views for every product."""
+BLOCK_BYTES = 256 * 10**6
 
 _NUMPY: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
 
@@ -22,7 +26,7 @@ _NUMPY: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch
 class MatrixPair:
     """The system matrix and its transpose for one geometry, built on first use for each type and device."""
 
-    def __init__(self, geometry: PlanarGeometry) -> None:
+    def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
         self._csr: dict[torch.dtype, CSR] = {}
         self._torch: dict[tuple[torch.dtype, torch.device, bool], Tensor] = {}
@@ -42,10 +46,10 @@ class MatrixPair:
         return self._torch[key]
 
 
-_PAIRS: weakref.WeakValueDictionary[PlanarGeometry, MatrixPair] = weakref.WeakValueDictionary()
+_PAIRS: weakref.WeakValueDictionary[Geometry, MatrixPair] = weakref.WeakValueDictionary()
 
 
-def matrix_pair(geometry: PlanarGeometry) -> MatrixPair:
+def matrix_pair(geometry: Geometry) -> MatrixPair:
     """The matrices of a geometry, shared by all operators of equal geometry for as long as one of them lives."""
     pair = _PAIRS.get(geometry)
     if pair is None:
@@ -69,7 +73,7 @@ class MatrixBackend(Backend):
 
     name = "matrix"
 
-    def __init__(self, geometry: PlanarGeometry) -> None:
+    def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
         self._pair = matrix_pair(geometry)
 
@@ -80,12 +84,44 @@ class MatrixBackend(Backend):
         self.geometry = state["geometry"]
         self._pair = matrix_pair(self.geometry)
 
+    def _blocks(self, x: Tensor) -> list[tuple[slice, Geometry]]:
+        """The views, at once or in blocks, each with the geometry of its own."""
+        views = self.geometry.sinogram_shape[0]
+        bound = 16 * joseph_nonzeros(self.geometry)
+        if bound <= max(STORED_BYTES, gpu_budget(x.device)):
+            return [(slice(0, views), self.geometry)]
+        size = max(1, views * BLOCK_BYTES // bound)
+        parts = [slice(first, min(first + size, views)) for first in range(0, views, size)]
+        return [(part, self.geometry.replace(angles=self.geometry.angle_array[part])) for part in parts]
+
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, H, W)`` to ``(N, views, detectors)``."""
-        matrix = self._pair.get(x.dtype, x.device, transpose=False)
-        return batch_last_product(matrix, x.flatten(1)).reshape(len(x), *self.geometry.sinogram_shape)
+        """Map ``(N, *image_shape)`` to ``(N, *sinogram_shape)``."""
+        blocks = self._blocks(x)
+        if len(blocks) == 1:
+            y = batch_last_product(self._pair.get(x.dtype, x.device, transpose=False), x.flatten(1))
+        else:
+            parts = [
+                batch_last_product(MatrixPair(g).get(x.dtype, x.device, transpose=False), x.flatten(1))
+                for _, g in blocks
+            ]
+            y = torch.cat(parts, 1)
+        return y.reshape(len(x), *self.geometry.sinogram_shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """Map ``(N, views, detectors)`` to ``(N, H, W)``."""
-        matrix = self._pair.get(y.dtype, y.device, transpose=True)
-        return batch_last_product(matrix, y.flatten(1)).reshape(len(y), *self.geometry.image_shape)
+        """Map ``(N, *sinogram_shape)`` to ``(N, *image_shape)``."""
+        blocks = self._blocks(y)
+        if len(blocks) == 1:
+            x = batch_last_product(self._pair.get(y.dtype, y.device, transpose=True), y.flatten(1))
+        else:
+            x = y.new_zeros(len(y), math.prod(self.geometry.image_shape))
+            for views, geometry in blocks:
+                matrix = MatrixPair(geometry).get(y.dtype, y.device, transpose=True)
+                x = x + batch_last_product(matrix, y[:, views].flatten(1))
+        return x.reshape(len(y), *self.geometry.image_shape)
+
+
+def gpu_budget(device: torch.device) -> int:
+    """Bytes that the matrices may take on a GPU: a quarter of its memory; 0 for a CPU."""
+    if device.type != "cuda":
+        return 0
+    return torch.cuda.get_device_properties(device).total_memory // 4

@@ -1,0 +1,93 @@
+"""What all scan geometries share: the view angles, copies with changes, and JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from deft_ct.operators.ct import _checks
+from deft_ct.operators.ct.rays import Array, Rays
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanGeometry:
+    """A circular scan; see the subclasses.
+
+    Args:
+        views: number of equally spaced views over ``[start_angle, start_angle + angular_range)``.
+        angles: view angles in radians, instead of ``views``; in any order.
+        start_angle: angle of the first view, radians; only with ``views``.
+        angular_range: angle that the views cover, end excluded, radians; only with ``views``.
+    """
+
+    kind: ClassVar[str]
+    views: int | None = None
+    angles: Sequence[float] | np.ndarray | None = field(default=None, repr=False)
+    start_angle: float = field(default=0.0, compare=False, repr=False)
+    angular_range: float = field(default=math.pi, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "start_angle", _checks.finite("start_angle", self.start_angle))
+        put(self, "angular_range", _checks.positive("angular_range", self.angular_range))
+        angles = _checks.angle_tuple(self.views, self.angles, self.start_angle, self.angular_range)
+        put(self, "angles", angles)
+        put(self, "views", len(angles))
+
+    @property
+    def angle_array(self) -> Array:
+        """View angles as ``(views,)`` float64."""
+        return np.asarray(self.angles, dtype=np.float64)
+
+    @property
+    def sinogram_shape(self) -> tuple[int, ...]:
+        """Shape of the data of one image, views first."""
+        raise TypeError(f"{type(self).__name__} is only a base class: use a parallel, fan or cone geometry")
+
+    def rays(self) -> Rays:
+        """The line that each detector element measures."""
+        raise TypeError(f"{type(self).__name__} is only a base class: use a parallel, fan or cone geometry")
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed; changing the views drops the angles that they replace."""
+        unknown = set(changes) - {f.name for f in fields(self)}
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no field {sorted(unknown)}")
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        if {"views", "start_angle", "angular_range"} & set(changes):
+            values["angles"] = None
+        elif "angles" in changes:
+            values["views"] = None
+        return type(self)(**(values | changes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; ``geometry_from_dict`` restores an equal geometry."""
+        out: dict[str, Any] = {"kind": self.kind}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            out[f.name] = list(value) if isinstance(value, tuple) else value
+        number, span = len(self.angle_array), self.angular_range
+        if out["angles"] == (self.start_angle + span * np.arange(number) / number).tolist():
+            out["angles"] = None
+        else:
+            del out["start_angle"], out["angular_range"]
+        return out
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: the dictionary describes another kind of geometry, or holds unknown fields.
+        """
+        rest = dict(values)
+        kind = rest.pop("kind", cls.kind)
+        known = {f.name for f in fields(cls)}
+        if kind != cls.kind or set(rest) - known:
+            raise ValueError(f"not a {cls.kind} geometry: kind {kind!r}, unknown fields {sorted(set(rest) - known)}")
+        arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in rest.items()}
+        return cls(**arguments)
