@@ -1,0 +1,123 @@
+"""Photographs, for the operators that are not tomography: values in [-1, 1], the range of an image prior."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+
+
+class PhotoCrops(Dataset[Tensor]):
+    """Crops of photographs in one HDF5 file: datasets ``train`` and ``test`` of (N, H, W, 3) uint8.
+
+    Args:
+        path: the file, for example ``data_root() / "photos" / "crops64.h5"``.
+        split: "train" or "test" (from different photographs).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a file, or an unknown split.
+    """
+
+    def __init__(self, path: str | Path, split: Literal["train", "test"]) -> None:
+        source = Path(path)
+        if not source.is_file():
+            raise FileNotFoundError(f"no such file: {source}")
+        try:
+            with h5py.File(source, "r") as file:
+                if split not in file:
+                    raise ValueError(f"{source} has no split {split!r}; it has {sorted(file)}")
+                self._pixels: NDArray[np.uint8] = file[split][...]
+        except OSError as error:
+            raise ValueError(f"{source} cannot be read as HDF5 ({error})") from error
+        if self._pixels.ndim != 4 or self._pixels.shape[3] != 3 or self._pixels.dtype != np.uint8:
+            raise ValueError(
+                f"{source}: '{split}' must be (N, H, W, 3) uint8, got {self._pixels.shape} {self._pixels.dtype}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, n: int) -> Tensor:
+        """Crop ``n`` as (3, H, W) float32 in [-1, 1]."""
+        if not -len(self) <= n < len(self):
+            raise IndexError(f"crop {n} of {len(self)}")
+        return from_uint8(self._pixels[n])
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(H, W) of every crop."""
+        return self._pixels.shape[1], self._pixels.shape[2]
+
+    def batch(self, indices: Tensor | NDArray[np.integer] | list[int]) -> Tensor:
+        """The crops ``indices`` at once, (len(indices), 3, H, W) float32 in [-1, 1]."""
+        return from_uint8(self._pixels[np.asarray(indices)])
+
+
+class PhotoFolder(Dataset[Tensor]):
+    """The pictures of a folder, each cut to its central square and resized.
+
+    Args:
+        folder: read with its sub-folders; pictures are taken in sorted order of their paths.
+        size: side of the square that is returned, pixels.
+        channels: 3 (RGB) or 1 (luminance).
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no pictures in it, ``size`` < 1 or other channels.
+    """
+
+    def __init__(self, folder: str | Path, size: int, *, channels: Literal[1, 3] = 3) -> None:
+        root = Path(folder)
+        if not root.is_dir():
+            raise FileNotFoundError(f"no such folder: {root}")
+        if size < 1 or channels not in (1, 3):
+            raise ValueError(f"expected size >= 1 and channels 1 or 3, got {size} and {channels}")
+        self.paths = tuple(p for p in sorted(root.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not self.paths:
+            raise ValueError(f"{root} holds no pictures ({', '.join(SUFFIXES)})")
+        self._size, self._mode = size, "RGB" if channels == 3 else "L"
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, n: int) -> Tensor:
+        """Picture ``n`` as (channels, size, size) float32 in [-1, 1].
+
+        Raises:
+            ValueError: the file is not a picture that can be read.
+        """
+        path = self.paths[n]
+        try:
+            with Image.open(path) as file:
+                picture = file.convert(self._mode)
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"{path} cannot be read as a picture ({error})") from error
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        square = picture.crop((left, top, left + side, top + side))
+        if side != self._size:
+            square = square.resize((self._size, self._size), Image.Resampling.LANCZOS)
+        return from_uint8(np.atleast_3d(np.asarray(square)))
+
+
+def from_uint8(pixels: NDArray[np.uint8]) -> Tensor:
+    """(..., H, W, C) uint8 to (..., C, H, W) float32 in [-1, 1]: 0 becomes -1, 255 becomes 1."""
+    moved = np.ascontiguousarray(np.moveaxis(pixels, -1, -3))
+    return torch.from_numpy(moved.astype(np.float32)) / 127.5 - 1.0
+
+
+def to_uint8(images: Tensor) -> NDArray[np.uint8]:
+    """(..., C, H, W) in [-1, 1] to (..., H, W, C) uint8, clipped and rounded."""
+    scaled = ((images.detach().float().cpu() + 1.0) * 127.5).round().clamp(0, 255)
+    pixels: NDArray[np.uint8] = np.moveaxis(scaled.to(torch.uint8).numpy(), -3, -1)
+    return pixels

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.measure import block_reduce
+
+from deft_ct.datasets.dicom_folder import CTFolder, resize_slices
+from deft_ct.io import read_dicom_series, sample_series_path, write_hdf5, write_nifti
+from deft_ct.volume import Volume
+
+
+@pytest.fixture
+def volume() -> Volume:
+    return Volume.from_spacing(np.random.default_rng(0).integers(-1000, 1000, (3, 32, 32)), pixel_mm=1.0, z_mm=2.0)
+
+
+def test_dicom_series_and_volumes(tmp_path: Path, volume: Volume) -> None:
+    shutil.copytree(sample_series_path(), tmp_path / "scan")
+    write_nifti(volume, tmp_path / "b.nii.gz")
+    write_hdf5(volume, tmp_path / "c.h5")
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["s/hu"], file["s/z_mm"] = volume.hu.astype(np.int16), np.arange(3, dtype=np.float32)
+        file["s"].attrs["pixel_mm"] = 1.0
+    data = CTFolder(tmp_path, size=16)
+    assert len(data) == 8 + 3 + 3 + 3 and not data.skipped
+    assert [s.group for s in data][8:] == ["b.nii.gz"] * 3 + ["c.h5"] * 3 + ["d.h5:s"] * 3
+    source = read_dicom_series(sample_series_path())
+    assert data[2].hu.shape == (1, 16, 16) and data[2].pixel_mm == pytest.approx(0.78125 * 32)
+    np.testing.assert_allclose(data[2].hu[0].numpy(), block_reduce(source.hu[2], (32, 32), np.mean), atol=0.51)
+    assert data[2].z_mm == pytest.approx(source.volume.affine[2, 3] + 2)
+    for n in range(8, 17):
+        np.testing.assert_allclose(
+            data[n].hu[0].numpy(), block_reduce(volume.hu[(n - 8) % 3], (2, 2), np.mean), atol=0.51
+        )
+    assert [s.position for s in CTFolder(tmp_path, size=16, every=5)] == [0, 5, 10, 15]
+    assert data.batch([0, 8]).shape == (2, 1, 16, 16)
+
+
+def test_other_sizes_keep_the_mean_and_the_field_of_view(volume: Volume) -> None:
+    smooth = np.broadcast_to(np.linspace(-500, 500, 32, dtype=np.float32), (2, 32, 32))
+    small, pixel_mm = resize_slices(smooth, 1.0, 20)
+    assert small.shape == (2, 20, 20) and pixel_mm == pytest.approx(1.6)
+    np.testing.assert_allclose(small.mean(), smooth.mean(), atol=1.0)
+    assert resize_slices(volume.hu, 1.0, 32)[0] is volume.hu
+
+
+def test_pictures_need_their_scale(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 128, np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(tmp_path / "b.png")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "c.png")
+    with pytest.raises(ValueError, match="no HU scale"):
+        CTFolder(tmp_path)
+    with pytest.raises(ValueError, match="belong together"):
+        CTFolder(tmp_path, picture_hu=(-1000, 1000))
+    with pytest.raises(ValueError, match="increasing"):
+        CTFolder(tmp_path, picture_hu=(1000, -1000), picture_pixel_mm=1.0)
+    data = CTFolder(tmp_path, size=8, picture_hu=(-1000.0, 1040.0), picture_pixel_mm=1.5)
+    assert [float(s.hu[0, 0, 0]) for s in data] == [24.0, 1040.0] and data[0].pixel_mm == 1.5
+    assert "one grey channel" in data.skipped["c.png"]
+
+
+def test_what_cannot_be_used_is_listed(tmp_path: Path, volume: Volume, caplog: pytest.LogCaptureFixture) -> None:
+    write_nifti(volume, tmp_path / "good.nii")
+    (tmp_path / "bad.nii").write_text("hello")
+    write_nifti(Volume.from_spacing(np.zeros((1, 8, 10)), pixel_mm=1, z_mm=1), tmp_path / "wide.nii")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    data = CTFolder(tmp_path, size=32)
+    assert len(data) == 3 and sorted(data.skipped) == ["bad.nii", "other.h5", "wide.nii"]
+    assert "not square" in data.skipped["wide.nii"] and "left out bad.nii" in caplog.text
+
+
+def test_nothing_to_use(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        CTFolder(tmp_path / "none")
+    with pytest.raises(ValueError, match="no files of a known kind"):
+        CTFolder(tmp_path)
+    with pytest.raises(ValueError, match="at least 1"):
+        CTFolder(tmp_path, size=0)
