@@ -99,7 +99,8 @@ class Operator(nn.Module, abc.ABC):
         Raises:
             TypeError: this operator declares none.
         """
-        raise TypeError(f"{type(self).__name__} has no pseudo-inverse; use a method that needs only the operator itself")
+        name = type(self).__name__
+        raise TypeError(f"{name} has no pseudo-inverse; use a method that needs only the operator itself")
 
 
 class LinearOperator(Operator):
