@@ -1,1 +1,52 @@
-"""deft-ct."""
+"""deft-ct: sparse-view CT with a frozen diffusion prior and a learned Doob's h-transform. Research only.
+
+Public names are imported on first use, so that ``import deft_ct`` stays fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deft_ct import datasets, io, operators
+    from deft_ct.htransform import load_htransform
+    from deft_ct.measurement import Measurement
+    from deft_ct.priors import Prior, load_prior
+    from deft_ct.reconstruct import load_reconstructor, methods
+    from deft_ct.reconstructor import Reconstruction, Reconstructor
+    from deft_ct.units import HounsfieldScale, PriorRange
+
+__version__ = version("deft-ct")
+
+_HOME = {
+    "HounsfieldScale": "deft_ct.units",
+    "Measurement": "deft_ct.measurement",
+    "Prior": "deft_ct.priors",
+    "PriorRange": "deft_ct.units",
+    "Reconstruction": "deft_ct.reconstructor",
+    "Reconstructor": "deft_ct.reconstructor",
+    "load_htransform": "deft_ct.htransform",
+    "load_prior": "deft_ct.priors",
+    "load_reconstructor": "deft_ct.reconstruct",
+    "methods": "deft_ct.reconstruct",
+}
+_PACKAGES = ("datasets", "io", "operators")
+
+__all__ = [
+    "HounsfieldScale", "Measurement", "Prior", "PriorRange", "Reconstruction", "Reconstructor", "datasets", "io",
+    "load_htransform", "load_prior", "load_reconstructor", "methods", "operators",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"deft_ct.{name}")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'deft_ct' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from deft_ct.cli.benchmark import benchmark
 from deft_ct.cli.demo import demo
 from deft_ct.cli.info import info
 from deft_ct.cli.models import models
@@ -19,5 +20,6 @@ app = typer.Typer(
 )
 app.command()(reconstruct)
 app.command()(demo)
+app.command()(benchmark)
 app.command()(models)
 app.command()(info)

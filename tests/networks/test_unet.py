@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from deft_ct.networks import UNet, UNetConfig
+from deft_ct.priors.storage import diffusers_config
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        UNetConfig(patch=4, channels=(32, 64), attention=(False, False)),
+        UNetConfig(patch=2, channels=(32, 32, 64), attention=(False, True, True), layers=2, head_channels=16),
+        UNetConfig(patch=1, in_channels=3, out_channels=6, channels=(32,), attention=(True,), norm_groups=16),
+    ],
+)
+def test_computes_what_diffusers_computes(config):
+    diffusers = pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
+    torch.manual_seed(0)
+    ours = UNet(config).eval()
+    theirs = diffusers.UNet2DModel.from_config(diffusers_config(config, 32)).eval()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, config.in_channels, 32, 32)
+    t = torch.tensor([3.0, 700.0])
+    with torch.no_grad():
+        reference = theirs(torch.pixel_unshuffle(x, config.patch), t).sample
+        torch.testing.assert_close(ours(x, t), torch.pixel_shuffle(reference, config.patch), rtol=1e-4, atol=1e-5)
+
+
+def test_refuses_images_that_do_not_fit():
+    network = UNet(UNetConfig(patch=4, channels=(32, 32), attention=(False, False)))
+    with pytest.raises(ValueError, match="multiples of 8"):
+        network(torch.zeros(1, 1, 36, 32), torch.zeros(1))
+    with pytest.raises(ValueError, match="expected an image"):
+        network(torch.zeros(1, 2, 32, 32), torch.zeros(1))
+
+
+@pytest.mark.parametrize("bad", [{"channels": (33,), "attention": (False,)}, {"attention": (False,)}, {"patch": 0}])
+def test_refuses_impossible_shapes(bad):
+    with pytest.raises(ValueError):
+        UNetConfig(**bad)

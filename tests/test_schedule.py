@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+
+from deft_ct.schedule import Schedule, time_grid
+
+
+def test_linear_schedule_is_the_ddpm_one():
+    expected = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    np.testing.assert_allclose(Schedule().alpha_bars.numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_schedules_agree_with_diffusers(kind):
+    diffusers = pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
+    theirs = diffusers.DDPMScheduler(beta_schedule=kind, beta_start=1e-4, beta_end=0.02).alphas_cumprod
+    torch.testing.assert_close(Schedule(kind=kind).alpha_bars.float(), theirs, rtol=2e-5, atol=1e-8)
+
+
+def test_clean_data_have_no_noise_and_fractional_times_lie_between():
+    schedule = Schedule()
+    assert float(schedule.alpha_bar(-1)) == 1.0
+    values = schedule.alpha_bar(torch.tensor([10.0, 10.5, 11.0]))
+    assert values[0] == schedule.alpha_bars[10]
+    assert values[0] > values[1] > values[2]
+
+
+def test_conversions_invert_each_other():
+    schedule, generator = Schedule(), torch.Generator().manual_seed(0)
+    x0, noise = torch.randn(2, 6, 1, 4, 4, generator=generator, dtype=torch.float64)
+    t = torch.tensor([0, 10, 200, 500, 900, 999])
+    x_t = schedule.add_noise(x0, noise, t)
+    torch.testing.assert_close(schedule.x0_from_eps(x_t, noise, t), x0)
+    torch.testing.assert_close(schedule.eps_from_x0(x_t, x0, t), noise)
+    back_x0, back_eps = schedule.x0_eps_from_v(x_t, schedule.velocity(x0, noise, t), t)
+    torch.testing.assert_close(back_x0, x0)
+    torch.testing.assert_close(back_eps, noise)
+
+
+@pytest.mark.parametrize("count", [1, 5, 10, 50, 1000])
+def test_time_grid_starts_at_the_noisiest_time_and_decreases(count):
+    grid = time_grid(Schedule(), count)
+    assert len(grid) == count
+    assert grid[0] == 999
+    assert all(a > b for a, b in zip(grid, grid[1:], strict=False))
+    assert grid[-1] >= 0
+
+
+@pytest.mark.parametrize("count", [0, -3, 1001])
+def test_time_grid_refuses_impossible_counts(count):
+    with pytest.raises(ValueError, match="number of steps"):
+        time_grid(Schedule(), count)
+
+
+@pytest.mark.parametrize("bad", [{"steps": 1}, {"beta_start": 0.0}, {"beta_end": 2.0}, {"kind": "other"}])
+def test_bad_schedules_are_refused(bad):
+    with pytest.raises(ValueError):
+        Schedule(**bad)

@@ -1,0 +1,110 @@
+import csv
+
+import pytest
+import torch
+from torch import nn
+
+from deft_ct.training import TrainingConfig, ema_weights, fit, item_order
+
+
+def _network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def _loss(network, indices, generator):
+    x = torch.randn(len(indices), 4, generator=generator) + indices[:, None] / 10
+    return (network(x) - x.sum(1, keepdim=True)).square().mean()
+
+
+def _config(**changes):
+    return TrainingConfig(**{"steps": 24, "batch_size": 4, "warmup": 3, "log_every": 4, "learning_rate": 1e-2} | changes)
+
+
+def _log(folder):
+    with (folder / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _fit(folder, **changes):
+    return fit(_network(), _loss, 10, _config(**changes), folder, progress=False)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    _fit(tmp_path, steps=300)
+    rows = _log(tmp_path)
+    assert float(rows[-1]["loss"]) < 0.2 * float(rows[0]["loss"])
+
+
+def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tmp_path, monkeypatch):
+    whole = _fit(tmp_path / "whole").state_dict()
+
+    class Killed(Exception):
+        pass
+
+    calls = 0
+
+    def dying(network, indices, generator):
+        nonlocal calls
+        calls += 1
+        if calls == 14:
+            raise Killed
+        return _loss(network, indices, generator)
+
+    with pytest.raises(Killed):
+        fit(_network(), dying, 10, _config(checkpoint_minutes=1e-9), tmp_path / "broken", progress=False)
+    resumed = _fit(tmp_path / "broken").state_dict()
+    for name, value in whole.items():
+        assert torch.equal(resumed[name], value), name
+    assert torch.equal(ema_weights(tmp_path / "broken")["0.weight"], whole["0.weight"])
+    steps = [int(row["step"]) for row in _log(tmp_path / "broken")]
+    assert steps == [4, 8, 12, 16, 20, 24]
+
+
+def test_a_time_limit_stops_with_a_checkpoint(tmp_path):
+    _fit(tmp_path, max_minutes=1e-9)
+    _fit(tmp_path)
+    whole = _fit(tmp_path / "whole").state_dict()
+    assert torch.equal(ema_weights(tmp_path)["2.weight"], whole["2.weight"])
+
+
+def test_accumulation_changes_memory_not_the_items(tmp_path):
+    def deterministic(network, indices, generator):
+        return network(indices[:, None].float().expand(-1, 4) / 10).square().mean()
+
+    one = fit(_network(), deterministic, 10, _config(), tmp_path / "one", progress=False).state_dict()
+    two = fit(_network(), deterministic, 10, _config(accumulate=2), tmp_path / "two", progress=False).state_dict()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_another_configuration_does_not_resume(tmp_path):
+    _fit(tmp_path)
+    with pytest.raises(ValueError, match="another learning_rate"):
+        _fit(tmp_path, learning_rate=2e-2)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        fit(_network(), lambda n, i, g: _loss(n, i, g) * float("nan"), 10, _config(), tmp_path, progress=False)
+
+
+def test_out_of_memory_says_what_to_change(tmp_path):
+    def hungry(network, indices, generator):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(RuntimeError, match="raise `accumulate`, or lower `batch_size`"):
+        fit(_network(), hungry, 10, _config(), tmp_path, progress=False)
+
+
+def test_every_pass_takes_each_item_once():
+    taken = torch.cat([item_order(10, 4, step, seed=3) for step in range(5)])
+    assert sorted(taken[:10].tolist()) == list(range(10))
+    assert sorted(taken[10:].tolist()) == list(range(10))
+    assert taken[:10].tolist() != taken[10:].tolist()
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"learning_rate": 0}, {"ema_decay": 1.0}, {"accumulate": 3}])
+def test_bad_settings_are_refused(bad):
+    with pytest.raises(ValueError):
+        _config(**bad)
