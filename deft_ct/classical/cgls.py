@@ -234,7 +234,8 @@ class Tikhonov(Reconstructor):
         config: TikhonovConfig = self.config
         measurement = request.measurement
         x, info = tikhonov(
-            request.y, linear(self.name, measurement.operator), weights=measurement.noise.weights(request.y), strength=config.strength,
+            request.y, linear(self.name, measurement.operator),
+            weights=measurement.noise.weights(request.y), strength=config.strength,
             penalty=config.penalty, iterations=config.iterations, tolerance=config.tolerance,
         )  # fmt: skip
         return Estimate(mean=x, record={"solver": info.record()})

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deft_ct.operators.base import LinearOperator, Operator
 from deft_ct.operators.ct import RayTransform, fbp
+from deft_ct.operators.ct.geometry import PlanarGeometry
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Problem:
 
     def unflatten(self, x: Tensor) -> Tensor:
         """Give ``(N, *)`` its batch axes back."""
-        return x.reshape(*self.batch, *x.shape[1:])
+        return x.reshape((*self.batch, *x.shape[1:]))
 
 
 def linear(name: str, operator: Operator) -> LinearOperator:
@@ -125,7 +126,7 @@ def prepare(
 
 def start(operator: LinearOperator, y: Tensor, *, nonnegative: bool) -> Tensor:
     """Where an iteration begins when the caller does not say: Hann-filtered FBP for CT, else zero."""
-    if isinstance(operator, RayTransform):
+    if isinstance(operator, RayTransform) and isinstance(operator.geometry, PlanarGeometry):
         x = fbp(y, operator.geometry, filter="hann")
         return x.clamp_min_(0) if nonnegative else x
     return y.new_zeros(len(y), *operator.domain_shape)

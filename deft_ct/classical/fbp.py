@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from deft_ct.operators.ct import RayTransform, fbp
 from deft_ct.operators.ct.filters import check_filter
+from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.reconstructor import Estimate, Reconstructor, Request
 
 
@@ -34,6 +35,6 @@ class FBP(Reconstructor):
 
     def _estimate(self, request: Request) -> Estimate:
         operator, config = request.measurement.operator, self.config
-        if isinstance(operator, RayTransform):
+        if isinstance(operator, RayTransform) and isinstance(operator.geometry, PlanarGeometry):
             return Estimate(mean=fbp(request.y, operator.geometry, config.filter, config.cutoff))
         return Estimate(mean=operator.pseudo_inverse(request.y))
