@@ -175,7 +175,7 @@ class CGLSConfig:
         weighted: whether to use the statistical weights of the noise model.
     """
 
-    iterations: int = 10
+    iterations: int = 14
     tolerance: float = 1e-6
     discrepancy: float = 0.0
     weighted: bool = False
@@ -213,7 +213,7 @@ class TikhonovConfig:
         tolerance: relative gradient at which an image is done.
     """
 
-    strength: float = 3e5
+    strength: float = 1e5
     penalty: Penalty = "gradient"
     iterations: int = 200
     tolerance: float = 1e-4
