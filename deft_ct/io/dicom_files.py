@@ -112,7 +112,9 @@ def _nothing_found(source: Path, found: Found) -> str:
 def _contents(source: Path) -> Iterator[tuple[Path, str | None, bytes | None]]:
     if source.is_dir():
         for path in sorted(source.rglob("*")):
-            if path.is_file() and path.name.upper() != "DICOMDIR":
+            # Hidden folders are no data: what a killed run left behind lies in one, for example.
+            hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
+            if path.is_file() and not hidden and path.name.upper() != "DICOMDIR":
                 yield path, None, None
     elif zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:

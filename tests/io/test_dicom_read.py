@@ -187,6 +187,12 @@ def test_scouts_beside_the_slices_are_skipped(tmp_path: Path, make_series: MakeS
     assert len(series) == 4 and series.notes == ("skipped 1 localizer image(s) in the series",)
 
 
+def test_hidden_folders_are_no_input(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan")
+    make_series(tmp_path / "scan" / ".out.partial-x1", SeriesInstanceUID="1.2.3.8")
+    assert len(read_dicom_series(tmp_path / "scan")) == 4
+
+
 def test_mixed_kernels_are_noted(tmp_path: Path, make_series: MakeSeries) -> None:
     make_series(tmp_path / "scan", each_ConvolutionKernel=["B30f", "B30f", "B70f", "B30f"])
     assert "B30f, B70f" in read_dicom_series(tmp_path / "scan").notes[0]
