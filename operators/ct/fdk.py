@@ -68,12 +68,15 @@ def _backproject_view(rows: Tensor, geometry: ConeGeometry, angle: float) -> Ten
     (slices, height, width), (dz, dy, dx) = geometry.image_shape, geometry.voxel_zyx
     (n_v, n_u), (dv, du) = geometry.detectors, geometry.detector_vu
     off_v, off_u = geometry.detector_offset_mm
-    like = {"dtype": rows.dtype, "device": rows.device}
+
+    def centred(number: int, step: float) -> Tensor:
+        return (torch.arange(number, dtype=rows.dtype, device=rows.device) - (number - 1) / 2) * step
+
     turn = torch.tensor(angle, dtype=torch.float64)
     cos, sin = float(torch.cos(turn)), float(torch.sin(turn))
-    x = ((torch.arange(width, **like) - (width - 1) / 2) * dx)[None, :]
-    y = (((height - 1) / 2 - torch.arange(height, **like)) * dy)[:, None]
-    z = ((torch.arange(slices, **like) - (slices - 1) / 2) * dz)[:, None, None]
+    x = centred(width, dx)[None, :]
+    y = -centred(height, dy)[:, None]
+    z = centred(slices, dz)[:, None, None]
     scale = geometry.source_to_detector_mm / (geometry.source_to_center_mm - x * sin + y * cos)
     u = ((x * cos + y * sin + geometry.axis_offset_mm) * scale - off_u) / du
     v = (z * scale - off_v) / dv

@@ -91,7 +91,8 @@ class PlanarGeometry(ScanGeometry):
     @property
     def detector_positions(self) -> Array:
         """``(detectors,)`` signed distance of each detector element from the central ray, along the detector, mm."""
-        return (np.arange(self.detectors) - (self.detectors - 1) / 2) * self.detector_mm + self.detector_offset_mm
+        index = np.arange(self.detectors, dtype=np.float64)
+        return (index - (self.detectors - 1) / 2) * self.detector_mm + self.detector_offset_mm
 
     def rays(self) -> Rays:
         """The line that each detector element measures."""
