@@ -44,9 +44,7 @@ class Measurement:
         """The same measurement with its operator on ``device``."""
         return Measurement(self.operator.to(device), self.noise, units=self.units)
 
-    def simulate(
-        self, x: Tensor, *, seed: int = 0, keys: Sequence[Key] | None = None, refine: int = 1
-    ) -> Tensor:
+    def simulate(self, x: Tensor, *, seed: int = 0, keys: Sequence[Key] | None = None, refine: int = 1) -> Tensor:
         """Simulate data of a known image.
 
         Args:
@@ -98,7 +96,10 @@ class Measurement:
     def check(self, y: Tensor) -> None:
         """Raise a ValueError unless ``y`` can be data of this measurement."""
         shape = self.operator.range_shape
-        if not isinstance(y, Tensor) or tuple(y.shape[y.ndim - len(shape) :]) != shape or y.ndim not in (4, len(shape) + 1):
+        fits = (
+            isinstance(y, Tensor) and y.ndim in (4, len(shape) + 1) and tuple(y.shape[y.ndim - len(shape) :]) == shape
+        )
+        if not fits:
             got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(f"the data must have shape (B, C, {', '.join(map(str, shape[-2:]))}), got {got}")
         if not bool(torch.isfinite(y).all()):

@@ -163,7 +163,7 @@ class Reconstructor(abc.ABC):
             estimate = self._estimate(request)
         except torch.OutOfMemoryError as error:
             raise RuntimeError(
-                f"{self.name} ran out of memory: lower batch_size in its configuration, or reconstruct fewer images at once"
+                f"{self.name} ran out of memory: lower batch_size in its configuration, or reconstruct fewer images"
             ) from error
         seconds = time.perf_counter() - began
         samples = estimate.samples

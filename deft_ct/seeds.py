@@ -48,5 +48,5 @@ def image_keys(count: int, keys: Sequence[Key] | None) -> list[Key]:
     if keys is None:
         return list(range(count))
     if len(keys) != count or len(set(keys)) != count:
-        raise ValueError(f"need {count} different keys, one for each image, got {len(keys)} ({len(set(keys))} different)")
+        raise ValueError(f"need {count} different keys, one for each image, got {len(set(keys))} different ones")
     return list(keys)

@@ -6,9 +6,9 @@ gives the weights of an unbroken one. Checkpoints are written to a temporary fil
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -151,7 +151,7 @@ def fit(
         accelerator.print(f"resuming at step {start} of {config.steps}")
     model, optimizer = accelerator.prepare(network, optimizer)
     averaged = {name: value.to(accelerator.device) for name, value in averaged.items()}
-    run = torch.compile(model) if config.compile else model
+    run: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
     share = config.batch_size // accelerator.num_processes
     began = saved = time.monotonic()
     losses: list[float] = []
@@ -184,8 +184,8 @@ def fit(
                 total += float(value.detach())
             if not math.isfinite(total):
                 raise FloatingPointError(
-                    f"the loss is {total} at step {step}: lower the learning rate, or resume from {folder / CHECKPOINT} "
-                    "with another seed"
+                    f"the loss is {total} at step {step}: lower the learning rate, or resume from "
+                    f"{folder / CHECKPOINT} with another seed"
                 )
             accelerator.clip_grad_norm_(model.parameters(), config.grad_clip)
             optimizer.step()
@@ -247,7 +247,7 @@ class _Log:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(part, self.path)
+        part.replace(self.path)
 
 
 def _mix(*values: int) -> int:
@@ -268,8 +268,6 @@ def _average(averaged: dict[str, Tensor], network: nn.Module, decay: float) -> N
 
 
 def _ema_network(network: nn.Module, averaged: Mapping[str, Tensor]) -> nn.Module:
-    import copy
-
     clone = copy.deepcopy(network).eval()
     clone.load_state_dict(dict(averaged))
     return clone
@@ -287,12 +285,10 @@ def _save(
         "config": asdict(config),
     }
     torch.save(state, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
-def _resume(
-    path: Path, network: nn.Module, optimizer: Any, averaged: dict[str, Tensor], config: TrainingConfig
-) -> int:
+def _resume(path: Path, network: nn.Module, optimizer: Any, averaged: dict[str, Tensor], config: TrainingConfig) -> int:
     if not path.is_file():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)

@@ -38,7 +38,8 @@ def main(
         network=UNetConfig(channels=levels, attention=(False,) * len(levels), patch=patch, layers=layers),
         schedule=Schedule(),
         training=TrainingConfig(
-            steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, max_minutes=max_minutes, ema_decay=ema_decay, warmup=warmup,
+            steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
+            max_minutes=max_minutes, ema_decay=ema_decay, warmup=warmup,
             precision=precision, compile=compile_network,  # type: ignore[arg-type]
         ),
     )  # fmt: skip

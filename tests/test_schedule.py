@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,7 @@ def test_time_grid_starts_at_the_noisiest_time_and_decreases(count):
     grid = time_grid(Schedule(), count)
     assert len(grid) == count
     assert grid[0] == 999
-    assert all(a > b for a, b in zip(grid, grid[1:], strict=False))
+    assert all(a > b for a, b in pairwise(grid))
     assert grid[-1] >= 0
 
 

@@ -18,7 +18,8 @@ def _loss(network, indices, generator):
 
 
 def _config(**changes):
-    return TrainingConfig(**{"steps": 24, "batch_size": 4, "warmup": 3, "log_every": 4, "learning_rate": 1e-2} | changes)
+    usual = {"steps": 24, "batch_size": 4, "warmup": 3, "log_every": 4, "learning_rate": 1e-2}
+    return TrainingConfig(**usual | changes)
 
 
 def _log(folder):
@@ -39,7 +40,7 @@ def test_training_lowers_the_loss(tmp_path):
 def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tmp_path, monkeypatch):
     whole = _fit(tmp_path / "whole").state_dict()
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     calls = 0
@@ -48,10 +49,10 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tmp_path, monkey
         nonlocal calls
         calls += 1
         if calls == 14:
-            raise Killed
+            raise KilledError
         return _loss(network, indices, generator)
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(_network(), dying, 10, _config(checkpoint_minutes=1e-9), tmp_path / "broken", progress=False)
     resumed = _fit(tmp_path / "broken").state_dict()
     for name, value in whole.items():

@@ -131,12 +131,12 @@ class HTransform(nn.Module):
             }
         )
         self.network = UNet(network)
-        nn.init.zeros_(self.network.conv_out.weight)
-        nn.init.zeros_(self.network.conv_out.bias)
-        self.time_scale = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, 2))
-        nn.init.zeros_(self.time_scale[-1].weight)
+        self.network.zero_output()
+        last = nn.Linear(128, 2)
+        nn.init.zeros_(last.weight)
         with torch.no_grad():  # a small start in the direction of the data, as in the paper
-            self.time_scale[-1].bias.copy_(torch.tensor([0.0, 0.01 if config.reference == "none" else 0.0]))
+            last.bias.copy_(torch.tensor([0.0, 0.01 if config.reference == "none" else 0.0]))
+        self.time_scale = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), last)
 
     def content_hash(self) -> str:
         """SHA-256 of the weights and of everything that gives them meaning."""

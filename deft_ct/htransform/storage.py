@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -34,7 +33,7 @@ def save_htransform(htransform: HTransform, folder: Path, *, dtype: torch.dtype 
     meta = {**htransform.description(), "card": htransform.card, "sha256": htransform.content_hash()}
     (part / METADATA).write_text(json.dumps(meta, indent=2, sort_keys=True) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    part.replace(folder)
 
 
 def load_htransform(name_or_path: str | Path | None = None) -> HTransform:

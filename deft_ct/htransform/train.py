@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -173,8 +173,7 @@ def train_htransform(
         return denoising_loss(net, htransform, prior, pairs, t, noise)
 
     averaged = fit(htransform, loss, len(source), training, folder, validation=validation, progress=progress)
-    assert isinstance(averaged, HTransform)  # noqa: S101  (for the type checker)
-    return averaged.cpu()
+    return cast(HTransform, averaged.cpu())
 
 
 def _start_from_prior(htransform: HTransform, prior: Prior) -> None:

@@ -98,6 +98,11 @@ class UNet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, c[0], eps=1e-5)
         self.conv_out = nn.Conv2d(c[0], config.out_channels * pixels, 3, padding=1)
 
+    def zero_output(self) -> None:
+        """Set the last layer to zero, so that the network starts by predicting nothing."""
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
+
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Evaluate the network; see the class."""
         config = self.config

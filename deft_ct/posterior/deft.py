@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from deft_ct.htransform import Condition, HTransform, condition_for
 from deft_ct.measurement import Likelihood
 from deft_ct.priors import Prior
+from deft_ct.progress import Ticker
 from deft_ct.reconstructor import Estimate, PriorReconstructor, Request
 from deft_ct.samplers import Denoiser, ddim
 from deft_ct.schedule import time_grid
@@ -92,11 +94,15 @@ class DEFT(PriorReconstructor):
                         times,
                         eta=self.config.eta,
                         generators=generators,
-                        callback=lambda _, n=len(generators): tick(n),  # type: ignore[misc]
+                        callback=partial(_tick, tick, len(generators)),
                     )
                 )
         samples = likelihood.repeat(count).to_physical(torch.cat(walks))
         return Estimate(samples=samples.reshape(len(y), count, *samples.shape[1:]))
+
+
+def _tick(tick: Ticker, count: int, _step: int) -> None:
+    tick(count)
 
 
 def conditional_denoiser(

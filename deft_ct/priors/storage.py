@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict
 from importlib import resources
@@ -52,7 +51,7 @@ def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype = torch.float16
     meta = {"network": config.to_dict(), **prior.description(), "card": prior.card, "sha256": prior.content_hash()}
     _write(part / METADATA, meta)
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    part.replace(folder)
 
 
 def load_prior(name_or_path: str | Path | None = None) -> Prior:

@@ -78,7 +78,7 @@ def sample_times(count: int, schedule: Schedule, generator: torch.Generator, pow
     Returns:
         int64 ``(count,)`` on the generator's device.
     """
-    u = (torch.arange(count, device=generator.device) + torch.rand(count, generator=generator, device=generator.device))
+    u = torch.arange(count, device=generator.device) + torch.rand(count, generator=generator, device=generator.device)
     order = torch.randperm(count, generator=generator, device=generator.device)
     return (schedule.steps * (u[order] / count) ** power).long().clamp_max(schedule.steps - 1)
 
@@ -121,13 +121,13 @@ def train_prior(
         torch.manual_seed(training.seed)
         model = UNet(network)
     if initial is None:
-        nn.init.zeros_(model.conv_out.weight)
-        nn.init.zeros_(model.conv_out.bias)
+        model.zero_output()
     else:
         model.load_state_dict(initial.network.state_dict())
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
-        host = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=generator, device=generator.device)))
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+        host = torch.Generator().manual_seed(seed)
         x0 = span.to_prior(augment(source.batch(indices), host)).to(generator.device)
         t = sample_times(len(indices), schedule, generator, time_power)
         noise = torch.randn(x0.shape, generator=generator, device=generator.device)

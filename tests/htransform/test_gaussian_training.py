@@ -25,11 +25,10 @@ def _relative_error(head, prior, measurement, gaussian, matrix):
         times = torch.full((64,), t)
         x_t = prior.schedule.add_noise(x0, noise, times)
         abar = prior.schedule.alpha_bar(times)
-        exact = torch.stack([
-            gaussian.posterior(matrix, SIGMA, y[i].flatten().double()).eps(x_t[i : i + 1].flatten(1).double(), abar[:1])[0]
-            - gaussian.eps(x_t[i : i + 1].flatten(1).double(), abar[:1])[0]
-            for i in range(64)
-        ])  # fmt: skip
+        flat = x_t.flatten(1).double()
+        posteriors = [gaussian.posterior(matrix, SIGMA, data.flatten().double()) for data in y]
+        given_y = torch.cat([p.eps(flat[i : i + 1], abar[:1]) for i, p in enumerate(posteriors)])
+        exact = given_y - gaussian.eps(flat, abar)
         with torch.no_grad():
             x0h, eps = prior.predict(x_t, times)
             guidance = measurement.likelihood(y).guidance(x0h, "score")
@@ -53,7 +52,7 @@ def test_a_trained_head_recovers_the_exact_h():
     head = HTransform(config, prior.schedule)
     before = _relative_error(head, prior, measurement, gaussian, matrix)
     optimizer = torch.optim.Adam(head.parameters(), lr=2e-3)
-    steps = 1200
+    steps = 1200  # relative error 0.127 (0.978 before training)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * (1 - step / steps)
@@ -66,8 +65,6 @@ def test_a_trained_head_recovers_the_exact_h():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % 100 == 0: print(step, loss.item(), flush=True)
     after = _relative_error(head.eval(), prior, measurement, gaussian, matrix)
-    print(f"relative error of eps_h: {before:.3f} before, {after:.3f} after training")
     assert before > 0.8
     assert after < 0.15

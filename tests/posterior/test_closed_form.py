@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gaussian import MatrixOperator, gaussian_prior, smooth_gaussian
+from gaussian import gaussian_prior, smooth_gaussian
 
 from deft_ct.samplers import ddim
 from deft_ct.schedule import Schedule, time_grid
@@ -26,7 +26,9 @@ def exact_h(gaussian, matrix, y, x_t, abar):
     eye = torch.eye(SIDE * SIDE, dtype=torch.float64)
     mixed = torch.linalg.inv(abar * gaussian.cov + (1 - abar) * eye)
     jacobian = abar**0.5 * gaussian.cov @ mixed
-    tweedie = (x_t - (1 - abar) ** 0.5 * gaussian.eps(x_t, torch.full((len(x_t),), abar, dtype=torch.float64))) / abar**0.5
+    tweedie = (
+        x_t - (1 - abar) ** 0.5 * gaussian.eps(x_t, torch.full((len(x_t),), abar, dtype=torch.float64))
+    ) / abar**0.5
     spread = gaussian.cov - abar * gaussian.cov @ mixed @ gaussian.cov
     inverse = torch.linalg.inv(matrix @ spread @ matrix.T + SIGMA**2 * torch.eye(ROWS).double())
     return (y - tweedie @ matrix.T) @ inverse.T @ matrix @ jacobian
@@ -38,7 +40,9 @@ def test_exact_h_is_the_difference_of_the_two_scores(problem, abar):
     x_t = torch.randn(5, SIDE * SIDE, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     level = torch.full((5,), abar, dtype=torch.float64)
     eps_h = posterior.eps(x_t, level) - gaussian.eps(x_t, level)
-    torch.testing.assert_close(eps_h, -((1 - abar) ** 0.5) * exact_h(gaussian, matrix, y, x_t, abar), rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(
+        eps_h, -((1 - abar) ** 0.5) * exact_h(gaussian, matrix, y, x_t, abar), rtol=1e-7, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize(("eta", "steps"), [(0.0, 1000), (1.0, 1000)])

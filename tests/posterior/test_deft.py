@@ -105,7 +105,8 @@ def test_training_makes_the_head_better_and_leaves_the_prior_alone(tmp_path):
     geometry = ParallelGeometry(image_shape=(32, 32), pixel_mm=1.0, views=12, detectors=48, detector_mm=1.0)
     unit = Measurement(RayTransform(geometry), PoissonNoise(photons=1e5), units=HounsfieldScale())
     head = train_htransform(
-        Source(), prior, [unit], tmp_path, config=HTransformConfig(network=prior.network.config, reference="fbp", spread=0.3),
+        Source(), prior, [unit], tmp_path,
+        config=HTransformConfig(network=prior.network.config, reference="fbp", spread=0.3),
         training=TrainingConfig(steps=150, batch_size=4, learning_rate=2e-3, warmup=5, ema_decay=0.9), progress=False,
     )  # fmt: skip
     assert prior.content_hash() == before

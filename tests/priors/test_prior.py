@@ -13,7 +13,9 @@ def tiny_prior(prediction="v_prediction", seed=0):
     torch.manual_seed(seed)
     network = UNet(UNetConfig(patch=2, channels=(32, 32), attention=(False, False)))
     network.to(torch.float16).to(torch.float32)  # what survives storage
-    return Prior(network, Schedule(), prediction=prediction, value_range=PriorRange(), image_size=16, card={"data": "none"})
+    return Prior(
+        network, Schedule(), prediction=prediction, value_range=PriorRange(), image_size=16, card={"data": "none"}
+    )
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])

@@ -42,7 +42,11 @@ class Gaussian:
 
     def posterior(self, matrix: Tensor, sigma: float, y: Tensor) -> Gaussian:
         """The posterior given one measurement ``y`` of shape (m,)."""
-        gain = self.cov @ matrix.T @ torch.linalg.inv(matrix @ self.cov @ matrix.T + sigma**2 * torch.eye(len(matrix)).double())
+        gain = (
+            self.cov
+            @ matrix.T
+            @ torch.linalg.inv(matrix @ self.cov @ matrix.T + sigma**2 * torch.eye(len(matrix)).double())
+        )
         return Gaussian(self.mean + gain @ (y - matrix @ self.mean), self.cov - gain @ matrix @ self.cov)
 
     def draw(self, count: int, seed: int) -> Tensor:

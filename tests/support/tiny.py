@@ -37,7 +37,9 @@ def tiny_htransform(prior: Prior, *, seed: int = 1, **config: object) -> HTransf
 
 def tiny_scan(views: int = 12, photons: float = 1e5, pixel_mm: float = 8.0) -> Measurement:
     """Parallel views of a 32 x 32 slice."""
-    geometry = ParallelGeometry(image_shape=(SIZE, SIZE), pixel_mm=pixel_mm, views=views, detectors=48, detector_mm=pixel_mm)
+    geometry = ParallelGeometry(
+        image_shape=(SIZE, SIZE), pixel_mm=pixel_mm, views=views, detectors=48, detector_mm=pixel_mm
+    )
     return Measurement(RayTransform(geometry), PoissonNoise(photons=photons), units=HounsfieldScale())
 
 
