@@ -13,11 +13,21 @@ from deft_ct.reconstructor import PriorReconstructor, Reconstructor
 
 _METHODS = {
     "cgls": "deft_ct.classical.cgls:CGLS",
+    "daps": "deft_ct.posterior.daps:DAPS",
+    "ddnm": "deft_ct.posterior.ddnm:DDNM",
+    "ddrm": "deft_ct.posterior.ddrm:DDRM",
+    "dds": "deft_ct.posterior.dds:DDS",
     "deft": "deft_ct.posterior.deft:DEFT",
+    "diffpir": "deft_ct.posterior.diffpir:DiffPIR",
+    "dps": "deft_ct.posterior.dps:DPS",
     "fbp": "deft_ct.classical.fbp:FBP",
+    "mcg": "deft_ct.posterior.mcg:MCG",
+    "pigdm": "deft_ct.posterior.pigdm:PiGDM",
+    "reddiff": "deft_ct.posterior.reddiff:REDDiff",
     "sirt": "deft_ct.classical.sirt:SIRT",
     "tikhonov": "deft_ct.classical.cgls:Tikhonov",
     "tv": "deft_ct.classical.tv:TV",
+    "unconditional": "deft_ct.posterior.unconditional:Unconditional",
 }
 
 

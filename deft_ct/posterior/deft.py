@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,39 +10,20 @@ from torch import Tensor
 
 from deft_ct.htransform import Condition, HTransform, condition_for
 from deft_ct.measurement import Likelihood
+from deft_ct.posterior.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk
 from deft_ct.priors import Prior
-from deft_ct.progress import Ticker
-from deft_ct.reconstructor import Estimate, PriorReconstructor, Request
 from deft_ct.samplers import Denoiser, ddim
 from deft_ct.schedule import time_grid
-from deft_ct.seeds import generator_for, normal_like
 
 
 @dataclass(frozen=True, kw_only=True)
-class DEFTConfig:
-    """How DEFT samples.
-
-    Args:
-        steps: evaluations of the prior for each sample.
-        eta: 0 for the deterministic sampler, 1 for the ancestral one.
-        batch_size: samples that are walked at once; changes memory and speed, not results.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
+class DEFTConfig(SamplerConfig):
+    """How DEFT samples; see :class:`~deft_ct.posterior.sampling.SamplerConfig`."""
 
     steps: int = 20
-    eta: float = 1.0
-    batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
 
 
-class DEFT(PriorReconstructor):
+class DEFT(PosteriorSampler):
     """Posterior sampling with a frozen prior and a trained h-transform.
 
     Neither network is differentiated.
@@ -72,37 +52,22 @@ class DEFT(PriorReconstructor):
     def _describe(self) -> dict[str, Any]:
         return super()._describe() | {"htransform_sha256": self.htransform.content_hash()}
 
-    @torch.no_grad()
-    def _estimate(self, request: Request) -> Estimate:
-        y, count = request.y, request.num_samples
-        likelihood = request.measurement.likelihood(y, self.prior.value_range)
+    def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         times = time_grid(self.prior.schedule, self.config.steps)
-        names = [(key, k) for key in request.keys for k in range(count)]
-        walks = []
-        with self._bar(request, len(times) * len(names)) as tick:
-            condition = condition_for(likelihood, self.htransform.config).repeat(count)
-            repeated = likelihood.repeat(count)
-            for start in range(0, len(names), self.config.batch_size):
-                part = slice(start, start + self.config.batch_size)
-                generators = [generator_for(request.seed, self.name, key, k) for key, k in names[part]]
-                shape = (len(generators), self.prior.channels, *request.measurement.operator.domain_shape[-2:])
-                walks.append(
-                    ddim(
-                        conditional_denoiser(self.prior, self.htransform, repeated[part], condition[part]),
-                        normal_like(torch.empty(shape, dtype=y.dtype, device=y.device), generators),
-                        self.prior.schedule,
-                        times,
-                        eta=self.config.eta,
-                        generators=generators,
-                        callback=partial(_tick, tick, len(generators)),
-                    )
-                )
-        samples = likelihood.repeat(count).to_physical(torch.cat(walks))
-        return Estimate(samples=samples.reshape(len(y), count, *samples.shape[1:]))
+        condition = condition_for(likelihood, self.htransform.config).repeat(count)
 
+        def walk(chunk: Chunk) -> Tensor:
+            return ddim(
+                conditional_denoiser(self.prior, self.htransform, chunk.likelihood, condition[chunk.part]),
+                chunk.start,
+                self.prior.schedule,
+                times,
+                eta=self.config.eta,
+                generators=chunk.generators,
+                callback=chunk.tick,
+            )
 
-def _tick(tick: Ticker, count: int, _step: int) -> None:
-    tick(count)
+        return walk
 
 
 def conditional_denoiser(

@@ -42,18 +42,37 @@ def ddim(
     Raises:
         ValueError: times do not decrease, or ``eta`` lies outside [0, 1].
     """
-    if any(later >= earlier for earlier, later in pairwise(times)):
-        raise ValueError(f"times must be strictly decreasing, got {list(times)}")
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must lie in [0, 1], got {eta}")
     x0 = x
-    for done, (t, s) in enumerate(zip(times, [*times[1:], -1], strict=True), start=1):
+    for done, (t, s) in enumerate(pairs(times), start=1):
         x0, eps = denoiser(x, t)
-        a_t, a_s = float(schedule.alpha_bar(t)), float(schedule.alpha_bar(s))
-        fresh = eta * ((1 - a_t / a_s) * (1 - a_s) / (1 - a_t)) ** 0.5
-        x = a_s**0.5 * x0 + (1 - a_s - fresh**2) ** 0.5 * eps
+        signal, direction, fresh = ddim_coefficients(schedule, t, s, eta)
+        x = signal * x0 + direction * eps
         if fresh > 0:
             x = x + fresh * normal_like(x, generators)
         if callback is not None:
             callback(done)
     return x0
+
+
+def pairs(times: Sequence[int]) -> list[tuple[int, int]]:
+    """Each time with the one it steps to; the last goes to clean data, -1.
+
+    Raises:
+        ValueError: the times do not decrease.
+    """
+    if any(later >= earlier for earlier, later in pairwise(times)):
+        raise ValueError(f"times must be strictly decreasing, got {list(times)}")
+    return list(zip(times, [*times[1:], -1], strict=True))
+
+
+def ddim_coefficients(schedule: Schedule, t: float, s: float, eta: float) -> tuple[float, float, float]:
+    """``(a, b, c)`` of the step ``x_s = a x0 + b eps + c n`` from time ``t`` to ``s`` (eq. 12 and 16).
+
+    Raises:
+        ValueError: ``eta`` lies outside [0, 1].
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")
+    a_t, a_s = float(schedule.alpha_bar(t)), float(schedule.alpha_bar(s))
+    fresh = eta * ((1 - a_t / a_s) * (1 - a_s) / (1 - a_t)) ** 0.5
+    return a_s**0.5, (1 - a_s - fresh**2) ** 0.5, fresh
