@@ -1,8 +1,9 @@
-"""Errors of a user's input as one line, without a traceback."""
+"""Errors of a user's input, and warnings, as one line without a traceback."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,12 +17,19 @@ DEBUG_VARIABLE = "DEFT_CT_DEBUG"
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Print what the library raises for bad input and end with status 2; ``DEFT_CT_DEBUG=1`` shows the traceback."""
+    console = Console(stderr=True, soft_wrap=True)
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        console.print(f"[yellow]warning:[/] {escape(str(message))}")
+
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("always", category=UserWarning, module="deft_ct")
+            warnings.showwarning = show
+            yield
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        console = Console(stderr=True, soft_wrap=True)
         console.print(f"[bold red]error:[/] {escape(str(error))}")
         if isinstance(error, RuntimeError):  # rarely the user's doing
             console.print(f"[dim]{DEBUG_VARIABLE}=1 shows where it happened[/]")

@@ -31,8 +31,9 @@ class SliceSource(Protocol):
 def augment(hu: Tensor, generator: torch.Generator, *, air_hu: float = -1000.0) -> Tensor:
     """Mirror, shift, and at times rotate and scale slices a little: changes that keep anatomy plausible.
 
-    Half are mirrored left to right; shifts are whole pixels; a third are rotated by up to 10 degrees and scaled by up
-    to 10 %. The resampling of the last kind smooths, so most slices keep their own noise texture.
+    Half are mirrored left to right; shifts are whole pixels, up to a 16th of the side; a third are rotated by up to 10
+    degrees and scaled by up to 10 %. The resampling of the last kind smooths, so most slices keep their own noise
+    texture.
 
     Args:
         hu: ``(B, 1, H, W)`` in HU.
@@ -42,16 +43,17 @@ def augment(hu: Tensor, generator: torch.Generator, *, air_hu: float = -1000.0) 
     Returns:
         ``(B, 1, H, W)`` in HU, never below ``air_hu``.
     """
+    h, w = hu.shape[-2:]
+    reach = min(h, w) // 16
     out = []
     for image in hu.clamp_min(air_hu).unbind(0):
         mirror, warp = torch.rand(2, generator=generator).tolist()
-        dy, dx = (torch.randint(-16, 17, (2,), generator=generator)).tolist()
+        dy, dx = (torch.randint(-reach, reach + 1, (2,), generator=generator)).tolist()
         angle, zoom = (2 * torch.rand(2, generator=generator) - 1).tolist()
         if mirror < 0.5:
             image = image.flip(-1)
-        image = functional.pad(image, (16, 16, 16, 16), value=air_hu)
-        h, w = hu.shape[-2:]
-        image = image[:, 16 + dy : 16 + dy + h, 16 + dx : 16 + dx + w]
+        image = functional.pad(image, (reach, reach, reach, reach), value=air_hu)
+        image = image[:, reach + dy : reach + dy + h, reach + dx : reach + dx + w]
         if warp < 1 / 3:
             image = _rotate_and_scale(image, 10 * angle, 1 + 0.1 * zoom, air_hu)
         out.append(image)

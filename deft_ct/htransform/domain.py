@@ -1,0 +1,54 @@
+"""Whether a scan is one that an h-transform was trained for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deft_ct.measurement import Measurement
+from deft_ct.operators.ct import FanGeometry, RayTransform
+from deft_ct.operators.noise import PoissonNoise
+
+_TOLERANCE = {"views": 1.25, "photons": 2.0}
+"""Largest ratio to the value of the training that passes without a warning."""
+
+
+def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str]:
+    """What of a scan lies outside of what the card of an h-transform says it was trained for.
+
+    Args:
+        card: metadata of the h-transform; ``card["scan"]`` holds ``geometry``, ``views`` and ``photons``, each a value
+            or a ``[low, high]`` range.
+        measurement: the scan at hand.
+
+    Returns:
+        One sentence for each difference; empty for a card without a scan.
+    """
+    trained = card.get("scan")
+    if trained is None:
+        return []
+    if not isinstance(measurement.operator, RayTransform):
+        return [f"trained for CT, not for {type(measurement.operator).__name__}"]
+    geometry = measurement.operator.geometry
+    kind = "fan" if isinstance(geometry, FanGeometry) else "parallel"
+    found = (
+        [] if kind in _listed(trained["geometry"]) else [f"trained for {trained['geometry']} beams, the scan is {kind}"]
+    )
+    here = {"views": float(geometry.sinogram_shape[0])}
+    if isinstance(measurement.noise, PoissonNoise):
+        here["photons"] = measurement.noise.photons
+    else:
+        found.append(f"trained for photon noise, the scan has {type(measurement.noise).__name__}")
+    for name, value in here.items():
+        low, high = _span(trained[name])
+        if not low / _TOLERANCE[name] <= value <= high * _TOLERANCE[name]:
+            wanted = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            found.append(f"trained for {wanted} {name}, the scan has {value:g}")
+    return found
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _span(value: float | list[float]) -> tuple[float, float]:
+    return (value[0], value[1]) if isinstance(value, list) else (value, value)

@@ -1,0 +1,43 @@
+import pytest
+from tiny import tiny_htransform, tiny_prior, tiny_scan, tiny_slices
+
+from deft_ct.htransform.domain import outside_training
+from deft_ct.measurement import Measurement
+from deft_ct.operators.noise import GaussianNoise
+from deft_ct.posterior.deft import DEFT, DEFTConfig
+
+SCAN = {"geometry": "parallel", "views": 12, "photons": 1e5}
+
+
+def test_the_scan_of_the_training_passes():
+    assert outside_training({"scan": SCAN}, tiny_scan(views=12, photons=1e5)) == []
+    assert outside_training({"scan": SCAN}, tiny_scan(views=14, photons=6e4)) == []
+    assert outside_training({}, tiny_scan(views=99)) == []
+
+
+@pytest.mark.parametrize(
+    ("scan", "sentence"),
+    [
+        (tiny_scan(views=30), "trained for 12 views, the scan has 30"),
+        (tiny_scan(views=12, photons=1e4), "trained for 100000 photons, the scan has 10000"),
+        (Measurement(tiny_scan(views=12).operator, GaussianNoise(0.1)), "the scan has GaussianNoise"),
+    ],
+)
+def test_differences_are_named(scan, sentence):
+    assert [text for text in outside_training({"scan": SCAN}, scan) if sentence in text]
+
+
+def test_ranges_hold_what_lies_between():
+    card = {"scan": {"geometry": ["parallel", "fan"], "views": [10, 40], "photons": [1e4, 1e6]}}
+    assert outside_training(card, tiny_scan(views=30)) == []
+    assert outside_training(card, tiny_scan(views=80)) == ["trained for 10 to 40 views, the scan has 80"]
+
+
+def test_reconstructing_another_scan_warns():
+    prior = tiny_prior()
+    head = tiny_htransform(prior)
+    head.card["scan"] = SCAN
+    scan = tiny_scan(views=40)
+    y = scan.simulate(tiny_slices(1))
+    with pytest.warns(UserWarning, match="trained for 12 views, the scan has 40: expect a worse result"):
+        DEFT(prior, head, DEFTConfig(steps=1)).reconstruct(y, scan)
