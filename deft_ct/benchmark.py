@@ -16,64 +16,36 @@ from torch import Tensor
 from deft_ct.datasets.packs import CTPack
 from deft_ct.datasets.slices import CTSlice
 from deft_ct.measurement import Measurement
-from deft_ct.metrics import Metrics, evaluate
-from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
-from deft_ct.operators.noise import NoiseModel, NoNoise, PoissonNoise
-from deft_ct.reconstructor import Reconstructor
+from deft_ct.memory import peak_memory
+from deft_ct.metrics import Metrics, body_mask, evaluate
+from deft_ct.reconstructor import Reconstruction, Reconstructor
+from deft_ct.scan import Scan
 from deft_ct.units import HounsfieldScale
+
+__all__ = ["Problem", "Score", "prepare", "run_benchmark", "score", "score_json", "scores_json"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scan:
-    """A simulated scan, in units of the pixel so that it fits slices of every field of view.
+class Problem:
+    """Slices with their simulated data: the same for every method.
 
-    Args:
-        views: number of views.
-        photons: per detector element and view; None for noise-free data.
-        geometry: ``"parallel"`` or ``"fan"`` (flat detector, distances of a clinical scanner).
-        degrees: angular range of a parallel scan; 180 is a full one.
-        detectors: detector elements of a parallel scan, one pixel wide each.
-
-    Raises:
-        ValueError: a value is out of range.
+    Attributes:
+        scan: what was simulated.
+        truth: ``(N, H, W)`` HU.
+        body: ``(N, H, W)``, see :func:`~deft_ct.metrics.body_mask`.
+        batches: data ``(B, 1, *)``, measurement and names of the slices.
+        seed: of the noise.
+        refine: grid refinement of the simulation.
+        device: where the data are.
     """
 
-    views: int = 60
-    photons: float | None = 1e5
-    geometry: str = "parallel"
-    degrees: float = 180.0
-    detectors: int = 364
-
-    def __post_init__(self) -> None:
-        if self.geometry not in ("parallel", "fan"):
-            raise ValueError(f"geometry must be parallel or fan, got {self.geometry!r}")
-        if self.views < 1 or self.detectors < 1 or not 0 < self.degrees <= 360:
-            raise ValueError(f"views and detectors must be at least 1 and degrees lie in (0, 360], got {self}")
-
-    @property
-    def noise(self) -> NoiseModel:
-        """The noise of the detector."""
-        return NoNoise() if self.photons is None else PoissonNoise(photons=self.photons)
-
-    def measurement(self, image_shape: tuple[int, int], pixel_mm: float) -> Measurement:
-        """The scan of slices of one pixel size."""
-        geometry: ParallelGeometry | FanGeometry
-        if self.geometry == "fan":
-            geometry = FanGeometry.for_image(image_shape, pixel_mm, self.views)
-        else:
-            geometry = ParallelGeometry(
-                image_shape=image_shape,
-                pixel_mm=pixel_mm,
-                angles=np.arange(self.views) * (math.radians(self.degrees) / self.views),
-                detectors=self.detectors,
-                detector_mm=pixel_mm,
-            )
-        return Measurement(RayTransform(geometry), self.noise, units=HounsfieldScale())
-
-    def __str__(self) -> str:
-        photons = "noise-free" if self.photons is None else f"{self.photons:g} photons"
-        arc = "" if self.geometry == "fan" or self.degrees == 180 else f" over {self.degrees:g} degrees"
-        return f"{self.views} {self.geometry} views{arc}, {photons}"
+    scan: Scan
+    truth: NDArray[np.float32]
+    body: NDArray[np.bool_]
+    batches: list[tuple[Tensor, Measurement, list[str]]]
+    seed: int
+    refine: int
+    device: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +58,10 @@ class Score:
         seconds_per_slice: wall-clock time.
         evaluations_per_slice: network evaluations.
         data_residual: relative, mean over the batches.
+        memory_mib: peak memory for one slice beyond what was in use before; None where it was not measured.
         estimate: ``(N, H, W)`` HU.
         spread: ``(N, H, W)`` HU, or None.
+        provenance: of the first batch: configuration, hashes, versions.
     """
 
     label: str
@@ -95,8 +69,96 @@ class Score:
     seconds_per_slice: float
     evaluations_per_slice: float
     data_residual: float
+    memory_mib: float | None
     estimate: NDArray[np.float32]
     spread: NDArray[np.float32] | None
+    provenance: dict[str, Any]
+
+
+def prepare(
+    pack: CTPack, scan: Scan, *, seed: int = 0, refine: int = 2, batch_size: int = 8, device: str = "cpu"
+) -> Problem:
+    """Simulate a scan of every slice once.
+
+    Args:
+        pack: the slices.
+        scan: what is simulated; the data of a slice depend on (seed, series, index) alone.
+        seed: of the noise.
+        refine: grid refinement of the simulation, see ``Measurement.simulate``.
+        batch_size: slices at once.
+        device: where the data go.
+    """
+    batches = _batches(pack, batch_size)
+    truth = np.concatenate([np.stack([s.hu[0].numpy() for s in batch]) for batch in batches]).clip(min=-1000.0)
+    measurements: dict[float, Measurement] = {}
+    prepared: list[tuple[Tensor, Measurement, list[str]]] = []
+    for batch in batches:
+        width = batch[0].pixel_mm
+        if width not in measurements:
+            measurements[width] = scan.measurement(pack.image_shape, width).to(device)
+        names = [f"{s.group}/{s.index}" for s in batch]
+        x = HounsfieldScale().to_attenuation(torch.stack([s.hu for s in batch]).clamp_min(-1000.0)).to(device)
+        y = measurements[width].simulate(x, seed=seed, keys=names, refine=refine)
+        prepared.append((y, measurements[width], names))
+    return Problem(
+        scan=scan, truth=truth, body=body_mask(truth), batches=prepared, seed=seed, refine=refine, device=device
+    )
+
+
+def score(
+    label: str,
+    solver: Reconstructor,
+    problem: Problem,
+    *,
+    samples: int = 4,
+    seed: int | None = None,
+    data_range_hu: float = 2000.0,
+    measure_memory: bool = False,
+    progress: bool = False,
+) -> Score:
+    """Reconstruct every slice of a problem and compare with the truth.
+
+    Args:
+        label: name in the table.
+        solver: the method.
+        problem: slices with their data.
+        samples: posterior samples of each slice, for methods that draw them.
+        seed: of the sampling; that of the noise when None.
+        data_range_hu: data range of PSNR and SSIM.
+        measure_memory: reconstruct the first slice once more, alone and before the others, and note the peak memory;
+            what a method sets up once is then not part of the times.
+        progress: show progress bars.
+    """
+    seed = problem.seed if seed is None else seed
+    memory = None
+    if measure_memory:
+        y, measurement, names = problem.batches[0]
+        with peak_memory(problem.device) as peak:
+            solver.reconstruct(y[:1], measurement, num_samples=samples, seed=seed, keys=names[:1])
+        memory = peak.mib
+    results: list[Reconstruction] = [
+        solver.reconstruct(y, measurement, num_samples=samples, seed=seed, keys=names, progress=progress)
+        for y, measurement, names in problem.batches
+    ]
+    counts = np.array([len(names) for _, _, names in problem.batches], float)
+
+    def average(field: str) -> float:
+        return float(np.average([r.provenance[field] for r in results], weights=counts))
+
+    estimate = np.concatenate([r.mean_hu[:, 0].cpu().numpy() for r in results])
+    spreads = [r.std_hu for r in results]
+    spread = None if spreads[0] is None else np.concatenate([s[:, 0].cpu().numpy() for s in spreads if s is not None])
+    return Score(
+        label=label,
+        metrics=evaluate(estimate, problem.truth, data_range_hu=data_range_hu, body=problem.body),
+        seconds_per_slice=average("seconds_per_image"),
+        evaluations_per_slice=average("network_evaluations_per_image"),
+        data_residual=average("data_residual"),
+        memory_mib=memory,
+        estimate=estimate,
+        spread=spread,
+        provenance=results[0].provenance,
+    )
 
 
 def run_benchmark(
@@ -109,80 +171,64 @@ def run_benchmark(
     refine: int = 2,
     batch_size: int = 8,
     data_range_hu: float = 2000.0,
+    measure_memory: bool = False,
+    device: str = "cpu",
     progress: bool = False,
 ) -> tuple[list[Score], NDArray[np.float32]]:
-    """Simulate a scan of every slice once and reconstruct it with every method.
+    """Simulate a scan of every slice once and reconstruct it with every method; see :func:`prepare`, :func:`score`.
 
     Args:
         pack: the slices.
-        scan: what is simulated; the data of a slice depend on (seed, series, index) alone.
+        scan: what is simulated.
         solvers: label -> method.
         samples: posterior samples of each slice, for methods that draw them.
         seed: of the noise and of the sampling.
-        refine: grid refinement of the simulation, see ``Measurement.simulate``.
+        refine: grid refinement of the simulation.
         batch_size: slices at once.
         data_range_hu: data range of PSNR and SSIM.
+        measure_memory: note the peak memory for one slice, too.
+        device: where to compute.
         progress: show progress bars.
 
     Returns:
         A score for each method, and the true slices ``(N, H, W)`` in HU.
     """
-    batches = list(_batches(pack, batch_size))
-    truth = np.concatenate([np.stack([s.hu[0].numpy() for s in batch]) for batch in batches]).clip(min=-1000.0)
-    measurements: dict[float, Measurement] = {}
-    prepared: list[tuple[Tensor, Measurement, list[str]]] = []
-    for batch in batches:
-        width = batch[0].pixel_mm
-        measurement = measurements.setdefault(width, scan.measurement(pack.image_shape, width))
-        names = [f"{s.group}/{s.index}" for s in batch]
-        x = HounsfieldScale().to_attenuation(torch.stack([s.hu for s in batch]).clamp_min(-1000.0))
-        prepared.append((measurement.simulate(x, seed=seed, keys=names, refine=refine), measurement, names))
-    scores = []
-    for label, solver in solvers.items():
-        results = [
-            solver.reconstruct(y, measurement, num_samples=samples, seed=seed, keys=names, progress=progress)
-            for y, measurement, names in prepared
-        ]
-        counts = np.array([len(names) for _, _, names in prepared], float)
-
-        def average(field: str, records: Sequence[Any] = results, weights: NDArray[Any] = counts) -> float:
-            return float(np.average([r.provenance[field] for r in records], weights=weights))
-
-        estimate = np.concatenate([r.mean_hu[:, 0].numpy() for r in results])
-        spreads = [r.std_hu for r in results]
-        spread = None if spreads[0] is None else np.concatenate([s[:, 0].numpy() for s in spreads if s is not None])
-        scores.append(
-            Score(
-                label=label,
-                metrics=evaluate(estimate, truth, data_range_hu=data_range_hu),
-                seconds_per_slice=average("seconds_per_image"),
-                evaluations_per_slice=average("network_evaluations_per_image"),
-                data_residual=average("data_residual"),
-                estimate=estimate,
-                spread=spread,
-            )
+    problem = prepare(pack, scan, seed=seed, refine=refine, batch_size=batch_size, device=device)
+    scores = [
+        score(
+            label, solver, problem, samples=samples, data_range_hu=data_range_hu, measure_memory=measure_memory,
+            progress=progress,
         )
-    return scores, truth
+        for label, solver in solvers.items()
+    ]  # fmt: skip
+    return scores, problem.truth
+
+
+def score_json(result: Score) -> dict[str, Any]:
+    """A score as plain values, per slice; values that JSON cannot hold become null."""
+    metrics = result.metrics
+    return {
+        "psnr_db": _numbers(metrics.psnr), "psnr_body_db": _numbers(metrics.psnr_body), "ssim": _numbers(metrics.ssim),
+        "rmse_body_hu": _numbers(metrics.rmse_hu), "bias_body_hu": _numbers(metrics.bias_hu),
+        "seconds_per_slice": result.seconds_per_slice, "evaluations_per_slice": result.evaluations_per_slice,
+        "peak_memory_one_slice_mib": result.memory_mib, "data_residual": result.data_residual,
+    }  # fmt: skip
 
 
 def scores_json(
     scores: Sequence[Score], *, pack: Path, every: int, scan: Scan, samples: int, seed: int, refine: int = 2
 ) -> dict[str, Any]:
-    """A benchmark run as plain values, per slice and summarised."""
+    """A benchmark run as plain values, per slice."""
     return {
         "pack": pack.name, "every": every, "slices": len(scores[0].estimate), "scan": asdict(scan),
         "samples": samples, "seed": seed, "simulation_refinement": refine,
         "data_range_hu": scores[0].metrics.data_range_hu,
-        "methods": {
-            s.label: {
-                "psnr_db": s.metrics.psnr.tolist(), "psnr_body_db": s.metrics.psnr_body.tolist(),
-                "ssim": s.metrics.ssim.tolist(), "rmse_body_hu": s.metrics.rmse_hu.tolist(),
-                "bias_body_hu": s.metrics.bias_hu.tolist(), "seconds_per_slice": s.seconds_per_slice,
-                "evaluations_per_slice": s.evaluations_per_slice, "data_residual": s.data_residual,
-            }
-            for s in scores
-        },
+        "methods": {s.label: score_json(s) for s in scores},
     }  # fmt: skip
+
+
+def _numbers(values: NDArray[np.float64]) -> list[float | None]:
+    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def _batches(pack: CTPack, size: int) -> list[list[CTSlice]]:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from deft_ct.htransform import HTransform, load_htransform
+from deft_ct.presets import load_preset
 from deft_ct.priors import Prior, load_prior
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
+from deft_ct.supervised.model import TrainedModel, TrainedReconstructor
 
 _METHODS = {
     "cgls": "deft_ct.classical.cgls:CGLS",
+    "conditional": "deft_ct.supervised.conditional:Conditional",
     "daps": "deft_ct.posterior.daps:DAPS",
     "ddnm": "deft_ct.posterior.ddnm:DDNM",
     "ddrm": "deft_ct.posterior.ddrm:DDRM",
@@ -21,6 +24,9 @@ _METHODS = {
     "diffpir": "deft_ct.posterior.diffpir:DiffPIR",
     "dps": "deft_ct.posterior.dps:DPS",
     "fbp": "deft_ct.classical.fbp:FBP",
+    "fbp_unet": "deft_ct.supervised.fbp_unet:FBPUNet",
+    "i2sb": "deft_ct.supervised.i2sb:I2SB",
+    "learned_primal_dual": "deft_ct.supervised.learned_primal_dual:LearnedPrimalDual",
     "mcg": "deft_ct.posterior.mcg:MCG",
     "pigdm": "deft_ct.posterior.pigdm:PiGDM",
     "reddiff": "deft_ct.posterior.reddiff:REDDiff",
@@ -54,6 +60,8 @@ def load_reconstructor(
     *,
     prior: Prior | str | Path | None = None,
     htransform: HTransform | str | Path | None = None,
+    model: TrainedModel | str | Path | None = None,
+    preset: str | Path | None = None,
     device: str = "cpu",
     **options: Any,
 ) -> Reconstructor:
@@ -63,6 +71,9 @@ def load_reconstructor(
         name: one of :func:`methods`.
         prior: for diffusion methods: a prior, the path or name of one, or None for the shipped one.
         htransform: for ``"deft"``: an h-transform, the path or name of one, or None for the shipped one.
+        model: for supervised methods: a trained model, the path or name of one, or None for the shipped one.
+        preset: tuned options, by the name of a scan such as ``"parallel60_1e5"`` or as a file of ``deft-ct tune``;
+            ``options`` go before them.
         device: where the networks go.
         options: fields of the method's configuration, for example ``steps=50``.
 
@@ -71,20 +82,25 @@ def load_reconstructor(
 
     Raises:
         ValueError: the method or an option is unknown, or a value is out of range.
-        FileNotFoundError: a prior or h-transform is not there.
+        FileNotFoundError: a prior, an h-transform, a model or a preset is not there.
     """
     cls = method_class(name)
+    if preset is not None:
+        options = load_preset(name, preset).options | options
     known = [field.name for field in dataclasses.fields(cls.config_type)]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; its options are: {', '.join(known) or 'none'}")
     config = cls.config_type(**options)
+    if issubclass(cls, TrainedReconstructor):
+        trained = model if isinstance(model, TrainedModel) else cls.model_type.load(model)
+        return cls(trained.to(device), config)
     if not issubclass(cls, PriorReconstructor):
         return cls(config)
-    model = (prior if isinstance(prior, Prior) else load_prior(prior)).to(device)
+    network = (prior if isinstance(prior, Prior) else load_prior(prior)).to(device)
     if name != "deft":
-        return cls(model, config)
+        return cls(network, config)
     from deft_ct.posterior.deft import DEFT
 
     head = htransform if isinstance(htransform, HTransform) else load_htransform(htransform)
-    return DEFT(model, head.to(device), config)
+    return DEFT(network, head.to(device), config)

@@ -16,6 +16,7 @@ from torch import Tensor
 from deft_ct.measurement import Measurement, describe
 from deft_ct.priors import Prior
 from deft_ct.progress import progress_bar
+from deft_ct.search import SearchSpace
 from deft_ct.seeds import Key, image_keys
 
 
@@ -105,6 +106,8 @@ class Reconstructor(abc.ABC):
 
     name: ClassVar[str]
     config_type: ClassVar[type]
+    search_space: ClassVar[SearchSpace] = {}
+    """The fields of the configuration that ``deft-ct tune`` searches, and where."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

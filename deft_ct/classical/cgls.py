@@ -11,6 +11,7 @@ from torch import Tensor
 from deft_ct.classical.common import Problem, SolverInfo, check_iteration, check_number, linear, per_sample, prepare
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstructor import Estimate, Reconstructor, Request
+from deft_ct.search import Choice, Range, SearchSpace
 
 Penalty = Literal["identity", "gradient"]
 
@@ -190,6 +191,7 @@ class CGLS(Reconstructor):
 
     name: ClassVar[str] = "cgls"
     config_type: ClassVar[type] = CGLSConfig
+    search_space: ClassVar[SearchSpace] = {"iterations": Range(3, 60, log=True), "weighted": Choice((False, True))}
 
     def _estimate(self, request: Request) -> Estimate:
         config: CGLSConfig = self.config
@@ -229,6 +231,7 @@ class Tikhonov(Reconstructor):
 
     name: ClassVar[str] = "tikhonov"
     config_type: ClassVar[type] = TikhonovConfig
+    search_space: ClassVar[SearchSpace] = {"strength": Range(1e3, 1e7, log=True)}
 
     def _estimate(self, request: Request) -> Estimate:
         config: TikhonovConfig = self.config

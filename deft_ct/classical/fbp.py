@@ -9,6 +9,7 @@ from deft_ct.operators.ct import RayTransform, fbp
 from deft_ct.operators.ct.filters import check_filter
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.reconstructor import Estimate, Reconstructor, Request
+from deft_ct.search import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,10 @@ class FBP(Reconstructor):
 
     name: ClassVar[str] = "fbp"
     config_type: ClassVar[type] = FBPConfig
+    search_space: ClassVar[SearchSpace] = {
+        "filter": Choice(("ram-lak", "shepp-logan", "cosine", "hamming", "hann")),
+        "cutoff": Range(0.2, 1.0),
+    }
 
     def _estimate(self, request: Request) -> Estimate:
         operator, config = request.measurement.operator, self.config

@@ -12,6 +12,7 @@ from torch import Tensor
 from deft_ct.classical.common import SolverInfo, check_iteration, linear, per_sample, prepare
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstructor import Estimate, Reconstructor, Request
+from deft_ct.search import Choice, Range, SearchSpace
 
 
 @torch.no_grad()
@@ -105,6 +106,7 @@ class SIRT(Reconstructor):
 
     name: ClassVar[str] = "sirt"
     config_type: ClassVar[type] = SIRTConfig
+    search_space: ClassVar[SearchSpace] = {"iterations": Range(10, 400, log=True), "weighted": Choice((False, True))}
 
     def _estimate(self, request: Request) -> Estimate:
         config: SIRTConfig = self.config

@@ -22,6 +22,7 @@ from deft_ct.classical.common import (
 from deft_ct.classical.preconditioner import Circulant, circulant
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstructor import Estimate, Reconstructor, Request
+from deft_ct.search import Range, SearchSpace
 
 # Dual step of the data term relative to the geometric mean of the weights, and over-relaxation; broad optima.
 _DATA_STEP = 0.02
@@ -249,6 +250,7 @@ class TV(Reconstructor):
 
     name: ClassVar[str] = "tv"
     config_type: ClassVar[type] = TVConfig
+    search_space: ClassVar[SearchSpace] = {"strength": Range(20.0, 5000.0, log=True)}
 
     def _estimate(self, request: Request) -> Estimate:
         config: TVConfig = self.config

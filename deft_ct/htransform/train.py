@@ -7,57 +7,29 @@ evaluated without a graph: it is neither trained nor differentiated.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deft_ct.htransform.features import condition_for
 from deft_ct.htransform.head import HTransform, HTransformConfig
-from deft_ct.measurement import Likelihood, Measurement, PerImageMap
+from deft_ct.measurement import Measurement
 from deft_ct.networks import UNet
 from deft_ct.priors import Prior
-from deft_ct.priors.train import augment, sample_times
+from deft_ct.priors.train import sample_times
+from deft_ct.simulation import Pairs, PairSource, ScannedSlices, simulate_unit_pixel
 from deft_ct.training import TrainingConfig, Validation, fit
-from deft_ct.units import HounsfieldScale
+from deft_ct.units import PriorRange
 
-
-class ScannedSlices(Protocol):
-    """Training slices in HU with their pixel size."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def batch(self, indices: Tensor) -> Tensor:
-        """The slices ``indices``: ``(B, 1, H, W)`` float32 in HU."""
-        ...
-
-    @property
-    def pixel_mm(self) -> NDArray[np.float64]:
-        """Pixel size of each slice, ``(N,)``."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """Clean images with their simulated data."""
-
-    x0: Tensor
-    likelihood: Likelihood
+__all__ = ["Pairs", "denoising_loss", "simulate_pairs", "train_htransform"]
 
 
 def simulate_pairs(
     hu: Tensor, pixel_mm: Tensor, measurement: Measurement, prior: Prior, *, seed: int, refine: int = 2
 ) -> Pairs:
-    """Simulate data for slices that may differ in pixel size.
-
-    The scan is the same in units of the pixel, as with a fixed number of detectors across the field of view: the
-    measurement's geometry has a pixel of 1 mm, and the image is attenuation per pixel.
+    """:func:`~deft_ct.simulation.simulate_unit_pixel` with images in the range of a prior.
 
     Args:
         hu: ``(B, 1, H, W)``.
@@ -67,20 +39,16 @@ def simulate_pairs(
         seed: of the noise.
         refine: grid refinement of the simulation.
 
-    Returns:
-        Images in the prior's range, and the likelihood of their data.
-
     Raises:
         ValueError: the prior or the measurement has no HU.
     """
+    return simulate_unit_pixel(hu, pixel_mm, measurement, _range_of(prior), seed=seed, refine=refine)
+
+
+def _range_of(prior: Prior) -> PriorRange:
     if prior.value_range is None:
         raise ValueError("training on CT needs a prior with a HU range")
-    affine = measurement.scale_to(prior.value_range)
-    width = pixel_mm.to(hu).reshape(-1, 1, 1, 1)
-    to_physical = PerImageMap(width * affine.scale, width * affine.offset)
-    x0 = prior.value_range.to_prior(hu)
-    y = measurement.simulate(to_physical(x0), seed=seed, refine=refine)
-    return Pairs(x0=x0, likelihood=Likelihood(measurement, y, to_physical))
+    return prior.value_range
 
 
 def denoising_loss(
@@ -126,6 +94,7 @@ def train_htransform(
     refine: int = 2,
     time_power: float = 1.0,
     from_prior: bool = True,
+    initial: HTransform | None = None,
     validation: Validation | None = None,
     progress: bool = True,
 ) -> HTransform:
@@ -141,6 +110,7 @@ def train_htransform(
         refine: grid refinement of the simulation, see ``Measurement.simulate``.
         time_power: see ``sample_times``.
         from_prior: start the head's network from the prior's weights where the shapes allow, output at zero.
+        initial: go on from the weights of this head, of the same configuration and prior, instead.
         validation: scores the averaged head.
         progress: show a progress bar.
 
@@ -148,28 +118,23 @@ def train_htransform(
         The head with the averaged weights.
 
     Raises:
-        ValueError: a measurement has no Hounsfield scale.
+        ValueError: a measurement has no Hounsfield scale, or ``initial`` is of another kind.
     """
-    if any(m.units is None for m in measurements) or not measurements:
-        raise ValueError("every measurement needs units=HounsfieldScale()")
-    units = measurements[0].units or HounsfieldScale()
+    drawn = PairSource(source, measurements, _range_of(prior), refine=refine)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         htransform = HTransform(config, prior.schedule, prior_hash=prior.content_hash())
-    if from_prior:
+    if initial is not None:
+        if initial.description() != htransform.description():
+            raise ValueError("the initial h-transform has another configuration or prior: they must be equal to go on")
+        htransform.load_state_dict(initial.state_dict())
+    elif from_prior:
         _start_from_prior(htransform, prior)
-    pixel_mm = torch.from_numpy(np.asarray(source.pixel_mm, np.float32))
-    air = units.to_hu(0.0)
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
-        device = generator.device
-        seed = int(torch.randint(2**62, (1,), generator=generator, device=device))
-        host = torch.Generator().manual_seed(seed)
-        hu = augment(source.batch(indices), host, air_hu=max(air, -1000.0)).to(device)
-        scan = measurements[int(torch.randint(len(measurements), (1,), generator=host))]
-        pairs = simulate_pairs(hu, pixel_mm[indices], scan, prior, seed=seed, refine=refine)
+        pairs = drawn.draw(indices, generator)
         t = sample_times(len(indices), prior.schedule, generator, time_power)
-        noise = torch.randn(hu.shape, generator=generator, device=device)
+        noise = torch.randn(pairs.x0.shape, generator=generator, device=generator.device)
         return denoising_loss(net, htransform, prior, pairs, t, noise)
 
     averaged = fit(htransform, loss, len(source), training, folder, validation=validation, progress=progress)

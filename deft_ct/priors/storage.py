@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from deft_ct.networks import UNet, UNetConfig
+from deft_ct.networks.storage import ModelFormat
 from deft_ct.priors.prior import Prior
 from deft_ct.schedule import Schedule
 from deft_ct.units import PriorRange
@@ -21,6 +18,8 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 NETWORK = "config.json"
 SCHEDULER = "scheduler_config.json"
 METADATA = "deft_ct.json"
+
+_FORMAT = ModelFormat(noun="prior", assets="priors", weights=WEIGHTS, metadata=METADATA)
 
 
 def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
@@ -40,18 +39,10 @@ def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype = torch.float16
     """
     if not isinstance(prior.network, UNet):
         raise TypeError(f"only priors with our U-Net can be saved, got {type(prior.network).__name__}")
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in prior.network.state_dict().items()}
-    save_file(weights, part / WEIGHTS, metadata={"format": "pt"})
     config = prior.network.config
-    _write(part / NETWORK, diffusers_config(config, prior.image_size))
-    _write(part / SCHEDULER, _scheduler_config(prior))
     meta = {"network": config.to_dict(), **prior.description(), "card": prior.card, "sha256": prior.content_hash()}
-    _write(part / METADATA, meta)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.replace(folder)
+    more = {NETWORK: diffusers_config(config, prior.image_size), SCHEDULER: _scheduler_config(prior)}
+    _FORMAT.write(folder, prior.network.state_dict(), meta, dtype=dtype, more=more)
 
 
 def load_prior(name_or_path: str | Path | None = None) -> Prior:
@@ -67,16 +58,10 @@ def load_prior(name_or_path: str | Path | None = None) -> Prior:
         FileNotFoundError: neither a folder nor a shipped prior has this name.
         ValueError: the folder is not a prior, or its content does not match its SHA-256.
     """
-    folder = _find(name_or_path)
-    try:
-        meta = json.loads((folder / METADATA).read_text())
-        weights = load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder} is not a prior of deft-ct: {Path(str(error.filename)).name} is missing") from error
-    except Exception as error:  # safetensors and json raise types of their own
-        raise ValueError(f"{folder} cannot be read as a prior ({error}); is the copy complete?") from error
+    folder = _FORMAT.find(name_or_path)
+    meta, weights = _FORMAT.read(folder)
     network = UNet(UNetConfig(**meta["network"]))
-    network.load_state_dict({key: value.float() for key, value in weights.items()})
+    network.load_state_dict(weights)
     span = meta["value_range_hu"]
     prior = Prior(
         network,
@@ -87,32 +72,13 @@ def load_prior(name_or_path: str | Path | None = None) -> Prior:
         image_size=meta["image_size"],
         card=meta["card"],
     )
-    if prior.content_hash() != meta["sha256"]:
-        raise ValueError(f"the weights in {folder} do not match their SHA-256: the files are damaged or were changed")
+    _FORMAT.check(folder, prior.content_hash(), meta["sha256"])
     return prior
 
 
 def shipped_priors() -> list[str]:
     """Names of the priors that come with the package, the default first."""
-    root = _assets()
-    return sorted((p.name for p in root.iterdir() if (p / METADATA).is_file()), reverse=True) if root.is_dir() else []
-
-
-def _assets() -> Path:
-    return Path(str(resources.files("deft_ct"))) / "assets" / "priors"
-
-
-def _find(name_or_path: str | Path | None) -> Path:
-    known = shipped_priors()
-    if name_or_path is None:
-        if not known:
-            raise FileNotFoundError("no prior comes with this installation; pass the folder of one")
-        return _assets() / known[0]
-    if Path(name_or_path).is_dir():
-        return Path(name_or_path)
-    if str(name_or_path) in known:
-        return _assets() / str(name_or_path)
-    raise FileNotFoundError(f"no prior {str(name_or_path)!r}: not a folder, and the shipped ones are {known}")
+    return _FORMAT.shipped()
 
 
 def diffusers_config(config: UNetConfig, image_size: int) -> dict[str, Any]:
@@ -144,7 +110,3 @@ def _scheduler_config(prior: Prior) -> dict[str, Any]:
         "prediction_type": prior.prediction,
         "clip_sample": False,
     }
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

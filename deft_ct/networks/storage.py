@@ -1,0 +1,122 @@
+"""Networks on disk: a folder with the weights as safetensors and a JSON file of what they mean."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFormat:
+    """The files of one kind of model.
+
+    Args:
+        noun: what messages call it, for example "prior".
+        assets: folder below ``deft_ct/assets`` with the models that come with the package.
+        weights: name of the safetensors file.
+        metadata: name of the JSON file; it holds the SHA-256 of the content under ``"sha256"``.
+        remedy: what to do when none comes with the package.
+    """
+
+    noun: str
+    assets: str
+    weights: str
+    metadata: str
+    remedy: str = "pass the folder of one"
+
+    def write(
+        self,
+        folder: Path,
+        state: Mapping[str, Tensor],
+        metadata: Mapping[str, Any],
+        *,
+        dtype: torch.dtype = torch.float16,
+        more: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Write a model as a folder; an existing one there is replaced in one step.
+
+        Args:
+            folder: target.
+            state: the weights.
+            metadata: JSON-ready, with the hash under ``"sha256"``.
+            dtype: of the stored weights.
+            more: further JSON files, by name.
+        """
+        part = folder.with_name(folder.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}
+        save_file(weights, part / self.weights, metadata={"format": "pt"})
+        for name, content in {**(more or {}), self.metadata: metadata}.items():
+            (part / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
+
+    def read(self, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The metadata, and the weights in float32 on the CPU.
+
+        Raises:
+            ValueError: the folder is not such a model, or its files are damaged.
+        """
+        try:
+            meta: dict[str, Any] = json.loads((folder / self.metadata).read_text())
+            weights = load_file(folder / self.weights)
+        except FileNotFoundError as error:
+            missing = Path(str(error.filename)).name
+            raise ValueError(f"{folder} is not {self._a_noun} of deft-ct: {missing} is missing") from error
+        except Exception as error:  # safetensors and json raise types of their own
+            raise ValueError(f"{folder} cannot be read as {self._a_noun} ({error}); is the copy complete?") from error
+        return meta, {name: value.float() for name, value in weights.items()}
+
+    def check(self, folder: Path, found: str, expected: str) -> None:
+        """Compare hashes.
+
+        Raises:
+            ValueError: they differ.
+        """
+        if found != expected:
+            raise ValueError(
+                f"the weights in {folder} do not match their SHA-256: the files are damaged or were changed"
+            )
+
+    def shipped(self) -> list[str]:
+        """Names of the models that come with the package, the default first."""
+        root = self._root()
+        if not root.is_dir():
+            return []
+        return sorted((path.name for path in root.iterdir() if (path / self.metadata).is_file()), reverse=True)
+
+    def find(self, name_or_path: str | Path | None) -> Path:
+        """The folder of a model: a path, a shipped name, or None for the default one.
+
+        Raises:
+            FileNotFoundError: there is no such model.
+        """
+        known = self.shipped()
+        if name_or_path is None:
+            if not known:
+                raise FileNotFoundError(f"no {self.noun} comes with this installation; {self.remedy}")
+            return self._root() / known[0]
+        if Path(name_or_path).is_dir():
+            return Path(name_or_path)
+        if str(name_or_path) in known:
+            return self._root() / str(name_or_path)
+        raise FileNotFoundError(
+            f"no {self.noun} {str(name_or_path)!r}: not a folder, and the shipped ones are {known}"
+        )
+
+    @property
+    def _a_noun(self) -> str:
+        return f"{'an' if self.noun[0] in 'aefhio' else 'a'} {self.noun}"
+
+    def _root(self) -> Path:
+        return Path(str(resources.files("deft_ct"))) / "assets" / self.assets

@@ -1,0 +1,76 @@
+"""Tuned options of methods: one JSON file for each scan and method, with the record of how they were found."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Options of one method for one scan.
+
+    Attributes:
+        method: its name.
+        scan: name of the scan that they were tuned for, for example ``"parallel60_1e5"``.
+        options: fields of the method's configuration.
+        provenance: scan, data, seed, trials, score, versions.
+    """
+
+    method: str
+    scan: str
+    options: dict[str, Any]
+    provenance: dict[str, Any]
+
+    def write(self, path: Path) -> None:
+        """Write the JSON file, in one step."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        content = {
+            "method": self.method, "scan": self.scan, "options": self.options, "provenance": self.provenance
+        }  # fmt: skip
+        part.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        part.replace(path)
+
+
+def load_preset(method: str, name_or_path: str | Path) -> Preset:
+    """Load a preset by file, or by the name of a scan.
+
+    Args:
+        method: the method that it must be for.
+        name_or_path: a JSON file of ``deft-ct tune``, or a scan that presets are shipped for.
+
+    Raises:
+        FileNotFoundError: there is none; the message lists those that are shipped for the method.
+        ValueError: the file is not a preset, or one for another method.
+    """
+    path = Path(name_or_path)
+    if not path.is_file():
+        known = shipped_presets(method)
+        if str(name_or_path) not in known:
+            raise FileNotFoundError(
+                f"no preset {str(name_or_path)!r} for {method}: not a file, and the shipped ones are {known}; "
+                f"make one with `deft-ct tune {method}`"
+            )
+        path = _root() / str(name_or_path) / f"{method}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        preset = Preset(**{key: content[key] for key in ("method", "scan", "options", "provenance")})
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a preset of deft-ct ({error!r})") from error
+    if preset.method != method:
+        raise ValueError(f"{path} is a preset for {preset.method}, not for {method}")
+    return preset
+
+
+def shipped_presets(method: str) -> list[str]:
+    """Names of the scans that a method has a shipped preset for, sorted."""
+    root = _root()
+    return sorted(path.parent.name for path in root.glob(f"*/{method}.json")) if root.is_dir() else []
+
+
+def _root() -> Path:
+    return Path(str(resources.files("deft_ct"))) / "assets" / "presets"

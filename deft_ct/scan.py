@@ -1,0 +1,108 @@
+"""Simulated scans by name: the protocols of training, tuning and benchmarks."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from deft_ct.measurement import Measurement
+from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.noise import NoiseModel, NoNoise, PoissonNoise
+from deft_ct.units import HounsfieldScale
+
+_NAME = re.compile(
+    r"(?P<geometry>parallel|fan)(?P<views>\d+)_(?P<photons>noisefree|\d+(?:\.\d+)?(?:e\d+)?)"
+    r"(?:_(?P<degrees>\d+(?:\.\d+)?)deg)?(?:_(?P<detectors>\d+)bins)?"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """A simulated scan, in units of the pixel so that it fits slices of every field of view.
+
+    Args:
+        views: number of views.
+        photons: per detector element and view; None for noise-free data.
+        geometry: ``"parallel"`` or ``"fan"`` (flat detector, distances of a clinical scanner).
+        degrees: angular range of a parallel scan; 180 is a full one.
+        detectors: detector elements of a parallel scan, one pixel wide each.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    views: int = 60
+    photons: float | None = 1e5
+    geometry: str = "parallel"
+    degrees: float = 180.0
+    detectors: int = 364
+
+    def __post_init__(self) -> None:
+        if self.geometry not in ("parallel", "fan"):
+            raise ValueError(f"geometry must be parallel or fan, got {self.geometry!r}")
+        if self.views < 1 or self.detectors < 1 or not 0 < self.degrees <= 360:
+            raise ValueError(f"views and detectors must be at least 1 and degrees lie in (0, 360], got {self}")
+        if self.photons is not None and not (math.isfinite(self.photons) and self.photons > 0):
+            raise ValueError(f"photons must be a positive number, or None for noise-free data, got {self.photons}")
+
+    @classmethod
+    def from_name(cls, name: str) -> Scan:
+        """The scan of a name such as ``parallel60_1e5``, ``fan90_noisefree`` or ``parallel60_1e5_120deg``.
+
+        Raises:
+            ValueError: the name has another form.
+        """
+        found = _NAME.fullmatch(name)
+        if found is None:
+            raise ValueError(
+                f"unknown scan {name!r}; expected GEOMETRYVIEWS_PHOTONS, for example parallel60_1e5, fan90_noisefree, "
+                "parallel60_1e5_120deg (limited angle)"
+            )
+        photons = None if found["photons"] == "noisefree" else float(found["photons"])
+        return cls(
+            views=int(found["views"]), photons=photons, geometry=found["geometry"],
+            degrees=float(found["degrees"] or 180.0), detectors=int(found["detectors"] or 364),
+        )  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        """The inverse of :meth:`from_name`."""
+        if self.photons is None:
+            photons = "noisefree"
+        else:
+            digits, _, exponent = f"{self.photons:e}".partition("e")
+            short = f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+            photons = short if int(exponent) >= 0 and float(short) == self.photons else f"{self.photons!r}"
+        parts = [f"{self.geometry}{self.views}", photons]
+        if self.geometry == "parallel":
+            parts += [f"{self.degrees:g}deg"] if self.degrees != 180 else []
+            parts += [f"{self.detectors}bins"] if self.detectors != 364 else []
+        return "_".join(parts)
+
+    @property
+    def noise(self) -> NoiseModel:
+        """The noise of the detector."""
+        return NoNoise() if self.photons is None else PoissonNoise(photons=self.photons)
+
+    def measurement(self, image_shape: tuple[int, int], pixel_mm: float) -> Measurement:
+        """The scan of slices of one pixel size."""
+        geometry: ParallelGeometry | FanGeometry
+        if self.geometry == "fan":
+            geometry = FanGeometry.for_image(image_shape, pixel_mm, self.views)
+        else:
+            geometry = ParallelGeometry(
+                image_shape=image_shape,
+                pixel_mm=pixel_mm,
+                angles=np.arange(self.views) * (math.radians(self.degrees) / self.views),
+                detectors=self.detectors,
+                detector_mm=pixel_mm,
+            )
+        return Measurement(RayTransform(geometry), self.noise, units=HounsfieldScale())
+
+    def __str__(self) -> str:
+        photons = "noise-free" if self.photons is None else f"{self.photons:g} photons"
+        arc = "" if self.geometry == "fan" or self.degrees == 180 else f" over {self.degrees:g} degrees"
+        return f"{self.views} {self.geometry} views{arc}, {photons}"

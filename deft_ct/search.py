@@ -1,0 +1,52 @@
+"""Ranges of the parameters that are worth tuning, declared by each method beside its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers between two limits, both included; whole ones when both limits are.
+
+    Args:
+        low: lower limit.
+        high: upper limit.
+        log: search on a logarithmic scale.
+
+    Raises:
+        ValueError: not ``low < high``, or a logarithmic scale that is not positive.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"a range needs low < high (and low > 0 on a logarithmic scale), got {self}")
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are meant."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values.
+
+    Args:
+        options: strings, numbers or booleans.
+    """
+
+    options: tuple[str | float | bool, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.options) < 2:
+            raise ValueError(f"a choice needs at least two options, got {self.options}")
+
+
+SearchSpace = Mapping[str, Range | Choice]
+"""Field of a method's configuration -> where to look for its best value."""

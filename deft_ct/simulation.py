@@ -1,0 +1,123 @@
+"""Training pairs: slices of a data set, changed a little, with data simulated anew at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deft_ct.measurement import Likelihood, Measurement, PerImageMap
+from deft_ct.priors.train import augment
+from deft_ct.units import PriorRange
+
+
+class ScannedSlices(Protocol):
+    """Training slices in HU with their pixel size."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """The slices ``indices``: ``(B, 1, H, W)`` float32 in HU."""
+        ...
+
+    @property
+    def pixel_mm(self) -> NDArray[np.float64]:
+        """Pixel size of each slice, ``(N,)``."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Clean images with their simulated data."""
+
+    x0: Tensor
+    likelihood: Likelihood
+
+
+def simulate_unit_pixel(
+    hu: Tensor, pixel_mm: Tensor, measurement: Measurement, value_range: PriorRange, *, seed: int, refine: int = 2
+) -> Pairs:
+    """Simulate data for slices that may differ in pixel size.
+
+    The scan is the same in units of the pixel, as with a fixed number of detectors across the field of view: the
+    measurement's geometry has a pixel of 1 mm, and the image is attenuation per pixel.
+
+    Args:
+        hu: ``(B, 1, H, W)``.
+        pixel_mm: ``(B,)``.
+        measurement: with a pixel of 1 mm and a Hounsfield scale.
+        value_range: HU that -1 and +1 of the returned images stand for.
+        seed: of the noise.
+        refine: grid refinement of the simulation.
+
+    Returns:
+        Images in the value range, and the likelihood of their data.
+
+    Raises:
+        ValueError: the measurement has no Hounsfield scale.
+    """
+    affine = measurement.scale_to(value_range)
+    width = pixel_mm.to(hu).reshape(-1, 1, 1, 1)
+    to_physical = PerImageMap(width * affine.scale, width * affine.offset)
+    x0 = value_range.to_prior(hu)
+    y = measurement.simulate(to_physical(x0), seed=seed, refine=refine)
+    return Pairs(x0=x0, likelihood=Likelihood(measurement, y, to_physical))
+
+
+class PairSource:
+    """Draws training pairs.
+
+    Args:
+        source: the slices.
+        measurements: scans with a pixel of 1 mm; every draw uses one of them, at random.
+        value_range: HU that -1 and +1 stand for.
+        refine: grid refinement of the simulation, see ``Measurement.simulate``.
+
+    Raises:
+        ValueError: there is no measurement, or one has no Hounsfield scale.
+    """
+
+    def __init__(
+        self,
+        source: ScannedSlices,
+        measurements: Sequence[Measurement],
+        value_range: PriorRange,
+        *,
+        refine: int = 2,
+    ) -> None:
+        scales = [m.units for m in measurements]
+        units = scales[0] if scales else None
+        if units is None or None in scales:
+            raise ValueError("every measurement needs units=HounsfieldScale(), and there must be at least one")
+        self.source = source
+        self.measurements = list(measurements)
+        self.value_range = value_range
+        self.refine = refine
+        self._pixel_mm = torch.from_numpy(np.asarray(source.pixel_mm, np.float32))
+        self._air_hu = max(units.to_hu(0.0), -1000.0)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def draw(self, indices: Tensor, generator: torch.Generator) -> Pairs:
+        """Slices ``indices``, augmented, with fresh data; everything follows from the generator.
+
+        Args:
+            indices: int64 ``(B,)``, on the CPU.
+            generator: on the device of the training.
+        """
+        device = generator.device
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=device))
+        host = torch.Generator().manual_seed(seed)
+        hu = augment(self.source.batch(indices), host, air_hu=self._air_hu).to(device)
+        scan = self.measurements[int(torch.randint(len(self.measurements), (1,), generator=host))]
+        return simulate_unit_pixel(
+            hu, self._pixel_mm[indices], scan, self.value_range, seed=seed, refine=self.refine
+        )

@@ -1,0 +1,163 @@
+"""Learned primal-dual reconstruction (Adler and Oektem 2018, doi:10.1109/TMI.2018.2799231, algorithm 3).
+
+The primal-dual iteration of the total-variation literature, unrolled, with its proximal operators replaced by small
+networks. The data enter every iteration through ``A`` and ``A^T``, given at run time, so that one set of weights can be
+applied to any geometry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from deft_ct.classical.common import linear
+from deft_ct.classical.reference import reference_reconstruction
+from deft_ct.measurement import Likelihood
+from deft_ct.operators.base import LinearOperator
+from deft_ct.reconstructor import Estimate, Request
+from deft_ct.simulation import Pairs
+from deft_ct.supervised.model import TrainedModel, TrainedReconstructor
+from deft_ct.units import PriorRange
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrimalDualShape:
+    """How the iteration is built; the defaults are the paper's, but for the start.
+
+    Args:
+        iterations: unrolled iterations, each with weights of its own.
+        memory: images, and as many sinograms, that are carried from one iteration to the next.
+        channels: features of the two hidden layers of each network.
+        start: ``"zero"`` as in the paper, or ``"fbp"``, which needs fewer iterations and less training.
+        spread: typical error in the value range; divides the loss.
+
+    Raises:
+        ValueError: a value is unknown or not positive.
+    """
+
+    iterations: int = 10
+    memory: int = 5
+    channels: int = 32
+    start: str = "fbp"
+    spread: float = 0.1
+
+    def __post_init__(self) -> None:
+        if min(self.iterations, self.channels) < 1 or self.memory < 2:
+            raise ValueError("iterations and channels must be at least 1, and memory at least 2")
+        if self.start not in ("zero", "fbp"):
+            raise ValueError(f"start must be zero or fbp, got {self.start!r}")
+        if not self.spread > 0:
+            raise ValueError(f"spread must be positive, got {self.spread}")
+
+
+class PrimalDualModel(TrainedModel):
+    """The unrolled iteration.
+
+    Inside, an image is ``u = mu / s``, where ``s`` is the attenuation of one unit of the value range, so air is 0 and
+    water about 1; the operator is divided by its norm, and the data by both. Then neither the pixel size nor the unit
+    of length matters.
+    """
+
+    kind = "learned_primal_dual"
+    shape_type = PrimalDualShape
+
+    def __init__(
+        self, shape: PrimalDualShape, *, value_range: PriorRange | None = None, card: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(shape, value_range=value_range, card=card)
+        steps, m = range(shape.iterations), shape.memory
+        self.dual = nn.ModuleList(_update(m + 2, m, shape.channels) for _ in steps)
+        self.primal = nn.ModuleList(_update(m + 1, m, shape.channels) for _ in steps)
+
+    def forward(self, likelihood: Likelihood) -> Tensor:
+        """Reconstruct.
+
+        Args:
+            likelihood: data with one channel, in the value range.
+
+        Returns:
+            ``(B, 1, H, W)`` in the value range.
+
+        Raises:
+            TypeError: the operator is not linear.
+        """
+        operator = linear(self.kind, likelihood.operator)
+        norm = operator.norm()
+        scale = likelihood.to_physical.scale
+        y = likelihood.y / (scale * norm)
+        memory = self.shape.memory
+        self.evaluations += len(y)
+        h = y.new_zeros(len(y), memory, *y.shape[-2:])
+        if self.shape.start == "fbp":
+            f = likelihood.to_physical(reference_reconstruction(likelihood, "fbp")) / scale
+            f = f.expand(-1, memory, -1, -1).clone()
+        else:
+            f = y.new_zeros(len(y), memory, *operator.domain_shape)
+        for dual, primal in zip(self.dual, self.primal, strict=True):
+            h = h + dual(torch.cat([h, _apply(operator, f[:, 1:2]) / norm, y], 1)).float()
+            f = f + primal(torch.cat([f, _adjoint(operator, h[:, :1]) / norm], 1)).float()
+        out: Tensor = likelihood.to_physical.inverse(f[:, :1] * scale)
+        return out
+
+    def training_loss(self, network: nn.Module, pairs: Pairs, generator: torch.Generator) -> Tensor:
+        """Mean squared error in units of the spread."""
+        return ((network(pairs.likelihood) - pairs.x0) / self.shape.spread).square().mean()
+
+
+def _update(inputs: int, outputs: int, channels: int) -> nn.Sequential:
+    """The paper's three layers; the last starts near zero, so that the iteration starts near the identity."""
+    last = nn.Conv2d(channels, outputs, 3, padding=1)
+    nn.init.normal_(last.weight, std=1e-3)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(
+        nn.Conv2d(inputs, channels, 3, padding=1), nn.PReLU(channels),
+        nn.Conv2d(channels, channels, 3, padding=1), nn.PReLU(channels),
+        last,
+    )  # fmt: skip
+
+
+def _apply(operator: LinearOperator, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):  # sparse products and line integrals stay in float32
+        out: Tensor = operator(x.float())
+    return out
+
+
+def _adjoint(operator: LinearOperator, y: Tensor) -> Tensor:
+    with torch.autocast(y.device.type, enabled=False):
+        return operator.adjoint(y.float())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedPrimalDualConfig:
+    """Settings of :class:`LearnedPrimalDual`.
+
+    Attributes:
+        batch_size: images at once; changes memory and speed, not results.
+    """
+
+    batch_size: int = 4
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+
+class LearnedPrimalDual(TrainedReconstructor):
+    """The learned primal-dual method, for any linear operator with data ``(B, 1, views, detectors)``."""
+
+    name: ClassVar[str] = "learned_primal_dual"
+    config_type: ClassVar[type] = LearnedPrimalDualConfig
+    model_type: ClassVar[type[TrainedModel]] = PrimalDualModel
+
+    @torch.no_grad()
+    def _estimate(self, request: Request) -> Estimate:
+        likelihood = self._likelihood(request)
+        parts = []
+        with self._bar(request, len(request.y)) as tick:
+            for start in range(0, len(request.y), self.config.batch_size):
+                parts.append(self.model(likelihood[start : start + self.config.batch_size]))
+                tick(len(parts[-1]))
+        return Estimate(mean=likelihood.to_physical(torch.cat(parts)))
