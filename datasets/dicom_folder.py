@@ -112,6 +112,16 @@ class CTFolder(Dataset[CTSlice]):
         hu = torch.from_numpy(self._hu[n].astype(np.float32))[None]
         return CTSlice(hu=hu, pixel_mm=pixel_mm, group=group, index=index, position=position, z_mm=z_mm)
 
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(H, W) of every slice."""
+        return self._hu.shape[1], self._hu.shape[2]
+
+    @property
+    def pixel_mm(self) -> NDArray[np.float64]:
+        """(len,) pixel width of each slice."""
+        return np.array([pixel_mm for _, _, _, pixel_mm, _ in self._meta])
+
     def batch(self, indices: Tensor | NDArray[np.integer] | list[int]) -> Tensor:
         """The slices ``indices`` at once, (len(indices), 1, size, size) float32 HU."""
         return torch.from_numpy(self._hu[np.asarray(indices)].astype(np.float32))[:, None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -87,6 +87,24 @@ class Scan:
         """The noise of the detector."""
         return NoNoise() if self.photons is None else PoissonNoise(photons=self.photons)
 
+    def unit_measurement(self, image_shape: tuple[int, int], pixel_mm: float) -> Measurement:
+        """The scan in units of the pixel, which is then 1 mm wide: what networks are trained with.
+
+        Args:
+            image_shape: (rows, columns).
+            pixel_mm: typical pixel size; the distances of a fan-beam scanner are divided by it.
+        """
+        if self.geometry == "parallel":
+            return self.measurement(image_shape, 1.0)
+        real = FanGeometry.for_image(image_shape, pixel_mm, self.views)
+        geometry = real.replace(
+            pixel_mm=1.0,
+            detector_mm=real.detector_mm / pixel_mm,
+            source_to_center_mm=real.source_to_center_mm / pixel_mm,
+            source_to_detector_mm=real.source_to_detector_mm / pixel_mm,
+        )
+        return Measurement(RayTransform(geometry), self.noise, units=HounsfieldScale())
+
     def measurement(self, image_shape: tuple[int, int], pixel_mm: float) -> Measurement:
         """The scan of slices of one pixel size."""
         geometry: ParallelGeometry | FanGeometry
@@ -101,6 +119,10 @@ class Scan:
                 detector_mm=pixel_mm,
             )
         return Measurement(RayTransform(geometry), self.noise, units=HounsfieldScale())
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready values with the name; 0 photons stand for noise-free data."""
+        return asdict(self) | {"name": self.name, "photons": self.photons or 0.0}
 
     def __str__(self) -> str:
         photons = "noise-free" if self.photons is None else f"{self.photons:g} photons"

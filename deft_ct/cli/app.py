@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import typer
 
+from deft_ct.cli import train
 from deft_ct.cli.benchmark import benchmark
+from deft_ct.cli.compare import compare
 from deft_ct.cli.demo import demo
 from deft_ct.cli.info import info
 from deft_ct.cli.models import models
 from deft_ct.cli.reconstruct import reconstruct
+from deft_ct.cli.tune import tune
 
 app = typer.Typer(
     name="deft-ct",
@@ -21,5 +24,10 @@ app = typer.Typer(
 app.command()(reconstruct)
 app.command()(demo)
 app.command()(benchmark)
+app.command()(compare)
+app.command()(tune)
+app.add_typer(train.app, name="train")
+app.command("train-prior", help="The same as `deft-ct train prior`.")(train.prior)
+app.command("finetune", help="The same as `deft-ct train htransform`.")(train.htransform)
 app.command()(models)
 app.command()(info)

@@ -33,6 +33,9 @@ class ConditionalShape:
 
     Args:
         reference: the reconstruction that stands for the data, ``"fbp"`` or ``"tv"``.
+        residual: diffuse ``(x - r) / spread`` with the reference ``r`` instead of the image itself: what the data leave
+            open is then learned sooner (Whang et al. 2022, arXiv 2112.02475, "predict and refine").
+        spread: typical error of the reference in the value range.
         time_power: training times are ``steps * u ** time_power``; above 1 prefers low noise.
         network: shape of the U-Net; channels in and out are set here.
 
@@ -41,18 +44,20 @@ class ConditionalShape:
     """
 
     reference: Reference = "fbp"
+    residual: bool = True
+    spread: float = 0.1
     time_power: float = 1.0
     network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
         if self.reference not in ("fbp", "tv"):
             raise ValueError(f"unknown reference {self.reference!r}; known: fbp, tv")
-        if not self.time_power > 0:
-            raise ValueError(f"time_power must be positive, got {self.time_power}")
+        if not (self.time_power > 0 and self.spread > 0):
+            raise ValueError(f"time_power and spread must be positive, got {self.time_power} and {self.spread}")
 
 
 class ConditionalModel(TrainedModel):
-    """The velocity network ``v(x_t, t, r)`` on the linear schedule of DDPM."""
+    """The velocity network ``v(z_t, t, r)`` on the linear schedule of DDPM; ``z`` is the image, or its residual."""
 
     kind = "conditional"
     shape_type = ConditionalShape
@@ -69,8 +74,16 @@ class ConditionalModel(TrainedModel):
         self.evaluations += len(x_t)
         return on_any_size(self.network, torch.cat([x_t, reference], 1), t).to(x_t.dtype)
 
+    def latent(self, x0: Tensor, reference: Tensor) -> Tensor:
+        """What is diffused, for images in the value range."""
+        return (x0 - reference) / self.shape.spread if self.shape.residual else x0
+
+    def image(self, latent: Tensor, reference: Tensor) -> Tensor:
+        """The inverse of :meth:`latent`."""
+        return reference + self.shape.spread * latent if self.shape.residual else latent
+
     def denoiser(self, reference: Tensor) -> Denoiser:
-        """The denoiser given the references of a batch."""
+        """The denoiser of what is diffused, given the references of a batch."""
 
         def denoise(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
             times = torch.full((len(x_t),), float(t), device=x_t.device)
@@ -80,8 +93,8 @@ class ConditionalModel(TrainedModel):
 
     def training_loss(self, network: nn.Module, pairs: Pairs, generator: torch.Generator) -> Tensor:
         """Mean squared error of the velocity."""
-        x0 = pairs.x0
         reference = reference_reconstruction(pairs.likelihood, self.shape.reference)
+        x0 = self.latent(pairs.x0, reference)
         t = sample_times(len(x0), self.schedule, generator, self.shape.time_power)
         noise = torch.randn(x0.shape, generator=generator, device=generator.device)
         v = network(self.schedule.add_noise(x0, noise, t), t, reference)
@@ -125,10 +138,11 @@ class Conditional(TrainedReconstructor):
         reference = reference_reconstruction(likelihood, model.shape.reference)
 
         def walk(start: Tensor, generators: list[torch.Generator]) -> Tensor:
-            return ddim(
+            latent = ddim(
                 model.denoiser(start), normal_like(start, generators), model.schedule, times,
                 eta=self.config.eta, generators=generators,
             )  # fmt: skip
+            return model.image(latent, start)
 
         with self._bar(request, len(reference) * request.num_samples) as tick:
             samples = walk_samples(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from deft_ct.htransform.domain import outside_training
 from deft_ct.measurement import Likelihood
 from deft_ct.networks import UNet, UNetConfig, content_hash
 from deft_ct.networks.storage import ModelFormat
@@ -129,7 +131,9 @@ class TrainedReconstructor(Reconstructor):
         return {"model_sha256": self.model.content_hash(), "model_card": self.model.card}
 
     def _likelihood(self, request: Request) -> Likelihood:
-        """The data term in the range of the model."""
+        """The data term in the range of the model; warns of a scan that the model was not trained for."""
+        for difference in outside_training(self.model.card, request.measurement):
+            warnings.warn(f"{self.name}: {difference}; expect less than in its benchmark", UserWarning, stacklevel=4)
         return request.measurement.likelihood(request.y, self.model.value_range)
 
 

@@ -1,0 +1,89 @@
+"""``deft-ct compare``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from deft_ct.cli import options as opt
+from deft_ct.cli.errors import one_line_errors
+from deft_ct.comparison import (
+    Protocol,
+    comparison_json,
+    comparison_markdown,
+    comparison_tables,
+    conventions,
+    run_comparison,
+)
+from deft_ct.io import atomic_file
+from deft_ct.reconstruct import methods as known_methods
+from deft_ct.reconstructor import Reconstructor
+from deft_ct.report import FOOTER
+from deft_ct.scan import Scan
+
+DEFAULT_SCANS = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
+
+
+def compare(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results; run again to go on.")],
+    data: opt.Data = "val",
+    every: opt.Every = 10,
+    scans: Annotated[
+        list[str] | None,
+        typer.Option("--scan", help=f"Scan by name. Repeat for several. Default: {', '.join(DEFAULT_SCANS)}."),
+    ] = None,
+    methods: opt.Methods = None,
+    samples: opt.Samples = 4,
+    seed: opt.Seed = 0,
+    batch_size: opt.BatchSize = 8,
+    prior: opt.PriorName = None,
+    htransform: opt.HTransformName = None,
+    model: opt.ModelNames = None,
+    presets: opt.Presets = True,
+    device: opt.Device = "cpu",
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Compare methods on several scans: quality with intervals over slices, network evaluations, time and memory.
+
+    Without --method every method is run whose networks are at hand. Every finished pair of scan and method is kept in
+    OUT, so an interrupted comparison loses nothing. Writes comparison.md and comparison.json.
+    """
+    with one_line_errors():
+        console = Console()
+        chosen = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
+        builder = opt.Builder(
+            opt.Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device)
+        )
+        solvers: dict[str, dict[str, Reconstructor]] = {scan.name: {} for scan in chosen}
+        for text in methods or known_methods():
+            try:
+                for scan in chosen:
+                    solvers[scan.name][text], preset = builder.for_scan(text, scan, presets=presets)
+                    if preset is not None:
+                        console.print(f"[dim]{escape(text)}: preset {preset}[/]")
+            except FileNotFoundError as error:
+                if methods:
+                    raise
+                console.print(f"[yellow]left out:[/] {escape(text)} ({escape(str(error))})", soft_wrap=True)
+        pack = opt.read_pack(data, every)
+        protocol = Protocol(
+            pack=pack.path.name, every=every, samples=samples, seed=seed, batch_size=batch_size, device=device
+        )
+        cells = run_comparison(
+            pack, chosen, solvers, out, protocol, progress=progress,
+            tell=lambda line: console.print(f"[dim]{escape(line)}[/]"),
+        )  # fmt: skip
+        with atomic_file(out / "comparison.json") as part:
+            part.write_text(json.dumps(comparison_json(cells, protocol), indent=1, allow_nan=False) + "\n")
+        with atomic_file(out / "comparison.md") as part:
+            part.write_text(comparison_markdown(cells, protocol) + f"\n{FOOTER}.\n")
+        for table in comparison_tables(cells):
+            console.print(table)
+        console.print(conventions(cells, protocol), soft_wrap=True)
+        console.print(f"written to [bold]{escape(str(out))}[/]", soft_wrap=True)
+        console.print(f"[bold]{FOOTER}.[/]")

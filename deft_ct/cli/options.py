@@ -1,0 +1,163 @@
+"""Options that several commands share, and what their values mean."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deft_ct.datasets.packs import CTPack, data_root
+from deft_ct.presets import shipped_presets
+from deft_ct.reconstruct import load_reconstructor, method_class
+from deft_ct.reconstructor import PriorReconstructor, Reconstructor
+from deft_ct.scan import Scan
+from deft_ct.supervised.model import TrainedReconstructor
+
+Views = Annotated[int, typer.Option(help="Views of the simulated scan.", min=1)]
+Geometry = Annotated[str, typer.Option(help="parallel or fan.")]
+Degrees = Annotated[float, typer.Option(help="Angular range of a parallel scan; below 180: limited angle.")]
+Detectors = Annotated[int, typer.Option(help="Detector elements of a parallel scan, one pixel wide each.", min=1)]
+Photons = Annotated[float, typer.Option(help="Photons per detector element and view; 0 for noise-free data.")]
+Data = Annotated[str, typer.Option(help="Pack of slices: a path, or val, test_volumes, test_singles.")]
+Every = Annotated[int, typer.Option(help="Take every k-th slice.", min=1)]
+Samples = Annotated[int, typer.Option(help="Posterior samples of each slice.", min=1)]
+Seed = Annotated[int, typer.Option(help="Seed of noise and sampling.")]
+BatchSize = Annotated[int, typer.Option(help="Slices at once.", min=1)]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+PriorName = Annotated[str | None, typer.Option("--prior", help="Diffusion prior: folder or shipped name.")]
+HTransformName = Annotated[str | None, typer.Option("--htransform", help="h-transform: folder or shipped name.")]
+ModelNames = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="METHOD=FOLDER", help="Trained model of a supervised method. Repeat for several."),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option("--method", help="Method with options, e.g. 'fbp:filter=hann'. Repeat for several."),
+]
+Presets = Annotated[
+    bool, typer.Option("--presets/--no-presets", help="Use the shipped preset of a method where the scan matches.")
+]
+
+
+def scan_of(views: int, geometry: str, degrees: float, photons: float, detectors: int = 364) -> Scan:
+    """The scan of the options; 0 photons stand for noise-free data."""
+    return Scan(views=views, geometry=geometry, degrees=degrees, photons=photons or None, detectors=detectors)
+
+
+def pack_path(data: str) -> Path:
+    """A path to an HDF5 file as it is, and a name as a pack of the data root."""
+    return Path(data) if data.endswith((".h5", ".hdf5")) else data_root() / "ct256" / f"{data}.h5"
+
+
+def read_pack(data: str, every: int) -> CTPack:
+    """The pack of the options."""
+    return CTPack(pack_path(data), every=every)
+
+
+def parse_options(items: Sequence[str], *, where: str) -> dict[str, Any]:
+    """``["a=1", "b=x"]`` as ``{"a": 1, "b": "x"}``.
+
+    Raises:
+        ValueError: an item is of another form.
+    """
+    options: dict[str, Any] = {}
+    for item in items:
+        key, separator, value = item.partition("=")
+        if not separator:
+            raise ValueError(f"expected option=value in {where!r}, got {item!r}")
+        try:
+            options[key.strip()] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key.strip()] = value
+    return options
+
+
+def parse_method(text: str) -> tuple[str, dict[str, Any]]:
+    """``"name"`` or ``"name:option=value,option=value"`` as a name and options.
+
+    Raises:
+        ValueError: the text is of another form.
+    """
+    name, _, rest = text.partition(":")
+    return name, parse_options([item for item in rest.split(",") if item], where=text)
+
+
+def parse_models(items: Sequence[str] | None) -> dict[str, str]:
+    """``["fbp_unet=folder"]`` as a dictionary.
+
+    Raises:
+        ValueError: an item is of another form, or names a method without a model.
+    """
+    found = {}
+    for item in items or ():
+        name, separator, folder = item.partition("=")
+        if not separator:
+            raise ValueError(f"--model expects METHOD=FOLDER, got {item!r}")
+        if not issubclass(method_class(name), TrainedReconstructor):
+            raise ValueError(f"{name} takes no trained model; --model is for the supervised methods")
+        found[name] = folder
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """Where the networks of the methods come from.
+
+    Attributes:
+        prior: path or name, or None for the shipped one.
+        htransform: path or name, or None for the shipped one.
+        models: method -> path or name.
+        device: where to compute.
+    """
+
+    prior: str | None = None
+    htransform: str | None = None
+    models: dict[str, str]
+    device: str = "cpu"
+
+
+class Builder:
+    """Builds methods and loads every network once.
+
+    Args:
+        networks: where they come from.
+    """
+
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
+        self._loaded: dict[str, Any] = {}
+
+    def build(self, name: str, options: dict[str, Any], *, preset: str | None = None) -> Reconstructor:
+        """A method with some options; see :func:`~deft_ct.reconstruct.load_reconstructor`."""
+        kept = self._loaded
+        solver = load_reconstructor(
+            name,
+            prior=kept.get("prior", self.networks.prior),
+            htransform=kept.get("htransform", self.networks.htransform),
+            model=kept.get(name, self.networks.models.get(name)),
+            preset=preset,
+            device=self.networks.device,
+            **options,
+        )
+        if isinstance(solver, PriorReconstructor):
+            kept["prior"] = solver.prior
+            if hasattr(solver, "htransform"):
+                kept["htransform"] = solver.htransform
+        if isinstance(solver, TrainedReconstructor):
+            kept[name] = solver.model
+        return solver
+
+    def for_scan(self, text: str, scan: Scan, *, presets: bool) -> tuple[Reconstructor, str | None]:
+        """The method of ``"name:option=value"`` with its shipped preset for a scan, if there is one.
+
+        Returns:
+            The method, and the name of the preset that was used.
+        """
+        name, options = parse_method(text)
+        method_class(name)
+        preset = scan.name if presets and scan.name in shipped_presets(name) else None
+        return self.build(name, options, preset=preset), preset

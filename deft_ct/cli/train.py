@@ -1,0 +1,360 @@
+"""``deft-ct train``: one sub-command for each kind of network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import numpy as np
+import typer
+
+from deft_ct.cli import options as opt
+from deft_ct.cli.errors import one_line_errors
+from deft_ct.datasets.dicom_folder import CTFolder
+from deft_ct.datasets.packs import CTPack, data_root
+from deft_ct.measurement import Measurement
+from deft_ct.networks import UNetConfig
+from deft_ct.scan import Scan
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the checkpoint, the log and the result.")]
+Source = Annotated[
+    str | None,
+    typer.Option("--data", help="HDF5 pack, a folder of CT (DICOM, NIfTI, HDF5), or a pack's name; train by default."),
+]
+Steps = Annotated[int, typer.Option(help="Optimiser steps of the whole training.", min=1)]
+Batch = Annotated[int, typer.Option(help="Slices of one step.", min=1)]
+Rate = Annotated[float, typer.Option(help="Peak learning rate.")]
+Warmup = Annotated[int, typer.Option(help="Steps of linear warm-up.", min=1)]
+Decay = Annotated[float, typer.Option(help="Decay of the averaged weights.")]
+Minutes = Annotated[float | None, typer.Option(help="Stop with a checkpoint after this time.")]
+Precision = Annotated[str, typer.Option(help="no, bf16 or fp16.")]
+Accumulate = Annotated[int, typer.Option(help="Parts that a batch is split into, to save memory.", min=1)]
+Channels = Annotated[str, typer.Option(help="Features of each level.")]
+Patch = Annotated[int, typer.Option(help="Side of the space-to-depth stem.", min=1)]
+Scans = Annotated[
+    list[str] | None,
+    typer.Option("--scan", help="Scan by name, e.g. parallel60_1e5, instead of the options. Repeat to mix several."),
+]
+Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
+Reference = Annotated[str, typer.Option(help="Reconstruction that the network starts from: fbp or tv.")]
+Spread = Annotated[float, typer.Option(help="Typical error of that reconstruction, in units of 1000 HU.")]
+
+app = typer.Typer(no_args_is_help=True, help="Train a network. Run the same command again to resume.")
+
+
+def read_source(data: str | None) -> CTPack | CTFolder:
+    """The training slices of ``--data``."""
+    if data is not None and Path(data).is_dir():
+        return CTFolder(data)
+    return CTPack(opt.pack_path(data) if data is not None else data_root() / "ct256" / "train.h5")
+
+
+def _settings(**values: Any) -> Any:
+    from deft_ct.training import TrainingConfig  # brings accelerate along
+
+    return TrainingConfig(**values)
+
+
+def _network(channels: str, patch: int = 4, layers: int = 1) -> UNetConfig:
+    try:
+        levels = tuple(int(part) for part in channels.split(","))
+    except ValueError:
+        raise ValueError(f"channels must be whole numbers separated by commas, got {channels!r}") from None
+    return UNetConfig(channels=levels, attention=(False,) * len(levels), patch=patch, layers=layers)
+
+
+def _scans(names: list[str] | None, default: Scan) -> list[Scan]:
+    return [Scan.from_name(name) for name in names] if names else [default]
+
+
+def _measurements(scans: list[Scan], source: CTPack | CTFolder) -> list[Measurement]:
+    typical = float(np.median(source.pixel_mm))
+    return [scan.unit_measurement(source.image_shape, typical) for scan in scans]
+
+
+def _card(scans: list[Scan], source: CTPack | CTFolder, training: Any) -> dict[str, Any]:
+    """What a network was trained for and on; several scans give ranges."""
+    first, *others = [scan.to_dict() for scan in scans]
+    described: dict[str, Any] = dict(first)
+    for name in ("views", "photons", "degrees", "detectors"):
+        values = [cast(float, entry[name]) for entry in (first, *others)]
+        described[name] = [min(values), max(values)] if others else values[0]
+    if others:
+        described["geometry"] = sorted({str(entry["geometry"]) for entry in (first, *others)})
+        described["name"] = [scan.name for scan in scans]
+    where = source.path if isinstance(source, CTPack) else source.root
+    return {
+        "scan": described, "data": {"name": where.name, "slices": len(source)}, "training_steps": training.steps,
+        "batch_size": training.batch_size, "seed": training.seed,
+    }  # fmt: skip
+
+
+def _finish(folder: Path, sha256: str) -> None:
+    typer.echo(json.dumps({"model": str(folder), "sha256": sha256}))
+
+
+@app.command()
+def prior(
+    out: Out,
+    data: Source = None,
+    steps: Steps = 6000,
+    batch_size: Batch = 8,
+    learning_rate: Rate = 4e-4,
+    channels: Channels = "64,96,128",
+    patch: Patch = 4,
+    layers: Annotated[int, typer.Option(help="Residual blocks of each level.", min=1)] = 1,
+    ema_decay: Decay = 0.999,
+    warmup: Warmup = 100,
+    seed: opt.Seed = 0,
+    accumulate: Accumulate = 1,
+    max_minutes: Minutes = None,
+    precision: Precision = "no",
+    compile_network: Annotated[bool, typer.Option("--compile", help="Compile the network.")] = False,
+    progress: Progress = True,
+) -> None:
+    """Train an unconditional prior and write it to OUT/prior."""
+    with one_line_errors():
+        from deft_ct.priors import save_prior
+        from deft_ct.priors.train import train_prior
+        from deft_ct.schedule import Schedule
+
+        source = read_source(data)
+        training = _settings(
+            steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup, ema_decay=ema_decay,
+            seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision, compile=compile_network,
+        )  # fmt: skip
+        made = train_prior(
+            source, out, network=_network(channels, patch, layers), schedule=Schedule(), training=training,
+            image_size=source.image_shape[0], progress=progress,
+        )  # fmt: skip
+        save_prior(made, out / "prior")
+        _finish(out / "prior", made.content_hash())
+
+
+@app.command()
+def htransform(
+    out: Out,
+    prior: Annotated[str | None, typer.Option(help="Frozen prior: folder or shipped name.")] = None,
+    data: Source = None,
+    scan: Scans = None,
+    views: opt.Views = 60,
+    geometry: opt.Geometry = "parallel",
+    degrees: opt.Degrees = 180.0,
+    detectors: opt.Detectors = 364,
+    photons: opt.Photons = 1e5,
+    reference: Annotated[str, typer.Option(help="none, fbp or tv.")] = "tv",
+    guidance: Annotated[str, typer.Option(help="score, adjoint or fbp.")] = "fbp",
+    channels: Channels = "64,96,128",
+    initial: Annotated[Path | None, typer.Option(help="Go on from this h-transform, with a new schedule.")] = None,
+    steps: Steps = 2000,
+    batch_size: Batch = 8,
+    learning_rate: Rate = 4e-4,
+    warmup: Warmup = 50,
+    ema_decay: Decay = 0.995,
+    seed: opt.Seed = 0,
+    accumulate: Accumulate = 1,
+    max_minutes: Minutes = None,
+    precision: Precision = "no",
+    progress: Progress = True,
+) -> None:
+    """Train the h-transform of a prior (DEFT) and write it to OUT/htransform."""
+    with one_line_errors():
+        from deft_ct.htransform import HTransformConfig, load_htransform, save_htransform
+        from deft_ct.htransform.train import train_htransform
+        from deft_ct.priors import load_prior
+
+        frozen, source = load_prior(prior), read_source(data)
+        scans = _scans(scan, opt.scan_of(views, geometry, degrees, photons, detectors))
+        training = _settings(
+            steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup, ema_decay=ema_decay,
+            seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision,
+        )  # fmt: skip
+        head = train_htransform(
+            source, frozen, _measurements(scans, source), out,
+            config=HTransformConfig(
+                reference=cast(Literal["none", "fbp", "tv"], reference),
+                guidance=cast(Literal["score", "adjoint", "fbp"], guidance),
+                network=_network(channels, _patch_of(frozen)),
+            ),
+            initial=None if initial is None else load_htransform(initial),
+            training=training, progress=progress,
+        )  # fmt: skip
+        head.card |= _card(scans, source, training)
+        save_htransform(head, out / "htransform")
+        _finish(out / "htransform", head.content_hash())
+
+
+def _patch_of(frozen: Any) -> int:
+    """The stem of the prior's network, so that its weights can be taken over."""
+    return int(getattr(getattr(frozen.network, "config", None), "patch", 4))
+
+
+def _supervised(
+    model_type: Any, shape: Any, out: Path, data: str | None, scans: list[Scan], progress: bool, **settings: Any
+) -> None:
+    from deft_ct.simulation import PairSource
+    from deft_ct.supervised.train import train_model
+    from deft_ct.units import PriorRange
+
+    source = read_source(data)
+    training = _settings(**settings)
+    pairs = PairSource(source, _measurements(scans, source), PriorRange())
+    made = train_model(model_type, shape, pairs, out, training=training, progress=progress)
+    made.card |= _card(scans, source, training)
+    made.save(out / "model")
+    _finish(out / "model", made.content_hash())
+
+
+@app.command("fbp-unet")
+def fbp_unet(
+    out: Out,
+    data: Source = None,
+    scan: Scans = None,
+    views: opt.Views = 60,
+    geometry: opt.Geometry = "parallel",
+    degrees: opt.Degrees = 180.0,
+    detectors: opt.Detectors = 364,
+    photons: opt.Photons = 1e5,
+    reference: Reference = "fbp",
+    spread: Spread = 0.1,
+    channels: Channels = "64,96,128",
+    patch: Patch = 4,
+    steps: Steps = 2000,
+    batch_size: Batch = 8,
+    learning_rate: Rate = 4e-4,
+    warmup: Warmup = 50,
+    ema_decay: Decay = 0.995,
+    seed: opt.Seed = 0,
+    accumulate: Accumulate = 1,
+    max_minutes: Minutes = None,
+    precision: Precision = "no",
+    progress: Progress = True,
+) -> None:
+    """Train FBP and U-Net and write it to OUT/model."""
+    with one_line_errors():
+        from deft_ct.supervised.fbp_unet import FBPUNetModel, FBPUNetShape
+
+        shape = FBPUNetShape(
+            reference=cast(Literal["fbp", "tv"], reference), spread=spread, network=_network(channels, patch)
+        )
+        _supervised(
+            FBPUNetModel, shape, out, data, _scans(scan, opt.scan_of(views, geometry, degrees, photons, detectors)),
+            progress, steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup,
+            ema_decay=ema_decay, seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision,
+        )  # fmt: skip
+
+
+@app.command("learned-primal-dual")
+def learned_primal_dual(
+    out: Out,
+    data: Source = None,
+    scan: Scans = None,
+    views: opt.Views = 60,
+    geometry: opt.Geometry = "parallel",
+    degrees: opt.Degrees = 180.0,
+    detectors: opt.Detectors = 364,
+    photons: opt.Photons = 1e5,
+    iterations: Annotated[int, typer.Option(help="Unrolled iterations.", min=1)] = 10,
+    memory: Annotated[int, typer.Option(help="Images that are carried along.", min=2)] = 5,
+    features: Annotated[int, typer.Option(help="Features of the hidden layers.", min=1)] = 32,
+    start: Annotated[str, typer.Option(help="zero (as in the paper) or fbp.")] = "fbp",
+    spread: Spread = 0.1,
+    steps: Steps = 2000,
+    batch_size: Batch = 4,
+    learning_rate: Rate = 1e-3,
+    warmup: Warmup = 50,
+    ema_decay: Decay = 0.995,
+    seed: opt.Seed = 0,
+    accumulate: Accumulate = 1,
+    max_minutes: Minutes = None,
+    precision: Precision = "no",
+    progress: Progress = True,
+) -> None:
+    """Train the learned primal-dual method and write it to OUT/model."""
+    with one_line_errors():
+        from deft_ct.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
+
+        shape = PrimalDualShape(iterations=iterations, memory=memory, channels=features, start=start, spread=spread)
+        _supervised(
+            PrimalDualModel, shape, out, data, _scans(scan, opt.scan_of(views, geometry, degrees, photons, detectors)),
+            progress, steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup,
+            ema_decay=ema_decay, seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision,
+        )  # fmt: skip
+
+
+@app.command()
+def conditional(
+    out: Out,
+    data: Source = None,
+    scan: Scans = None,
+    views: opt.Views = 60,
+    geometry: opt.Geometry = "parallel",
+    degrees: opt.Degrees = 180.0,
+    detectors: opt.Detectors = 364,
+    photons: opt.Photons = 1e5,
+    reference: Reference = "fbp",
+    residual: Annotated[bool, typer.Option(help="Diffuse what the reference leaves, not the image.")] = True,
+    spread: Spread = 0.1,
+    channels: Channels = "64,96,128",
+    patch: Patch = 4,
+    steps: Steps = 4000,
+    batch_size: Batch = 8,
+    learning_rate: Rate = 4e-4,
+    warmup: Warmup = 50,
+    ema_decay: Decay = 0.995,
+    seed: opt.Seed = 0,
+    accumulate: Accumulate = 1,
+    max_minutes: Minutes = None,
+    precision: Precision = "no",
+    progress: Progress = True,
+) -> None:
+    """Train a conditional diffusion model from scratch and write it to OUT/model."""
+    with one_line_errors():
+        from deft_ct.supervised.conditional import ConditionalModel, ConditionalShape
+
+        shape = ConditionalShape(
+            reference=cast(Literal["fbp", "tv"], reference), residual=residual, spread=spread,
+            network=_network(channels, patch),
+        )  # fmt: skip
+        _supervised(
+            ConditionalModel, shape, out, data, _scans(scan, opt.scan_of(views, geometry, degrees, photons, detectors)),
+            progress, steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup,
+            ema_decay=ema_decay, seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision,
+        )  # fmt: skip
+
+
+@app.command()
+def i2sb(
+    out: Out,
+    data: Source = None,
+    scan: Scans = None,
+    views: opt.Views = 60,
+    geometry: opt.Geometry = "parallel",
+    degrees: opt.Degrees = 180.0,
+    detectors: opt.Detectors = 364,
+    photons: opt.Photons = 1e5,
+    reference: Reference = "fbp",
+    channels: Channels = "64,96,128",
+    patch: Patch = 4,
+    steps: Steps = 4000,
+    batch_size: Batch = 8,
+    learning_rate: Rate = 4e-4,
+    warmup: Warmup = 50,
+    ema_decay: Decay = 0.995,
+    seed: opt.Seed = 0,
+    accumulate: Accumulate = 1,
+    max_minutes: Minutes = None,
+    precision: Precision = "no",
+    progress: Progress = True,
+) -> None:
+    """Train the Schroedinger bridge from a quick reconstruction to the image and write it to OUT/model."""
+    with one_line_errors():
+        from deft_ct.supervised.i2sb import I2SBModel, I2SBShape
+
+        shape = I2SBShape(reference=cast(Literal["fbp", "tv"], reference), network=_network(channels, patch))
+        _supervised(
+            I2SBModel, shape, out, data, _scans(scan, opt.scan_of(views, geometry, degrees, photons, detectors)),
+            progress, steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup,
+            ema_decay=ema_decay, seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision,
+        )  # fmt: skip
