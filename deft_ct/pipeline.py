@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +24,11 @@ from deft_ct.measurement import Measurement, describe
 from deft_ct.metrics import evaluate
 from deft_ct.operators import PoissonNoise
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.presets import shipped_presets
 from deft_ct.reconstruct import load_reconstructor, method_class
 from deft_ct.reconstructor import Reconstruction, Reconstructor
 from deft_ct.report import FOOTER, Row, comparison_figure, metrics_json, save_png, write_html
+from deft_ct.scan import Scan
 
 RUN_RECORD = "run.json"
 _OWN_FILES = frozenset({RUN_RECORD, "comparison.png", "report.html", "mean.nii.gz", "spread.nii.gz"})
@@ -84,6 +87,13 @@ class SparseView:
         return (*(name for name in dict.fromkeys(self.compare) if name != self.method), self.method)
 
     @property
+    def scan(self) -> str | None:
+        """Name of the scan that presets are tuned for, if there is one for this size of slices."""
+        if self.size != 256:
+            return None
+        return Scan(views=self.views, photons=self.photons, geometry=self.geometry).name
+
+    @property
     def summary(self) -> str:
         """One line for titles and headers."""
         return f"{self.views} {self.geometry} views, {self.photons:,.0f} photons"
@@ -112,6 +122,7 @@ def reconstruct_series(
     series_uid: str | None = None,
     prior: str | Path | None = None,
     htransform: str | Path | None = None,
+    models: Mapping[str, str | Path] | None = None,
     overwrite: bool = False,
     parametric_map: bool = False,
     progress: bool = False,
@@ -128,6 +139,7 @@ def reconstruct_series(
         series_uid: which series, where there are several.
         prior: path or name of a diffusion prior; the shipped one when None.
         htransform: path or name of an h-transform; the shipped one when None.
+        models: supervised method -> path or name of its trained model; the shipped one where left out.
         overwrite: replace a folder with an earlier result.
         parametric_map: write the spread as DICOM Parametric Map, too.
         progress: show progress bars.
@@ -144,10 +156,14 @@ def reconstruct_series(
     settings = settings or SparseView()
     target = check_writable(out, overwrite=overwrite, source=source)
     # Everything that can fail fails before the long work: networks first, then the input.
+    presets = {name: settings.scan for name in settings.methods if settings.scan in shipped_presets(name)}
     solvers = {
-        name: load_reconstructor(name, prior=prior, htransform=htransform, device=settings.device)
+        name: load_reconstructor(
+            name, prior=prior, htransform=htransform, model=(models or {}).get(name), preset=presets.get(name),
+            device=settings.device,
+        )
         for name in settings.methods
-    }
+    }  # fmt: skip
     series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
     measurement = simulated_measurement(series, settings)
     truth = series.attenuation(nonnegative=True).to(settings.device)
@@ -168,7 +184,7 @@ def reconstruct_series(
     record = _record(series, settings, measurement, results, rows)
     with atomic_folder(target, overwrite=overwrite, is_own=_is_own_file) as work:
         _write(work, series, settings, results, truth_hu, rows, record, parametric_map=parametric_map)
-    return Run(folder=target, rows=rows, notes=series.notes)
+    return Run(folder=target, rows=rows, notes=(*series.notes, *(f"{name}: preset {p}" for name, p in presets.items())))
 
 
 def at_size(series: Series, size: int) -> Series:

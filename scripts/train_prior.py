@@ -1,4 +1,4 @@
-"""Train an unconditional CT prior; run again to resume. The same as `deft-ct train prior`; `--help` lists the options."""
+"""Train an unconditional CT prior; run again to resume. The same as `deft-ct train prior`; see `--help`."""
 
 import typer
 

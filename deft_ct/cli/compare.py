@@ -53,7 +53,7 @@ def compare(
     Without --method every method is run whose networks are at hand. Every finished pair of scan and method is kept in
     OUT, so an interrupted comparison loses nothing. Writes comparison.md and comparison.json.
     """
-    with one_line_errors():
+    with one_line_errors(interrupted="what was measured is kept; run the same command again to go on"):
         console = Console()
         chosen = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
         builder = opt.Builder(

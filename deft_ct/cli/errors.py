@@ -15,8 +15,12 @@ DEBUG_VARIABLE = "DEFT_CT_DEBUG"
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Print what the library raises for bad input and end with status 2; ``DEFT_CT_DEBUG=1`` shows the traceback."""
+def one_line_errors(*, interrupted: str = "nothing was written") -> Iterator[None]:
+    """Print what the library raises for bad input and end with status 2; ``DEFT_CT_DEBUG=1`` shows the traceback.
+
+    Args:
+        interrupted: what is said after Ctrl-C.
+    """
     console = Console(stderr=True, soft_wrap=True)
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
@@ -35,5 +39,5 @@ def one_line_errors() -> Iterator[None]:
             console.print(f"[dim]{DEBUG_VARIABLE}=1 shows where it happened[/]")
         raise typer.Exit(code=2) from error
     except KeyboardInterrupt:
-        Console(stderr=True).print("[bold]interrupted[/]: nothing was written")
+        Console(stderr=True).print(f"[bold]interrupted[/]: {interrupted}")
         raise typer.Exit(code=130) from None

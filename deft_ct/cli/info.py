@@ -12,6 +12,7 @@ from rich.table import Table
 from deft_ct.htransform.storage import shipped_htransforms
 from deft_ct.priors.storage import shipped_priors
 from deft_ct.reconstruct import methods
+from deft_ct.supervised.model import FORMAT
 
 _CORE = ("deft-ct", "torch", "numpy", "scipy", "pydicom", "nibabel")
 _OPTIONAL = {  # distribution -> extra
@@ -23,6 +24,7 @@ _OPTIONAL = {  # distribution -> extra
     "pylibjpeg": "dicom-compressed",
     "diffusers": "diffusers",
     "deepinv": "deepinv",
+    "optuna": "tune",
 }
 
 
@@ -41,6 +43,7 @@ def info() -> None:
     table.add_row("methods", ", ".join(methods()))
     table.add_row("priors", ", ".join(shipped_priors()) or "none")
     table.add_row("h-transforms", ", ".join(shipped_htransforms()) or "none")
+    table.add_row("trained models", ", ".join(FORMAT.shipped()) or "none")
     Console().print(table)
 
 

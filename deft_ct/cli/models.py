@@ -9,10 +9,11 @@ from rich.table import Table
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.htransform.storage import load_htransform, shipped_htransforms
 from deft_ct.priors.storage import load_prior, shipped_priors
+from deft_ct.supervised.model import FORMAT
 
 
 def models() -> None:
-    """List the priors and h-transforms that come with the package, with their hashes."""
+    """List the priors, h-transforms and trained models that come with the package, with their hashes."""
     table = Table(title="Shipped models")
     for heading in ("kind", "name", "parameters", "SHA-256"):
         table.add_column(heading)
@@ -25,4 +26,8 @@ def models() -> None:
             head = load_htransform(name)
             count = sum(p.numel() for p in head.parameters())
             table.add_row("h-transform", escape(name), f"{count / 1e6:.2f} M", head.content_hash()[:16])
+        for name in FORMAT.shipped():
+            meta, weights = FORMAT.read(FORMAT.find(name))
+            count = sum(value.numel() for value in weights.values())
+            table.add_row(escape(meta["kind"]), escape(name), f"{count / 1e6:.2f} M", meta["sha256"][:16])
     Console().print(table if table.row_count else "No models come with this installation.")

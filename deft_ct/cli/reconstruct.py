@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from deft_ct.cli.errors import one_line_errors
+from deft_ct.cli.options import ModelNames, parse_models
 from deft_ct.cli.output import print_run
 from deft_ct.pipeline import SparseView, reconstruct_series
 
@@ -31,6 +32,7 @@ def reconstruct(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = _DEFAULTS.device,
     prior: Annotated[str | None, typer.Option(help="Diffusion prior: folder or shipped name.")] = None,
     htransform: Annotated[str | None, typer.Option(help="h-transform: folder or shipped name.")] = None,
+    model: ModelNames = None,
     parametric_map: Annotated[bool, typer.Option(help="Write the spread as DICOM Parametric Map, too.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in OUT.")] = False,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
@@ -59,6 +61,7 @@ def reconstruct(
             series_uid=series,
             prior=prior,
             htransform=htransform,
+            models=parse_models(model),
             overwrite=overwrite,
             parametric_map=parametric_map,
             progress=progress,

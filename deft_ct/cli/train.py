@@ -40,6 +40,8 @@ Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
 Reference = Annotated[str, typer.Option(help="Reconstruction that the network starts from: fbp or tv.")]
 Spread = Annotated[float, typer.Option(help="Typical error of that reconstruction, in units of 1000 HU.")]
 
+_RESUME = "run the same command again to go on from the last checkpoint"
+
 app = typer.Typer(no_args_is_help=True, help="Train a network. Run the same command again to resume.")
 
 
@@ -114,7 +116,7 @@ def prior(
     progress: Progress = True,
 ) -> None:
     """Train an unconditional prior and write it to OUT/prior."""
-    with one_line_errors():
+    with one_line_errors(interrupted=_RESUME):
         from deft_ct.priors import save_prior
         from deft_ct.priors.train import train_prior
         from deft_ct.schedule import Schedule
@@ -159,7 +161,7 @@ def htransform(
     progress: Progress = True,
 ) -> None:
     """Train the h-transform of a prior (DEFT) and write it to OUT/htransform."""
-    with one_line_errors():
+    with one_line_errors(interrupted=_RESUME):
         from deft_ct.htransform import HTransformConfig, load_htransform, save_htransform
         from deft_ct.htransform.train import train_htransform
         from deft_ct.priors import load_prior
@@ -232,7 +234,7 @@ def fbp_unet(
     progress: Progress = True,
 ) -> None:
     """Train FBP and U-Net and write it to OUT/model."""
-    with one_line_errors():
+    with one_line_errors(interrupted=_RESUME):
         from deft_ct.supervised.fbp_unet import FBPUNetModel, FBPUNetShape
 
         shape = FBPUNetShape(
@@ -272,7 +274,7 @@ def learned_primal_dual(
     progress: Progress = True,
 ) -> None:
     """Train the learned primal-dual method and write it to OUT/model."""
-    with one_line_errors():
+    with one_line_errors(interrupted=_RESUME):
         from deft_ct.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
 
         shape = PrimalDualShape(iterations=iterations, memory=memory, channels=features, start=start, spread=spread)
@@ -310,7 +312,7 @@ def conditional(
     progress: Progress = True,
 ) -> None:
     """Train a conditional diffusion model from scratch and write it to OUT/model."""
-    with one_line_errors():
+    with one_line_errors(interrupted=_RESUME):
         from deft_ct.supervised.conditional import ConditionalModel, ConditionalShape
 
         shape = ConditionalShape(
@@ -349,7 +351,7 @@ def i2sb(
     progress: Progress = True,
 ) -> None:
     """Train the Schroedinger bridge from a quick reconstruction to the image and write it to OUT/model."""
-    with one_line_errors():
+    with one_line_errors(interrupted=_RESUME):
         from deft_ct.supervised.i2sb import I2SBModel, I2SBShape
 
         shape = I2SBShape(reference=cast(Literal["fbp", "tv"], reference), network=_network(channels, patch))

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
+from deft_ct.scan import Scan
 from deft_ct.tuning import tune as run_tuning
 
 
@@ -35,7 +36,7 @@ def tune(
 
     Test packs are refused. Needs the extra `tune` (Optuna).
     """
-    with one_line_errors():
+    with one_line_errors(interrupted="finished trials are kept; run the same command again to go on"):
         console = Console()
         name, fixed = opt.parse_method(method)
         networks = opt.Networks(
@@ -45,7 +46,7 @@ def tune(
         builder.build(name, fixed)  # bad names and missing networks fail before any work
 
         preset = run_tuning(
-            name, lambda **options: builder.build(name, options), opt.read_pack(data, every), opt.Scan.from_name(scan),
+            name, lambda **options: builder.build(name, options), opt.read_pack(data, every), Scan.from_name(scan),
             out, trials=trials, objective=objective,  # type: ignore[arg-type]
             fixed=fixed, every=every, samples=samples, seed=seed, batch_size=batch_size, device=device,
             tell=partial(console.print, markup=False, highlight=False),

@@ -110,8 +110,8 @@ class PrimalDualModel(TrainedModel):
 def _update(inputs: int, outputs: int, channels: int) -> nn.Sequential:
     """The paper's three layers; the last starts near zero, so that the iteration starts near the identity."""
     last = nn.Conv2d(channels, outputs, 3, padding=1)
-    nn.init.normal_(last.weight, std=1e-3)
-    nn.init.zeros_(last.bias)
+    for parameter in last.parameters():
+        nn.init.normal_(parameter, std=1e-3)
     return nn.Sequential(
         nn.Conv2d(inputs, channels, 3, padding=1), nn.PReLU(channels),
         nn.Conv2d(channels, channels, 3, padding=1), nn.PReLU(channels),

@@ -140,8 +140,8 @@ class TrainedReconstructor(Reconstructor):
 def image_network(config: UNetConfig, inputs: int) -> UNet:
     """A U-Net from ``inputs`` images to one, whose output starts at zero."""
     network = UNet(UNetConfig(**{**config.to_dict(), "in_channels": inputs, "out_channels": 1}))
-    nn.init.zeros_(network.conv_out.weight)
-    nn.init.zeros_(network.conv_out.bias)
+    for parameter in network.conv_out.parameters():
+        nn.init.zeros_(parameter)
     return network
 
 
