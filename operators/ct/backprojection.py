@@ -131,8 +131,8 @@ def backprojection_matrix(geometry: PlanarGeometry, views: slice, dtype: type[np
     """
     angles = geometry.angle_array[views]
     (height, width), (pitch_y, pitch_x) = geometry.image_shape, geometry.pixel_rc
-    x: Array = ((np.arange(width) - (width - 1) / 2) * pitch_x)[None, :, None]
-    y: Array = (((height - 1) / 2 - np.arange(height)) * pitch_y)[:, None, None]
+    x: Array = (np.arange(width, dtype=np.float64)[None, :, None] - (width - 1) / 2) * pitch_x
+    y: Array = ((height - 1) / 2 - np.arange(height, dtype=np.float64)[:, None, None]) * pitch_y
     detectors, offset = geometry.detectors, np.arange(len(angles), dtype=np.int32) * np.int32(geometry.detectors)
     data, indices, lengths = [], [], []
     rows = max(1, 2**21 // (width * len(angles)))
