@@ -9,6 +9,7 @@ from deft_ct.operators.ct.backprojection import FilteredBackprojection, fbp
 from deft_ct.operators.ct.cone import ConeGeometry
 from deft_ct.operators.ct.fdk import fdk
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry
+from deft_ct.operators.ct.presets import ScanPreset, dm4ct, genregbench, htc2022
 from deft_ct.operators.ct.ray_transform import RayTransform
 
 __all__ = [
@@ -17,9 +18,13 @@ __all__ = [
     "FilteredBackprojection",
     "ParallelGeometry",
     "RayTransform",
+    "ScanPreset",
+    "dm4ct",
     "fbp",
     "fdk",
+    "genregbench",
     "geometry_from_dict",
+    "htc2022",
 ]
 
 
