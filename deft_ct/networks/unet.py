@@ -113,6 +113,8 @@ class UNet(nn.Module):
                 f"image sides must be multiples of {config.multiple} for this network, got {tuple(x.shape[2:])}: "
                 "pad or resample the image"
             )
+        if x.dtype == torch.float64:  # double-precision data; callers convert the result back
+            x = x.to(self.conv_in.weight.dtype)
         emb = functional.silu(self.time_embedding(timestep_embedding(t, config.channels[0]).to(x.dtype)))
         h = self.conv_in(functional.pixel_unshuffle(x, config.patch))
         skips = [h]

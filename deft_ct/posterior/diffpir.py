@@ -21,7 +21,7 @@ class DiffPIRConfig:
     Args:
         steps: evaluations of the prior; the paper reports 20 to 100.
         strength: lambda, the weight of the prior in a step, ``rho_t = lambda sigma_n^2 / sigma_t^2``; the paper finds
-            1 to 25 good.
+            1 to 25 good, and tunes it and zeta for each task.
         zeta: share of fresh noise, 0 to 1.
         cg_iterations: most conjugate-gradient iterations of a step.
         weighted: statistical weights instead of white noise.
@@ -33,7 +33,7 @@ class DiffPIRConfig:
 
     steps: int = 100
     strength: float = 7.0
-    zeta: float = 0.3
+    zeta: float = 0.1
     cg_iterations: int = 20
     weighted: bool = True
     batch_size: int = 8

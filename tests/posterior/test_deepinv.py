@@ -1,0 +1,95 @@
+"""Parity with deepinv's implementations on the same prior, operator and noise (BSD-3, an optional extra)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from gaussian import gaussian_prior, smooth_gaussian
+from torch import Tensor
+
+from deft_ct.measurement import Measurement
+from deft_ct.operators import GaussianNoise, Inpainting
+from deft_ct.posterior.data_term import DataTerm
+from deft_ct.posterior.ddrm import DDRM, DDRMConfig
+from deft_ct.posterior.dps import misfit_gradient
+from deft_ct.posterior.sampling import Chunk
+from deft_ct.priors import Prior
+from deft_ct.schedule import time_grid
+
+SIDE, SIGMA, STEPS = 4, 0.1, 12
+
+
+@pytest.fixture
+def deepinv() -> Iterator[object]:
+    """The library, or a skip where it (or the torchvision that it needs) does not import."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # torchvision built for another torch raises RuntimeError.
+        yield pytest.importorskip("deepinv", exc_type=(ImportError, RuntimeError))
+
+
+class Quiet(Chunk):
+    """A chunk whose random numbers are zero: the deterministic part of a walk."""
+
+    def normal(self, like: Tensor) -> Tensor:
+        return torch.zeros_like(like)
+
+
+@pytest.fixture
+def problem() -> tuple[Prior, Measurement, Tensor, Tensor]:
+    gaussian = smooth_gaussian(SIDE)
+    mask = torch.tensor([1.0, 0, 1, 1, 0, 1, 0, 1, 1, 1, 0, 0, 1, 0, 1, 1], dtype=torch.float64).reshape(1, SIDE, SIDE)
+    measurement = Measurement(Inpainting((1, SIDE, SIDE), mask), GaussianNoise(SIGMA))
+    y = measurement.simulate(gaussian.draw(1, seed=3).reshape(1, 1, SIDE, SIDE)) * mask
+    return gaussian_prior(gaussian, SIDE), measurement, mask, y
+
+
+def physics(deepinv: object, mask: Tensor) -> object:
+    noise = deepinv.physics.GaussianNoise(SIGMA)  # type: ignore[attr-defined]
+    return deepinv.physics.Inpainting((1, SIDE, SIDE), mask=mask, noise_model=noise)  # type: ignore[attr-defined]
+
+
+def ve(prior: Prior, time_of: dict[float, float]):  # type: ignore[no-untyped-def]
+    """deepinv's denoiser: an image with white noise of a given level, to the clean one."""
+
+    def denoise(x: Tensor, sigma: float, **_: object) -> Tensor:
+        t = time_of[float(sigma)]
+        return prior.predict(x * float(prior.schedule.alpha_bar(t)) ** 0.5, t)[0]
+
+    return denoise
+
+
+def test_ddrm_walks_with_deepinv(deepinv, problem, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    prior, measurement, mask, y = problem
+    times = time_grid(prior.schedule, STEPS)
+    sigmas = [((1 - float(prior.schedule.alpha_bar(t))) / float(prior.schedule.alpha_bar(t))) ** 0.5 for t in times]
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    theirs = deepinv.sampling.DDRM(ve(prior, dict(zip(sigmas, times, strict=True))), sigmas=sigmas, eta=0.85, etab=0.9)(
+        y, physics(deepinv, mask)
+    )
+    method = DDRM(prior, DDRMConfig(steps=STEPS, eta=0.85, eta_b=0.9))
+    likelihood = measurement.likelihood(y)
+    chunk = Quiet(
+        likelihood=likelihood, part=slice(0, 1), start=torch.zeros_like(y), generators=[], tick=lambda _: None
+    )
+    ours = method._walker(likelihood, 1)(chunk)
+    # deepinv adds 1e-6 to the singular values that it divides by.
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+    assert (ours - y).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("t", [20, 400, 900])
+def test_the_gradient_of_dps_is_deepinvs(deepinv, problem, t) -> None:  # type: ignore[no-untyped-def]
+    prior, measurement, mask, y = problem
+    abar = float(prior.schedule.alpha_bar(t))
+    sigma = ((1 - abar) / abar) ** 0.5
+    x_t = torch.randn(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    fidelity = deepinv.sampling.DPSDataFidelity(denoiser=ve(prior, {sigma: t}), weight=1.0)
+    theirs = fidelity.grad(x_t / abar**0.5, y, physics(deepinv, mask), sigma=sigma) / abar**0.5  # by x_t
+    _, _, ours = misfit_gradient(prior, DataTerm(measurement.likelihood(y)), x_t, t, "l2")
+    cosine = torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0)
+    assert cosine > 1 - 1e-8
+    assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()  # deepinv denoises in float32
