@@ -92,7 +92,8 @@ class PrimalDualModel(TrainedModel):
         self.evaluations += len(y)
         h = y.new_zeros(len(y), memory, *y.shape[-2:])
         if self.shape.start == "fbp":
-            f = likelihood.to_physical(reference_reconstruction(likelihood, "fbp")) / scale
+            with torch.autocast(y.device.type, enabled=False):
+                f = likelihood.to_physical(reference_reconstruction(likelihood, "fbp")) / scale
             f = f.expand(-1, memory, -1, -1).clone()
         else:
             f = y.new_zeros(len(y), memory, *operator.domain_shape)

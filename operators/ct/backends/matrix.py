@@ -64,7 +64,8 @@ def batch_last_product(matrix: Tensor, x: Tensor) -> Tensor:
     """
     if not len(x):
         return x.new_empty(0, matrix.shape[0])
-    parts = [(matrix @ block.t().contiguous()).t() for block in x.split(CHUNK)]
+    with torch.autocast(x.device.type, enabled=False):  # mixed precision is for networks, not for line integrals
+        parts = [(matrix @ block.t().contiguous()).t() for block in x.split(CHUNK)]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
 
 
