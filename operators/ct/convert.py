@@ -184,7 +184,7 @@ def to_odl(geometry: PlanarGeometry) -> tuple[Any, Any]:
 
     if not isinstance(geometry, ParallelGeometry | FanGeometry):
         raise TypeError(f"to_odl needs a parallel or fan geometry, got {type(geometry).__name__}")
-    if (np.diff(geometry.angle_array) <= 0).any():
+    if (np.diff(geometry.angle_array) <= 1e-9).any():
         raise ValueError("ODL needs ascending angles: sort the views, geometry.replace(angles=sorted(...))")
     odl = import_odl()
     tomo: Any = importlib.import_module("odl.applications.tomo")

@@ -18,7 +18,9 @@ __all__ = ["Backend", "backend_names", "make_backend"]
 
 def _astra(geometry: Geometry) -> Backend:
     if isinstance(geometry, ConeGeometry):
-        raise ValueError("ASTRA has no 3D projector without a GPU; use backend='joseph' or 'matrix'")
+        raise ValueError(
+            "ASTRA has no 3D projector without a GPU; use backend='joseph' or 'matrix', or 'astra_cuda' with a GPU"
+        )
     from deft_ct.operators.ct.backends.astra import AstraBackend
 
     return AstraBackend(geometry)
@@ -34,10 +36,33 @@ def _joseph(geometry: Geometry) -> Backend:
     return JosephBackend(geometry)
 
 
+def _odl(geometry: Geometry) -> Backend:
+    if isinstance(geometry, ConeGeometry):
+        raise ValueError("ODL has no 3D projector without a GPU; use backend='joseph' or 'matrix'")
+    from deft_ct.operators.ct.backends.odl import OdlBackend
+
+    return OdlBackend(geometry)
+
+
+def _astra_cuda(geometry: Geometry) -> Backend:
+    from deft_ct.operators.ct.backends.cuda import AstraCudaBackend
+
+    return AstraCudaBackend(geometry)
+
+
+def _tomosipo(geometry: Geometry) -> Backend:
+    from deft_ct.operators.ct.backends.cuda import TomosipoBackend
+
+    return TomosipoBackend(geometry)
+
+
 _BACKENDS: dict[str, Callable[[Geometry], Backend]] = {
     "matrix": MatrixBackend,
     "joseph": _joseph,
     "astra": _astra,
+    "astra_cuda": _astra_cuda,
+    "odl": _odl,
+    "tomosipo": _tomosipo,
 }
 
 

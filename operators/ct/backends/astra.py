@@ -30,6 +30,12 @@ def import_astra() -> Any:
     return astra
 
 
+def require_square_pixels(geometry: FanGeometry) -> None:
+    """Raise a ValueError unless ASTRA's fan projectors can do this pixel."""
+    if geometry.pixel_rc[0] != geometry.pixel_rc[1]:
+        raise ValueError(f"ASTRA's fan projector needs square pixels, got {geometry.pixel_rc} mm; use backend='matrix'")
+
+
 class AstraBackend(Backend):
     """ASTRA on the CPU: Joseph (``linear``) for parallel beams, ray lengths (``line_fanflat``) for flat fan beams."""
 
@@ -41,10 +47,8 @@ class AstraBackend(Backend):
 
         self.geometry = geometry
         self._astra = import_astra()
-        if isinstance(geometry, FanGeometry) and geometry.pixel_rc[0] != geometry.pixel_rc[1]:
-            raise ValueError(
-                f"ASTRA's fan projector needs square pixels, got {geometry.pixel_rc} mm; use backend='matrix'"
-            )
+        if isinstance(geometry, FanGeometry):
+            require_square_pixels(geometry)
         volume, projection = to_astra(geometry)
         kind = "linear" if isinstance(geometry, ParallelGeometry) else "line_fanflat"
         self._id = self._astra.create_projector(kind, projection, volume)

@@ -1,0 +1,228 @@
+"""Backends of other libraries: ODL on the CPU; ASTRA and tomosipo on a GPU, as far as a CPU can tell."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.ct.backends import backend_names, cuda
+from deft_ct.operators.ct.convert import from_astra
+from deft_ct.testing import assert_adjoint, assert_batch_invariant, assert_linear
+
+PARALLEL = ParallelGeometry.for_image((20, 24), 1.0, 12).replace(detector_offset_mm=0.4, axis_offset_mm=-0.9)
+FAN = FanGeometry.for_image((24, 24), 1.0, 10, source_to_center_mm=60, source_to_detector_mm=100)
+FAN = FAN.replace(detector_offset_mm=0.4, axis_offset_mm=-0.9)
+CONE = ConeGeometry.for_image((6, 8, 9), 1.0, 5, source_to_center_mm=60, source_to_detector_mm=100)
+CONE = CONE.replace(detector_offset_mm=(0.3, -0.4), pitch_mm=2.0)
+
+
+@pytest.fixture(scope="module")
+def odl():
+    from deft_ct.operators.interop import import_odl
+
+    pytest.importorskip("astra")
+    try:
+        return import_odl()
+    except ImportError:
+        pytest.skip("ODL is not installed")
+
+
+@pytest.mark.filterwarnings("ignore")  # ODL's own
+@pytest.mark.parametrize("geometry", [PARALLEL, FAN], ids=["parallel", "fan"])
+@pytest.mark.parametrize("uniform", [True, False])
+def test_odl_is_astra_with_the_plain_transpose(odl, geometry, uniform):
+    if geometry is PARALLEL:
+        geometry = geometry.replace(axis_offset_mm=geometry.detector_offset_mm)
+    if not uniform:
+        geometry = geometry.replace(angles=[-0.3, 0.1, 0.2, 1.9, 2.8])
+    op, astra = RayTransform(geometry, "odl"), RayTransform(geometry, "astra")
+    assert op.matched
+    assert_adjoint(op, dtype=torch.float32)
+    assert_linear(op, dtype=torch.float32)
+    assert_batch_invariant(op, batch=3)
+    x = torch.rand(2, 1, *geometry.image_shape, generator=torch.Generator().manual_seed(0))
+    y = astra(x)
+    torch.testing.assert_close(op(x), y, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(op.adjoint(y), astra.adjoint(y), rtol=1e-4, atol=1e-2)
+    assert torch.equal(copy.deepcopy(op)(x), op(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_odl_says_what_it_cannot_do(odl, monkeypatch):
+    with pytest.raises(ValueError, match="curved"):
+        RayTransform(FAN.replace(detector="curved"), "odl")
+    with pytest.raises(ValueError, match="square pixels"):
+        RayTransform(FAN.replace(pixel_mm=(1.0, 1.1)), "odl")
+    with pytest.raises(ValueError, match="no 3D projector"):
+        RayTransform(CONE, "odl")
+    with pytest.raises(ValueError, match="ignores the offset of a parallel detector"):
+        RayTransform(PARALLEL, "odl")
+    with pytest.raises(TypeError, match="float32"):
+        RayTransform(PARALLEL.replace(axis_offset_mm=0.4), "odl")(torch.rand(20, 24, dtype=torch.float64))
+    monkeypatch.setitem(sys.modules, "odl", None)
+    with pytest.raises(ImportError, match=r"pip install deft-ct\[odl\]"):
+        RayTransform(FAN, "odl")
+
+
+def test_names():
+    assert backend_names() == ["auto", "astra", "astra_cuda", "joseph", "matrix", "odl", "tomosipo"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+@pytest.mark.parametrize("name", ["astra_cuda", "tomosipo"])
+@pytest.mark.parametrize("geometry", [PARALLEL, CONE], ids=["parallel", "cone"])
+def test_no_gpu_is_said_before_astra_is_called(name, geometry, monkeypatch):
+    astra = pytest.importorskip("astra")
+
+    def never(*_, **__):
+        raise AssertionError("ASTRA was called without a GPU")
+
+    monkeypatch.setattr(astra, "create_projector", never)
+    with pytest.raises(RuntimeError, match=f"backend '{name}' needs a CUDA device"):
+        RayTransform(geometry, name)
+
+
+def test_geometries_that_they_lack():
+    pytest.importorskip("astra")
+    with pytest.raises(ValueError, match="tomosipo has no fan"):
+        RayTransform(FAN, "tomosipo")
+    with pytest.raises(ValueError, match="curved"):
+        RayTransform(FAN.replace(detector="curved"), "astra_cuda")
+    with pytest.raises(ValueError, match="square pixels"):
+        RayTransform(FAN.replace(pixel_mm=(1.0, 1.1)), "astra_cuda")
+
+
+def stand_in() -> SimpleNamespace:
+    """ASTRA's interface on the CPU, computed by our projector from the geometries that it is handed."""
+    made: list[tuple] = []
+
+    def create(kind, projection, volume):
+        made.append((RayTransform(from_astra(volume, projection), "matrix"), kind, projection))
+        return len(made) - 1
+
+    def direct(adjoint, dimensions):
+        def run(number, source, *, out):
+            op, kind, projection = made[number]
+            assert kind == ("cuda3d" if dimensions == 3 else "cuda")
+            assert source.ndim == out.ndim == dimensions
+            assert source.is_contiguous()
+            assert out.is_contiguous()
+            if dimensions == 2:
+                out.copy_(op.adjoint(source) if adjoint else op(source))
+                return
+            cone = isinstance(op.geometry, ConeGeometry)
+            if not cone:
+                assert projection["DetectorRowCount"] == len(out) == len(source)
+            # Rows of 3D volumes count upwards; data are (detector rows, views, columns).
+            if adjoint:
+                out.copy_(op.adjoint(source.movedim(0, 1) if cone else source).flip(-2))
+            else:
+                result = op(source.flip(-2))
+                out.copy_(result.movedim(1, 0) if cone else result)
+
+        return run
+
+    def namespace(dimensions):
+        return SimpleNamespace(
+            direct_FP=direct(False, dimensions), direct_BP=direct(True, dimensions), delete=lambda number: None
+        )
+
+    return SimpleNamespace(create_projector=create, projector=namespace(2), projector3d=namespace(3))
+
+
+@pytest.mark.parametrize("geometry", [PARALLEL, FAN, CONE], ids=["parallel", "fan", "cone"])
+def test_layouts_of_the_cuda_backend(monkeypatch, geometry):
+    """Flips, axes and batches; that ASTRA computes right is for the tests on a GPU."""
+    monkeypatch.setattr(cuda, "require_cuda", lambda name: stand_in())
+    monkeypatch.setattr(cuda.CudaBackend, "_check", lambda self, x: None)
+    op, expected = RayTransform(geometry, "astra_cuda"), RayTransform(geometry, "matrix")
+    assert not op.matched
+    x = torch.rand(3, *geometry.image_shape, generator=torch.Generator().manual_seed(0))
+    y = expected(x)
+    torch.testing.assert_close(op(x), y, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(op.adjoint(y), expected.adjoint(y), rtol=1e-5, atol=1e-4)
+    assert op(x[:0]).shape == (0, *op.range_shape)
+
+
+def test_silent_failures_are_noticed(monkeypatch):
+    fake = stand_in()
+    fake.projector3d.direct_FP = lambda number, source, *, out: None
+    monkeypatch.setattr(cuda, "require_cuda", lambda name: fake)
+    monkeypatch.setattr(cuda.CudaBackend, "_check", lambda self, x: None)
+    with pytest.raises(RuntimeError, match="returned no result"):
+        RayTransform(PARALLEL, "astra_cuda")(torch.rand(2, 20, 24))
+
+
+def test_host_tensors_are_refused(monkeypatch):
+    monkeypatch.setattr(cuda, "require_cuda", lambda name: stand_in())
+    with pytest.raises(ValueError, match=r"works on CUDA tensors, got one on cpu"):
+        RayTransform(PARALLEL, "astra_cuda")(torch.rand(2, 20, 24))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["matrix", "astra_cuda", "tomosipo"])
+@pytest.mark.parametrize("geometry", [PARALLEL, FAN, CONE], ids=["parallel", "fan", "cone"])
+def test_gpu_agrees_with_the_cpu(name, geometry):
+    if name != "matrix":
+        pytest.importorskip("astra")
+    if name == "tomosipo":
+        pytest.importorskip("tomosipo", reason="tomosipo is not installed")
+        if geometry is FAN:
+            pytest.skip("tomosipo has no fan beam")
+    op, cpu = RayTransform(geometry, name).to("cuda"), RayTransform(geometry, "matrix")
+    x = smooth(geometry)
+    y = cpu(x)
+    tolerance = 1e-4 if name == "matrix" else 0.02  # other discretisations than ours
+    on_gpu = op(x.cuda())
+    assert on_gpu.is_cuda
+    assert float((on_gpu.cpu() - y).norm() / y.norm()) < tolerance
+    z = cpu.adjoint(y)
+    assert float((op.adjoint(y.cuda()).cpu() - z).norm() / z.norm()) < max(tolerance, 0.05 * (name != "matrix"))
+    if name == "matrix":
+        assert_adjoint(op.cpu(), dtype=torch.float32)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["matrix", "astra_cuda"])
+def test_gpu_copies_nothing_to_the_host(name):
+    if name != "matrix":
+        pytest.importorskip("astra")
+    op = RayTransform(PARALLEL, name).to("cuda")
+    x = torch.rand(8, *PARALLEL.image_shape, device="cuda")
+    op(x), op.adjoint(op(x))  # builds what is built once
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        op.adjoint(op(x))
+        torch.cuda.synchronize()
+    copied = {event.key for event in profile.key_averages() if "HtoD" in event.key or "DtoH" in event.key}
+    # One number a call says whether anything was computed: that is the only copy of the ASTRA backend.
+    assert not copied or name == "astra_cuda"
+
+
+def smooth(geometry) -> torch.Tensor:
+    axes = [np.linspace(-1, 1, n) for n in geometry.image_shape]
+    squares = sum(a**2 for a in np.meshgrid(*axes, indexing="ij"))
+    return torch.from_numpy(np.exp(-3 * squares)).float()[None] * math.pi
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_odl_on_random_scans(random_geometries, data):
+    pytest.importorskip("astra")
+    pytest.importorskip("odl")
+    geometry = data.draw(random_geometries(kinds=("parallel", "flat"), size=8))
+    geometry = geometry.replace(pixel_mm=geometry.pixel_rc[0], angles=sorted({round(a, 3) for a in geometry.angles}))
+    if isinstance(geometry, ParallelGeometry):
+        geometry = geometry.replace(axis_offset_mm=geometry.detector_offset_mm)
+    op = RayTransform(geometry, "odl")
+    assert_adjoint(op, dtype=torch.float32)
+    x = torch.rand(geometry.image_shape)
+    torch.testing.assert_close(op(x), RayTransform(geometry, "astra")(x), rtol=1e-3, atol=1e-3)
