@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from deft_ct.datasets.packs import CTPack, data_root
-from deft_ct.htransform import HTransformConfig, save_htransform
+from deft_ct.htransform import HTransformConfig, load_htransform, save_htransform
 from deft_ct.htransform.train import train_htransform
 from deft_ct.measurement import Measurement
 from deft_ct.networks import UNetConfig
@@ -28,6 +28,7 @@ def main(
     reference: Annotated[str, typer.Option(help="none, fbp or tv.")] = "tv",
     guidance: Annotated[str, typer.Option(help="score, adjoint or fbp.")] = "fbp",
     channels: Annotated[str, typer.Option(help="Features of each level.")] = "64,96,128",
+    initial: Annotated[Path | None, typer.Option(help="Go on from this h-transform, with a new schedule.")] = None,
     steps: int = 2000,
     batch_size: int = 8,
     learning_rate: float = 4e-4,
@@ -52,6 +53,7 @@ def main(
             reference=reference, guidance=guidance,  # type: ignore[arg-type]
             network=UNetConfig(channels=levels, attention=(False,) * len(levels)),
         ),
+        initial=None if initial is None else load_htransform(initial),
         training=TrainingConfig(
             steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup, ema_decay=ema_decay,
             seed=seed, max_minutes=max_minutes, precision=precision,  # type: ignore[arg-type]
