@@ -17,6 +17,7 @@ from deft_ct.measurement import Measurement
 from deft_ct.operators import GaussianNoise, LinearOperator, NoNoise, SuperResolution
 from deft_ct.posterior.daps import exact_draw, langevin
 from deft_ct.posterior.data_term import DataTerm
+from deft_ct.posterior.ddnm import spectral_rectifier
 from deft_ct.posterior.sampling import Chunk
 from deft_ct.priors import Prior
 from deft_ct.reconstruct import load_reconstructor
@@ -184,6 +185,24 @@ def test_the_proximal_step_is_the_closed_form() -> None:
         normal = matrix.T @ (weights[i, :, None] * matrix) + damping[i] * torch.eye(PIXELS)
         rhs = matrix.T @ (weights[i] * (y[i].flatten() - matrix @ x[i].flatten()))
         torch.testing.assert_close(found[i].flatten(), torch.linalg.solve(normal, rhs), rtol=1e-3, atol=1e-5)
+
+
+def test_the_noise_of_ddnm_makes_room_for_that_of_the_data() -> None:
+    """With the true image as estimate, the data's noise and the fresh one together have the variance of the step."""
+    operator, _ = pooled()
+    count, sigma, fresh, weight = 4000, 0.1, 0.25, 0.7
+    generator = torch.Generator().manual_seed(2)
+    truth = torch.full((count, 1, SIDE, SIDE), 0.4, dtype=torch.float64)
+    measurement = Measurement(operator, GaussianNoise(sigma))
+    likelihood = measurement.likelihood(measurement.noise.sample(operator(truth), generator))
+    chunk = Chunk(
+        likelihood=likelihood, part=slice(0, count), start=truth, generators=[generator] * count, tick=lambda _: None
+    )
+    corrected, noise = spectral_rectifier(chunk)(truth, fresh, weight)
+    assert noise is not None
+    covariance = torch.cov((weight * corrected + noise).flatten(1).T)
+    exact = fresh**2 * torch.eye(PIXELS).double()
+    assert torch.linalg.matrix_norm(covariance - exact) / torch.linalg.matrix_norm(exact) < 0.1  # Monte Carlo: 0.065
 
 
 @pytest.mark.parametrize("inner", ["cg", "langevin"])

@@ -22,6 +22,7 @@ SAMPLERS = [name for name in NAMES if issubclass(method_class(name), PosteriorSa
 ZERO_SHOT = [name for name in SAMPLERS if name != "deft"]
 NONLINEAR = [name for name in ZERO_SHOT if method_class(name).needs == "any"]
 LINEAR = [name for name in ZERO_SHOT if name not in NONLINEAR]
+WEIGHTED = [name for name in ZERO_SHOT if hasattr(method_class(name).config_type, "weighted")]
 
 
 def test_the_table_holds_the_methods_of_the_literature() -> None:
@@ -42,6 +43,18 @@ def test_batch_of_n_is_n_batches_of_one(name: str) -> None:
         if whole.samples is not None:
             assert single.samples is not None
             torch.testing.assert_close(single.samples[0] / scale, whole.samples[i] / scale, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["daps", "ddnm", "ddrm", "diffpir", "pigdm"])
+def test_the_noise_level_is_that_of_each_sample(name: str) -> None:
+    """Noise relative to images of very different brightness: a level shared by the batch would show."""
+    blur = Measurement(blurred().operator, GaussianNoise(0.2, relative=True))
+    y = blur.simulate(torch.cat([tiny_slices(1) * 30, tiny_slices(1) * 300]))
+    few = {"weighted": False} if name in WEIGHTED else {}
+    method = load_reconstructor(name, prior=image_prior(), steps=3, **few)
+    whole = method.reconstruct(y, blur, keys="ab").mean
+    single = method.reconstruct(y[:1], blur, keys="a").mean
+    torch.testing.assert_close(single[0], whole[0], rtol=0, atol=1e-4 * float(whole[0].abs().max()))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -184,8 +197,7 @@ def test_exact_draws_of_daps_need_a_linear_operator() -> None:
     assert prior.evaluations == 0
 
 
-@pytest.mark.parametrize("name", [n for n in ZERO_SHOT if "weighted" in {
-    field.name for field in dataclasses.fields(method_class(n).config_type)}])  # fmt: skip
+@pytest.mark.parametrize("name", WEIGHTED)
 def test_statistical_weights_matter_on_ct_and_not_for_white_noise(name: str) -> None:
     scan, blur = tiny_scan(photons=1e4), blurred()
     ct, image = scan.simulate(tiny_slices(1)), blur.simulate(tiny_slices(1) * 30 - 0.5)
