@@ -170,8 +170,7 @@ def comparison_json(cells: Sequence[Cell], protocol: Protocol) -> dict[str, Any]
     return {
         "protocol": asdict(protocol),
         "cells": [
-            asdict(cell)
-            | {"summary": {name: _plain(asdict(_interval(cell, name))) for name, _, _ in _SUMMARY}}
+            asdict(cell) | {"summary": {name: _plain(asdict(_interval(cell, name))) for name, _, _ in _SUMMARY}}
             for cell in cells
         ],
     }

@@ -118,6 +118,4 @@ class PairSource:
         host = torch.Generator().manual_seed(seed)
         hu = augment(self.source.batch(indices), host, air_hu=self._air_hu).to(device)
         scan = self.measurements[int(torch.randint(len(self.measurements), (1,), generator=host))]
-        return simulate_unit_pixel(
-            hu, self._pixel_mm[indices], scan, self.value_range, seed=seed, refine=self.refine
-        )
+        return simulate_unit_pixel(hu, self._pixel_mm[indices], scan, self.value_range, seed=seed, refine=self.refine)

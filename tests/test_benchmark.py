@@ -64,9 +64,7 @@ def test_scores_are_those_of_scikit_image_and_data_do_not_depend_on_the_batch(pa
     together = [torch.cat([y for y, _, _ in problem.batches]) for problem in (one, three)]
     torch.testing.assert_close(together[0], together[1], rtol=1e-5, atol=1e-5)
     (score,), truth = run_benchmark(pack, SCAN, {"fbp": load_reconstructor("fbp")}, measure_memory=True)
-    expected = [
-        peak_signal_noise_ratio(t, e, data_range=2000.0) for t, e in zip(truth, score.estimate, strict=True)
-    ]
+    expected = [peak_signal_noise_ratio(t, e, data_range=2000.0) for t, e in zip(truth, score.estimate, strict=True)]
     np.testing.assert_allclose(score.metrics.psnr, expected, rtol=1e-6)
     assert score.evaluations_per_slice == 0 and score.memory_mib is not None
 
@@ -87,9 +85,7 @@ def _solvers() -> dict[str, dict[str, object]]:
     return {SCAN.name: made, OTHER.name: made}
 
 
-def test_an_interrupted_comparison_loses_nothing(
-    pack: CTPack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_comparison_loses_nothing(pack: CTPack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = Protocol(pack="val.h5")
     whole = run_comparison(pack, [SCAN, OTHER], _solvers(), tmp_path / "whole", protocol)
     labels = ("fbp", "tv:iterations=5")

@@ -41,9 +41,7 @@ def benchmark(
     with one_line_errors():
         scan = opt.scan_of(views, geometry, degrees, photons)
         console = Console()
-        networks = opt.Networks(
-            prior=prior, htransform=htransform, models=opt.parse_models(model), device=device
-        )
+        networks = opt.Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device)
         builder = opt.Builder(networks)
         solvers = {}
         for text in methods or ["fbp", "tv", "deft"]:

@@ -39,9 +39,7 @@ def tune(
     with one_line_errors(interrupted="finished trials are kept; run the same command again to go on"):
         console = Console()
         name, fixed = opt.parse_method(method)
-        networks = opt.Networks(
-            prior=prior, htransform=htransform, models=opt.parse_models(model), device=device
-        )
+        networks = opt.Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device)
         builder = opt.Builder(networks)
         builder.build(name, fixed)  # bad names and missing networks fail before any work
 

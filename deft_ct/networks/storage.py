@@ -110,9 +110,7 @@ class ModelFormat:
             return Path(name_or_path)
         if str(name_or_path) in known:
             return self._root() / str(name_or_path)
-        raise FileNotFoundError(
-            f"no {self.noun} {str(name_or_path)!r}: not a folder, and the shipped ones are {known}"
-        )
+        raise FileNotFoundError(f"no {self.noun} {str(name_or_path)!r}: not a folder, and the shipped ones are {known}")
 
     @property
     def _a_noun(self) -> str:

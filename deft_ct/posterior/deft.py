@@ -14,8 +14,8 @@ from deft_ct.htransform.domain import outside_training
 from deft_ct.measurement import Likelihood
 from deft_ct.posterior.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk, check_counts
 from deft_ct.priors import Prior
-from deft_ct.samplers import Denoiser, ddim
 from deft_ct.reconstructor import Estimate, Request
+from deft_ct.samplers import Denoiser, ddim
 from deft_ct.schedule import time_grid
 from deft_ct.seeds import generator_for, normal_like
 

@@ -145,7 +145,5 @@ class Conditional(TrainedReconstructor):
             return model.image(latent, start)
 
         with self._bar(request, len(reference) * request.num_samples) as tick:
-            samples = walk_samples(
-                self.name, reference, request, walk, batch_size=self.config.batch_size, tick=tick
-            )
+            samples = walk_samples(self.name, reference, request, walk, batch_size=self.config.batch_size, tick=tick)
         return Estimate(samples=likelihood.to_physical(samples.flatten(0, 1)).reshape(samples.shape))

@@ -115,7 +115,6 @@ def test_training_makes_the_head_better_and_leaves_the_prior_alone(tmp_path):
     y = scan.simulate(x, seed=9)
     fbp = load_reconstructor("fbp", filter="ram-lak").reconstruct(y, scan).mean  # the reference of this head
     trained = DEFT(prior, head, DEFTConfig(estimate="mean", draws=4)).reconstruct(y, scan).mean
-    print((trained - x).norm() / (fbp - x).norm())
     assert (trained - x).norm() < 0.8 * (fbp - x).norm()
     save_htransform(head, tmp_path / "head")
     loaded = load_htransform(tmp_path / "head")

@@ -62,8 +62,6 @@ def train(name: str, folder: Path, steps: int, **changes: object) -> TrainedMode
     return train_model(model_type, shape, pairs(), folder, training=TrainingConfig(**settings), progress=False)
 
 
-
-
 def untrained(name: str) -> TrainedModel:
     """Random weights everywhere, so that every input matters."""
     torch.manual_seed(3)
