@@ -8,6 +8,7 @@ from collections.abc import Callable
 from deft_ct.operators.ct.backends.base import Backend
 from deft_ct.operators.ct.backends.choice import choose_backend
 from deft_ct.operators.ct.backends.matrix import MatrixBackend
+from deft_ct.operators.ct.backends.symmetric import SymmetricBackend
 from deft_ct.operators.ct.cone import ConeGeometry
 from deft_ct.operators.ct.system_matrix import Geometry
 
@@ -62,6 +63,7 @@ _BACKENDS: dict[str, Callable[[Geometry], Backend]] = {
     "astra": _astra,
     "astra_cuda": _astra_cuda,
     "odl": _odl,
+    "symmetric": SymmetricBackend,
     "tomosipo": _tomosipo,
 }
 

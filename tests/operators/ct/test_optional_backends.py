@@ -74,7 +74,7 @@ def test_odl_says_what_it_cannot_do(odl, monkeypatch):
 
 
 def test_names():
-    assert backend_names() == ["auto", "astra", "astra_cuda", "joseph", "matrix", "odl", "tomosipo"]
+    assert backend_names() == ["auto", "astra", "astra_cuda", "joseph", "matrix", "odl", "symmetric", "tomosipo"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
