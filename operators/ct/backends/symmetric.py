@@ -98,7 +98,7 @@ class SymmetricBackend(Backend):
         out = y.new_empty(len(y), *self.geometry.image_shape)
         for image, sinogram in zip(out, y.flatten(1), strict=True):
             columns = (sinogram[target] * share).reshape(-1, 8)
-            eight = (matrix @ columns).t().reshape(8, *self.geometry.image_shape)
+            eight = (matrix @ columns).t().contiguous().reshape(8, *self.geometry.image_shape)
             image.copy_(_summed(eight[:4]) + _summed(eight[4:]).mT)
         return out
 
