@@ -78,9 +78,7 @@ class JosephConeBackend(Backend):
                 volume = np.zeros(self._padded, data.numpy().dtype)
                 edges = np.linspace(0, self._shape[axis], _SLABS + 1).astype(int)
                 common = (volume.reshape(-1), self._shape, self._strides, self._spacing, self._poses, axis)
-                tasks = [
-                    (*common, int(a), int(b), data.numpy()) for a, b in itertools.pairwise(edges) if b > a
-                ]
+                tasks = [(*common, int(a), int(b), data.numpy()) for a, b in itertools.pairwise(edges) if b > a]
                 self._run(self._kernels.backproject_cone, tasks)
                 total = volume if total is None else total + volume
             assert total is not None
