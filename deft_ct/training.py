@@ -44,6 +44,7 @@ class TrainingConfig:
         accumulate: parts that a batch is split into, one after the other, to save memory.
         precision: "no" for float32, "bf16" or "fp16" for mixed precision.
         compile: compile the network with torch.compile.
+        channels_last: keep convolution weights channels-last, faster on GPUs with tensor cores.
         seed: of the order of the data and of all noise.
         checkpoint_minutes: time between two checkpoints.
         max_minutes: stop (with a checkpoint) after this time; None for no limit.
@@ -65,6 +66,7 @@ class TrainingConfig:
     accumulate: int = 1
     precision: Literal["no", "bf16", "fp16"] = "no"
     compile: bool = False
+    channels_last: bool = False
     seed: int = 0
     checkpoint_minutes: float = 5.0
     max_minutes: float | None = None
@@ -144,6 +146,8 @@ def fit(
     """
     accelerator = Accelerator(mixed_precision=config.precision)
     folder.mkdir(parents=True, exist_ok=True)
+    if config.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     averaged = {name: value.detach().clone() for name, value in network.state_dict().items()}
     start = _resume(folder / CHECKPOINT, network, optimizer, averaged, config)

@@ -113,6 +113,7 @@ def prior(
     max_minutes: Minutes = None,
     precision: Precision = "no",
     compile_network: Annotated[bool, typer.Option("--compile", help="Compile the network.")] = False,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory format for GPUs.")] = False,
     progress: Progress = True,
 ) -> None:
     """Train an unconditional prior and write it to OUT/prior."""
@@ -125,6 +126,7 @@ def prior(
         training = _settings(
             steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup, ema_decay=ema_decay,
             seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision, compile=compile_network,
+            channels_last=channels_last,
         )  # fmt: skip
         made = train_prior(
             source, out, network=_network(channels, patch, layers), schedule=Schedule(), training=training,

@@ -132,6 +132,7 @@ def train_htransform(
         _start_from_prior(htransform, prior)
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
+        prior.to(generator.device)  # where the training runs; does nothing once it is there
         pairs = drawn.draw(indices, generator)
         t = sample_times(len(indices), prior.schedule, generator, time_power)
         noise = torch.randn(pairs.x0.shape, generator=generator, device=generator.device)
