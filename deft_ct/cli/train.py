@@ -106,6 +106,9 @@ def prior(
     channels: Channels = "64,96,128",
     patch: Patch = 4,
     layers: Annotated[int, typer.Option(help="Residual blocks of each level.", min=1)] = 1,
+    initial: Annotated[
+        str | None, typer.Option(help="Go on from this prior (folder or shipped name), with a new schedule.")
+    ] = None,
     ema_decay: Decay = 0.999,
     warmup: Warmup = 100,
     seed: opt.Seed = 0,
@@ -118,7 +121,7 @@ def prior(
 ) -> None:
     """Train an unconditional prior and write it to OUT/prior."""
     with one_line_errors(interrupted=_RESUME):
-        from deft_ct.priors import save_prior
+        from deft_ct.priors import load_prior, save_prior
         from deft_ct.priors.train import train_prior
         from deft_ct.schedule import Schedule
 
@@ -130,7 +133,7 @@ def prior(
         )  # fmt: skip
         made = train_prior(
             source, out, network=_network(channels, patch, layers), schedule=Schedule(), training=training,
-            image_size=source.image_shape[0], progress=progress,
+            image_size=source.image_shape[0], initial=None if initial is None else load_prior(initial), progress=progress,
         )  # fmt: skip
         save_prior(made, out / "prior")
         _finish(out / "prior", made.content_hash())

@@ -117,6 +117,9 @@ def train_prior(
 
     Returns:
         The prior with the averaged weights.
+
+    Raises:
+        ValueError: ``initial`` has another network, schedule, prediction or range of values.
     """
     span = value_range or PriorRange()
     with torch.random.fork_rng(devices=[]):
@@ -125,6 +128,10 @@ def train_prior(
     if initial is None:
         model.zero_output()
     else:
+        made = Prior(model, schedule, prediction="v_prediction", value_range=span, image_size=image_size)
+        if getattr(initial.network, "config", None) != network or initial.description() != made.description():
+            raise ValueError("the initial prior has another network, schedule or range: they must be equal to go on")
+        model.requires_grad_(True)
         model.load_state_dict(initial.network.state_dict())
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
