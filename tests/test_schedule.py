@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from deft_ct.schedule import Schedule, time_grid
+from deft_ct.schedule import SIGMA_MAX, SPACINGS, Schedule, time_grid
 
 
 def test_linear_schedule_is_the_ddpm_one():
@@ -39,13 +39,35 @@ def test_conversions_invert_each_other():
     torch.testing.assert_close(back_eps, noise)
 
 
-@pytest.mark.parametrize("count", [1, 5, 10, 50, 1000])
-def test_time_grid_starts_at_the_noisiest_time_and_decreases(count):
-    grid = time_grid(Schedule(), count)
+@pytest.mark.parametrize("kind", ["linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize(("count", "last"), [(1, 999), (5, 999), (10, 400), (50, 999), (300, 299), (1000, 999)])
+def test_time_grid_starts_at_the_noisiest_time_and_decreases(count, last, spacing, kind):
+    grid = time_grid(Schedule(kind=kind), count, last=last, spacing=spacing)
     assert len(grid) == count
-    assert grid[0] == 999
+    assert grid[0] == last
     assert all(a > b for a, b in pairwise(grid))
     assert grid[-1] >= 0
+
+
+def test_time_grids_are_even_in_what_they_say():
+    schedule = Schedule()
+    sigma = {spacing: schedule.sigmas[time_grid(schedule, 12, spacing=spacing)].numpy()[1:] for spacing in SPACINGS}
+    times = {spacing: np.array(time_grid(schedule, 12, spacing=spacing)[1:]) for spacing in SPACINGS}
+    for values in (
+        times["uniform"], np.sqrt(times["quadratic"] + 1.0), np.log(sigma["log_snr"])[:-3], sigma["karras"] ** (1 / 7)
+    ):  # fmt: skip
+        steps = -np.diff(values)
+        assert steps.min() > 0.9 * steps.max()
+    # 20 uniform evaluations end at 0.17, four times the typical spread of a posterior; the other grids do not.
+    last = {spacing: float(schedule.sigmas[time_grid(schedule, 20, spacing=spacing)[-1]]) for spacing in SPACINGS}
+    assert last["uniform"] > 0.15
+    assert max(last["quadratic"], last["log_snr"], last["karras"]) < 0.02
+    # Schedules that end at much noise get one evaluation there.
+    cosine = Schedule(kind="squaredcos_cap_v2")
+    assert all(cosine.sigmas[t] <= SIGMA_MAX for t in time_grid(cosine, 12, spacing="karras")[1:])
+    with pytest.raises(ValueError, match="unknown grid 'cubic'; known: uniform, quadratic, log_snr, karras"):
+        time_grid(schedule, 5, spacing="cubic")
 
 
 @pytest.mark.parametrize("count", [0, -3, 1001])

@@ -2,5 +2,8 @@
 
 from deft_ct.samplers.ddim import Denoiser, ddim, ddim_coefficients, pairs
 from deft_ct.samplers.dpm_solver import dpm_solver
+from deft_ct.samplers.walk import SAMPLERS, SamplerName, check_sampler, walk
 
-__all__ = ["Denoiser", "ddim", "ddim_coefficients", "dpm_solver", "pairs"]
+__all__ = [
+    "SAMPLERS", "Denoiser", "SamplerName", "check_sampler", "ddim", "ddim_coefficients", "dpm_solver", "pairs", "walk"
+]  # fmt: skip

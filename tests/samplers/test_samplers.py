@@ -8,6 +8,7 @@ from gaussian import Gaussian, GaussianNetwork, gaussian_prior, smooth_gaussian
 from torch import Tensor
 
 from deft_ct.samplers import ddim, ddim_coefficients, dpm_solver, pairs
+from deft_ct.samplers import walk as walk_by_name
 from deft_ct.schedule import Schedule, time_grid
 
 SIDE = 4
@@ -88,19 +89,23 @@ def test_ddim_agrees_with_diffusers(eta: float) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_dpm_solver_agrees_with_diffusers() -> None:
+@pytest.mark.parametrize(("eta", "kind"), [(0.0, "dpmsolver++"), (1.0, "sde-dpmsolver++")])
+def test_dpm_solver_agrees_with_diffusers(eta: float, kind: str) -> None:
     diffusers = pytest.importorskip("diffusers")
     gaussian, schedule, count = smooth_gaussian(SIDE), Schedule(), 20
     scheduler = diffusers.DPMSolverMultistepScheduler(
-        beta_start=1e-4, beta_end=0.02, algorithm_type="dpmsolver++", solver_order=2, timestep_spacing="trailing",
+        beta_start=1e-4, beta_end=0.02, algorithm_type=kind, solver_order=2, timestep_spacing="trailing",
         final_sigmas_type="zero",
     )  # fmt: skip
     scheduler.set_timesteps(count)
     times = [int(t) for t in scheduler.timesteps]
     network, x = GaussianNetwork(gaussian, schedule), start(1)
+    generator = torch.Generator().manual_seed(5)
     for t in scheduler.timesteps:
-        x = scheduler.step(network(x, t.expand(1)), t, x).prev_sample
-    ours = dpm_solver(gaussian_prior(gaussian, SIDE, schedule).predict, start(1), schedule, times)
+        noise = torch.randn(x.shape[1:], generator=generator)[None].double() if eta and t > 49 else torch.zeros_like(x)
+        x = scheduler.step(network(x, t.expand(1)), t, x, variance_noise=noise).prev_sample
+    prior = gaussian_prior(gaussian, SIDE, schedule)
+    ours = dpm_solver(prior.predict, start(1), schedule, times, eta=eta, generators=[torch.Generator().manual_seed(5)])
     torch.testing.assert_close(ours, x, rtol=0, atol=2e-4)
 
 
@@ -112,9 +117,11 @@ def test_steps_are_counted_and_times_checked() -> None:
         assert seen == [1, 2, 3]
         with pytest.raises(ValueError, match="strictly decreasing"):
             walk(prior.predict, start(), schedule, [100, 500])
-    with pytest.raises(ValueError, match="eta"):
-        ddim(prior.predict, start(), schedule, [900, 500], eta=1.5)
-    with pytest.raises(ValueError, match="one generator"):
-        ddim(prior.predict, start(), schedule, [900, 500], eta=1.0)
+        with pytest.raises(ValueError, match="eta"):
+            walk(prior.predict, start(), schedule, [900, 500], eta=1.5)
+        with pytest.raises(ValueError, match="one generator"):
+            walk(prior.predict, start(), schedule, [900, 500], eta=1.0)
+    with pytest.raises(ValueError, match="unknown sampler 'heun'; known: ddim, dpm-solver"):
+        walk_by_name("heun", prior.predict, start(), schedule, [900, 500])  # type: ignore[arg-type]
     assert pairs([900, 500]) == [(900, 500), (500, -1)]
     assert ddim_coefficients(schedule, 10, -1, 1.0) == (1.0, 0.0, 0.0)
