@@ -22,6 +22,7 @@ from deft_ct.io.dicom_write import is_own_output
 from deft_ct.io.nifti import write_nifti
 from deft_ct.measurement import Measurement, describe
 from deft_ct.metrics import evaluate
+from deft_ct.networks.precision import Precision
 from deft_ct.operators import PoissonNoise
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.presets import shipped_presets
@@ -51,6 +52,7 @@ class SparseView:
         refine: the data are simulated on a grid this many times finer than that of the reconstruction.
         data_range_hu: of PSNR and SSIM.
         device: where to compute.
+        precision: of the network evaluations, see ``load_reconstructor``.
 
     Raises:
         ValueError: a value is out of range, or a method is unknown.
@@ -67,6 +69,7 @@ class SparseView:
     refine: int = 2
     data_range_hu: float = 2000.0
     device: str = "cpu"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         for name in self.methods:
@@ -160,7 +163,7 @@ def reconstruct_series(
     solvers = {
         name: load_reconstructor(
             name, prior=prior, htransform=htransform, model=(models or {}).get(name), preset=presets.get(name),
-            device=settings.device,
+            device=settings.device, precision=settings.precision,
         )
         for name in settings.methods
     }  # fmt: skip

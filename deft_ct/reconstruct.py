@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from deft_ct.htransform import HTransform, load_htransform
+from deft_ct.networks.precision import Precision, check_precision
 from deft_ct.presets import load_preset
 from deft_ct.priors import Prior, load_prior
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
@@ -63,6 +65,7 @@ def load_reconstructor(
     model: TrainedModel | str | Path | None = None,
     preset: str | Path | None = None,
     device: str = "cpu",
+    precision: Precision = "float32",
     **options: Any,
 ) -> Reconstructor:
     """Build a reconstruction method.
@@ -75,6 +78,8 @@ def load_reconstructor(
         preset: tuned options, by the name of a scan such as ``"parallel60_1e5"`` or as a file of ``deft-ct tune``;
             ``options`` go before them.
         device: where the networks go.
+        precision: of the evaluations of the prior and of the h-transform, ``"float32"``, ``"bfloat16"`` or
+            ``"float16"``; everything else is computed in float32.
         options: fields of the method's configuration, for example ``steps=50``.
 
     Returns:
@@ -93,14 +98,18 @@ def load_reconstructor(
         raise ValueError(f"{name} has no option {', '.join(unknown)}; its options are: {', '.join(known) or 'none'}")
     config = cls.config_type(**options)
     if issubclass(cls, TrainedReconstructor):
-        trained = model if isinstance(model, TrainedModel) else cls.model_type.load(model)
-        return cls(trained.to(device), config)
+        trained = copy.copy(model) if isinstance(model, TrainedModel) else cls.model_type.load(model)
+        trained = trained.to(device)
+        trained.precision = check_precision(precision)
+        return cls(trained, config)
     if not issubclass(cls, PriorReconstructor):
         return cls(config)
-    network = (prior if isinstance(prior, Prior) else load_prior(prior)).to(device)
+    network = (copy.copy(prior) if isinstance(prior, Prior) else load_prior(prior)).to(device)
+    network.precision = check_precision(precision)
     if name != "deft":
         return cls(network, config)
     from deft_ct.posterior.deft import DEFT
 
-    head = htransform if isinstance(htransform, HTransform) else load_htransform(htransform)
+    head = copy.copy(htransform) if isinstance(htransform, HTransform) else load_htransform(htransform)
+    head.precision = network.precision
     return DEFT(network, head.to(device), config)

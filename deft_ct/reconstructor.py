@@ -214,7 +214,7 @@ class PriorReconstructor(Reconstructor):
         return self.prior.evaluations
 
     def _describe(self) -> dict[str, Any]:
-        return {"prior_sha256": self.prior.content_hash()}
+        return {"prior_sha256": self.prior.content_hash(), "network_precision": self.prior.precision}
 
 
 def _relative_residual(y: Tensor, mean: Tensor, measurement: Measurement) -> float:

@@ -20,6 +20,8 @@ from accelerate import Accelerator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from deft_ct.networks.precision import Precision
+
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 """``loss(network, indices, generator)``: scalar loss of the training items ``indices`` (int64, ``(B,)``, on CPU)."""
 Validation = Callable[[nn.Module], Mapping[str, float]]
@@ -82,6 +84,12 @@ class TrainingConfig:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
+
+    @property
+    def network_precision(self) -> Precision:
+        """:attr:`precision` in the words of frozen networks, which a training evaluates likewise."""
+        names: dict[str, Precision] = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+        return names[self.precision]
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -182,8 +190,8 @@ def fit(
             for part, indices in enumerate(mine.chunk(config.accumulate)):
                 generator = torch.Generator(accelerator.device)
                 generator.manual_seed(_mix(config.seed, step, accelerator.process_index * config.accumulate + part + 2))
-                with accelerator.autocast():
-                    value = _with_memory_advice(loss, run, indices, generator) * len(indices) / len(mine)
+                # The prepared network runs in mixed precision by itself; operators and losses stay in float32.
+                value = _with_memory_advice(loss, run, indices, generator) * len(indices) / len(mine)
                 accelerator.backward(value)
                 total += float(value.detach())
             if not math.isfinite(total):

@@ -24,7 +24,8 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(kernel: Kernel, transpose: Kernel, x: Tensor) -> Tensor:
-        return kernel(x)
+        with torch.autocast(x.device.type, enabled=False):  # line integrals do not survive half precision
+            return kernel(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -76,7 +77,8 @@ class Operator(nn.Module, abc.ABC):
         """
         x = _checked(self, x, self.domain_shape, "input")
         batch = x.shape[: x.ndim - len(self.domain_shape)]
-        return self._forward_kernel(x.reshape(-1, *self.domain_shape)).reshape(*batch, *self.range_shape)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._forward_kernel(x.reshape(-1, *self.domain_shape)).reshape(*batch, *self.range_shape)
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         """Vector-Jacobian product ``J(x)^T v`` at ``x``; for a linear operator this is the adjoint.

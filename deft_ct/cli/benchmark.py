@@ -32,6 +32,7 @@ def benchmark(
     model: opt.ModelNames = None,
     presets: opt.Presets = True,
     device: opt.Device = "cpu",
+    precision: opt.PrecisionName = "float32",
     out: Annotated[Path | None, typer.Option(help="JSON file for the values of every slice.")] = None,
 ) -> None:
     """Measure methods on a pack of slices: one simulated scan, one noise draw, the same metrics for all.
@@ -41,7 +42,9 @@ def benchmark(
     with one_line_errors():
         scan = opt.scan_of(views, geometry, degrees, photons)
         console = Console()
-        networks = opt.Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device)
+        networks = opt.Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device,
+            precision=opt.parse_precision(precision),
+        )  # fmt: skip
         builder = opt.Builder(networks)
         solvers = {}
         for text in methods or ["fbp", "tv", "deft"]:

@@ -46,6 +46,7 @@ def compare(
     model: opt.ModelNames = None,
     presets: opt.Presets = True,
     device: opt.Device = "cpu",
+    precision: opt.PrecisionName = "float32",
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """Compare methods on several scans: quality with intervals over slices, network evaluations, time and memory.
@@ -57,7 +58,13 @@ def compare(
         console = Console()
         chosen = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
         builder = opt.Builder(
-            opt.Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device)
+            opt.Networks(
+                prior=prior,
+                htransform=htransform,
+                models=opt.parse_models(model),
+                device=device,
+                precision=opt.parse_precision(precision),
+            )
         )
         solvers: dict[str, dict[str, Reconstructor]] = {scan.name: {} for scan in chosen}
         for text in methods or known_methods():

@@ -6,11 +6,12 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from deft_ct.datasets.packs import CTPack, data_root
+from deft_ct.networks.precision import Precision, check_precision
 from deft_ct.presets import shipped_presets
 from deft_ct.reconstruct import load_reconstructor, method_class
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
@@ -28,6 +29,9 @@ Samples = Annotated[int, typer.Option(help="Posterior samples of each slice.", m
 Seed = Annotated[int, typer.Option(help="Seed of noise and sampling.")]
 BatchSize = Annotated[int, typer.Option(help="Slices at once.", min=1)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+PrecisionName = Annotated[
+    str, typer.Option("--precision", help="Of network evaluations: float32, bfloat16 or float16.")
+]
 PriorName = Annotated[str | None, typer.Option("--prior", help="Diffusion prior: folder or shipped name.")]
 HTransformName = Annotated[str | None, typer.Option("--htransform", help="h-transform: folder or shipped name.")]
 ModelNames = Annotated[
@@ -103,6 +107,11 @@ def parse_models(items: Sequence[str] | None) -> dict[str, str]:
     return found
 
 
+def parse_precision(name: str) -> Precision:
+    """A precision by name."""
+    return check_precision(cast(Precision, name))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Networks:
     """Where the networks of the methods come from.
@@ -112,12 +121,14 @@ class Networks:
         htransform: path or name, or None for the shipped one.
         models: method -> path or name.
         device: where to compute.
+        precision: of the network evaluations.
     """
 
     prior: str | None = None
     htransform: str | None = None
     models: dict[str, str]
     device: str = "cpu"
+    precision: Precision = "float32"
 
 
 class Builder:
@@ -141,6 +152,7 @@ class Builder:
             model=kept.get(name, self.networks.models.get(name)),
             preset=preset,
             device=self.networks.device,
+            precision=self.networks.precision,
             **options,
         )
         if isinstance(solver, PriorReconstructor):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deft_ct.cli.errors import one_line_errors
-from deft_ct.cli.options import ModelNames, parse_models
+from deft_ct.cli.options import ModelNames, PrecisionName, parse_models, parse_precision
 from deft_ct.cli.output import print_run
 from deft_ct.pipeline import SparseView, reconstruct_series
 
@@ -30,6 +30,7 @@ def reconstruct(
     seed: Annotated[int, typer.Option(help="Seed of noise and sampling.")] = _DEFAULTS.seed,
     size: Annotated[int, typer.Option(help="Slices are averaged down to this side.")] = _DEFAULTS.size,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = _DEFAULTS.device,
+    precision: PrecisionName = _DEFAULTS.precision,
     prior: Annotated[str | None, typer.Option(help="Diffusion prior: folder or shipped name.")] = None,
     htransform: Annotated[str | None, typer.Option(help="h-transform: folder or shipped name.")] = None,
     model: ModelNames = None,
@@ -53,6 +54,7 @@ def reconstruct(
             seed=seed,
             size=size,
             device=device,
+            precision=parse_precision(precision),
         )
         run = reconstruct_series(
             series_folder,

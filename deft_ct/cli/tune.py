@@ -31,6 +31,7 @@ def tune(
     htransform: opt.HTransformName = None,
     model: opt.ModelNames = None,
     device: opt.Device = "cpu",
+    precision: opt.PrecisionName = "float32",
 ) -> None:
     """Search the parameters of a method on validation slices and write them as a preset, OUT/METHOD.json.
 
@@ -39,7 +40,9 @@ def tune(
     with one_line_errors(interrupted="finished trials are kept; run the same command again to go on"):
         console = Console()
         name, fixed = opt.parse_method(method)
-        networks = opt.Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device)
+        networks = opt.Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device,
+            precision=opt.parse_precision(precision),
+        )  # fmt: skip
         builder = opt.Builder(networks)
         builder.build(name, fixed)  # bad names and missing networks fail before any work
 

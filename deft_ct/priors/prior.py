@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.networks import content_hash
+from deft_ct.networks.precision import Precision, check_precision, network_precision
 from deft_ct.schedule import Schedule
 from deft_ct.units import AffineMap, PriorRange
 
@@ -28,9 +29,10 @@ class Prior(nn.Module):
         channels: image channels C.
         image_size: side of the training images in pixels; networks without a fixed size accept others.
         card: free JSON metadata (data, licences, training), kept with the model.
+        precision: of the network evaluations, see ``network_precision``; not a part of the model.
 
     Raises:
-        ValueError: ``prediction`` is unknown.
+        ValueError: ``prediction`` or ``precision`` is unknown.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Prior(nn.Module):
         channels: int = 1,
         image_size: int = 256,
         card: dict[str, Any] | None = None,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         if prediction not in PREDICTIONS:
@@ -54,6 +57,7 @@ class Prior(nn.Module):
         self.channels = channels
         self.image_size = image_size
         self.card = dict(card or {})
+        self.precision = check_precision(precision)
         self.evaluations = 0
         """Network evaluations so far, one for each image of each call: the cost that methods are compared by."""
 
@@ -85,7 +89,8 @@ class Prior(nn.Module):
             raise ValueError(f"the prior takes images of shape (B, {self.channels}, H, W), got {tuple(x_t.shape)}")
         times = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(x_t.shape[0])
         self.evaluations += x_t.shape[0]
-        out = self.network(x_t, times)[:, : self.channels].to(x_t.dtype)
+        with network_precision(x_t.device, self.precision):
+            out = self.network(x_t, times)[:, : self.channels].to(x_t.dtype)
         if self.prediction == "v_prediction":
             return self.schedule.x0_eps_from_v(x_t, out, times)
         if self.prediction == "epsilon":

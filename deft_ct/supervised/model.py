@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from deft_ct.htransform.domain import outside_training
 from deft_ct.measurement import Likelihood
 from deft_ct.networks import UNet, UNetConfig, content_hash
+from deft_ct.networks.precision import Precision, network_precision
 from deft_ct.networks.storage import ModelFormat
 from deft_ct.reconstructor import Reconstructor, Request
 from deft_ct.simulation import Pairs
@@ -50,8 +51,15 @@ class TrainedModel(nn.Module, abc.ABC):
         self.shape = shape
         self.value_range = value_range or PriorRange()
         self.card = dict(card or {})
+        self.precision: Precision = "float32"
+        """Of the network evaluations, see ``network_precision``; not a part of the model."""
         self.evaluations = 0
         """Network evaluations so far, one for each image of each call."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate the network in :attr:`precision`."""
+        with network_precision(next(self.parameters()).device, self.precision):
+            return super().__call__(*args, **kwargs)
 
     @abc.abstractmethod
     def training_loss(self, network: nn.Module, pairs: Pairs, generator: torch.Generator) -> Tensor:
