@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from deft_ct.classical.reference import Reference
 from deft_ct.measurement import Likelihood
 from deft_ct.operators.base import LinearOperator
 from deft_ct.posterior.data_term import DataTerm, per_sample
 from deft_ct.posterior.sampling import Chunk, PosteriorSampler, Walk, check_counts, check_operator, check_positive
+from deft_ct.posterior.start import START, check_start, walk_times
 from deft_ct.priors import Prior
 from deft_ct.samplers import ddim, pairs
 from deft_ct.schedule import time_grid
+from deft_ct.search import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,12 @@ class DAPSConfig:
         langevin_steps: Langevin steps at each level.
         langevin_step: their size, relative to the largest curvature of the target (the paper's size for its
             operators of norm 1 is about 1); below 2 for stability.
+        radius: ``r_t / sigma_t``, how far the clean image may be drawn from the denoised one at noise level
+            ``sigma_t``; the paper takes 1. Less trusts the prior more.
         cg_iterations: most conjugate-gradient iterations of an exact draw.
         weighted: statistical weights instead of white noise.
+        start: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
+        start_from: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
         batch_size: samples at once; changes memory and speed, not results.
 
     Raises:
@@ -41,16 +48,20 @@ class DAPSConfig:
     inner: Literal["auto", "cg", "langevin"] = "auto"
     langevin_steps: int = 100
     langevin_step: float = 0.5
+    radius: float = 1.0
     cg_iterations: int = 20
     weighted: bool = True
+    start: float = 1.0
+    start_from: Reference = "tv"
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        check_start(self)
         check_counts(
             steps=self.steps, ode_steps=self.ode_steps, langevin_steps=self.langevin_steps,
             cg_iterations=self.cg_iterations, batch_size=self.batch_size,
         )  # fmt: skip
-        check_positive(langevin_step=self.langevin_step)
+        check_positive(langevin_step=self.langevin_step, radius=self.radius)
         if self.langevin_step >= 2:
             raise ValueError(f"langevin_step must lie in (0, 2), got {self.langevin_step}")
         if self.inner not in ("auto", "cg", "langevin"):
@@ -60,20 +71,25 @@ class DAPSConfig:
 class DAPS(PosteriorSampler):
     """At each noise level: denoise fully, draw a clean image near the result given the data, and noise it anew.
 
-    "Near" is ``N(x0, sigma_t^2 I)`` with ``sigma_t^2 = (1 - abar_t) / abar_t`` (the paper's ``r_t = sigma_t``). Needs
+    "Near" is ``N(x0, r_t^2 I)`` with ``r_t`` in proportion to ``sigma_t``, ``sigma_t^2 = (1 - abar_t) / abar_t``. Needs
     no derivative of the prior, and any differentiable operator will do. Noise-free data are given the paper's standard
     deviation of 0.01.
     """
 
     name = "daps"
     config_type = DAPSConfig
+    search_space: ClassVar[SearchSpace] = {
+        "radius": Range(0.03, 3.0, log=True),
+        "weighted": Choice((True, False)),
+        "start": START,
+    }
 
     def __init__(self, prior: Prior, config: DAPSConfig | None = None) -> None:
         super().__init__(prior, config or DAPSConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config
-        times = time_grid(schedule, config.steps)
+        times = walk_times(schedule, config)
         exact = config.inner == "cg" or (config.inner == "auto" and _is_linear(likelihood))
         if exact:
             check_operator("daps with inner='cg'", "linear", likelihood)
@@ -85,7 +101,7 @@ class DAPS(PosteriorSampler):
                 levels = time_grid(schedule, min(config.ode_steps, t + 1), last=t)
                 x0 = ddim(self.prior.predict, x, schedule, levels)
                 a_t, a_s = float(schedule.alpha_bar(t)), float(schedule.alpha_bar(s))
-                radius = ((1 - a_t) / a_t) ** 0.5
+                radius = config.radius * ((1 - a_t) / a_t) ** 0.5
                 if exact:
                     x0 = exact_draw(term, x0, radius, chunk, config.cg_iterations)
                 else:

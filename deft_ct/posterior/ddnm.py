@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,15 +12,16 @@ from torch import Tensor
 from deft_ct.measurement import Likelihood
 from deft_ct.operators.svd import Decomposable
 from deft_ct.posterior.data_term import DataTerm
-from deft_ct.posterior.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk, check_counts
+from deft_ct.posterior.sampling import Chunk, GuidedConfig, PosteriorSampler, Walk, check_counts
 from deft_ct.posterior.spectral import SpectralData
+from deft_ct.posterior.start import START, walk_times
 from deft_ct.priors import Prior
 from deft_ct.samplers import ddim_coefficients, pairs
-from deft_ct.schedule import time_grid
+from deft_ct.search import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDNMConfig(SamplerConfig):
+class DDNMConfig(GuidedConfig):
     """How DDNM+ samples.
 
     Args:
@@ -28,6 +30,8 @@ class DDNMConfig(SamplerConfig):
             0.85.
         cg_iterations: most conjugate-gradient iterations of a step; not used with a singular value decomposition.
         weighted: statistical weights instead of white noise; not used with a singular value decomposition.
+        start: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
+        start_from: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
         batch_size: samples at once.
 
     Raises:
@@ -62,6 +66,11 @@ class DDNM(PosteriorSampler):
     name = "ddnm"
     config_type = DDNMConfig
     needs = "linear"
+    search_space: ClassVar[SearchSpace] = {
+        "eta": Range(0.1, 1.0),
+        "weighted": Choice((True, False)),
+        "start": START,
+    }
 
     def __init__(self, prior: Prior, config: DDNMConfig | None = None) -> None:
         super().__init__(prior, config or DDNMConfig())
@@ -73,7 +82,7 @@ class DDNM(PosteriorSampler):
         def walk(chunk: Chunk) -> Tensor:
             rectify = spectral_rectifier(chunk) if spectral else krylov_rectifier(chunk, config)
             x = chunk.start
-            for done, (t, s) in enumerate(pairs(time_grid(schedule, config.steps)), start=1):
+            for done, (t, s) in enumerate(pairs(walk_times(schedule, config)), start=1):
                 a_t = float(schedule.alpha_bar(t))
                 x0, _ = self.prior.predict(x, t)
                 signal, direction, fresh = ddim_coefficients(schedule, t, s, config.eta)

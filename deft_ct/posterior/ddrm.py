@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from deft_ct.posterior.spectral import SpectralData
 from deft_ct.priors import Prior
 from deft_ct.samplers import pairs
 from deft_ct.schedule import time_grid
+from deft_ct.search import Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class DDRM(PosteriorSampler):
     name = "ddrm"
     config_type = DDRMConfig
     needs = "svd"
+    search_space: ClassVar[SearchSpace] = {"eta": Range(0.0, 1.0), "eta_b": Range(0.0, 1.0)}
 
     def __init__(self, prior: Prior, config: DDRMConfig | None = None) -> None:
         super().__init__(prior, config or DDRMConfig())

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from deft_ct.measurement import Likelihood
 from deft_ct.posterior.data_term import DataTerm
-from deft_ct.posterior.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk, check_counts, check_positive
+from deft_ct.posterior.sampling import Chunk, GuidedConfig, PosteriorSampler, Walk, check_counts, check_positive
+from deft_ct.posterior.start import START, walk_times
 from deft_ct.priors import Prior
 from deft_ct.samplers import ddim
-from deft_ct.schedule import time_grid
+from deft_ct.search import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDSConfig(SamplerConfig):
+class DDSConfig(GuidedConfig):
     """How DDS samples; the defaults are those of the paper for CT (50 steps, eta 0.85, 5 iterations).
 
     Args:
@@ -29,6 +31,8 @@ class DDSConfig(SamplerConfig):
             the images, so more is not better.
         weighted: statistical weights instead of white noise.
         eta: share of fresh noise.
+        start: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
+        start_from: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
         batch_size: samples at once.
 
     Raises:
@@ -53,13 +57,18 @@ class DDS(PosteriorSampler):
     name = "dds"
     config_type = DDSConfig
     needs = "linear"
+    search_space: ClassVar[SearchSpace] = {
+        "cg_iterations": Range(2, 20, log=True),
+        "weighted": Choice((True, False)),
+        "start": START,
+    }
 
     def __init__(self, prior: Prior, config: DDSConfig | None = None) -> None:
         super().__init__(prior, config or DDSConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config
-        times = time_grid(schedule, config.steps)
+        times = walk_times(schedule, config)
 
         def walk(chunk: Chunk) -> Tensor:
             term = DataTerm(chunk.likelihood, weighted=config.weighted)

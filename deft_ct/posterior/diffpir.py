@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
+from deft_ct.classical.reference import Reference
 from deft_ct.measurement import Likelihood
 from deft_ct.posterior.data_term import DataTerm
 from deft_ct.posterior.sampling import Chunk, PosteriorSampler, Walk, check_counts, check_positive
+from deft_ct.posterior.start import START, check_start, walk_times
 from deft_ct.priors import Prior
 from deft_ct.samplers import pairs
-from deft_ct.schedule import time_grid
+from deft_ct.search import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,8 @@ class DiffPIRConfig:
         zeta: share of fresh noise, 0 to 1.
         cg_iterations: most conjugate-gradient iterations of a step.
         weighted: statistical weights instead of white noise.
+        start: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
+        start_from: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
         batch_size: samples at once; changes memory and speed, not results.
 
     Raises:
@@ -36,9 +41,12 @@ class DiffPIRConfig:
     zeta: float = 0.1
     cg_iterations: int = 20
     weighted: bool = True
+    start: float = 1.0
+    start_from: Reference = "tv"
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        check_start(self)
         check_counts(steps=self.steps, cg_iterations=self.cg_iterations, batch_size=self.batch_size)
         check_positive(strength=self.strength)
         if not 0 <= self.zeta <= 1:
@@ -51,13 +59,19 @@ class DiffPIR(PosteriorSampler):
     name = "diffpir"
     config_type = DiffPIRConfig
     needs = "linear"
+    search_space: ClassVar[SearchSpace] = {
+        "strength": Range(0.1, 1e3, log=True),
+        "zeta": Range(0.0, 1.0),
+        "weighted": Choice((True, False)),
+        "start": START,
+    }
 
     def __init__(self, prior: Prior, config: DiffPIRConfig | None = None) -> None:
         super().__init__(prior, config or DiffPIRConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config
-        times = time_grid(schedule, config.steps)
+        times = walk_times(schedule, config)
 
         def walk(chunk: Chunk) -> Tensor:
             term = DataTerm(chunk.likelihood, weighted=config.weighted)

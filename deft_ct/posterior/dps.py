@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from deft_ct.measurement import Likelihood
 from deft_ct.posterior.data_term import DataTerm, per_sample
-from deft_ct.posterior.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk, check_positive
+from deft_ct.posterior.sampling import Chunk, GuidedConfig, PosteriorSampler, Walk, check_positive
+from deft_ct.posterior.start import START, walk_times
 from deft_ct.priors import Prior
 from deft_ct.samplers import ddim_coefficients, pairs
-from deft_ct.schedule import time_grid
+from deft_ct.search import Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPSConfig(SamplerConfig):
+class DPSConfig(GuidedConfig):
     """How DPS samples; the defaults are those of the paper for super-resolution (table of appendix D).
 
     Args:
@@ -28,8 +29,10 @@ class DPSConfig(SamplerConfig):
         norm: ``"l2"`` descends the norm of the residual (the paper's ``zeta / |y - A x0|``), ``"l2sq"`` half its
             square.
         weighted: statistical weights instead of white noise.
-        eta: see :class:`~deft_ct.posterior.sampling.SamplerConfig`.
-        batch_size: see :class:`~deft_ct.posterior.sampling.SamplerConfig`.
+        eta: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
+        start: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
+        start_from: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
+        batch_size: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
 
     Raises:
         ValueError: a value is out of range.
@@ -55,6 +58,7 @@ class DPS(PosteriorSampler):
 
     name = "dps"
     config_type = DPSConfig
+    search_space: ClassVar[SearchSpace] = {"zeta": Range(0.03, 10.0, log=True), "start": START}
 
     def __init__(self, prior: Prior, config: DPSConfig | None = None) -> None:
         super().__init__(prior, config or DPSConfig())
@@ -82,9 +86,10 @@ def gradient_walk(
     """
     schedule = prior.schedule
     term = DataTerm(chunk.likelihood, weighted=config.weighted)
-    zeta = config.zeta * schedule.steps / config.steps
+    times = walk_times(schedule, config)
+    zeta = config.zeta * (times[0] + 1) / len(times)
     x = chunk.start
-    for done, (t, s) in enumerate(pairs(time_grid(schedule, config.steps)), start=1):
+    for done, (t, s) in enumerate(pairs(times), start=1):
         x0, eps, gradient = misfit_gradient(prior, term, x, t, config.norm)
         signal, direction, fresh = ddim_coefficients(schedule, t, s, config.eta)
         x = signal * x0 + direction * eps - zeta * gradient

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -10,7 +11,9 @@ from deft_ct.measurement import Likelihood
 from deft_ct.posterior.data_term import DataTerm
 from deft_ct.posterior.dps import DPSConfig, gradient_walk
 from deft_ct.posterior.sampling import Chunk, PosteriorSampler, Walk, check_counts
+from deft_ct.posterior.start import START
 from deft_ct.priors import Prior
+from deft_ct.search import Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,8 @@ class MCGConfig(DPSConfig):
         norm: the misfit that is descended.
         weighted: statistical weights instead of white noise, in the gradient and in the projection.
         eta: 1 is the ancestral sampler of the paper.
+        start: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
+        start_from: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
         batch_size: samples at once.
 
     Raises:
@@ -46,6 +51,11 @@ class MCG(PosteriorSampler):
     name = "mcg"
     config_type = MCGConfig
     needs = "linear"
+    search_space: ClassVar[SearchSpace] = {
+        "zeta": Range(0.03, 10.0, log=True),
+        "cg_iterations": Range(1, 20, log=True),
+        "start": START,
+    }
 
     def __init__(self, prior: Prior, config: MCGConfig | None = None) -> None:
         super().__init__(prior, config or MCGConfig())

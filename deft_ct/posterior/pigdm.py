@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from deft_ct.measurement import Likelihood
 from deft_ct.posterior.data_term import DataTerm
-from deft_ct.posterior.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk, check_counts, check_positive
+from deft_ct.posterior.sampling import Chunk, GuidedConfig, PosteriorSampler, Walk, check_counts, check_positive
+from deft_ct.posterior.start import START, walk_times
 from deft_ct.priors import Prior
 from deft_ct.samplers import ddim
-from deft_ct.schedule import time_grid
+from deft_ct.search import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class PiGDMConfig(SamplerConfig):
+class PiGDMConfig(GuidedConfig):
     """How PiGDM samples.
 
     Args:
@@ -26,6 +28,8 @@ class PiGDMConfig(SamplerConfig):
         cg_iterations: most conjugate-gradient iterations of a step.
         weighted: statistical weights instead of white noise.
         eta: the paper uses 1.
+        start: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
+        start_from: see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
         batch_size: samples at once.
 
     Raises:
@@ -52,13 +56,18 @@ class PiGDM(PosteriorSampler):
     name = "pigdm"
     config_type = PiGDMConfig
     needs = "linear"
+    search_space: ClassVar[SearchSpace] = {
+        "data_std": Range(0.02, 2.0, log=True),
+        "weighted": Choice((True, False)),
+        "start": START,
+    }
 
     def __init__(self, prior: Prior, config: PiGDMConfig | None = None) -> None:
         super().__init__(prior, config or PiGDMConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config
-        times = time_grid(schedule, config.steps)
+        times = walk_times(schedule, config)
 
         def walk(chunk: Chunk) -> Tensor:
             term = DataTerm(chunk.likelihood, weighted=config.weighted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from deft_ct.posterior.data_term import DataTerm, per_sample
 from deft_ct.posterior.sampling import Chunk, PosteriorSampler, Walk, check_counts, check_positive
 from deft_ct.priors import Prior
 from deft_ct.schedule import time_grid
+from deft_ct.search import Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,10 @@ class REDDiff(PosteriorSampler):
 
     name = "reddiff"
     config_type = REDDiffConfig
+    search_space: ClassVar[SearchSpace] = {
+        "strength": Range(1e-3, 10.0, log=True),
+        "learning_rate": Range(3e-3, 1.0, log=True),
+    }
 
     def __init__(self, prior: Prior, config: REDDiffConfig | None = None) -> None:
         super().__init__(prior, config or REDDiffConfig())

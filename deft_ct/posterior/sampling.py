@@ -11,9 +11,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from deft_ct.classical.reference import Reference
 from deft_ct.measurement import Likelihood
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.svd import Decomposable
+from deft_ct.posterior.start import check_start, walk_times, warm_start
 from deft_ct.progress import Ticker
 from deft_ct.reconstructor import Estimate, PriorReconstructor, Request
 from deft_ct.seeds import generator_for, normal_like
@@ -42,6 +44,31 @@ class SamplerConfig:
         check_counts(steps=self.steps, batch_size=self.batch_size)
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedConfig(SamplerConfig):
+    """Settings of a walk that may begin nearer than at pure noise.
+
+    Args:
+        start: noisiest time of the walk as a share of the prior's times. 1 begins at pure noise, as the papers of the
+            methods do; less begins at a quick reconstruction of the data, noised to that time
+            (:mod:`deft_ct.posterior.start`), and takes at most one step at each time.
+        start_from: that reconstruction: ``"tv"``, or ``"fbp"`` for the pseudo-inverse.
+        steps: see :class:`SamplerConfig`, as all that follow.
+        eta: share of fresh noise.
+        batch_size: samples at once.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    start: float = 1.0
+    start_from: Reference = "tv"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_start(self)
 
 
 def check_counts(**values: int) -> None:
@@ -73,8 +100,9 @@ class Chunk:
     Attributes:
         likelihood: of these samples: each has its own row of data.
         part: which of all samples they are.
-        start: standard normal numbers ``(B, C, H, W)``, the usual start.
-        generators: one for each sample; ``start`` was drawn from them.
+        start: ``(B, C, H, W)``, the image at the first time: standard normal numbers, or a quick reconstruction with
+            noise on it.
+        generators: one for each sample; the noise of ``start`` was drawn from them.
         tick: call with the number of steps done after every step.
     """
 
@@ -115,6 +143,8 @@ class PosteriorSampler(PriorReconstructor):
 
     def _ticks(self) -> int:
         """How often a walk reports a step."""
+        if hasattr(self.config, "start"):
+            return len(walk_times(self.prior.schedule, self.config))
         steps: int = self.config.steps
         return steps
 
@@ -128,11 +158,15 @@ class PosteriorSampler(PriorReconstructor):
         drawn = []
         with self._bar(request, self._ticks() * len(names)) as tick:
             walk = self._walker(likelihood, count)
+            quick = warm_start(likelihood, self.config) if hasattr(self.config, "start") else None
+            noisiest = torch.tensor(walk_times(self.prior.schedule, self.config)[0] if quick is not None else 0)
             repeated = likelihood.repeat(count)
             for first in range(0, len(names), self.config.batch_size):
                 part = slice(first, first + self.config.batch_size)
                 generators = [generator_for(request.seed, self.name, key, k) for key, k in names[part]]
                 start = normal_like(torch.empty((len(generators), *shape), dtype=y.dtype, device=y.device), generators)
+                if quick is not None:
+                    start = self.prior.schedule.add_noise(quick.repeat_interleave(count, 0)[part], start, noisiest)
                 drawn.append(
                     walk(
                         Chunk(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -10,11 +11,16 @@ import torch
 from methods import blurred, case, image_prior
 from tiny import tiny_prior, tiny_scan, tiny_slices
 
+from deft_ct.classical.reference import reference_reconstruction
 from deft_ct.measurement import Measurement
 from deft_ct.operators import HDR, Blur, GaussianNoise, PhaseRetrieval, PoissonNoise
 from deft_ct.posterior.sampling import PosteriorSampler
+from deft_ct.priors import Prior
 from deft_ct.reconstruct import load_reconstructor, method_class, methods
 from deft_ct.reconstructor import PriorReconstructor
+from deft_ct.schedule import Schedule
+from deft_ct.search import Choice
+from deft_ct.units import PriorRange
 
 # Supervised methods need a trained model of their own; tests/supervised holds them to the same.
 NAMES = [name for name in methods() if not method_class(name).__module__.startswith("deft_ct.supervised")]
@@ -22,7 +28,18 @@ SAMPLERS = [name for name in NAMES if issubclass(method_class(name), PosteriorSa
 ZERO_SHOT = [name for name in SAMPLERS if name != "deft"]
 NONLINEAR = [name for name in ZERO_SHOT if method_class(name).needs == "any"]
 LINEAR = [name for name in ZERO_SHOT if name not in NONLINEAR]
+STARTING = [name for name in SAMPLERS if hasattr(method_class(name).config_type, "start")]
 WEIGHTED = [name for name in ZERO_SHOT if hasattr(method_class(name).config_type, "weighted")]
+
+
+def identity_prior() -> Prior:
+    """A CT prior that takes every image for a clean one."""
+
+    class Same(torch.nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return x
+
+    return Prior(Same(), Schedule(), prediction="sample", value_range=PriorRange(), image_size=32)
 
 
 def test_the_table_holds_the_methods_of_the_literature() -> None:
@@ -140,12 +157,55 @@ def test_settings_out_of_range_name_the_setting(name: str) -> None:
     fields = {field.name: field for field in dataclasses.fields(config_type)}
     bad = {"steps": 0, "batch_size": 0, "eta": 1.5, "zeta": -1.0, "cg_iterations": 0, "gamma": 0.0, "strength": 0.0,
            "learning_rate": -1.0, "data_std": 0.0, "eta_b": 2.0, "norm": "l1", "inner": "magic", "langevin_step": 2.0,
-           "sampler": "magic", "ode_steps": 0}  # fmt: skip
+           "sampler": "magic", "ode_steps": 0, "radius": 0.0, "start": 0.0, "start_from": "magic"}  # fmt: skip
     for field in fields.keys() & bad.keys():
         with pytest.raises(ValueError, match=field):
             config_type(**{field: bad[field]})
     with pytest.raises(ValueError, match=f"{name} has no option stepz; its options are: "):
         load_reconstructor(name, prior=tiny_prior(), stepz=3)
+
+
+@pytest.mark.parametrize("name", methods())
+def test_what_is_searched_holds_the_default_and_builds(name: str) -> None:
+    """Every method with parameters says which of them to tune; each corner of the ranges is a configuration."""
+    cls = method_class(name)
+    fields = {field.name: field.default for field in dataclasses.fields(cls.config_type)}
+    # These give one answer, train for each measurement, or do not use the data.
+    unsearched = {"fbp_unet", "learned_primal_dual", "deft_online", "unconditional"}
+    assert (not cls.search_space) == (name in unsearched)
+    assert cls.search_space.keys() <= fields.keys() and len(cls.search_space) <= 4
+    ends = {}
+    for field, where in cls.search_space.items():
+        if isinstance(where, Choice):
+            assert fields[field] in where.options
+            ends[field] = list(where.options)
+        else:
+            assert where.low <= fields[field] <= where.high
+            ends[field] = [int(where.low), int(where.high)] if where.whole else [where.low, where.high]
+    for corner in itertools.product(*ends.values()):
+        cls.config_type(**dict(zip(ends, corner, strict=True)))
+
+
+@pytest.mark.parametrize("name", STARTING)
+def test_a_late_start_begins_at_the_noised_reconstruction(name: str) -> None:
+    """With a walk so late that hardly any noise is added, the answer is the reconstruction that it began at."""
+    scan = tiny_scan()
+    y = scan.simulate(tiny_slices(2), seed=1)
+    weak = {"dps": {"zeta": 1e-6}, "daps": {"radius": 1e-6, "ode_steps": 1}}.get(name, {})
+    found = {}
+    for start_from in ("fbp", "tv"):
+        method = load_reconstructor(name, prior=identity_prior(), steps=4, start=0.002, start_from=start_from, **weak)
+        result = method.reconstruct(y, scan, num_samples=2, keys="ab")
+        assert result.provenance["network_evaluations_per_image"] == 2 * 2  # two samples, two times
+        found[start_from] = result.mean
+        likelihood = scan.likelihood(y, PriorRange())
+        quick = likelihood.to_physical(reference_reconstruction(likelihood, start_from))
+        if name in ("dps", "daps"):  # the others go on towards the data
+            assert (result.mean - quick).norm() < 0.1 * quick.norm()
+    assert not torch.allclose(found["fbp"], found["tv"], rtol=1e-3)
+    with pytest.raises(ValueError, match=r"a start below 1 needs data whose mean is linear|needs a linear operator"):
+        hdr = Measurement(HDR((1, 32, 32)), GaussianNoise(0.05))
+        load_reconstructor(name, prior=image_prior(), start=0.5).reconstruct(torch.zeros(1, 1, 32, 32), hdr)
 
 
 @pytest.mark.parametrize("name", NONLINEAR)
