@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +44,8 @@ def tune(
     refine: int = 2,
     batch_size: int = 8,
     device: str = "cpu",
+    guesses: Sequence[Mapping[str, Any]] = (),
+    enough: Callable[[], bool] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Preset:
     """Search the parameters that a method declares in ``search_space``.
@@ -66,6 +68,9 @@ def tune(
         refine: grid refinement of the simulation.
         batch_size: slices at once.
         device: where to compute.
+        guesses: parameters that are tried after the defaults, for example the best ones of another scan; those that
+            are not searched are left out.
+        enough: asked before every trial but the first; True ends the search with what there is.
         tell: is told of every trial.
 
     Returns:
@@ -96,10 +101,13 @@ def tune(
     problem = prepare(pack, scan, seed=seed, refine=refine, batch_size=batch_size, device=device)
     say = tell or (lambda _: None)
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    first = [_defaults(build(**fixed), space), *({k: v for k, v in guess.items() if k in space} for guess in guesses)]
     while (done := len(study.get_trials(deepcopy=False, states=finished))) < trials:
+        if done and enough is not None and enough():
+            break
         study.sampler = optuna.samplers.TPESampler(seed=derive_seed(seed, "trial", done) % 2**32)
-        if done == 0:
-            study.enqueue_trial(_defaults(build(**fixed), space))
+        if done < len(first):
+            study.enqueue_trial(first[done])
         trial = study.ask()
         options = {name: _suggest(trial, name, where) for name, where in space.items()}
         try:
