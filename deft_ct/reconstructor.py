@@ -26,7 +26,8 @@ class Reconstruction:
 
     Attributes:
         mean: ``(B, C, H, W)``, the reconstruction; the mean of the samples for a sampling method.
-        std: ``(B, C, H, W)``, pixelwise spread of the samples; None with fewer than two of them.
+        std: ``(B, C, H, W)``, pixelwise spread of the samples; None with fewer than two of them. As they are, or
+            rescaled by a calibration: ``provenance["spread"]`` says which.
         samples: ``(B, S, C, H, W)``, draws from the posterior; None for a method that gives one answer.
         provenance: JSON-ready record of method, configuration, seed, measurement, versions, cost and data residual.
         measurement: what the data were taken with.
@@ -67,10 +68,18 @@ class Reconstruction:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a method's own code returns, in physical units; either field may be left out, not both."""
+    """What a method's own code returns, in physical units; mean or samples may be left out, not both.
+
+    Attributes:
+        mean: ``(B, C, H, W)``; the mean of the samples when left out.
+        samples: ``(B, S, C, H, W)``.
+        std: ``(B, C, H, W)``; the spread of the samples when left out.
+        record: more for the provenance.
+    """
 
     mean: Tensor | None = None
     samples: Tensor | None = None
+    std: Tensor | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
 
@@ -173,7 +182,9 @@ class Reconstructor(abc.ABC):
         mean = estimate.mean if estimate.mean is not None else samples.mean(1) if samples is not None else None
         if mean is None:
             raise TypeError(f"{type(self).__name__} returned neither a mean nor samples")
-        std = samples.std(1) if samples is not None and samples.shape[1] > 1 else None
+        std = estimate.std
+        if std is None and samples is not None and samples.shape[1] > 1:
+            std = samples.std(1)
         provenance = {
             "method": self.name,
             "config": asdict(self.config),
@@ -182,6 +193,7 @@ class Reconstructor(abc.ABC):
             "images": len(y),
             "measurement": describe(measurement),
             "data_residual": _relative_residual(y, mean, measurement),
+            "spread": None if std is None else {"calibrated": False},
             "network_evaluations_per_image": (self._evaluations() - evaluations) / len(y),
             "seconds_per_image": seconds / len(y),
             "device": str(y.device),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from deft_ct.calibration import PATTERN, Calibration
 from deft_ct.htransform.head import HTransform, HTransformConfig
 from deft_ct.networks.storage import ModelFormat
 from deft_ct.schedule import Schedule
 
 WEIGHTS = "htransform.safetensors"
 METADATA = "htransform.json"
+CALIBRATIONS = "calibrations"
+"""Key of the card under which a loaded h-transform carries the calibrations that lie beside it."""
 
 _FORMAT = ModelFormat(noun="h-transform", assets="htransforms", weights=WEIGHTS, metadata=METADATA)
 
@@ -24,7 +29,8 @@ def save_htransform(htransform: HTransform, folder: Path, *, dtype: torch.dtype 
         folder: target.
         dtype: of the stored weights.
     """
-    meta = {**htransform.description(), "card": htransform.card, "sha256": htransform.content_hash()}
+    card = {key: value for key, value in htransform.card.items() if key != CALIBRATIONS}
+    meta = {**htransform.description(), "card": card, "sha256": htransform.content_hash()}
     _FORMAT.write(folder, htransform.state_dict(), meta, dtype=dtype)
 
 
@@ -35,7 +41,8 @@ def load_htransform(name_or_path: str | Path | None = None) -> HTransform:
         name_or_path: folder written by :func:`save_htransform`, a shipped name, or None for the default one.
 
     Returns:
-        The h-transform in float32 on the CPU, frozen.
+        The h-transform in float32 on the CPU, frozen. Its card holds the calibrations of the folder
+        (``calibration*.json``), if there are any.
 
     Raises:
         FileNotFoundError: neither a folder nor a shipped h-transform has this name.
@@ -47,11 +54,16 @@ def load_htransform(name_or_path: str | Path | None = None) -> HTransform:
         HTransformConfig.from_dict(meta["config"]),
         Schedule(**meta["schedule"]),
         prior_hash=meta["prior_sha256"],
-        card=meta["card"],
+        card={**meta["card"], **_calibrations(folder)},
     )
     htransform.load_state_dict(weights)
     _FORMAT.check(folder, htransform.content_hash(), meta["sha256"])
     return htransform.eval().requires_grad_(False)
+
+
+def _calibrations(folder: Path) -> dict[str, Any]:
+    found = [asdict(Calibration.read(path)) for path in sorted(folder.glob(PATTERN))]
+    return {CALIBRATIONS: found} if found else {}
 
 
 def shipped_htransforms() -> list[str]:

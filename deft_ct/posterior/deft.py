@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from deft_ct.calibration import Calibration
 from deft_ct.htransform import Condition, HTransform, condition_for
 from deft_ct.htransform.domain import outside_training
 from deft_ct.measurement import Likelihood
-from deft_ct.posterior.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk, check_counts
+from deft_ct.posterior.data_term import DataTerm
+from deft_ct.posterior.sampling import (
+    Chunk,
+    GuidedConfig,
+    PosteriorSampler,
+    Walk,
+    check_counts,
+    check_operator,
+    check_positive,
+)
+from deft_ct.posterior.start import walk_times
 from deft_ct.priors import Prior
 from deft_ct.reconstructor import Estimate, Request
-from deft_ct.samplers import Denoiser, ddim
-from deft_ct.schedule import time_grid
+from deft_ct.samplers import Denoiser, SamplerName, check_sampler, walk
+from deft_ct.schedule import SPACINGS, Spacing, time_grid
+from deft_ct.search import Range, SearchSpace
 from deft_ct.seeds import generator_for, normal_like
 
 
 @dataclass(frozen=True, kw_only=True)
-class DEFTConfig(SamplerConfig):
-    """How DEFT samples; see :class:`~deft_ct.posterior.sampling.SamplerConfig`.
+class DEFTConfig(GuidedConfig):
+    """How DEFT samples; see :class:`~deft_ct.posterior.sampling.GuidedConfig`.
+
+    **A start below 1** begins at the diffused reference ``r`` instead of the diffused image. For a Gaussian posterior
+    of mean ``m`` and spread ``s``, and noise ``sigma^2 = (1 - abar) / abar`` at the start, let
+    ``g = s^2 / (s^2 + sigma^2)``. With ``eta=1`` a sample is then off by ``g (r - m)`` and its variance is too small by
+    the factor ``1 - g^2``; with ``eta=0`` by ``sqrt(g) (r - m)`` and ``1 - g``. So a start at several spreads of the
+    posterior costs little, and with ``eta=1`` even less (``tests/posterior/test_few_steps.py``).
+
+    **The consistency step** minimises ``1/2 |y - A x|_W^2 + |x - x0|^2 / (2 consistency_spread^2)`` from the sample (or
+    mean) ``x0``, by conjugate gradients. It counts the data twice, as the samples know them already: residual and bias
+    go down, and the spread goes down with them.
 
     Args:
         estimate: what the reconstruction is. ``"samples"``: the mean of the samples, which carries their spread as
@@ -30,20 +52,44 @@ class DEFTConfig(SamplerConfig):
             ``x_t`` says nothing of the image, so that it is itself an estimate of ``E[x_0 | y]``; samples are then
             drawn only if more than one is asked for, and give the spread.
         draws: noise images that ``"mean"`` averages over, one evaluation each.
+        sampler: ``"ddim"`` (first order) or ``"dpm-solver"``, DPM-Solver++(2M) (second order).
+        grid: times of the evaluations, see :func:`~deft_ct.schedule.time_grid`.
+        guidance_strength: multiplies what the h-transform adds to the prior's score; 1 as trained. More is no longer
+            the posterior, but of use where a head conditions too weakly.
+        consistency_steps: conjugate-gradient iterations of a final step towards the data; 0 for none.
+        consistency_spread: how far that step may go: a standard deviation in the prior's range (0.02 are 20 HU).
+        calibrated: whether the spread is rescaled where a calibration fits the scan and these settings.
 
     Raises:
-        ValueError: a value is out of range.
+        ValueError: a value is out of range or unknown.
     """
 
     steps: int = 20
     estimate: Literal["samples", "mean"] = "samples"
     draws: int = 2
+    sampler: SamplerName = "ddim"
+    grid: Spacing = "uniform"
+    guidance_strength: float = 1.0
+    consistency_steps: int = 0
+    consistency_spread: float = 0.02
+    calibrated: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(draws=self.draws)
+        check_sampler(self.sampler)
+        check_positive(guidance_strength=self.guidance_strength, consistency_spread=self.consistency_spread)
         if self.estimate not in ("samples", "mean"):
             raise ValueError(f"estimate must be samples or mean, got {self.estimate!r}")
+        if self.grid not in SPACINGS:
+            raise ValueError(f"unknown grid {self.grid!r}; known: {', '.join(SPACINGS)}")
+        if self.consistency_steps < 0:
+            raise ValueError(f"consistency_steps must be at least 0, got {self.consistency_steps}")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What of the settings changes the distribution of the results, JSON-ready."""
+        return {key: value for key, value in asdict(self).items() if key not in ("batch_size", "calibrated")}
 
 
 class DEFT(PosteriorSampler):
@@ -62,6 +108,7 @@ class DEFT(PosteriorSampler):
 
     name = "deft"
     config_type = DEFTConfig
+    search_space: ClassVar[SearchSpace] = {"eta": Range(0.0, 1.0)}
 
     def __init__(self, prior: Prior, htransform: HTransform, config: DEFTConfig | None = None) -> None:
         super().__init__(prior, config or DEFTConfig())
@@ -71,15 +118,38 @@ class DEFT(PosteriorSampler):
                 f"{htransform.prior_hash[:12]}..., got {prior.content_hash()[:12]}...): load the matching pair"
             )
         self.htransform = htransform.eval().requires_grad_(False)
+        self.calibrations = tuple(Calibration.from_dict(values) for values in htransform.card.get("calibrations", ()))
 
     def _describe(self) -> dict[str, Any]:
         return super()._describe() | {"htransform_sha256": self.htransform.content_hash()}
 
     def _estimate(self, request: Request) -> Estimate:
-        if self.config.estimate == "samples":
-            return super()._estimate(request)
-        samples = super()._estimate(request).samples if request.num_samples > 1 else None
-        return Estimate(mean=self._conditional_mean(request), samples=samples)
+        direct = self.config.estimate == "mean"
+        samples = None if direct and request.num_samples == 1 else super()._estimate(request).samples
+        mean = self._conditional_mean(request) if direct else None
+        if samples is None or samples.shape[1] < 2:
+            return Estimate(mean=mean, samples=samples)
+        std, record = self._spread(samples.std(1), request)
+        return Estimate(mean=mean, samples=samples, std=std, record={"spread": record})
+
+    def _spread(self, std: Tensor, request: Request) -> tuple[Tensor, dict[str, Any]]:
+        """The spread, rescaled if one of the calibrations fits, and the record of what was done."""
+        units, reasons = request.measurement.units, ["switched off"] if not self.config.calibrated else []
+        if units is None or reasons or not self.calibrations:
+            return std, {"calibrated": False, "reason": " ".join(reasons) or "none was fitted for this h-transform"}
+        own = {"prior_sha256": self.prior.content_hash(), "htransform_sha256": self.htransform.content_hash()}
+        for calibration in self.calibrations:
+            scan = {"scan": calibration.scan} if calibration.scan else {}
+            reasons = [f"it was {text}" for text in outside_training(scan, request.measurement)]
+            reasons += calibration.differences(settings=self.config.sampling, samples=request.num_samples, **own)
+            if not reasons:
+                scale = units.affine.scale
+                record = {
+                    "calibrated": True, "factor": calibration.factor, "floor_hu": calibration.floor_hu,
+                    "level": calibration.level, **calibration.provenance,
+                }  # fmt: skip
+                return calibration.rescaled(std / scale, request.num_samples) * scale, record
+        return std, {"calibrated": False, "reason": f"fitted for something else: {'; '.join(reasons)}"}
 
     @torch.no_grad()
     def _conditional_mean(self, request: Request) -> Tensor:
@@ -90,23 +160,27 @@ class DEFT(PosteriorSampler):
         means = []
         for i, key in enumerate(request.keys):
             part = slice(i, i + 1)
-            denoise = conditional_denoiser(self.prior, self.htransform, likelihood[part], condition[part])
+            denoise = self._denoiser(likelihood[part], condition[part])
             total = torch.zeros(shape, dtype=request.y.dtype, device=request.y.device)
             for k in range(self.config.draws):
                 start = normal_like(total, [generator_for(request.seed, "deft mean", key, k)])
                 total += denoise(start, noisiest)[0]
-            means.append(total / self.config.draws)
+            means.append(self._consistent(total / self.config.draws, likelihood[part]))
         return likelihood.to_physical(torch.cat(means))
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         for difference in outside_training(self.htransform.card, likelihood.measurement):
             warnings.warn(f"the h-transform was {difference}: expect a worse result", UserWarning, stacklevel=2)
-        times = time_grid(self.prior.schedule, self.config.steps)
+        if self.config.consistency_steps:
+            check_operator("deft with consistency_steps", "linear", likelihood)
+        warm = walk_times(self.prior.schedule, self.config)
+        times = time_grid(self.prior.schedule, len(warm), last=warm[0], spacing=self.config.grid)
         condition = condition_for(likelihood, self.htransform.config).repeat(count)
 
-        def walk(chunk: Chunk) -> Tensor:
-            return ddim(
-                conditional_denoiser(self.prior, self.htransform, chunk.likelihood, condition[chunk.part]),
+        def sample(chunk: Chunk) -> Tensor:
+            x0 = walk(
+                self.config.sampler,
+                self._denoiser(chunk.likelihood, condition[chunk.part]),
                 chunk.start,
                 self.prior.schedule,
                 times,
@@ -114,12 +188,25 @@ class DEFT(PosteriorSampler):
                 generators=chunk.generators,
                 callback=chunk.tick,
             )
+            return self._consistent(x0, chunk.likelihood)
 
-        return walk
+        return sample
+
+    def _denoiser(self, likelihood: Likelihood, condition: Condition) -> Denoiser:
+        strength = self.config.guidance_strength
+        return conditional_denoiser(self.prior, self.htransform, likelihood, condition, strength=strength)
+
+    def _consistent(self, x0: Tensor, likelihood: Likelihood) -> Tensor:
+        """The consistency step from ``x0``."""
+        if not self.config.consistency_steps:
+            return x0
+        term = DataTerm(likelihood, weighted=True)
+        damping = (term.sigma / self.config.consistency_spread).square()
+        return x0 + term.correction(x0, damping, iterations=self.config.consistency_steps)
 
 
 def conditional_denoiser(
-    prior: Prior, htransform: HTransform, likelihood: Likelihood, condition: Condition
+    prior: Prior, htransform: HTransform, likelihood: Likelihood, condition: Condition, *, strength: float = 1.0
 ) -> Denoiser:
     """The prior with its h-transform, as a denoiser given the measurement.
 
@@ -128,6 +215,7 @@ def conditional_denoiser(
         htransform: the trained correction.
         likelihood: the measurement with its data.
         condition: what the h-transform was told of it.
+        strength: multiplies the correction.
     """
 
     def denoise(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
@@ -135,6 +223,7 @@ def conditional_denoiser(
             x0, eps = prior.predict(x_t, t)
             guidance = likelihood.guidance(x0, htransform.config.guidance)
         times = torch.full((len(x_t),), float(t), device=x_t.device)
-        return htransform(x_t, times, x0, eps, guidance, condition)
+        x0_y, eps_y = htransform(x_t, times, x0, eps, guidance, condition)
+        return (x0_y, eps_y) if strength == 1 else (torch.lerp(x0, x0_y, strength), torch.lerp(eps, eps_y, strength))
 
     return denoise
