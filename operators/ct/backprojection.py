@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 
 import numpy as np
 import torch
@@ -19,6 +22,8 @@ from deft_ct.operators.ct.system_matrix import CSR
 
 _CACHED_BYTES = 512 * 2**20
 _BLOCK_BYTES = 128 * 2**20
+STORED_BYTES = 2 * 10**9
+"""Memory of all matrices that are kept, shared by the filters of a geometry; the least recently used go first."""
 
 
 def fbp(y: Tensor, geometry: PlanarGeometry, filter: str = "ram-lak", cutoff: float = 1.0) -> Tensor:
@@ -48,7 +53,7 @@ def fbp(y: Tensor, geometry: PlanarGeometry, filter: str = "ram-lak", cutoff: fl
     return image
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=128)
 def _operator(geometry: PlanarGeometry, filter: str, cutoff: float) -> FilteredBackprojection:
     return FilteredBackprojection(geometry, filter, cutoff)
 
@@ -78,7 +83,6 @@ class FilteredBackprojection(LinearOperator):
         self._weights = torch.from_numpy(weights)
         response = ramp_response(self._padded.detectors, spacing, filter, cutoff, equiangular=equiangular)
         self._response = torch.from_numpy(response)
-        self._cache: dict[tuple[torch.dtype, torch.device, bool], Tensor] = {}
 
     def _forward_kernel(self, x: Tensor) -> Tensor:
         weighted = torch.nn.functional.pad(x * self._weights.to(x), self._pad)
@@ -108,14 +112,52 @@ class FilteredBackprojection(LinearOperator):
         return [slice(first, min(first + size, views)) for first in range(0, views, size)]
 
     def _matrix(self, views: slice, like: Tensor, *, transpose: bool) -> Tensor:
-        key = (like.dtype, like.device, transpose)
-        if key in self._cache:
-            return self._cache[key]
-        csr = backprojection_matrix(self._padded, views, np.float64 if like.dtype == torch.float64 else np.float32)
-        matrix = (csr.transposed() if transpose else csr).to_torch(like.device)
-        if views == slice(0, self.domain_shape[0]):
-            self._cache[key] = matrix
+        def build() -> Tensor:
+            dtype = np.float64 if like.dtype == torch.float64 else np.float32
+            csr = backprojection_matrix(self._padded, views, dtype)
+            return (csr.transposed() if transpose else csr).to_torch(like.device)
+
+        if views != slice(0, self.domain_shape[0]):
+            return build()
+        return _STORE.get((self._padded, like.dtype, like.device, transpose), build)
+
+
+class MatrixStore:
+    """Sparse matrices up to a total size.
+
+    Args:
+        limit: bytes; the last matrix is kept in any case.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Hashable, build: Callable[[], Tensor]) -> Tensor:
+        """The matrix of a key, built if it is not there."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        matrix = build()
+        with self._lock:
+            self._kept[key] = matrix
+            self._kept.move_to_end(key)
+            while len(self._kept) > 1 and sum(map(_nbytes, self._kept.values())) > self.limit:
+                self._kept.popitem(last=False)
         return matrix
+
+
+_STORE = MatrixStore(STORED_BYTES)
+
+
+def _nbytes(matrix: Tensor) -> int:
+    parts = (matrix.values(), matrix.col_indices(), matrix.crow_indices())
+    return sum(part.numel() * part.element_size() for part in parts)
 
 
 def backprojection_matrix(geometry: PlanarGeometry, views: slice, dtype: type[np.floating]) -> CSR:

@@ -47,6 +47,17 @@ def coverage(angles: Array, period: float) -> Coverage:
     return Coverage(steps, phase, float(after.sum()), full)
 
 
+def angular_range(geometry: PlanarGeometry) -> float:
+    """Angle that the views cover, radians: at most pi for parallel beams, whose views repeat then, 2 pi for a fan.
+
+    It is the period less what the widest gap between views has over the usual one, for views in any order.
+    """
+    period = 2 * math.pi if isinstance(geometry, FanGeometry) else math.pi
+    position = np.sort(np.mod(geometry.angle_array, period))
+    gaps = np.diff(position, append=position[0] + period)
+    return float(period - gaps.max() + np.median(gaps[gaps > 1e-9]))
+
+
 def ray_weights(geometry: PlanarGeometry) -> Array:
     """Quadrature and redundancy weights of every ray, radians.
 
