@@ -22,6 +22,9 @@ from deft_ct.units import AffineMap, HounsfieldScale, PriorRange
 
 GuidanceKind = Literal["score", "adjoint", "fbp"]
 
+NOISE_FREE_PHOTONS = 1e6
+"""What noise-free CT data count as where a noise level is needed: errors of the model outweigh noise from there on."""
+
 
 class Measurement:
     """How data come about: ``y = noise(A(x))`` for an image ``x`` in physical units.
@@ -143,6 +146,19 @@ class Likelihood:
         if self._weights is None:
             self._weights = self.noise.weights(self.y)
         return self._weights
+
+    @property
+    def photons(self) -> Tensor:
+        """``(B,)`` photons of an unattenuated ray with which photon noise would be as strong, for line integrals ``y``.
+
+        Photon noise has the weights ``photons * exp(-y)``, so this is the geometric mean of ``weights * exp(y)``; for
+        noise-free data, :data:`NOISE_FREE_PHOTONS`.
+        """
+        if isinstance(self.noise, NoNoise):
+            return torch.full((len(self.y),), NOISE_FREE_PHOTONS, device=self.y.device)
+        seen = self.weights > 0
+        logs = torch.where(seen, self.weights.double(), 1.0).log() + torch.where(seen, self.y.double(), 0.0)
+        return (logs.flatten(1).sum(1) / seen.flatten(1).sum(1).clamp_min(1)).exp()
 
     def repeat(self, count: int) -> Likelihood:
         """The likelihood with every image repeated ``count`` times in a row, for several samples of each."""
