@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+import torch
 
 from deft_ct.measurement import Measurement
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
@@ -94,31 +97,34 @@ class Scan:
             image_shape: (rows, columns).
             pixel_mm: typical pixel size; the distances of a fan-beam scanner are divided by it.
         """
-        if self.geometry == "parallel":
-            return self.measurement(image_shape, 1.0)
-        real = FanGeometry.for_image(image_shape, pixel_mm, self.views)
-        geometry = real.replace(
+        geometry = self._unit_geometry(image_shape, pixel_mm)
+        return Measurement(RayTransform(geometry), self.noise, units=HounsfieldScale())
+
+    def measurement(self, image_shape: tuple[int, int], pixel_mm: float) -> Measurement:
+        """The scan of slices of one pixel size."""
+        return Measurement(RayTransform(self._geometry(image_shape, pixel_mm)), self.noise, units=HounsfieldScale())
+
+    def _geometry(self, image_shape: tuple[int, int], pixel_mm: float) -> ParallelGeometry | FanGeometry:
+        if self.geometry == "fan":
+            return FanGeometry.for_image(image_shape, pixel_mm, self.views)
+        return ParallelGeometry(
+            image_shape=image_shape,
+            pixel_mm=pixel_mm,
+            angles=np.arange(self.views) * (math.radians(self.degrees) / self.views),
+            detectors=self.detectors,
+            detector_mm=pixel_mm,
+        )
+
+    def _unit_geometry(self, image_shape: tuple[int, int], pixel_mm: float) -> ParallelGeometry | FanGeometry:
+        real = self._geometry(image_shape, 1.0 if self.geometry == "parallel" else pixel_mm)
+        if isinstance(real, ParallelGeometry):
+            return real
+        return real.replace(
             pixel_mm=1.0,
             detector_mm=real.detector_mm / pixel_mm,
             source_to_center_mm=real.source_to_center_mm / pixel_mm,
             source_to_detector_mm=real.source_to_detector_mm / pixel_mm,
         )
-        return Measurement(RayTransform(geometry), self.noise, units=HounsfieldScale())
-
-    def measurement(self, image_shape: tuple[int, int], pixel_mm: float) -> Measurement:
-        """The scan of slices of one pixel size."""
-        geometry: ParallelGeometry | FanGeometry
-        if self.geometry == "fan":
-            geometry = FanGeometry.for_image(image_shape, pixel_mm, self.views)
-        else:
-            geometry = ParallelGeometry(
-                image_shape=image_shape,
-                pixel_mm=pixel_mm,
-                angles=np.arange(self.views) * (math.radians(self.degrees) / self.views),
-                detectors=self.detectors,
-                detector_mm=pixel_mm,
-            )
-        return Measurement(RayTransform(geometry), self.noise, units=HounsfieldScale())
 
     def to_dict(self) -> dict[str, object]:
         """JSON-ready values with the name; 0 photons stand for noise-free data."""
@@ -128,3 +134,90 @@ class Scan:
         photons = "noise-free" if self.photons is None else f"{self.photons:g} photons"
         arc = "" if self.geometry == "fan" or self.degrees == 180 else f" over {self.degrees:g} degrees"
         return f"{self.views} {self.geometry} views{arc}, {photons}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanRange:
+    """A family of scans, from which a network for any scan is trained.
+
+    Numbers of views and photons are log-uniform, angular ranges uniform.
+
+    Args:
+        views: fewest and most views.
+        photons: fewest and most photons.
+        degrees: least and largest angular range of a parallel scan, at most 180.
+        full: share of the parallel scans that cover 180 degrees.
+        fan: share of (full) fan-beam scans.
+
+    Raises:
+        ValueError: a range is empty or a value out of bounds.
+    """
+
+    views: tuple[int, int] = (15, 200)
+    photons: tuple[float, float] = (1e4, 1e6)
+    degrees: tuple[float, float] = (90.0, 180.0)
+    full: float = 0.5
+    fan: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("views", 1, math.inf), ("photons", 1e-9, 1e30), ("degrees", 1, 180)):
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                raise ValueError(
+                    f"{name} must be (low, high) with {least:g} <= low <= high <= {most:g}, got {low, high}"
+                )
+        if not (0 <= self.full <= 1 and 0 <= self.fan <= 1):
+            raise ValueError(f"full and fan are shares, from 0 to 1; got {self.full} and {self.fan}")
+
+    def draw(self, geometries: int, seed: int, *, levels: int = 1) -> list[Scan]:
+        """Random scans that depend on the arguments alone.
+
+        Args:
+            geometries: number of geometries, spread evenly over the number of views.
+            seed: of the draw.
+            levels: photon counts for each geometry, spread evenly over the range.
+
+        Returns:
+            ``geometries * levels`` scans.
+        """
+        rng = np.random.default_rng(seed)
+        scans = []
+        for k in rng.permutation(geometries):
+            views = round(_between(self.views, (k + rng.random()) / geometries))
+            kind = "fan" if rng.random() < self.fan else "parallel"
+            limited = rng.random() >= self.full
+            degrees = round(float(rng.uniform(*self.degrees)), 1)
+            shift = rng.random()
+            for level in range(levels):
+                photons = float(f"{_between(self.photons, (level + shift) / levels):.3g}")
+                scans.append(
+                    Scan(views=views, photons=photons, geometry=kind)
+                    if kind == "fan" or not limited
+                    else Scan(views=views, photons=photons, degrees=degrees)
+                )
+        return scans
+
+
+def unit_measurements(scans: Sequence[Scan], image_shape: tuple[int, int], pixel_mm: float) -> list[Measurement]:
+    """:meth:`Scan.unit_measurement` of many scans: those of one geometry share an operator, and none stores a matrix.
+
+    Args:
+        scans: the scans.
+        image_shape: (rows, columns).
+        pixel_mm: typical pixel size, see :meth:`Scan.unit_measurement`.
+    """
+    without_matrix = importlib.util.find_spec("numba") is not None and not torch.cuda.is_available()
+    shared: dict[Scan, RayTransform] = {}
+    made = []
+    for scan in scans:
+        key = replace(scan, photons=None)
+        if key not in shared:
+            geometry = scan._unit_geometry(image_shape, pixel_mm)
+            shared[key] = RayTransform(geometry, "joseph" if without_matrix else "auto")
+        made.append(Measurement(shared[key], scan.noise, units=HounsfieldScale()))
+    return made
+
+
+def _between(limits: tuple[float, float], fraction: float) -> float:
+    """The value at a fraction of a range, evenly on a logarithmic scale."""
+    return float(limits[0] * (limits[1] / limits[0]) ** fraction)

@@ -79,9 +79,10 @@ class PairSource:
         measurements: scans with a pixel of 1 mm; every draw uses one of them, at random.
         value_range: HU that -1 and +1 stand for.
         refine: grid refinement of the simulation, see ``Measurement.simulate``.
+        weights: how often each measurement is drawn, relative to the others; all alike when left out.
 
     Raises:
-        ValueError: there is no measurement, or one has no Hounsfield scale.
+        ValueError: there is no measurement, one has no Hounsfield scale, or the weights do not fit.
     """
 
     def __init__(
@@ -91,12 +92,16 @@ class PairSource:
         value_range: PriorRange,
         *,
         refine: int = 2,
+        weights: Sequence[float] | None = None,
     ) -> None:
         scales = [m.units for m in measurements]
         units = scales[0] if scales else None
         if units is None or None in scales:
             raise ValueError("every measurement needs units=HounsfieldScale(), and there must be at least one")
+        if weights is not None and (len(weights) != len(measurements) or min(weights) < 0 or sum(weights) <= 0):
+            raise ValueError(f"need one weight >= 0 for each of the {len(measurements)} measurements, got {weights}")
         self.source = source
+        self.weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
         self.measurements = list(measurements)
         self.value_range = value_range
         self.refine = refine
@@ -117,5 +122,9 @@ class PairSource:
         seed = int(torch.randint(2**62, (1,), generator=generator, device=device))
         host = torch.Generator().manual_seed(seed)
         hu = augment(self.source.batch(indices), host, air_hu=self._air_hu).to(device)
-        scan = self.measurements[int(torch.randint(len(self.measurements), (1,), generator=host))]
+        if self.weights is None:
+            choice = torch.randint(len(self.measurements), (1,), generator=host)
+        else:
+            choice = torch.multinomial(self.weights, 1, generator=host)
+        scan = self.measurements[int(choice)]
         return simulate_unit_pixel(hu, self._pixel_mm[indices], scan, self.value_range, seed=seed, refine=self.refine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -15,7 +16,7 @@ from deft_ct.datasets.dicom_folder import CTFolder
 from deft_ct.datasets.packs import CTPack, data_root
 from deft_ct.measurement import Measurement
 from deft_ct.networks import UNetConfig
-from deft_ct.scan import Scan
+from deft_ct.scan import Scan, ScanRange, unit_measurements
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the checkpoint, the log and the result.")]
 Source = Annotated[
@@ -40,6 +41,8 @@ Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
 Reference = Annotated[str, typer.Option(help="Reconstruction that the network starts from: fbp or tv.")]
 Spread = Annotated[float, typer.Option(help="Typical error of that reconstruction, in units of 1000 HU.")]
 
+_GEOMETRIES, _NOISE_LEVELS = 32, 4
+"""Random geometries of a training for any scan, and photon counts for each: setting one up takes seconds."""
 _RESUME = "run the same command again to go on from the last checkpoint"
 
 app = typer.Typer(no_args_is_help=True, help="Train a network. Run the same command again to resume.")
@@ -75,8 +78,22 @@ def _measurements(scans: list[Scan], source: CTPack | CTFolder) -> list[Measurem
     return [scan.unit_measurement(source.image_shape, typical) for scan in scans]
 
 
-def _card(scans: list[Scan], source: CTPack | CTFolder, training: Any) -> dict[str, Any]:
-    """What a network was trained for and on; several scans give ranges."""
+def _with_random_scans(
+    scans: list[Scan], family: ScanRange | None, source: CTPack | CTFolder, seed: int
+) -> tuple[list[Measurement], list[float] | None]:
+    """The measurements of a training and how often each is drawn: half of the steps are for scans of the family."""
+    if family is None:
+        return _measurements(scans, source), None
+    drawn = family.draw(_GEOMETRIES, seed, levels=_NOISE_LEVELS)
+    typical = float(np.median(source.pixel_mm))
+    weights = [0.5 / len(scans)] * len(scans) + [0.5 / len(drawn)] * len(drawn)
+    return unit_measurements(scans + drawn, source.image_shape, typical), weights
+
+
+def _card(
+    scans: list[Scan], source: CTPack | CTFolder, training: Any, family: ScanRange | None = None
+) -> dict[str, Any]:
+    """What a network was trained for and on; several scans, or a family of them, give ranges."""
     first, *others = [scan.to_dict() for scan in scans]
     described: dict[str, Any] = dict(first)
     for name in ("views", "photons", "degrees", "detectors"):
@@ -85,6 +102,11 @@ def _card(scans: list[Scan], source: CTPack | CTFolder, training: Any) -> dict[s
     if others:
         described["geometry"] = sorted({str(entry["geometry"]) for entry in (first, *others)})
         described["name"] = [scan.name for scan in scans]
+    if family is not None:
+        described |= {"geometry": ["fan", "parallel"], "family": asdict(family), "name": [scan.name for scan in scans]}
+        for name, limits in (("views", family.views), ("photons", family.photons), ("degrees", family.degrees)):
+            values = [cast(float, scan.to_dict()[name]) for scan in scans]
+            described[name] = [min(limits[0], *values), max(limits[1], *values)]
     where = source.path if isinstance(source, CTPack) else source.root
     return {
         "scan": described, "data": {"name": where.name, "slices": len(source)}, "training_steps": training.steps,
@@ -133,7 +155,8 @@ def prior(
         )  # fmt: skip
         made = train_prior(
             source, out, network=_network(channels, patch, layers), schedule=Schedule(), training=training,
-            image_size=source.image_shape[0], initial=None if initial is None else load_prior(initial), progress=progress,
+            image_size=source.image_shape[0], initial=None if initial is None else load_prior(initial),
+            progress=progress,
         )  # fmt: skip
         save_prior(made, out / "prior")
         _finish(out / "prior", made.content_hash())
@@ -150,6 +173,9 @@ def htransform(
     degrees: opt.Degrees = 180.0,
     detectors: opt.Detectors = 364,
     photons: opt.Photons = 1e5,
+    any_scan: Annotated[
+        bool, typer.Option("--any-scan", help="One head for any scan; half of the steps take the scans of --scan.")
+    ] = False,
     reference: Annotated[str, typer.Option(help="none, fbp or tv.")] = "tv",
     guidance: Annotated[str, typer.Option(help="score, adjoint or fbp.")] = "fbp",
     channels: Channels = "64,96,128",
@@ -168,6 +194,7 @@ def htransform(
     """Train the h-transform of a prior (DEFT) and write it to OUT/htransform."""
     with one_line_errors(interrupted=_RESUME):
         from deft_ct.htransform import HTransformConfig, load_htransform, save_htransform
+        from deft_ct.htransform.features import SPREAD_SLOPES
         from deft_ct.htransform.train import train_htransform
         from deft_ct.priors import load_prior
 
@@ -177,17 +204,20 @@ def htransform(
             steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup, ema_decay=ema_decay,
             seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision,
         )  # fmt: skip
+        family = ScanRange() if any_scan else None
+        measurements, weights = _with_random_scans(scans, family, source, seed)
         head = train_htransform(
-            source, frozen, _measurements(scans, source), out,
+            source, frozen, measurements, out,
             config=HTransformConfig(
+                scan_features=any_scan, spread_slopes=SPREAD_SLOPES if any_scan and reference == "tv" else (),
                 reference=cast(Literal["none", "fbp", "tv"], reference),
                 guidance=cast(Literal["score", "adjoint", "fbp"], guidance),
                 network=_network(channels, _patch_of(frozen)),
             ),
             initial=None if initial is None else load_htransform(initial),
-            training=training, progress=progress,
+            weights=weights, training=training, progress=progress,
         )  # fmt: skip
-        head.card |= _card(scans, source, training)
+        head.card |= _card(scans, source, training, family)
         save_htransform(head, out / "htransform")
         _finish(out / "htransform", head.content_hash())
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from deft_ct.measurement import Measurement
-from deft_ct.operators.ct import FanGeometry, RayTransform
+from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.ct.redundancy import angular_range
 from deft_ct.operators.noise import PoissonNoise
 
-_TOLERANCE = {"views": 1.25, "photons": 2.0}
+_TOLERANCE = {"views": 1.25, "photons": 2.0, "degrees": 1.1}
 """Largest ratio to the value of the training that passes without a warning."""
 
 
@@ -16,8 +18,8 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
     """What of a scan lies outside of what the card of an h-transform says it was trained for.
 
     Args:
-        card: metadata of the h-transform; ``card["scan"]`` holds ``geometry``, ``views`` and ``photons``, each a value
-            or a ``[low, high]`` range.
+        card: metadata of the h-transform; ``card["scan"]`` holds ``geometry``, ``views``, ``photons`` and (of
+            parallel scans) ``degrees``, each a value or a ``[low, high]`` range. Fan scans are trained on full turns.
         measurement: the scan at hand.
 
     Returns:
@@ -34,6 +36,12 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
         [] if kind in _listed(trained["geometry"]) else [f"trained for {trained['geometry']} beams, the scan is {kind}"]
     )
     here = {"views": float(geometry.sinogram_shape[0])}
+    if isinstance(geometry, ParallelGeometry | FanGeometry):
+        degrees = math.degrees(angular_range(geometry))
+        if kind == "parallel" and "degrees" in trained:
+            here["degrees"] = round(degrees, 1)
+        elif kind == "fan" and degrees < 360 / _TOLERANCE["degrees"]:
+            found.append(f"trained for full turns of a fan beam, the scan covers {degrees:.0f} degrees")
     if isinstance(measurement.noise, PoissonNoise):
         here["photons"] = measurement.noise.photons
     else:

@@ -11,11 +11,15 @@ arXiv 2406.01781, Prop. 2.2). In terms of the noise, ``eps_y = eps_u - sqrt(1 - 
   learns the rest: ``delta = (k + a(t)) (r - x0h) + b(t) g + c(t) NN1``, where ``c = sigma s / sqrt(sigma^2 + s^2)`` is
   the spread that this belief leaves, so that the network's output is of order one at every noise level (the
   preconditioning of Karras et al. 2022, arXiv 2206.00364, around ``r`` instead of zero).
+
+A head for many scans is also told which one it has: a few features of the scan (views, angular range, noise, beam)
+enter the embedding of the time through a small network that starts at zero, and ``s`` follows them.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -23,9 +27,13 @@ from torch import Tensor, nn
 
 from deft_ct.measurement import GuidanceKind
 from deft_ct.networks import UNet, UNetConfig, content_hash, timestep_embedding
+from deft_ct.networks.precision import Precision, network_precision
 from deft_ct.schedule import Schedule
 
 ReferenceKind = Literal["none", "fbp", "tv"]
+
+SCAN_FEATURES = 4
+"""Numbers that describe a scan, see ``htransform.features.scan_features``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +47,8 @@ class HTransformConfig:
         guidance_scale: the guidance is divided by this before it enters the network.
         use_tweedie: whether NN1 sees ``x0h``; False is an ablation of the paper.
         time_scaling: whether the learned multiple ``NN2(t)`` of the guidance is added; False is an ablation.
+        scan_features: whether the network is told the scan, see ``htransform.features.scan_features``.
+        spread_slopes: how the logarithm of the spread follows the scan features; empty for one spread for all scans.
         channels: image channels.
         network: shape of NN1; ``in_channels`` is set from the rest.
 
@@ -52,6 +62,8 @@ class HTransformConfig:
     guidance_scale: float = 0.1
     use_tweedie: bool = True
     time_scaling: bool = True
+    scan_features: bool = False
+    spread_slopes: tuple[float, ...] = ()
     channels: int = 1
     network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
@@ -62,6 +74,11 @@ class HTransformConfig:
             raise ValueError(f"unknown reference {self.reference!r}; known: none, fbp, tv")
         if not (self.spread > 0 and self.guidance_scale > 0):
             raise ValueError("spread and guidance_scale must be positive")
+        object.__setattr__(self, "spread_slopes", tuple(self.spread_slopes))
+        if self.spread_slopes and not (self.scan_features and len(self.spread_slopes) == SCAN_FEATURES):
+            raise ValueError(
+                f"spread_slopes needs scan_features=True and {SCAN_FEATURES} numbers, got {self.spread_slopes}"
+            )
 
     @property
     def features(self) -> int:
@@ -69,8 +86,10 @@ class HTransformConfig:
         return 2 + int(self.use_tweedie) + 2 * int(self.reference != "none")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self) | {"network": self.network.to_dict()}
+        """JSON-ready values; those of the scan only where they are in use, so that older heads keep their hash."""
+        values = asdict(self) | {"network": self.network.to_dict(), "spread_slopes": list(self.spread_slopes)}
+        unused = {name for name in ("scan_features", "spread_slopes") if not values[name]}
+        return {name: value for name, value in values.items() if name not in unused}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> HTransformConfig:
@@ -85,24 +104,24 @@ class Condition:
     Args:
         reference: ``(B, C, H, W)`` in the prior's range, or None.
         remainder: guidance of the reference: what the data still say that it does not, or None.
+        scan: ``(B, SCAN_FEATURES)`` features of the scan, or None.
     """
 
     reference: Tensor | None = None
     remainder: Tensor | None = None
+    scan: Tensor | None = None
 
     def repeat(self, count: int) -> Condition:
         """Every image ``count`` times in a row."""
-        if self.reference is None or self.remainder is None:
-            return self
-        return Condition(
-            reference=self.reference.repeat_interleave(count, 0), remainder=self.remainder.repeat_interleave(count, 0)
-        )
+        return self._each(lambda value: value.repeat_interleave(count, 0))
 
     def __getitem__(self, part: slice) -> Condition:
         """Some of the images."""
-        if self.reference is None or self.remainder is None:
-            return self
-        return Condition(reference=self.reference[part], remainder=self.remainder[part])
+        return self._each(lambda value: value[part])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return Condition(**{name: None if value is None else change(value) for name, value in values.items()})
 
 
 class HTransform(nn.Module):
@@ -123,6 +142,8 @@ class HTransform(nn.Module):
         self.schedule = schedule
         self.prior_hash = prior_hash
         self.card = dict(card or {})
+        self.precision: Precision = "float32"
+        """Of the network evaluations, see ``network_precision``; not a part of the model."""
         network = UNetConfig(
             **{
                 **config.network.to_dict(),
@@ -137,6 +158,12 @@ class HTransform(nn.Module):
         with torch.no_grad():  # a small start in the direction of the data, as in the paper
             last.bias.copy_(torch.tensor([0.0, 0.01 if config.reference == "none" else 0.0]))
         self.time_scale = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), last)
+        self.scan_embedding: nn.Sequential | None = None
+        if config.scan_features:
+            into = nn.Linear(128, self.network.embedding_width)
+            nn.init.zeros_(into.weight)
+            nn.init.zeros_(into.bias)
+            self.scan_embedding = nn.Sequential(nn.Linear(SCAN_FEATURES, 128), nn.SiLU(), into)
 
     def content_hash(self) -> str:
         """SHA-256 of the weights and of everything that gives them meaning."""
@@ -150,12 +177,32 @@ class HTransform(nn.Module):
             "prior_sha256": self.prior_hash,
         }
 
-    def noise_levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _evaluate(self, inputs: list[Tensor], t: Tensor, condition: Condition) -> Tensor:
+        with network_precision(t.device, self.precision):
+            extra = None if self.scan_embedding is None else self.scan_embedding(self._scan(condition))
+            out: Tensor = self.network(torch.cat(inputs, 1), t, extra)
+        return out.to(inputs[0].dtype)
+
+    def _scan(self, condition: Condition) -> Tensor:
+        if condition.scan is None:
+            raise ValueError("this h-transform needs the scan features of the measurement: use condition_for")
+        return condition.scan.to(self.network.conv_in.weight)
+
+    def spread(self, condition: Condition, like: Tensor) -> Tensor:
+        """``s`` of each image, or one for all, shaped to broadcast over ``like``."""
+        if not self.config.spread_slopes:
+            return like.new_full((1, 1, 1, 1), self.config.spread)
+        slope = (self._scan(condition).to(like.dtype) * like.new_tensor(self.config.spread_slopes)).sum(1)
+        return self.config.spread * slope.exp()[:, None, None, None]
+
+    def noise_levels(
+        self, t: Tensor, like: Tensor, condition: Condition | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``(sqrt(abar), sigma, k, c)`` at times ``t``, shaped to broadcast over ``like``; see the module."""
-        signal, spread = self.schedule.coefficients(t, like)
-        sigma = spread / signal
-        total = (sigma.square() + self.config.spread**2).sqrt()
-        return signal, sigma, (sigma / total).square(), sigma * self.config.spread / total
+        signal, noise = self.schedule.coefficients(t, like)
+        sigma, spread = noise / signal, self.spread(condition or Condition(), like)
+        total = (sigma.square() + spread.square()).sqrt()
+        return signal, sigma, (sigma / total).square(), sigma * spread / total
 
     def forward(
         self, x_t: Tensor, t: Tensor, x0: Tensor, eps: Tensor, guidance: Tensor, condition: Condition
@@ -174,25 +221,27 @@ class HTransform(nn.Module):
             ``(x0, eps)`` given the measurement, each of the shape of ``x_t``.
 
         Raises:
-            ValueError: the configuration needs a reference and the condition has none.
+            ValueError: the configuration needs a reference or scan features and the condition has none.
         """
         config = self.config
-        signal, sigma, gain, scale = self.noise_levels(t, x_t)
-        factors = self.time_scale(timestep_embedding(t, 64))[:, :, None, None, None].unbind(1)
+        signal, sigma, gain, scale = self.noise_levels(t, x_t, condition)
+        with torch.autocast(x_t.device.type, enabled=False):  # they multiply images: mixed precision is for the network
+            factors = self.time_scale(timestep_embedding(t, 64))[:, :, None, None, None].unbind(1)
         pull = guidance * factors[1] if config.time_scaling else torch.zeros_like(guidance)
         scaled = guidance / config.guidance_scale
         if config.reference == "none":
             inputs = [x_t, scaled] + ([x0] if config.use_tweedie else [])
-            eps_h = self.network(torch.cat(inputs, 1), t).to(x_t.dtype) - pull / config.guidance_scale
+            eps_h = self._evaluate(inputs, t, condition) - pull / config.guidance_scale
             return x0 - sigma * eps_h, eps + eps_h
         reference, remainder = condition.reference, condition.remainder
         if reference is None or remainder is None:
             raise ValueError(f"this h-transform needs the {config.reference!r} reference of the measurement")
-        level = (1 + (config.spread**2 - 1) * signal.square()).sqrt()  # spread of x_t around the reference
+        variance = self.spread(condition, x_t).square()
+        level = (1 + (variance - 1) * signal.square()).sqrt()  # spread of x_t around the reference
         inputs = [(x_t - signal * reference) / level, scaled, reference, remainder / config.guidance_scale]
         if config.use_tweedie:
-            width = (config.spread**2 + sigma.square() / (1 + 4 * sigma.square())).sqrt()
+            width = (variance + sigma.square() / (1 + 4 * sigma.square())).sqrt()
             inputs.append((x0 - reference) / width)
-        learned = self.network(torch.cat(inputs, 1), t).to(x_t.dtype)
+        learned = self._evaluate(inputs, t, condition)
         delta = (gain + factors[0]) * (reference - x0) + pull + scale * learned
         return x0 + delta, eps - delta / sigma

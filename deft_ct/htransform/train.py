@@ -6,6 +6,8 @@ evaluated without a graph: it is neither trained nor differentiated.
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -23,7 +25,7 @@ from deft_ct.simulation import Pairs, PairSource, ScannedSlices, simulate_unit_p
 from deft_ct.training import TrainingConfig, Validation, fit
 from deft_ct.units import PriorRange
 
-__all__ = ["Pairs", "denoising_loss", "simulate_pairs", "train_htransform"]
+__all__ = ["Pairs", "denoising_loss", "simulate_pairs", "start_from_head", "train_htransform"]
 
 
 def simulate_pairs(
@@ -79,7 +81,7 @@ def denoising_loss(
     x0_y, eps_y = network(x_t, t, tweedie, eps, guidance, condition)
     if htransform.config.reference == "none":
         return (eps_y - noise).square().mean()
-    scale = htransform.noise_levels(t, x_t)[3]
+    scale = htransform.noise_levels(t, x_t, condition)[3]
     return ((x0_y - x0) / scale).square().mean()
 
 
@@ -95,6 +97,7 @@ def train_htransform(
     time_power: float = 1.0,
     from_prior: bool = True,
     initial: HTransform | None = None,
+    weights: Sequence[float] | None = None,
     validation: Validation | None = None,
     progress: bool = True,
 ) -> HTransform:
@@ -110,7 +113,8 @@ def train_htransform(
         refine: grid refinement of the simulation, see ``Measurement.simulate``.
         time_power: see ``sample_times``.
         from_prior: start the head's network from the prior's weights where the shapes allow, output at zero.
-        initial: go on from the weights of this head, of the same configuration and prior, instead.
+        initial: go on from the weights of this head instead, see :func:`start_from_head`.
+        weights: how often each measurement is drawn, relative to the others.
         validation: scores the averaged head.
         progress: show a progress bar.
 
@@ -120,14 +124,15 @@ def train_htransform(
     Raises:
         ValueError: a measurement has no Hounsfield scale, or ``initial`` is of another kind.
     """
-    drawn = PairSource(source, measurements, _range_of(prior), refine=refine)
+    prior = copy.copy(prior)
+    prior.precision = training.network_precision
+    drawn = PairSource(source, measurements, _range_of(prior), refine=refine, weights=weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         htransform = HTransform(config, prior.schedule, prior_hash=prior.content_hash())
     if initial is not None:
-        if initial.description() != htransform.description():
-            raise ValueError("the initial h-transform has another configuration or prior: they must be equal to go on")
-        htransform.load_state_dict(initial.state_dict())
+        for difference in start_from_head(htransform, initial):
+            warnings.warn(f"the initial h-transform {difference}", UserWarning, stacklevel=2)
     elif from_prior:
         _start_from_prior(htransform, prior)
 
@@ -140,6 +145,36 @@ def train_htransform(
 
     averaged = fit(htransform, loss, len(source), training, folder, validation=validation, progress=progress)
     return cast(HTransform, averaged.cpu())
+
+
+def start_from_head(htransform: HTransform, initial: HTransform) -> list[str]:
+    """Copy the weights of a trained head into a new one, which may be for another prior and for more scans.
+
+    Scan features start at zero, so a head that had none computes at first what it did; a changed spread is a changed
+    parametrisation, which the training has to make up for.
+
+    Args:
+        htransform: the new head.
+        initial: the trained one.
+
+    Returns:
+        What differs, one sentence each.
+
+    Raises:
+        ValueError: the two differ in what the network sees or how its output is used.
+    """
+    own, given = htransform.config.to_dict(), initial.config.to_dict()
+    scan = ("scan_features", "spread", "spread_slopes")
+    fixed = [name for name in own | given if name not in scan and own.get(name) != given.get(name)]
+    fixed += ["schedule"] if htransform.schedule != initial.schedule else []
+    if fixed or (initial.config.scan_features and not htransform.config.scan_features):
+        raise ValueError(
+            f"the initial h-transform has other {', '.join(fixed) or 'scan_features'}: use its values to go on from it"
+        )
+    missing, _ = htransform.load_state_dict(initial.state_dict(), strict=False)
+    found = [f"is for another prior ({initial.prior_hash[:12]})"] if initial.prior_hash != htransform.prior_hash else []
+    found += [f"has another {name}" for name in scan[1:] if own.get(name) != given.get(name)]
+    return found + (["has no scan features: they start at zero"] if missing else [])
 
 
 def _start_from_prior(htransform: HTransform, prior: Prior) -> None:

@@ -78,8 +78,9 @@ def timestep_embedding(t: Tensor, width: int) -> Tensor:
 class UNet(nn.Module):
     """Time-conditioned U-Net on images.
 
-    ``forward(x, t)`` takes ``x`` of shape ``(B, in_channels, H, W)`` and times ``t`` of shape ``(B,)``, and returns
-    ``(B, out_channels, H, W)``.
+    ``forward(x, t, extra=None)`` takes ``x`` of shape ``(B, in_channels, H, W)`` and times ``t`` of shape ``(B,)``, and
+    returns ``(B, out_channels, H, W)``. ``extra`` ``(B, embedding_width)`` is added to the embedding of the time, where
+    diffusers adds the class embedding of type "identity".
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -87,7 +88,7 @@ class UNet(nn.Module):
         self.config = config
         c = config.channels
         pixels = config.patch**2
-        width, groups, heads = 4 * c[0], config.norm_groups, config.head_channels
+        width, groups, heads = self.embedding_width, config.norm_groups, config.head_channels
         self.time_embedding = _TimeEmbedding(c[0], width)
         self.conv_in = nn.Conv2d(config.in_channels * pixels, c[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
@@ -98,12 +99,17 @@ class UNet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, c[0], eps=1e-5)
         self.conv_out = nn.Conv2d(c[0], config.out_channels * pixels, 3, padding=1)
 
+    @property
+    def embedding_width(self) -> int:
+        """Features of the embedding of the time."""
+        return 4 * self.config.channels[0]
+
     def zero_output(self) -> None:
         """Set the last layer to zero, so that the network starts by predicting nothing."""
         for parameter in self.conv_out.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, extra: Tensor | None = None) -> Tensor:
         """Evaluate the network; see the class."""
         config = self.config
         if x.ndim != 4 or x.shape[1] != config.in_channels:
@@ -115,7 +121,8 @@ class UNet(nn.Module):
             )
         if x.dtype == torch.float64:  # double-precision data; callers convert the result back
             x = x.to(self.conv_in.weight.dtype)
-        emb = functional.silu(self.time_embedding(timestep_embedding(t, config.channels[0]).to(x.dtype)))
+        emb = self.time_embedding(timestep_embedding(t, config.channels[0]).to(x.dtype))
+        emb = functional.silu(emb if extra is None else emb + extra.to(emb.dtype))
         h = self.conv_in(functional.pixel_unshuffle(x, config.patch))
         skips = [h]
         for down in self.down_blocks:

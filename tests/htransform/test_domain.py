@@ -1,8 +1,11 @@
+import math
+
 import pytest
 from tiny import tiny_htransform, tiny_prior, tiny_scan, tiny_slices
 
 from deft_ct.htransform.domain import outside_training
 from deft_ct.measurement import Measurement
+from deft_ct.operators.ct import FanGeometry, RayTransform
 from deft_ct.operators.noise import GaussianNoise
 from deft_ct.posterior.deft import DEFT, DEFTConfig
 
@@ -31,6 +34,26 @@ def test_ranges_hold_what_lies_between():
     card = {"scan": {"geometry": ["parallel", "fan"], "views": [10, 40], "photons": [1e4, 1e6]}}
     assert outside_training(card, tiny_scan(views=30)) == []
     assert outside_training(card, tiny_scan(views=80)) == ["trained for 10 to 40 views, the scan has 80"]
+
+
+def test_the_angular_range_counts():
+    card = {"scan": {"geometry": ["fan", "parallel"], "views": [10, 40], "photons": [1e4, 1e6], "degrees": [120, 180]}}
+
+    def limited(degrees):
+        full = tiny_scan(views=20)
+        geometry = full.operator.geometry.replace(views=20, angles=None, angular_range=math.radians(degrees))
+        return Measurement(RayTransform(geometry), full.noise, units=full.units)
+
+    def fan(degrees):
+        geometry = FanGeometry.for_image((32, 32), 8.0, 20)
+        geometry = geometry.replace(views=20, angles=None, angular_range=math.radians(degrees))
+        return Measurement(RayTransform(geometry), tiny_scan().noise, units=tiny_scan().units)
+
+    assert outside_training(card, limited(180)) == []
+    assert outside_training(card, limited(115)) == []
+    assert outside_training(card, limited(90)) == ["trained for 120 to 180 degrees, the scan has 90"]
+    assert outside_training(card, fan(360)) == []
+    assert outside_training(card, fan(220)) == ["trained for full turns of a fan beam, the scan covers 220 degrees"]
 
 
 def test_reconstructing_another_scan_warns():

@@ -26,6 +26,21 @@ def test_computes_what_diffusers_computes(config):
         torch.testing.assert_close(ours(x, t), torch.pixel_shuffle(reference, config.patch), rtol=1e-4, atol=1e-5)
 
 
+def test_extra_features_enter_where_diffusers_adds_a_class_embedding():
+    diffusers = pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
+    torch.manual_seed(0)
+    ours = UNet(UNetConfig(patch=2, channels=(32, 64), attention=(False, False))).eval()
+    values = diffusers_config(ours.config, 32) | {"class_embed_type": "identity"}
+    theirs = diffusers.UNet2DModel.from_config(values).eval()
+    theirs.load_state_dict(ours.state_dict())
+    x, t, extra = torch.randn(2, 1, 32, 32), torch.tensor([3.0, 700.0]), torch.randn(2, ours.embedding_width)
+    with torch.no_grad():
+        reference = theirs(torch.pixel_unshuffle(x, 2), t, class_labels=extra).sample
+        got = ours(x, t, extra)
+        torch.testing.assert_close(got, torch.pixel_shuffle(reference, 2), rtol=1e-4, atol=1e-5)
+        assert (got - ours(x, t)).abs().max() > 1e-3
+
+
 def test_refuses_images_that_do_not_fit():
     network = UNet(UNetConfig(patch=4, channels=(32, 32), attention=(False, False)))
     with pytest.raises(ValueError, match="multiples of 8"):
