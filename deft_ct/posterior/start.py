@@ -17,8 +17,8 @@ from deft_ct.operators.base import LinearOperator
 from deft_ct.schedule import Schedule, time_grid
 from deft_ct.search import Range
 
-START = Range(0.05, 1.0)
-"""Where to look for the best ``start``."""
+START = Range(0.02, 1.0, log=True)
+"""Where to look for the best ``start``; the weaker the prior, the later."""
 
 
 class WarmStart(Protocol):
