@@ -6,25 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from deft_ct.operators.ct.backprojection import FilteredBackprojection, fbp
+from deft_ct.operators.ct.calibration import Calibration, calibrate
 from deft_ct.operators.ct.cone import ConeGeometry
+from deft_ct.operators.ct.differentiable import project
 from deft_ct.operators.ct.fdk import fdk
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry
 from deft_ct.operators.ct.presets import ScanPreset, dm4ct, genregbench, htc2022
 from deft_ct.operators.ct.ray_transform import RayTransform
 
 __all__ = [
+    "Calibration",
     "ConeGeometry",
     "FanGeometry",
     "FilteredBackprojection",
     "ParallelGeometry",
     "RayTransform",
     "ScanPreset",
+    "calibrate",
     "dm4ct",
     "fbp",
     "fdk",
     "genregbench",
     "geometry_from_dict",
     "htc2022",
+    "project",
 ]
 
 

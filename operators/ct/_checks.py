@@ -17,8 +17,20 @@ def positive(name: str, value: SupportsFloat) -> float:
     return number
 
 
+def without_graph(name: str, value: object) -> None:
+    """Raise a TypeError for a tensor (or a sequence with one) that requires gradients: geometries are plain values."""
+    items = value if isinstance(value, (list, tuple)) else (value,)
+    if any(getattr(item, "requires_grad", False) for item in items):
+        raise TypeError(
+            f"{name} requires gradients, which a geometry cannot carry: differentiate "
+            f"deft_ct.operators.ct.project(image, geometry, {name}=...), calibrate with "
+            f"deft_ct.operators.ct.calibrate, or pass {name}.detach()"
+        )
+
+
 def finite(name: str, value: SupportsFloat) -> float:
     """Return ``value`` as a finite float, else raise."""
+    without_graph(name, value)
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -49,6 +61,7 @@ def counts(name: str, value: object, length: int) -> tuple[int, ...]:
 
 def spacing(name: str, value: float | Sequence[float], length: int) -> tuple[float, ...]:
     """One length in mm for all axes, or one an axis; returned as a tuple with an entry for each axis."""
+    without_graph(name, value)
     if np.ndim(value) == 0:
         return (positive(name, cast(SupportsFloat, value)),) * length
     items = tuple(cast(Sequence[float], value))
@@ -66,6 +79,7 @@ def angle_tuple(
             raise ValueError("pass views (a number of equally spaced views) or angles (in radians)")
         number = count("views", views)
         return tuple((start + span * np.arange(number) / number).tolist())
+    without_graph("angles", angles)
     values = np.asarray(angles, dtype=np.float64)
     if values.ndim != 1 or values.size < 1:
         raise ValueError(f"angles must be a one-dimensional array of at least one angle, got shape {values.shape}")

@@ -1,0 +1,179 @@
+"""The differentiable geometry, and calibration of misaligned scans from closed-form and measured data."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform, calibrate, differentiable, project
+
+PARALLEL = ParallelGeometry.for_image((7, 6), (1.0, 1.2), 5).replace(
+    angles=[0.1, 0.9, 1.7, 2.5, 4.0], axis_offset_mm=0.3
+)
+FAN = FanGeometry.for_image((7, 6), 1.0, 5, source_to_center_mm=30, source_to_detector_mm=50).replace(
+    angles=[0.1, 0.9, 1.7, 2.5, 4.0], detector_offset_mm=0.2
+)
+CURVED = FAN.replace(detector="curved", axis_offset_mm=-0.4)
+SCANS = pytest.mark.parametrize("geometry", [PARALLEL, FAN, CURVED], ids=["parallel", "flat", "curved"])
+BODY = [
+    (0.02, 2.0, -3.0, 42.0, 32.0, 0.4), (-0.01, -9.0, 6.0, 12.0, 7.0, -0.3), (-0.01, 22.0, -4.0, 6.0, 4.0, 0.2),
+    (0.015, 4.0, -20.0, 5.0, 4.0, 0.0), (0.02, -26.0, -9.0, 3.0, 5.0, 1.0), (0.02, 28.0, 10.0, 2.0, 3.0, 0.5),
+]  # fmt: skip
+
+
+def tensors(geometry, *, each_view=False):
+    names = ["angles", "detector_offset_mm", "axis_offset_mm"]
+    names += ["source_to_center_mm", "source_to_detector_mm"] if isinstance(geometry, FanGeometry) else []
+    values = {name: torch.tensor(getattr(geometry, name), dtype=torch.float64) for name in names}
+    if each_view:
+        values = {name: v.expand(len(geometry.angles)).clone() for name, v in values.items()}
+    return {name: v.requires_grad_() for name, v in values.items()}
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_equals_the_ray_transform(random_geometries, data):
+    geometry = data.draw(random_geometries())
+    x = torch.rand(2, 1, *geometry.image_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    op = RayTransform(geometry, "matrix")
+    with torch.no_grad():
+        torch.testing.assert_close(project(x, geometry), op(x), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(project(x, geometry, **tensors(geometry)), op(x), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(project(x.float(), geometry), op(x).float(), rtol=1e-4, atol=1e-4)
+
+
+@SCANS
+@pytest.mark.parametrize("each_view", [False, True])
+def test_gradients(geometry, each_view):
+    geometry = geometry.replace(image_shape=(4, 3), detectors=4, angles=geometry.angles[:3])
+    x = torch.rand(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    values = tensors(geometry, each_view=each_view)
+
+    def apply(image, *given):
+        return project(image, geometry, **dict(zip(values, given, strict=True)))
+
+    assert torch.autograd.gradcheck(apply, (x, *values.values()))
+    if not each_view:
+        assert torch.autograd.gradgradcheck(apply, (x, *values.values()), atol=1e-4)
+
+
+@SCANS
+def test_gradient_is_that_of_the_ray_transform_itself(geometry):
+    x = torch.rand(7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    v = torch.rand(geometry.sinogram_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    values = tensors(geometry)
+    (project(x, geometry, **values) * v).sum().backward()
+    step = 1e-6
+    for name, value in values.items():
+        if name == "angles":
+            sides = [geometry.replace(angles=geometry.angle_array + s) for s in (step, -step)]
+        else:
+            sides = [geometry.replace(**{name: getattr(geometry, name) + s}) for s in (step, -step)]
+        plus, minus = (float((RayTransform(side, "matrix")(x) * v).sum()) for side in sides)
+        assert float(value.grad.sum()) == pytest.approx((plus - minus) / (2 * step), rel=1e-5, abs=1e-5), name
+
+
+def test_chunks_of_views_give_the_same(monkeypatch):
+    x = torch.rand(7, 6, dtype=torch.float64).requires_grad_()
+    results = []
+    for samples in (2**21, 1):
+        monkeypatch.setattr(differentiable, "_SAMPLES_A_CHUNK", samples)
+        values = tensors(CURVED)
+        y = project(x, CURVED, **values)
+        gradients = torch.autograd.grad(y.square().sum(), (x, *values.values()))
+        results.append((y, *gradients))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [ParallelGeometry, FanGeometry])
+def test_a_shifted_centre_is_found(make, line_integrals):
+    options = {} if make is ParallelGeometry else {"source_to_center_mm": 200, "source_to_detector_mm": 300}
+    nominal = make.for_image((96, 96), 1.0, 60, **options)
+    true = nominal.replace(axis_offset_mm=2.3)
+    y = line_integrals(true, BODY)
+    noise = 0.005 * torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(0))
+    found = calibrate((y + noise)[None, None], nominal)
+    assert found.converged
+    assert found.geometry.axis_offset_mm == pytest.approx(2.3, abs=0.05)  # a pixel is 1 mm
+    assert found.geometry == nominal.replace(axis_offset_mm=found.geometry.axis_offset_mm)
+    assert found.residual[-1] < 0.01
+
+
+def test_a_shifted_detector_is_found(line_integrals):
+    nominal = FanGeometry.for_image((96, 96), 1.0, 60, source_to_center_mm=200, source_to_detector_mm=300)
+    y = line_integrals(nominal.replace(detector_offset_mm=-3.1), BODY)
+    found = calibrate(y, nominal, ["detector_offset_mm"])
+    assert found.geometry.detector_offset_mm == pytest.approx(-3.1, abs=0.05)
+
+
+def test_perturbed_angles_and_the_centre_are_found_together(line_integrals):
+    nominal = ParallelGeometry.for_image((96, 96), 1.0, 90)
+    error = np.radians(0.6) * np.random.default_rng(0).standard_normal(90)
+    true = nominal.replace(angles=nominal.angle_array + error, axis_offset_mm=2.3)
+    found = calibrate(line_integrals(true, BODY), nominal, ["angles", "axis_offset_mm"])
+    assert found.geometry.axis_offset_mm == pytest.approx(2.3, abs=0.05)
+    left = found.geometry.angle_array - true.angle_array
+    # Less than a quarter is left. At the rim of the body, 42 mm from the axis, that is a tenth of a pixel.
+    assert np.std(left) < 0.25 * np.std(error)
+    assert np.std(left) * 42 < 0.11
+    assert np.mean(found.geometry.angle_array - nominal.angle_array) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.data
+def test_the_tooth_is_centred_from_anywhere(data_root):
+    from deft_ct.datasets.data_exchange import estimate_center, read_data_exchange
+
+    path = data_root / "raw_projections" / "tomopy_tooth.h5"
+    scan = read_data_exchange(path, center=290.0, rows=slice(0, 1))
+    found = calibrate(scan.sinogram, scan.geometry, levels=(8,))
+    centre = found.geometry.axis_offset_mm + (scan.geometry.detectors - 1) / 2
+    assert centre == pytest.approx(295.82, abs=0.05)  # from 296 and 305 too
+    assert centre == pytest.approx(estimate_center(scan.sinogram, scan.geometry.angle_array), abs=0.25)
+
+
+def test_geometries_refuse_tensors_that_require_gradients():
+    angles = torch.linspace(0, 3, 5, requires_grad=True)
+    offset = torch.tensor(0.1, requires_grad=True)
+    for change in (
+        {"angles": angles}, {"angles": list(angles)}, {"axis_offset_mm": offset}, {"detector_offset_mm": offset},
+        {"detector_mm": offset}, {"pixel_mm": (offset, 1.0)},
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=r"requires gradients.*deft_ct\.operators\.ct\.project\(image"):
+            PARALLEL.replace(**change)
+    with pytest.raises(TypeError, match="source_to_center_mm requires gradients"):
+        FAN.replace(source_to_center_mm=offset + 60)
+    assert PARALLEL.replace(angles=angles.detach()).angles == tuple(angles.detach().double().tolist())
+
+
+def test_bad_input_is_refused():
+    x, y = torch.rand(7, 6), torch.rand(PARALLEL.sinogram_shape)
+    with pytest.raises(ValueError, match=r"angles must have shape \(5,\), got \(4,\)"):
+        project(x, PARALLEL, angles=torch.zeros(4))
+    with pytest.raises(ValueError, match="source_to_center_mm belongs to fan beams"):
+        project(x, PARALLEL, source_to_center_mm=torch.tensor(3.0))
+    with pytest.raises(TypeError, match="floating-point torch tensor"):
+        project(x, PARALLEL, axis_offset_mm=0.1)
+    with pytest.raises(ValueError, match=r"trailing shape \(7, 6\)"):
+        project(x.T, PARALLEL)
+    with pytest.raises(TypeError, match="float32 or float64"):
+        project(x.half(), PARALLEL)
+    with pytest.raises(TypeError, match="geometry must be"):
+        project(x, (7, 6))
+    with pytest.raises(ValueError, match="only the difference"):
+        calibrate(y, PARALLEL, ["axis_offset_mm", "detector_offset_mm"])
+    with pytest.raises(ValueError, match="parameters must be some of"):
+        calibrate(y, PARALLEL, ["centre"])
+    with pytest.raises(ValueError, match="trailing shape"):
+        calibrate(y[1:], PARALLEL)
+    with pytest.raises(ValueError, match="finite"):
+        calibrate(y * math.nan, PARALLEL)
+    with pytest.raises(ValueError, match="a quarter of the"):
+        calibrate(y, PARALLEL, levels=(50,))
+    with pytest.raises(ValueError, match="angle_error"):
+        calibrate(y, PARALLEL, levels=(1,), angle_error=0)
