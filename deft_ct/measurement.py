@@ -118,7 +118,9 @@ class Measurement:
         if not isinstance(self.operator, RayTransform):
             raise ValueError(f"{type(self.operator).__name__} cannot be simulated on a finer grid; use refine=1")
         if factor not in self._fine:
-            self._fine[factor] = RayTransform(self.operator.geometry.refined(factor), self.operator.backend)
+            self._fine[factor] = RayTransform(
+                self.operator.geometry.refined(factor), self.operator.backend, kernel=self.operator.kernel
+            )
         return self._fine[factor]
 
 
@@ -249,7 +251,7 @@ def describe(measurement: Measurement) -> dict[str, Any]:
     operator = measurement.operator
     described: dict[str, Any] = {"operator": type(operator).__name__, "noise": measurement.noise.to_dict()}
     if isinstance(operator, RayTransform):
-        described |= {"geometry": operator.geometry.to_dict(), "backend": operator.backend}
+        described |= {"geometry": operator.geometry.to_dict(), "backend": operator.backend, "kernel": operator.kernel}
     if measurement.units is not None:
         described["units"] = {"mu_water_per_mm": measurement.units.mu_water, "mu_air_per_mm": measurement.units.mu_air}
     return described

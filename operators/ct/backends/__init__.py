@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import get_args
 
 from deft_ct.operators.ct.backends.base import Backend
 from deft_ct.operators.ct.backends.choice import choose_backend
-from deft_ct.operators.ct.backends.matrix import MatrixBackend
+from deft_ct.operators.ct.backends.matrix import Kernel, MatrixBackend
 from deft_ct.operators.ct.backends.symmetric import SymmetricBackend
 from deft_ct.operators.ct.cone import ConeGeometry
 from deft_ct.operators.ct.system_matrix import Geometry
 
 _LOGGER = logging.getLogger(__name__)
 
-__all__ = ["Backend", "backend_names", "make_backend"]
+__all__ = ["Backend", "Kernel", "backend_names", "make_backend"]
 
 
 def _astra(geometry: Geometry) -> Backend:
@@ -73,12 +74,19 @@ def backend_names() -> list[str]:
     return ["auto", *sorted(_BACKENDS)]
 
 
-def make_backend(geometry: Geometry, name: str) -> Backend:
+def make_backend(geometry: Geometry, name: str, kernel: Kernel = "joseph") -> Backend:
     """The backend called ``name`` for this geometry.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name or the kernel is unknown, or the backend does not have the kernel.
     """
+    if kernel not in get_args(Kernel):
+        raise ValueError(f"unknown kernel {kernel!r}; choose one of {', '.join(get_args(Kernel))}")
+    if kernel == "strip":
+        if name not in ("auto", "matrix"):
+            raise ValueError(f"kernel 'strip' needs backend='matrix' (or 'auto'), got backend={name!r}")
+        _LOGGER.info("ray transform of %s: backend matrix, which alone has the strip kernel", geometry.sinogram_shape)
+        return MatrixBackend(geometry, kernel)
     if name == "auto":
         name, reason = choose_backend(geometry)
         _LOGGER.info("ray transform of %s: backend %s, because %s", geometry.sinogram_shape, name, reason)

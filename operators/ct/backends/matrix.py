@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import weakref
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from deft_ct.operators.ct.backends.base import Backend
+from deft_ct.operators.ct.strip_matrix import strip_matrix, strip_nonzeros
 from deft_ct.operators.ct.system_matrix import CSR, Geometry, joseph_matrix, joseph_nonzeros
+
+Kernel = Literal["joseph", "strip"]
 
 CHUNK = 16
 """Columns of one sparse product: wider ones fall out of the cache (measured: 8 to 16 is best)."""
@@ -26,15 +29,16 @@ _NUMPY: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch
 class MatrixPair:
     """The system matrix and its transpose for one geometry, built on first use for each type and device."""
 
-    def __init__(self, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry, kernel: Kernel = "joseph") -> None:
         self.geometry = geometry
+        self._build = strip_matrix if kernel == "strip" else joseph_matrix
         self._csr: dict[torch.dtype, CSR] = {}
         self._torch: dict[tuple[torch.dtype, torch.device, bool], Tensor] = {}
 
     def csr(self, dtype: torch.dtype) -> CSR:
         """The system matrix as NumPy arrays."""
         if dtype not in self._csr:
-            self._csr[dtype] = joseph_matrix(self.geometry, _NUMPY[dtype])
+            self._csr[dtype] = self._build(self.geometry, _NUMPY[dtype])
         return self._csr[dtype]
 
     def get(self, dtype: torch.dtype, device: torch.device, *, transpose: bool) -> Tensor:
@@ -46,14 +50,14 @@ class MatrixPair:
         return self._torch[key]
 
 
-_PAIRS: weakref.WeakValueDictionary[Geometry, MatrixPair] = weakref.WeakValueDictionary()
+_PAIRS: weakref.WeakValueDictionary[tuple[Geometry, Kernel], MatrixPair] = weakref.WeakValueDictionary()
 
 
-def matrix_pair(geometry: Geometry) -> MatrixPair:
+def matrix_pair(geometry: Geometry, kernel: Kernel = "joseph") -> MatrixPair:
     """The matrices of a geometry, shared by all operators of equal geometry for as long as one of them lives."""
-    pair = _PAIRS.get(geometry)
+    pair = _PAIRS.get((geometry, kernel))
     if pair is None:
-        pair = _PAIRS[geometry] = MatrixPair(geometry)
+        pair = _PAIRS[geometry, kernel] = MatrixPair(geometry, kernel)
     return pair
 
 
@@ -70,28 +74,28 @@ def batch_last_product(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 class MatrixBackend(Backend):
-    """Joseph's interpolation as a sparse matrix; exact adjoint, CPU and CUDA, float32 and float64."""
+    """Joseph's interpolation, or strip areas, as a sparse matrix; exact adjoint, CPU and CUDA, float32 and float64."""
 
     name = "matrix"
 
-    def __init__(self, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry, kernel: Kernel = "joseph") -> None:
         self.geometry = geometry
-        self._pair = matrix_pair(geometry)
+        self.kernel: Kernel = kernel
+        self._bytes = 16 * (strip_nonzeros(geometry) if kernel == "strip" else joseph_nonzeros(geometry))
+        self._pair = matrix_pair(geometry, kernel)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"geometry": self.geometry}  # the matrices are cheaper to rebuild than to send
+        return {"geometry": self.geometry, "kernel": self.kernel}  # the matrices are cheaper to rebuild than to send
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.geometry = state["geometry"]
-        self._pair = matrix_pair(self.geometry)
+        self.__init__(state["geometry"], state["kernel"])  # type: ignore[misc]
 
     def _blocks(self, x: Tensor) -> list[tuple[slice, Geometry]]:
         """The views, at once or in blocks, each with the geometry of its own."""
         views = self.geometry.sinogram_shape[0]
-        bound = 16 * joseph_nonzeros(self.geometry)
-        if bound <= max(STORED_BYTES, gpu_budget(x.device)):
+        if self._bytes <= max(STORED_BYTES, gpu_budget(x.device)):
             return [(slice(0, views), self.geometry)]
-        size = max(1, views * BLOCK_BYTES // bound)
+        size = max(1, views * BLOCK_BYTES // self._bytes)
         parts = [slice(first, min(first + size, views)) for first in range(0, views, size)]
         return [(part, self.geometry.replace(angles=self.geometry.angle_array[part])) for part in parts]
 
@@ -102,7 +106,7 @@ class MatrixBackend(Backend):
             y = batch_last_product(self._pair.get(x.dtype, x.device, transpose=False), x.flatten(1))
         else:
             parts = [
-                batch_last_product(MatrixPair(g).get(x.dtype, x.device, transpose=False), x.flatten(1))
+                batch_last_product(MatrixPair(g, self.kernel).get(x.dtype, x.device, transpose=False), x.flatten(1))
                 for _, g in blocks
             ]
             y = torch.cat(parts, 1)
@@ -116,7 +120,7 @@ class MatrixBackend(Backend):
         else:
             x = y.new_zeros(len(y), math.prod(self.geometry.image_shape))
             for views, geometry in blocks:
-                matrix = MatrixPair(geometry).get(y.dtype, y.device, transpose=True)
+                matrix = MatrixPair(geometry, self.kernel).get(y.dtype, y.device, transpose=True)
                 x = x + batch_last_product(matrix, y[:, views].flatten(1))
         return x.reshape(len(y), *self.geometry.image_shape)
 
