@@ -248,7 +248,10 @@ def _write(
 ) -> None:
     main = results[settings.method]
     about = f"{settings.method.upper()} {settings.views} views"
-    details = f"{settings.summary}; {main.provenance['num_samples']} samples; seed {settings.seed}; {_hashes(main)}"
+    calibrated = bool((main.provenance.get("spread") or {}).get("calibrated"))
+    kind = "" if main.std is None else f", {'calibrated' if calibrated else 'uncalibrated'} spread"
+    count = main.provenance["num_samples"]
+    details = f"{settings.summary}; {count} samples{kind}; seed {settings.seed}; {_hashes(main)}"
     write_dicom_series(
         main, like=series, folder=folder / "dicom", description=about, details=details, parametric_map=parametric_map
     )
@@ -257,7 +260,9 @@ def _write(
     if spread is not None:
         write_nifti(series.volume.with_hu(spread), folder / "spread.nii.gz")
     columns = {label(result): hu_of(result) for result in results.values()}
-    figure = comparison_figure(truth_hu, columns, spread, data_range_hu=settings.data_range_hu, title=settings.summary)
+    figure = comparison_figure(
+        truth_hu, columns, spread, data_range_hu=settings.data_range_hu, title=settings.summary, calibrated=calibrated
+    )
     picture = save_png(figure, folder / "comparison.png")
     title = f"{settings.method.upper()}, {settings.summary}"
     write_html(folder / "report.html", title=title, figures={"Middle slice": picture}, rows=rows, provenance=record)

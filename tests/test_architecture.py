@@ -39,7 +39,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("deft_ct.posterior", "deft_ct.classical", "deft_ct.supervised", "deft_ct.htransform"),
     ("deft_ct.reconstruct",),
     ("deft_ct.io", "deft_ct.report", "deft_ct.datasets"),
-    ("deft_ct.pipeline", "deft_ct.benchmark", "deft_ct.comparison", "deft_ct.tuning", "deft_ct.calibrate"),
+    (
+        "deft_ct.pipeline",
+        "deft_ct.benchmark",
+        "deft_ct.comparison",
+        "deft_ct.tuning",
+        "deft_ct.campaign",
+        "deft_ct.calibrate",
+    ),
     ("deft_ct",),  # deft_ct/__init__.py: the public names
     ("deft_ct.cli", "deft_ct.__main__", "scripts", "benchmarks"),
 )

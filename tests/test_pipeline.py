@@ -64,6 +64,7 @@ def test_every_output_carries_the_same_numbers(geometry: str, tmp_path: Path) ->
     image = pydicom.dcmread(files[0])
     stored = image.pixel_array * float(image.RescaleSlope) + float(image.RescaleIntercept)
     np.testing.assert_allclose(stored, 30 * np.sqrt(2), atol=0.06)
+    assert "2 samples, uncalibrated spread" in image.DerivationDescription
 
     mean = np.asarray(nibabel.load(run.folder / "mean.nii.gz").dataobj).transpose(2, 1, 0)
     error = mean - np.maximum(source.hu, source.units.to_hu(0.0))

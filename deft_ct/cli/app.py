@@ -6,6 +6,7 @@ import typer
 
 from deft_ct.cli import train
 from deft_ct.cli.benchmark import benchmark
+from deft_ct.cli.calibrate import calibrate
 from deft_ct.cli.compare import compare
 from deft_ct.cli.demo import demo
 from deft_ct.cli.info import info
@@ -26,6 +27,7 @@ app.command()(demo)
 app.command()(benchmark)
 app.command()(compare)
 app.command()(tune)
+app.command()(calibrate)
 app.add_typer(train.app, name="train")
 app.command("train-prior", help="The same as `deft-ct train prior`.")(train.prior)
 app.command("finetune", help="The same as `deft-ct train htransform`.")(train.htransform)

@@ -1,5 +1,6 @@
 """Figures, tables and the HTML report of a reconstruction."""
 
+from deft_ct.report.calibration import calibration_figure
 from deft_ct.report.figures import FOOTER, Window, comparison_figure, save_png
 from deft_ct.report.html import write_html
 from deft_ct.report.tables import Row, metrics_json, metrics_markdown, metrics_table
@@ -8,6 +9,7 @@ __all__ = [
     "FOOTER",
     "Row",
     "Window",
+    "calibration_figure",
     "comparison_figure",
     "metrics_json",
     "metrics_markdown",

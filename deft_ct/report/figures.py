@@ -25,7 +25,7 @@ from deft_ct.metrics import body_mask, psnr, rmse
 FOOTER = "Research only, not for clinical use; simulated sparse view"
 
 _CELL_INCHES = 2.3
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.0,
     "axes.titlesize": 8.0,
@@ -78,6 +78,7 @@ def comparison_figure(
     windows: tuple[Window, ...] = (LUNG, SOFT_TISSUE),
     title: str = "",
     pixel_aspect: float = 1.0,
+    calibrated: bool = False,
 ) -> Figure:
     """One slice: truth, every method, the posterior spread and the error; one row per window.
 
@@ -91,6 +92,7 @@ def comparison_figure(
         windows: the rows.
         title: of the figure.
         pixel_aspect: height of a pixel over its width.
+        calibrated: whether the spread is; said above its column.
 
     Returns:
         A figure on an Agg canvas; write it with :func:`save_png`.
@@ -119,7 +121,7 @@ def comparison_figure(
 
     columns = 1 + len(images) + (deviation is not None) + 1
     aspect = reference.shape[0] / reference.shape[1] * pixel_aspect
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(_CELL_INCHES * columns + 0.3, (_CELL_INCHES * aspect + 0.1) * len(windows) + 0.9))
         FigureCanvasAgg(figure)
         figure.set_layout_engine("compressed", h_pad=0.02, w_pad=0.02, rect=(0.0, 0.045, 1.0, 0.955))
@@ -139,7 +141,7 @@ def comparison_figure(
             picture = _show(axes[row, -1], images[shown] - reference, "RdBu_r", -limit, limit, pixel_aspect)
             figure.colorbar(picture, ax=axes[row, -1], extend="both", shrink=0.85, aspect=25)
         if deviation is not None:
-            axes[0, -2].set_title("spread\nstandard deviation, HU")
+            axes[0, -2].set_title(f"{'calibrated' if calibrated else 'uncalibrated'} spread\nstandard deviation, HU")
         axes[0, -1].set_title(f"error\n{shown} - truth, HU")
         if title:
             figure.suptitle(title, fontsize=10)
@@ -159,7 +161,7 @@ def save_png(figure: Figure, path: str | Path) -> Path:
         The path.
     """
     target = Path(path)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure.savefig(target, format="png", metadata={"Software": None, "Comment": FOOTER})
     return target
 

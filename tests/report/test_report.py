@@ -72,6 +72,9 @@ def test_comparison_png(truth: Volume, recons: dict[str, Volume], tmp_path: Path
     assert f"TV\n{metrics.psnr[0]:.1f} dB, {metrics.rmse_hu[0]:.0f} HU" in words
     assert "DEFT mean - truth, HU" in words and "60 views" in words
     assert FOOTER in words and "2000 HU" in words
+    assert "uncalibrated spread\nstandard deviation, HU" in words
+    calibrated = texts(comparison_figure(truth, recons, spread, calibrated=True))
+    assert "calibrated spread" in calibrated and "uncalibrated" not in calibrated
     assert "level -600, width 1500 HU" in words and "level 40, width 400 HU" in words
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size[0] > 1500 and picture.size[1] > 500

@@ -1,0 +1,89 @@
+"""``deft-ct calibrate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from deft_ct.calibrate import SpreadProtocol, draw, refuse_test_data, report, report_markdown
+from deft_ct.calibrate import calibrate as fit
+from deft_ct.calibration import Calibration
+from deft_ct.cli import options as opt
+from deft_ct.cli.errors import one_line_errors
+from deft_ct.io import atomic_file
+from deft_ct.posterior.deft import DEFT
+from deft_ct.report import FOOTER, calibration_figure, save_png
+from deft_ct.scan import Scan
+
+
+def calibrate(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")],
+    method: Annotated[str, typer.Argument(help="deft with its options, e.g. 'deft:steps=20,grid=log_snr'.")] = "deft",
+    data: opt.Data = "val",
+    every: opt.Every = 10,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--report", help="Report on this pack, too: a path or a name. Repeat for several."),
+    ] = None,
+    scan: Annotated[str, typer.Option(help="Scan, e.g. parallel60_1e5, parallel60_1e5_120deg.")] = "parallel60_1e5",
+    samples: Annotated[int, typer.Option(help="Posterior samples of each slice.", min=2)] = 4,
+    seed: opt.Seed = 0,
+    floor: Annotated[bool, typer.Option(help="Fit a floor beside the factor.")] = True,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Report on this calibration instead of fitting one: --data may be a test pack.")
+    ] = None,
+    batch_size: opt.BatchSize = 8,
+    prior: opt.PriorName = None,
+    htransform: opt.HTransformName = None,
+    device: opt.Device = "cpu",
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Measure how far the spread of DEFT can be believed, and fit its calibration on validation slices.
+
+    Writes OUT/calibration-SCAN.json, spread.json, spread.md and a figure for each pack. Copy the first beside the
+    weights of the h-transform, and every reconstruction of that scan with these settings is calibrated.
+    """
+    with one_line_errors():
+        console = Console()
+        name, options = opt.parse_method(method)
+        if name != "deft":
+            raise ValueError(f"calibrations are of deft, got {name!r}")
+        chosen = Scan.from_name(scan)
+        builder = opt.Builder(opt.Networks(prior=prior, htransform=htransform, models={}, device=device))
+        solver = cast(DEFT, builder.build("deft", {**options, "calibrated": False}))
+        protocol = SpreadProtocol(every=every, samples=samples, seed=seed, batch_size=batch_size, device=device)
+        packs = {text: opt.read_pack(text, every) for text in dict.fromkeys([data, *(also or ())])}
+        fitted = None if calibration is None else Calibration.read(calibration)
+        if fitted is None:
+            refuse_test_data(packs[data])
+        reports = {}
+        for text, pack in packs.items():
+            console.print(f"[dim]{escape(pack.path.name)}: {len(pack)} slices, {samples} samples each[/]")
+            draws = draw(pack, chosen, solver, protocol, progress=progress)
+            if fitted is None:
+                fitted = fit(pack, draws, chosen, solver, protocol, floor=floor)
+                out.mkdir(parents=True, exist_ok=True)
+                fitted.write(out / f"calibration-{chosen.name}.json")
+                console.print(f"factor {fitted.factor:.3f}, floor {fitted.floor_hu:.1f} HU")
+            reports[text] = report(draws, fitted)
+            out.mkdir(parents=True, exist_ok=True)
+            with atomic_file(out / f"spread-{pack.path.stem}.png") as part:
+                title = f"{pack.path.name}, every {every}: {chosen}; {samples} samples, seed {seed}"
+                save_png(calibration_figure(reports[text], title=title), part)
+        record = {
+            "scan": chosen.to_dict(), "settings": solver.config.sampling, "every": every, "samples": samples,
+            "seed": seed, "packs": reports,
+        }  # fmt: skip
+        with atomic_file(out / "spread.json") as part:
+            part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+        table = report_markdown(reports)
+        with atomic_file(out / "spread.md") as part:
+            part.write_text(f"{table}\n{FOOTER}.\n")
+        console.print(escape(table), soft_wrap=True)
+        console.print(f"written to [bold]{escape(str(out))}[/]", soft_wrap=True)
+        console.print(f"[bold]{FOOTER}.[/]")
