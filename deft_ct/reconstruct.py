@@ -23,6 +23,7 @@ _METHODS = {
     "ddrm": "deft_ct.posterior.ddrm:DDRM",
     "dds": "deft_ct.posterior.dds:DDS",
     "deft": "deft_ct.posterior.deft:DEFT",
+    "deft_online": "deft_ct.posterior.deft_online:DEFTOnline",
     "diffpir": "deft_ct.posterior.diffpir:DiffPIR",
     "dps": "deft_ct.posterior.dps:DPS",
     "fbp": "deft_ct.classical.fbp:FBP",
@@ -73,7 +74,8 @@ def load_reconstructor(
     Args:
         name: one of :func:`methods`.
         prior: for diffusion methods: a prior, the path or name of one, or None for the shipped one.
-        htransform: for ``"deft"``: an h-transform, the path or name of one, or None for the shipped one.
+        htransform: for ``"deft"``: an h-transform, the path or name of one, or None for the shipped one. For
+            ``"deft_online"``: what every measurement starts from, or None to start from its reference alone.
         model: for supervised methods: a trained model, the path or name of one, or None for the shipped one.
         preset: tuned options, by the name of a scan such as ``"parallel60_1e5"`` or as a file of ``deft-ct tune``;
             ``options`` go before them.
@@ -106,10 +108,12 @@ def load_reconstructor(
         return cls(config)
     network = (copy.copy(prior) if isinstance(prior, Prior) else load_prior(prior)).to(device)
     network.precision = check_precision(precision)
-    if name != "deft":
+    if name not in ("deft", "deft_online") or (name == "deft_online" and htransform is None):
         return cls(network, config)
     from deft_ct.posterior.deft import DEFT
+    from deft_ct.posterior.deft_online import DEFTOnline
 
     head = copy.copy(htransform) if isinstance(htransform, HTransform) else load_htransform(htransform)
     head.precision = network.precision
-    return DEFT(network, head.to(device), config)
+    head = head.to(device)
+    return DEFT(network, head, config) if name == "deft" else DEFTOnline(network, config, head)

@@ -145,10 +145,11 @@ class Builder:
     def build(self, name: str, options: dict[str, Any], *, preset: str | None = None) -> Reconstructor:
         """A method with some options; see :func:`~deft_ct.reconstruct.load_reconstructor`."""
         kept = self._loaded
+        named = self.networks.htransform
         solver = load_reconstructor(
             name,
             prior=kept.get("prior", self.networks.prior),
-            htransform=kept.get("htransform", self.networks.htransform),
+            htransform=named if name == "deft_online" else kept.get("htransform", named),  # online: only if named
             model=kept.get(name, self.networks.models.get(name)),
             preset=preset,
             device=self.networks.device,
