@@ -156,8 +156,9 @@ def conventions(cells: Sequence[Cell], protocol: Protocol) -> str:
     """How the numbers of the tables were taken."""
     count = len(cells[0].values["psnr_db"])
     return (
-        f"Pack {protocol.pack}, every {protocol.every}: means over n = {count} slices, in brackets the 95 % bootstrap "
-        f"interval over slices (slices of a patient resemble each other, so it is too narrow for new patients). "
+        f"Pack {protocol.pack}, every {protocol.every}: means over n = {count} slices and their standard deviation "
+        f"over slices, in brackets the 95 % bootstrap interval of the mean (slices of a patient resemble each other, "
+        f"so it is too narrow for new patients). "
         f"PSNR and SSIM: whole slice, data range {protocol.data_range_hu:g} HU, nothing clipped. One noise draw for "
         f"all methods (seed {protocol.seed}); up to {protocol.samples} posterior samples, of which the mean is judged. "
         f"Times with batches of {protocol.batch_size} on {protocol.device}; peak memory: one slice, beyond what was in "
@@ -167,17 +168,24 @@ def conventions(cells: Sequence[Cell], protocol: Protocol) -> str:
 
 def comparison_json(cells: Sequence[Cell], protocol: Protocol) -> dict[str, Any]:
     """Everything as plain values: protocol, means with intervals, values of every slice, provenance."""
+
+    def summary(cell: Cell, name: str) -> dict[str, Any]:
+        return _plain(asdict(_interval(cell, name)) | {"std": _spread(cell, name)})
+
     return {
         "protocol": asdict(protocol),
-        "cells": [
-            asdict(cell) | {"summary": {name: _plain(asdict(_interval(cell, name))) for name, _, _ in _SUMMARY}}
-            for cell in cells
-        ],
+        "cells": [asdict(cell) | {"summary": {name: summary(cell, name) for name, _, _ in _SUMMARY}} for cell in cells],
     }
 
 
 def _interval(cell: Cell, name: str) -> Any:
     return mean_interval([np.nan if v is None else v for v in cell.values[name]])
+
+
+def _spread(cell: Cell, name: str) -> float:
+    """Standard deviation over slices; NaN for fewer than two."""
+    values = np.array([v for v in cell.values[name] if v is not None])
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
 def _headings() -> list[str]:
@@ -188,7 +196,8 @@ def _cells(cell: Cell) -> list[str]:
     out = [cell.label]
     for name, _, digits in _SUMMARY:
         found = _interval(cell, name)
-        out.append(f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]")
+        spread = _spread(cell, name)
+        out.append(f"{found.mean:.{digits}f} ± {spread:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]")
     for name, _, form in _COSTS:
         value = cell.values[name]
         out.append("-" if value is None else format(value, form))

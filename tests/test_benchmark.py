@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from deft_ct import comparison
 from deft_ct.benchmark import prepare, run_benchmark
 from deft_ct.cli import app
+from deft_ct.cli.compare import default_methods
 from deft_ct.comparison import Protocol, comparison_json, comparison_markdown, run_comparison
 from deft_ct.datasets.packs import CTPack
 from deft_ct.memory import peak_memory
@@ -120,12 +121,15 @@ def test_tables_and_json_state_the_protocol(pack: CTPack, tmp_path: Path) -> Non
     cells = run_comparison(pack, [SCAN, OTHER], _solvers(), tmp_path / "out", protocol)
     text = comparison_markdown(cells, protocol)
     assert "### 16 parallel views over 120 degrees, 100000 photons" in text
-    assert re.search(r"^\| tv:iterations=5 \| \d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\] \|.*\| 8 \|$", text, re.MULTILINE)
+    assert re.search(
+        r"^\| tv:iterations=5 \| \d+\.\d\d ± \d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\] \|.*\| 8 \|$", text, re.MULTILINE
+    )
     assert "n = 8 slices" in text and "data range 2000 HU" in text and "One noise draw" in text
     record = json.loads(json.dumps(comparison_json(cells, protocol), allow_nan=False))
     summary = record["cells"][0]["summary"]["psnr_db"]
     assert summary["n"] == 8 and summary["low"] < summary["mean"] < summary["high"]
     assert summary["mean"] == pytest.approx(np.mean(record["cells"][0]["values"]["psnr_db"]))
+    assert summary["std"] == pytest.approx(np.std(record["cells"][0]["values"]["psnr_db"], ddof=1))
     assert record["cells"][0]["provenance"]["config"] == {"filter": "hann", "cutoff": 1.0}
 
 
@@ -163,10 +167,23 @@ def test_the_command_line_compares_and_goes_on(pack: CTPack, tmp_path: Path, mon
     assert record["cells"][1]["provenance"]["config"]["iterations"] == 6
     code, text = _invoke(*command, "--method", "fbp", "--method", "tv")
     assert code == 0 and "tv was measured before" in text
+    own = tmp_path / "own"
+    Preset(method="tv", scan=SCAN.name, options={"iterations": 7}, provenance={}).write(own / SCAN.name / "tv.json")
+    code, text = _invoke(*command, "--method", "fbp", "--method", "tv", "--preset-folder", own)
+    assert code == 0 and "fbp was measured before" in text
+    assert json.loads((out / "comparison.json").read_text())["cells"][1]["provenance"]["config"]["iterations"] == 7
+    code, text = _invoke(*command, "--method", "tv", "--preset-folder", tmp_path / "none")
+    assert code == 2 and "there is no folder" in text
     code, text = _invoke(*command, "--method", "fbp_unet")
     assert code == 2 and "train one with `deft-ct train fbp-unet`" in text
     code, text = _invoke(*command, "--method", "fbp", "--model", "tv=folder")
     assert code == 2 and "tv takes no trained model" in text
+
+
+def test_all_methods_are_those_that_apply_to_ct_and_both_estimates_of_deft() -> None:
+    chosen = default_methods()
+    assert {"fbp", "tv", "dds", "dps", "deft", "deft:estimate=mean", "i2sb"} <= set(chosen)
+    assert not {"ddrm", "deft_online"} & set(chosen)
 
 
 def test_the_command_line_benchmarks(pack: CTPack, tmp_path: Path) -> None:

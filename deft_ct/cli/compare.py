@@ -21,6 +21,7 @@ from deft_ct.comparison import (
     run_comparison,
 )
 from deft_ct.io import atomic_file
+from deft_ct.reconstruct import method_class
 from deft_ct.reconstruct import methods as known_methods
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER
@@ -45,14 +46,19 @@ def compare(
     htransform: opt.HTransformName = None,
     model: opt.ModelNames = None,
     presets: opt.Presets = True,
+    preset_folder: Annotated[
+        Path | None,
+        typer.Option(help="Presets of scripts/tune_methods.py, SCAN/METHOD.json; they go before the shipped ones."),
+    ] = None,
     device: opt.Device = "cpu",
     precision: opt.PrecisionName = "float32",
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """Compare methods on several scans: quality with intervals over slices, network evaluations, time and memory.
 
-    Without --method every method is run whose networks are at hand. Every finished pair of scan and method is kept in
-    OUT, so an interrupted comparison loses nothing. Writes comparison.md and comparison.json.
+    Without --method every method is run that applies to CT and whose networks are at hand, and DEFT with both of its
+    estimates; methods that train for every slice are run only when named. Every finished pair of scan and method is
+    kept in OUT, so an interrupted comparison loses nothing. Writes comparison.md and comparison.json.
     """
     with one_line_errors(interrupted="what was measured is kept; run the same command again to go on"):
         console = Console()
@@ -67,10 +73,12 @@ def compare(
             )
         )
         solvers: dict[str, dict[str, Reconstructor]] = {scan.name: {} for scan in chosen}
-        for text in methods or known_methods():
+        if preset_folder is not None and not preset_folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {preset_folder} with presets")
+        for text in methods or default_methods():
             try:
                 for scan in chosen:
-                    solvers[scan.name][text], preset = builder.for_scan(text, scan, presets=presets)
+                    solvers[scan.name][text], preset = _with_preset(builder, text, scan, presets, preset_folder)
                     if preset is not None:
                         console.print(f"[dim]{escape(text)}: preset {preset}[/]")
             except FileNotFoundError as error:
@@ -94,3 +102,24 @@ def compare(
         console.print(conventions(cells, protocol), soft_wrap=True)
         console.print(f"written to [bold]{escape(str(out))}[/]", soft_wrap=True)
         console.print(f"[bold]{FOOTER}.[/]")
+
+
+def default_methods() -> list[str]:
+    """Every method that applies to CT and does not train for every slice, and both estimates of DEFT."""
+    names = [
+        name
+        for name in known_methods()
+        if name != "deft_online" and getattr(method_class(name), "needs", "any") != "svd"
+    ]
+    return [*names, "deft:estimate=mean"]
+
+
+def _with_preset(
+    builder: opt.Builder, text: str, scan: Scan, presets: bool, folder: Path | None
+) -> tuple[Reconstructor, str | None]:
+    """The method of ``"name:option=value"`` with the preset of a folder, or else the shipped one, if there is one."""
+    name, options = opt.parse_method(text)
+    path = folder / scan.name / f"{name}.json" if folder is not None and presets else None
+    if path is not None and path.is_file():
+        return builder.build(name, options, preset=str(path)), str(path)
+    return builder.for_scan(text, scan, presets=presets)
