@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -40,6 +41,7 @@ def calibrate(
     batch_size: opt.BatchSize = 8,
     prior: opt.PriorName = None,
     htransform: opt.HTransformName = None,
+    presets: opt.Presets = True,
     device: opt.Device = "cpu",
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
@@ -50,12 +52,16 @@ def calibrate(
     """
     with one_line_errors():
         console = Console()
-        name, options = opt.parse_method(method)
+        name, _ = opt.parse_method(method)
         if name != "deft":
             raise ValueError(f"calibrations are of deft, got {name!r}")
         chosen = Scan.from_name(scan)
         builder = opt.Builder(opt.Networks(prior=prior, htransform=htransform, models={}, device=device))
-        solver = cast(DEFT, builder.build("deft", {**options, "calibrated": False}))
+        built, preset = builder.for_scan(method, chosen, presets=presets)
+        if preset is not None:
+            console.print(f"[dim]{escape(method)}: preset {preset}[/]")
+        assert isinstance(built, DEFT)
+        solver = DEFT(built.prior, built.htransform, replace(built.config, calibrated=False))
         protocol = SpreadProtocol(every=every, samples=samples, seed=seed, batch_size=batch_size, device=device)
         packs = {text: opt.read_pack(text, every) for text in dict.fromkeys([data, *(also or ())])}
         fitted = None if calibration is None else Calibration.read(calibration)
