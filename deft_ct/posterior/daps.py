@@ -24,7 +24,8 @@ class DAPSConfig:
     """How DAPS samples; steps, ODE steps and Langevin steps are those of the paper for 1000 evaluations.
 
     Args:
-        steps: noise levels, evenly spaced in the prior's time.
+        steps: noise levels, evenly spaced in the prior's time; the authors space them by a power law (exponent 7)
+            between noise-to-signal ratios 100 and 0.1, and do not denoise below.
         ode_steps: evaluations of the prior at each level, along the probability-flow ODE.
         inner: how a clean image is drawn given the data: ``"langevin"`` as in the paper, ``"cg"`` exactly, for
             linear operators, or ``"auto"``: exactly where possible.

@@ -23,8 +23,8 @@ class DiffPIRConfig:
 
     Args:
         steps: evaluations of the prior; the paper reports 20 to 100.
-        strength: lambda, the weight of the prior in a step, ``rho_t = lambda sigma_n^2 / sigma_t^2``; the paper finds
-            1 to 25 good, and tunes it and zeta for each task.
+        strength: lambda, the weight of the prior in a step, ``rho_t = lambda sigma_n^2 / sigma_t^2``; the best
+            ones of the paper lie between 3 and 25 and, like zeta, are found for each task.
         zeta: share of fresh noise, 0 to 1.
         cg_iterations: most conjugate-gradient iterations of a step.
         weighted: statistical weights instead of white noise.
