@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.ct.backends.base import Backend
+from deft_ct.operators.ct.backends.single import SingleProduct
 from deft_ct.operators.ct.strip_matrix import strip_matrix, strip_nonzeros
 from deft_ct.operators.ct.system_matrix import CSR, Geometry, joseph_matrix, joseph_nonzeros
 
@@ -34,6 +35,7 @@ class MatrixPair:
         self._build = strip_matrix if kernel == "strip" else joseph_matrix
         self._csr: dict[torch.dtype, CSR] = {}
         self._torch: dict[tuple[torch.dtype, torch.device, bool], Tensor] = {}
+        self._single: dict[tuple[torch.dtype, bool], SingleProduct] = {}
 
     def csr(self, dtype: torch.dtype) -> CSR:
         """The system matrix as NumPy arrays."""
@@ -48,6 +50,16 @@ class MatrixPair:
             csr = self.csr(dtype)
             self._torch[key] = (csr.transposed() if transpose else csr).to_torch(device)
         return self._torch[key]
+
+    def product(self, x: Tensor, *, transpose: bool) -> Tensor:
+        """The matrix (or its transpose) times every row of ``x``; one row alone has a faster way to the same bits."""
+        matrix = self.get(x.dtype, x.device, transpose=transpose)
+        if len(x) != 1 or x.device.type != "cpu":
+            return batch_last_product(matrix, x)
+        key = (x.dtype, transpose)
+        if key not in self._single:
+            self._single[key] = SingleProduct(matrix)
+        return self._single[key](x[0])[None]
 
 
 _PAIRS: weakref.WeakValueDictionary[tuple[Geometry, Kernel], MatrixPair] = weakref.WeakValueDictionary()
@@ -103,7 +115,7 @@ class MatrixBackend(Backend):
         """Map ``(N, *image_shape)`` to ``(N, *sinogram_shape)``."""
         blocks = self._blocks(x)
         if len(blocks) == 1:
-            y = batch_last_product(self._pair.get(x.dtype, x.device, transpose=False), x.flatten(1))
+            y = self._pair.product(x.flatten(1), transpose=False)
         else:
             parts = [
                 batch_last_product(MatrixPair(g, self.kernel).get(x.dtype, x.device, transpose=False), x.flatten(1))
@@ -116,7 +128,7 @@ class MatrixBackend(Backend):
         """Map ``(N, *sinogram_shape)`` to ``(N, *image_shape)``."""
         blocks = self._blocks(y)
         if len(blocks) == 1:
-            x = batch_last_product(self._pair.get(y.dtype, y.device, transpose=True), y.flatten(1))
+            x = self._pair.product(y.flatten(1), transpose=True)
         else:
             x = y.new_zeros(len(y), math.prod(self.geometry.image_shape))
             for views, geometry in blocks:
