@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import scipy.io
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.operators.ct import FanGeometry
@@ -86,6 +87,31 @@ def read_htc2022(
         source_to_detector_mm=float(parameters["distanceSourceDetector"]),
     )
     return HTCScan(torch.from_numpy(sinogram)[None, None], geometry, name == "CtDataLimited", parameters)
+
+
+def challenge_score(segmentation: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
+    """The score of the challenge: Matthews' correlation coefficient of two segmentations (B. W. Matthews, 1975).
+
+    Args:
+        segmentation: (H, W), True where there is material.
+        reference: (H, W), the same.
+
+    Returns:
+        1 for equal, -1 for opposite ones, about 0 for a guess; 0 where one of them has a single class.
+
+    Raises:
+        TypeError: not Boolean.
+        ValueError: shapes that differ.
+    """
+    for name, mask in (("segmentation", segmentation), ("reference", reference)):
+        if mask.dtype != np.bool_:
+            raise TypeError(f"challenge_score: {name} must be Boolean, got {mask.dtype}; threshold the image first")
+    if segmentation.shape != reference.shape:
+        raise ValueError(f"challenge_score: shapes differ: {segmentation.shape} and {reference.shape}")
+    both = float((segmentation & reference).mean())
+    a, b = float(segmentation.mean()), float(reference.mean())
+    spread = (a * (1 - a) * b * (1 - b)) ** 0.5
+    return (both - a * b) / spread if spread else 0.0
 
 
 _NEEDED = (

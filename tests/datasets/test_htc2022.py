@@ -9,9 +9,11 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import torch
 from scipy.optimize import least_squares
+from torchmetrics.functional.classification import matthews_corrcoef
 
-from deft_ct.datasets.htc2022 import read_htc2022
+from deft_ct.datasets.htc2022 import challenge_score, read_htc2022
 from deft_ct.datasets.packs import data_root
 from deft_ct.datasets.phantoms import EllipsePhantom
 
@@ -122,3 +124,19 @@ def test_real_disc_has_its_size(raw: Path) -> None:
     fit = least_squares(misfit, [30.0, 0.0, 0.0, 0.03])
     assert fit.x[0] == pytest.approx(35.0, abs=0.5)
     assert float(np.sqrt((fit.fun**2).mean())) < 0.04 * measured.max(), "the rest is beam hardening"
+
+
+def test_the_score_is_the_matthews_correlation() -> None:
+    generator = np.random.default_rng(0)
+    reference = generator.random((9, 11)) < 0.4
+    guess = reference ^ (generator.random((9, 11)) < 0.2)
+    flat = [torch.from_numpy(mask.ravel()) for mask in (guess, reference)]
+    expected = float(matthews_corrcoef(*flat, task="binary"))
+    assert challenge_score(guess, reference) == pytest.approx(expected, abs=1e-6)
+    assert challenge_score(reference, reference) == pytest.approx(1)
+    assert challenge_score(~reference, reference) == pytest.approx(-1)
+    assert challenge_score(np.ones_like(reference), reference) == 0
+    with pytest.raises(TypeError, match="segmentation must be Boolean, got float64"):
+        challenge_score(reference.astype(float), reference)
+    with pytest.raises(ValueError, match="shapes differ"):
+        challenge_score(reference[1:], reference)
