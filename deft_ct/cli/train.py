@@ -179,6 +179,11 @@ def htransform(
     reference: Annotated[str, typer.Option(help="none, fbp or tv.")] = "tv",
     guidance: Annotated[str, typer.Option(help="score, adjoint or fbp.")] = "fbp",
     channels: Channels = "64,96,128",
+    objective: Annotated[
+        str, typer.Option(help="denoising, or without images: log-variance or trajectory-balance (one scan).")
+    ] = "denoising",
+    paths: Annotated[int, typer.Option(help="Paths of each measurement, without images.", min=2)] = 8,
+    path_steps: Annotated[int, typer.Option(help="Evaluations on a path, without images.", min=2)] = 25,
     initial: Annotated[Path | None, typer.Option(help="Go on from this h-transform, with a new schedule.")] = None,
     steps: Steps = 2000,
     batch_size: Batch = 8,
@@ -194,6 +199,8 @@ def htransform(
     """Train the h-transform of a prior (DEFT) and write it to OUT/htransform."""
     with one_line_errors(interrupted=_RESUME):
         from deft_ct.htransform import HTransformConfig, load_htransform, save_htransform
+        from deft_ct.htransform.control import ControlConfig, ControlObjective
+        from deft_ct.htransform.control_train import SimulatedMeasurements, train_control
         from deft_ct.htransform.features import SPREAD_SLOPES
         from deft_ct.htransform.train import train_htransform
         from deft_ct.priors import load_prior
@@ -206,17 +213,26 @@ def htransform(
         )  # fmt: skip
         family = ScanRange() if any_scan else None
         measurements, weights = _with_random_scans(scans, family, source, seed)
-        head = train_htransform(
-            source, frozen, measurements, out,
-            config=HTransformConfig(
-                scan_features=any_scan, spread_slopes=SPREAD_SLOPES if any_scan and reference == "tv" else (),
-                reference=cast(Literal["none", "fbp", "tv"], reference),
-                guidance=cast(Literal["score", "adjoint", "fbp"], guidance),
-                network=_network(channels, _patch_of(frozen)),
-            ),
-            initial=None if initial is None else load_htransform(initial),
-            weights=weights, training=training, progress=progress,
+        config = HTransformConfig(
+            scan_features=any_scan, spread_slopes=SPREAD_SLOPES if any_scan and reference == "tv" else (),
+            reference=cast(Literal["none", "fbp", "tv"], reference),
+            guidance=cast(Literal["score", "adjoint", "fbp"], guidance),
+            network=_network(channels, _patch_of(frozen)),
         )  # fmt: skip
+        first = None if initial is None else load_htransform(initial)
+        if objective == "denoising":
+            head = train_htransform(
+                source, frozen, measurements, out, config=config, initial=first, weights=weights, training=training,
+                progress=progress,
+            )  # fmt: skip
+        else:
+            if any_scan or len(measurements) != 1:
+                raise ValueError(f"--objective {objective} trains for one scan: give one --scan, and no --any-scan")
+            control = ControlConfig(objective=cast(ControlObjective, objective), steps=path_steps, paths=paths)
+            head = train_control(
+                SimulatedMeasurements(source, measurements[0], frozen, seed=seed), frozen, out, config=config,
+                control=control, initial=first, training=training, progress=progress,
+            )  # fmt: skip
         head.card |= _card(scans, source, training, family)
         save_htransform(head, out / "htransform")
         _finish(out / "htransform", head.content_hash())
