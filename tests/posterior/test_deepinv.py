@@ -58,7 +58,8 @@ def ve(prior: Prior, time_of: dict[float, float]):  # type: ignore[no-untyped-de
 
     def denoise(x: Tensor, sigma: float, **_: object) -> Tensor:
         t = time_of[float(sigma)]
-        return prior.predict(x * float(prior.schedule.alpha_bar(t)) ** 0.5, t)[0]
+        # deepinv's DPS rounds x to float32; without this, all of the denoising would follow.
+        return prior.predict(x.double() * float(prior.schedule.alpha_bar(t)) ** 0.5, t)[0]
 
     return denoise
 
@@ -93,8 +94,7 @@ def test_the_gradient_of_dps_is_deepinvs(deepinv, problem, t) -> None:  # type: 
     _, _, ours = misfit_gradient(prior, DataTerm(measurement.likelihood(y)), x_t, t, "l2")
     cosine = torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0)
     assert cosine > 1 - 1e-8
-    # deepinv denoises in float32, and x_t / sqrt(abar) is large at late times.
-    assert (ours - theirs).abs().max() < 1e-3 * theirs.abs().max()
+    assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
 
 
 def test_diffpir_walks_with_deepinv(deepinv, problem, monkeypatch) -> None:  # type: ignore[no-untyped-def]
