@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -12,6 +12,7 @@ import typer
 
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
+from deft_ct.cli.groups import grouped
 from deft_ct.datasets.dicom_folder import CTFolder
 from deft_ct.datasets.packs import CTPack, data_root
 from deft_ct.measurement import Measurement
@@ -23,23 +24,58 @@ Source = Annotated[
     str | None,
     typer.Option("--data", help="HDF5 pack, a folder of CT (DICOM, NIfTI, HDF5), or a pack's name; train by default."),
 ]
-Steps = Annotated[int, typer.Option(help="Optimiser steps of the whole training.", min=1)]
-Batch = Annotated[int, typer.Option(help="Slices of one step.", min=1)]
-Rate = Annotated[float, typer.Option(help="Peak learning rate.")]
-Warmup = Annotated[int, typer.Option(help="Steps of linear warm-up.", min=1)]
-Decay = Annotated[float, typer.Option(help="Decay of the averaged weights.")]
-Minutes = Annotated[float | None, typer.Option(help="Stop with a checkpoint after this time.")]
-Precision = Annotated[str, typer.Option(help="no, bf16 or fp16.")]
-Accumulate = Annotated[int, typer.Option(help="Parts that a batch is split into, to save memory.", min=1)]
 Channels = Annotated[str, typer.Option(help="Features of each level.")]
 Patch = Annotated[int, typer.Option(help="Side of the space-to-depth stem.", min=1)]
-Scans = Annotated[
-    list[str] | None,
-    typer.Option("--scan", help="Scan by name, e.g. parallel60_1e5, instead of the options. Repeat to mix several."),
-]
-Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
 Reference = Annotated[str, typer.Option(help="Reconstruction that the network starts from: fbp or tv.")]
 Spread = Annotated[float, typer.Option(help="Typical error of that reconstruction, in units of 1000 HU.")]
+Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How a network is trained: the options of every ``train`` command."""
+
+    steps: Annotated[int, typer.Option(help="Optimiser steps of the whole training.", min=1)] = 2000
+    batch_size: Annotated[int, typer.Option(help="Slices of one step.", min=1)] = 8
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-4
+    warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.", min=1)] = 50
+    ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.995
+    seed: opt.Seed = 0
+    accumulate: Annotated[int, typer.Option(help="Parts that a batch is split into, to save memory.", min=1)] = 1
+    max_minutes: Annotated[float | None, typer.Option(help="Stop with a checkpoint after this time.")] = None
+    precision: Annotated[str, typer.Option(help="no, bf16 or fp16.")] = "no"
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the network.")] = False
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory format for GPUs.")] = False
+
+    def config(self) -> Any:
+        """The settings of the training loop."""
+        from deft_ct.training import TrainingConfig  # brings accelerate along
+
+        return TrainingConfig(**asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanOptions:
+    """What is simulated for the training: scans by name, or one in detail."""
+
+    scan: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scan", help="Scan by name, e.g. parallel60_1e5, instead of the options. Repeat to mix several."
+        ),
+    ] = None
+    views: opt.Views = 60
+    geometry: opt.Geometry = "parallel"
+    degrees: opt.Degrees = 180.0
+    detectors: opt.Detectors = 364
+    photons: opt.Photons = 1e5
+
+    def scans(self) -> list[Scan]:
+        """The scans, at least one."""
+        if self.scan:
+            return [Scan.from_name(name) for name in self.scan]
+        return [opt.scan_of(self.views, self.geometry, self.degrees, self.photons, self.detectors)]
+
 
 _GEOMETRIES, _NOISE_LEVELS = 32, 4
 """Random geometries of a training for any scan, and photon counts for each: setting one up takes seconds."""
@@ -55,22 +91,12 @@ def read_source(data: str | None) -> CTPack | CTFolder:
     return CTPack(opt.pack_path(data) if data is not None else data_root() / "ct256" / "train.h5")
 
 
-def _settings(**values: Any) -> Any:
-    from deft_ct.training import TrainingConfig  # brings accelerate along
-
-    return TrainingConfig(**values)
-
-
 def _network(channels: str, patch: int = 4, layers: int = 1) -> UNetConfig:
     try:
         levels = tuple(int(part) for part in channels.split(","))
     except ValueError:
         raise ValueError(f"channels must be whole numbers separated by commas, got {channels!r}") from None
     return UNetConfig(channels=levels, attention=(False,) * len(levels), patch=patch, layers=layers)
-
-
-def _scans(names: list[str] | None, default: Scan) -> list[Scan]:
-    return [Scan.from_name(name) for name in names] if names else [default]
 
 
 def _measurements(scans: list[Scan], source: CTPack | CTFolder) -> list[Measurement]:
@@ -119,26 +145,17 @@ def _finish(folder: Path, sha256: str) -> None:
 
 
 @app.command()
+@grouped
 def prior(
     out: Out,
     data: Source = None,
-    steps: Steps = 6000,
-    batch_size: Batch = 8,
-    learning_rate: Rate = 4e-4,
+    training: TrainingOptions = TrainingOptions(steps=6000, warmup=100, ema_decay=0.999),
     channels: Channels = "64,96,128",
     patch: Patch = 4,
     layers: Annotated[int, typer.Option(help="Residual blocks of each level.", min=1)] = 1,
     initial: Annotated[
         str | None, typer.Option(help="Go on from this prior (folder or shipped name), with a new schedule.")
     ] = None,
-    ema_decay: Decay = 0.999,
-    warmup: Warmup = 100,
-    seed: opt.Seed = 0,
-    accumulate: Accumulate = 1,
-    max_minutes: Minutes = None,
-    precision: Precision = "no",
-    compile_network: Annotated[bool, typer.Option("--compile", help="Compile the network.")] = False,
-    channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory format for GPUs.")] = False,
     progress: Progress = True,
 ) -> None:
     """Train an unconditional prior and write it to OUT/prior."""
@@ -148,13 +165,8 @@ def prior(
         from deft_ct.schedule import Schedule
 
         source = read_source(data)
-        training = _settings(
-            steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup, ema_decay=ema_decay,
-            seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision, compile=compile_network,
-            channels_last=channels_last,
-        )  # fmt: skip
         made = train_prior(
-            source, out, network=_network(channels, patch, layers), schedule=Schedule(), training=training,
+            source, out, network=_network(channels, patch, layers), schedule=Schedule(), training=training.config(),
             image_size=source.image_shape[0], initial=None if initial is None else load_prior(initial),
             progress=progress,
         )  # fmt: skip
@@ -163,16 +175,12 @@ def prior(
 
 
 @app.command()
+@grouped
 def htransform(
     out: Out,
     prior: Annotated[str | None, typer.Option(help="Frozen prior: folder or shipped name.")] = None,
     data: Source = None,
-    scan: Scans = None,
-    views: opt.Views = 60,
-    geometry: opt.Geometry = "parallel",
-    degrees: opt.Degrees = 180.0,
-    detectors: opt.Detectors = 364,
-    photons: opt.Photons = 1e5,
+    simulated: ScanOptions = ScanOptions(),
     any_scan: Annotated[
         bool, typer.Option("--any-scan", help="One head for any scan; half of the steps take the scans of --scan.")
     ] = False,
@@ -185,15 +193,7 @@ def htransform(
     paths: Annotated[int, typer.Option(help="Paths of each measurement, without images.", min=2)] = 8,
     path_steps: Annotated[int, typer.Option(help="Evaluations on a path, without images.", min=2)] = 25,
     initial: Annotated[Path | None, typer.Option(help="Go on from this h-transform, with a new schedule.")] = None,
-    steps: Steps = 2000,
-    batch_size: Batch = 8,
-    learning_rate: Rate = 4e-4,
-    warmup: Warmup = 50,
-    ema_decay: Decay = 0.995,
-    seed: opt.Seed = 0,
-    accumulate: Accumulate = 1,
-    max_minutes: Minutes = None,
-    precision: Precision = "no",
+    training: TrainingOptions = TrainingOptions(),
     progress: Progress = True,
 ) -> None:
     """Train the h-transform of a prior (DEFT) and write it to OUT/htransform."""
@@ -206,13 +206,9 @@ def htransform(
         from deft_ct.priors import load_prior
 
         frozen, source = load_prior(prior), read_source(data)
-        scans = _scans(scan, opt.scan_of(views, geometry, degrees, photons, detectors))
-        training = _settings(
-            steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup, ema_decay=ema_decay,
-            seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision,
-        )  # fmt: skip
+        scans, settings = simulated.scans(), training.config()
         family = ScanRange() if any_scan else None
-        measurements, weights = _with_random_scans(scans, family, source, seed)
+        measurements, weights = _with_random_scans(scans, family, source, training.seed)
         config = HTransformConfig(
             scan_features=any_scan, spread_slopes=SPREAD_SLOPES if any_scan and reference == "tv" else (),
             reference=cast(Literal["none", "fbp", "tv"], reference),
@@ -222,7 +218,7 @@ def htransform(
         first = None if initial is None else load_htransform(initial)
         if objective == "denoising":
             head = train_htransform(
-                source, frozen, measurements, out, config=config, initial=first, weights=weights, training=training,
+                source, frozen, measurements, out, config=config, initial=first, weights=weights, training=settings,
                 progress=progress,
             )  # fmt: skip
         else:
@@ -230,10 +226,10 @@ def htransform(
                 raise ValueError(f"--objective {objective} trains for one scan: give one --scan, and no --any-scan")
             control = ControlConfig(objective=cast(ControlObjective, objective), steps=path_steps, paths=paths)
             head = train_control(
-                SimulatedMeasurements(source, measurements[0], frozen, seed=seed), frozen, out, config=config,
-                control=control, initial=first, training=training, progress=progress,
+                SimulatedMeasurements(source, measurements[0], frozen, seed=training.seed), frozen, out, config=config,
+                control=control, initial=first, training=settings, progress=progress,
             )  # fmt: skip
-        head.card |= _card(scans, source, training, family)
+        head.card |= _card(scans, source, settings, family)
         save_htransform(head, out / "htransform")
         _finish(out / "htransform", head.content_hash())
 
@@ -244,44 +240,32 @@ def _patch_of(frozen: Any) -> int:
 
 
 def _supervised(
-    model_type: Any, shape: Any, out: Path, data: str | None, scans: list[Scan], progress: bool, **settings: Any
-) -> None:
+    model_type: Any, shape: Any, out: Path, data: str | None, simulated: ScanOptions, training: TrainingOptions,
+    progress: bool,
+) -> None:  # fmt: skip
     from deft_ct.simulation import PairSource
     from deft_ct.supervised.train import train_model
     from deft_ct.units import PriorRange
 
-    source = read_source(data)
-    training = _settings(**settings)
+    source, scans, settings = read_source(data), simulated.scans(), training.config()
     pairs = PairSource(source, _measurements(scans, source), PriorRange())
-    made = train_model(model_type, shape, pairs, out, training=training, progress=progress)
-    made.card |= _card(scans, source, training)
+    made = train_model(model_type, shape, pairs, out, training=settings, progress=progress)
+    made.card |= _card(scans, source, settings)
     made.save(out / "model")
     _finish(out / "model", made.content_hash())
 
 
 @app.command("fbp-unet")
+@grouped
 def fbp_unet(
     out: Out,
     data: Source = None,
-    scan: Scans = None,
-    views: opt.Views = 60,
-    geometry: opt.Geometry = "parallel",
-    degrees: opt.Degrees = 180.0,
-    detectors: opt.Detectors = 364,
-    photons: opt.Photons = 1e5,
+    simulated: ScanOptions = ScanOptions(),
+    training: TrainingOptions = TrainingOptions(),
     reference: Reference = "fbp",
     spread: Spread = 0.1,
     channels: Channels = "64,96,128",
     patch: Patch = 4,
-    steps: Steps = 2000,
-    batch_size: Batch = 8,
-    learning_rate: Rate = 4e-4,
-    warmup: Warmup = 50,
-    ema_decay: Decay = 0.995,
-    seed: opt.Seed = 0,
-    accumulate: Accumulate = 1,
-    max_minutes: Minutes = None,
-    precision: Precision = "no",
     progress: Progress = True,
 ) -> None:
     """Train FBP and U-Net and write it to OUT/model."""
@@ -291,37 +275,21 @@ def fbp_unet(
         shape = FBPUNetShape(
             reference=cast(Literal["fbp", "tv"], reference), spread=spread, network=_network(channels, patch)
         )
-        _supervised(
-            FBPUNetModel, shape, out, data, _scans(scan, opt.scan_of(views, geometry, degrees, photons, detectors)),
-            progress, steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup,
-            ema_decay=ema_decay, seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision,
-        )  # fmt: skip
+        _supervised(FBPUNetModel, shape, out, data, simulated, training, progress)
 
 
 @app.command("learned-primal-dual")
+@grouped
 def learned_primal_dual(
     out: Out,
     data: Source = None,
-    scan: Scans = None,
-    views: opt.Views = 60,
-    geometry: opt.Geometry = "parallel",
-    degrees: opt.Degrees = 180.0,
-    detectors: opt.Detectors = 364,
-    photons: opt.Photons = 1e5,
+    simulated: ScanOptions = ScanOptions(),
+    training: TrainingOptions = TrainingOptions(batch_size=4, learning_rate=1e-3),
     iterations: Annotated[int, typer.Option(help="Unrolled iterations.", min=1)] = 10,
     memory: Annotated[int, typer.Option(help="Images that are carried along.", min=2)] = 5,
     features: Annotated[int, typer.Option(help="Features of the hidden layers.", min=1)] = 32,
     start: Annotated[str, typer.Option(help="zero (as in the paper) or fbp.")] = "fbp",
     spread: Spread = 0.1,
-    steps: Steps = 2000,
-    batch_size: Batch = 4,
-    learning_rate: Rate = 1e-3,
-    warmup: Warmup = 50,
-    ema_decay: Decay = 0.995,
-    seed: opt.Seed = 0,
-    accumulate: Accumulate = 1,
-    max_minutes: Minutes = None,
-    precision: Precision = "no",
     progress: Progress = True,
 ) -> None:
     """Train the learned primal-dual method and write it to OUT/model."""
@@ -329,37 +297,21 @@ def learned_primal_dual(
         from deft_ct.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
 
         shape = PrimalDualShape(iterations=iterations, memory=memory, channels=features, start=start, spread=spread)
-        _supervised(
-            PrimalDualModel, shape, out, data, _scans(scan, opt.scan_of(views, geometry, degrees, photons, detectors)),
-            progress, steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup,
-            ema_decay=ema_decay, seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision,
-        )  # fmt: skip
+        _supervised(PrimalDualModel, shape, out, data, simulated, training, progress)
 
 
 @app.command()
+@grouped
 def conditional(
     out: Out,
     data: Source = None,
-    scan: Scans = None,
-    views: opt.Views = 60,
-    geometry: opt.Geometry = "parallel",
-    degrees: opt.Degrees = 180.0,
-    detectors: opt.Detectors = 364,
-    photons: opt.Photons = 1e5,
+    simulated: ScanOptions = ScanOptions(),
+    training: TrainingOptions = TrainingOptions(steps=4000),
     reference: Reference = "fbp",
     residual: Annotated[bool, typer.Option(help="Diffuse what the reference leaves, not the image.")] = True,
     spread: Spread = 0.1,
     channels: Channels = "64,96,128",
     patch: Patch = 4,
-    steps: Steps = 4000,
-    batch_size: Batch = 8,
-    learning_rate: Rate = 4e-4,
-    warmup: Warmup = 50,
-    ema_decay: Decay = 0.995,
-    seed: opt.Seed = 0,
-    accumulate: Accumulate = 1,
-    max_minutes: Minutes = None,
-    precision: Precision = "no",
     progress: Progress = True,
 ) -> None:
     """Train a conditional diffusion model from scratch and write it to OUT/model."""
@@ -370,35 +322,19 @@ def conditional(
             reference=cast(Literal["fbp", "tv"], reference), residual=residual, spread=spread,
             network=_network(channels, patch),
         )  # fmt: skip
-        _supervised(
-            ConditionalModel, shape, out, data, _scans(scan, opt.scan_of(views, geometry, degrees, photons, detectors)),
-            progress, steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup,
-            ema_decay=ema_decay, seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision,
-        )  # fmt: skip
+        _supervised(ConditionalModel, shape, out, data, simulated, training, progress)
 
 
 @app.command()
+@grouped
 def i2sb(
     out: Out,
     data: Source = None,
-    scan: Scans = None,
-    views: opt.Views = 60,
-    geometry: opt.Geometry = "parallel",
-    degrees: opt.Degrees = 180.0,
-    detectors: opt.Detectors = 364,
-    photons: opt.Photons = 1e5,
+    simulated: ScanOptions = ScanOptions(),
+    training: TrainingOptions = TrainingOptions(steps=4000),
     reference: Reference = "fbp",
     channels: Channels = "64,96,128",
     patch: Patch = 4,
-    steps: Steps = 4000,
-    batch_size: Batch = 8,
-    learning_rate: Rate = 4e-4,
-    warmup: Warmup = 50,
-    ema_decay: Decay = 0.995,
-    seed: opt.Seed = 0,
-    accumulate: Accumulate = 1,
-    max_minutes: Minutes = None,
-    precision: Precision = "no",
     progress: Progress = True,
 ) -> None:
     """Train the Schroedinger bridge from a quick reconstruction to the image and write it to OUT/model."""
@@ -406,8 +342,4 @@ def i2sb(
         from deft_ct.supervised.i2sb import I2SBModel, I2SBShape
 
         shape = I2SBShape(reference=cast(Literal["fbp", "tv"], reference), network=_network(channels, patch))
-        _supervised(
-            I2SBModel, shape, out, data, _scans(scan, opt.scan_of(views, geometry, degrees, photons, detectors)),
-            progress, steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup,
-            ema_decay=ema_decay, seed=seed, accumulate=accumulate, max_minutes=max_minutes, precision=precision,
-        )  # fmt: skip
+        _supervised(I2SBModel, shape, out, data, simulated, training, progress)
