@@ -182,7 +182,7 @@ def test_the_command_line_compares_and_goes_on(pack: CTPack, tmp_path: Path, mon
 
 def test_all_methods_are_those_that_apply_to_ct_and_both_estimates_of_deft() -> None:
     chosen = default_methods()
-    assert {"fbp", "tv", "dds", "dps", "deft", "deft:estimate=mean", "i2sb"} <= set(chosen)
+    assert {"fbp", "tv", "dds", "dps", "deft", "deft:estimate=samples", "i2sb"} <= set(chosen)
     assert not {"ddrm", "deft_online"} & set(chosen)
 
 

@@ -111,7 +111,7 @@ def default_methods() -> list[str]:
         for name in known_methods()
         if name != "deft_online" and getattr(method_class(name), "needs", "any") != "svd"
     ]
-    return [*names, "deft:estimate=mean"]
+    return [*names, "deft:estimate=samples"]
 
 
 def _with_preset(

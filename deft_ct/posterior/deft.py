@@ -65,10 +65,10 @@ class DEFTConfig(GuidedConfig):
     """
 
     steps: int = 20
-    estimate: Literal["samples", "mean"] = "samples"
+    estimate: Literal["samples", "mean"] = "mean"
     draws: int = 2
-    sampler: SamplerName = "ddim"
-    grid: Spacing = "uniform"
+    sampler: SamplerName = "dpm-solver"
+    grid: Spacing = "log_snr"
     guidance_strength: float = 1.0
     consistency_steps: int = 0
     consistency_spread: float = 0.02
@@ -124,6 +124,11 @@ class DEFT(PosteriorSampler):
         return super()._describe() | {"htransform_sha256": self.htransform.content_hash()}
 
     def _estimate(self, request: Request) -> Estimate:
+        for difference in outside_training(self.htransform.card, request.measurement):
+            warnings.warn(f"the h-transform was {difference}: expect a worse result", UserWarning, stacklevel=2)
+        if self.config.consistency_steps:
+            likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
+            check_operator("deft with consistency_steps", "linear", likelihood)
         direct = self.config.estimate == "mean"
         samples = None if direct and request.num_samples == 1 else super()._estimate(request).samples
         mean = self._conditional_mean(request) if direct else None
@@ -169,10 +174,6 @@ class DEFT(PosteriorSampler):
         return likelihood.to_physical(torch.cat(means))
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
-        for difference in outside_training(self.htransform.card, likelihood.measurement):
-            warnings.warn(f"the h-transform was {difference}: expect a worse result", UserWarning, stacklevel=2)
-        if self.config.consistency_steps:
-            check_operator("deft with consistency_steps", "linear", likelihood)
         warm = walk_times(self.prior.schedule, self.config)
         times = time_grid(self.prior.schedule, len(warm), last=warm[0], spacing=self.config.grid)
         condition = condition_for(likelihood, self.htransform.config).repeat(count)

@@ -16,7 +16,7 @@ from deft_ct.units import HounsfieldScale
 @pytest.fixture
 def deft():
     prior = tiny_prior()
-    return DEFT(prior, tiny_htransform(prior), DEFTConfig(steps=4, eta=1.0, batch_size=3))
+    return DEFT(prior, tiny_htransform(prior), DEFTConfig(steps=4, estimate="samples", eta=1.0, batch_size=3))
 
 
 @pytest.mark.parametrize("reference", ["none", "fbp", "tv"])
@@ -145,7 +145,7 @@ def test_the_conditional_mean_costs_as_many_evaluations_as_draws_and_keeps_the_s
     assert result.samples is None
     single = direct.reconstruct(y[1:2], scan, seed=1, keys=[1])
     torch.testing.assert_close(single.mean[0], result.mean[1], rtol=1e-5, atol=1e-7)
-    drawn = DEFT(prior, head, DEFTConfig(steps=4)).reconstruct(y, scan, num_samples=2, seed=1)
+    drawn = DEFT(prior, head, DEFTConfig(steps=4, estimate="samples")).reconstruct(y, scan, num_samples=2, seed=1)
     both = direct.reconstruct(y, scan, num_samples=2, seed=1)
     assert torch.equal(both.mean, result.mean)
     assert torch.equal(both.std, drawn.std)
