@@ -174,7 +174,14 @@ def test_the_mean_of_samples_loses_a_factor_in_variance(count: int) -> None:
     """``E|mean of N samples - x|^2 = (1 + 1/N) E|posterior mean - x|^2``."""
     _, _, measurement = world()
     x, y = known_images(400)
-    options = {"steps": 30, "sampler": "dpm-solver", "grid": "log_snr", "eta": 0.0, "batch_size": 4000, "estimate": "samples"}
+    options = {
+        "steps": 30,
+        "sampler": "dpm-solver",
+        "grid": "log_snr",
+        "eta": 0.0,
+        "batch_size": 4000,
+        "estimate": "samples",
+    }
     direct = exact_deft(DEFTConfig(estimate="mean", draws=1)).reconstruct(y, measurement).mean
     samples = exact_deft(DEFTConfig(**options)).reconstruct(y, measurement, num_samples=count).mean
     best = (direct - x).square().sum()
