@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import platform
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -18,6 +19,11 @@ from deft_ct.priors import Prior
 from deft_ct.progress import progress_bar
 from deft_ct.search import SearchSpace
 from deft_ct.seeds import Key, image_keys
+
+PLAUSIBLE_HU = 1e5
+"""A CT image beyond this has diverged: metal has some 1e4 HU, and noise that reaches 1e5 leaves nothing to see."""
+PLAUSIBLE_IMAGE = 100.0
+"""The same for images of a prior without HU, which lie in about [-1, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +165,12 @@ class Reconstructor(abc.ABC):
         Returns:
             The reconstruction in physical units.
 
+        Warns:
+            UserWarning: values lie far outside of what an image can hold: the method has diverged.
+
         Raises:
             ValueError: the data do not fit the measurement, are not finite, or ``num_samples`` < 1.
+            FloatingPointError: the result holds NaN or infinite values: the method has diverged.
             RuntimeError: out of memory; the message says what to change.
         """
         measurement.check(y)
@@ -182,6 +192,7 @@ class Reconstructor(abc.ABC):
         mean = estimate.mean if estimate.mean is not None else samples.mean(1) if samples is not None else None
         if mean is None:
             raise TypeError(f"{type(self).__name__} returned neither a mean nor samples")
+        self._check_diverged(request, mean, samples)
         std = estimate.std
         if std is None and samples is not None and samples.shape[1] > 1:
             std = samples.std(1)
@@ -205,6 +216,31 @@ class Reconstructor(abc.ABC):
         }  # fmt: skip
         return Reconstruction(mean=mean, std=std, samples=samples, provenance=provenance, measurement=measurement)
 
+    def _plausible(self, measurement: Measurement) -> float:
+        """Largest magnitude of an image that has not diverged, in HU for CT."""
+        return float("inf") if measurement.units is None else PLAUSIBLE_HU
+
+    def _check_diverged(self, request: Request, mean: Tensor, samples: Tensor | None) -> None:
+        """Refuse results that are not finite, and warn of implausible ones, image by image."""
+        units, limit = request.measurement.units, self._plausible(request.measurement)
+
+        def magnitude(values: Tensor) -> Tensor:
+            return (values if units is None else units.affine.inverse(values)).flatten(1).abs().amax(1)
+
+        largest = magnitude(mean) if samples is None else torch.maximum(magnitude(mean), magnitude(samples))
+        advice = "its settings do not suit this measurement; tuned ones are in the presets (`deft-ct tune`)"
+        broken = [key for key, fine in zip(request.keys, torch.isfinite(largest).tolist(), strict=True) if not fine]
+        if broken:
+            raise FloatingPointError(f"{self.name} diverged to NaN or infinite values for images {broken}: {advice}")
+        wild = [key for key, fine in zip(request.keys, (largest <= limit).tolist(), strict=True) if not fine]
+        if wild:
+            unit = "" if units is None else " HU"
+            warnings.warn(
+                f"{self.name} diverged for images {wild}: values up to {float(largest.max()):.1e}{unit}; {advice}",
+                UserWarning,
+                stacklevel=3,
+            )
+
     def _bar(self, request: Request, total: int) -> Any:
         """A progress bar for this method, shown when the request asks for it."""
         return progress_bar(self.name, total, enabled=request.progress)
@@ -224,6 +260,9 @@ class PriorReconstructor(Reconstructor):
 
     def _evaluations(self) -> int:
         return self.prior.evaluations
+
+    def _plausible(self, measurement: Measurement) -> float:
+        return PLAUSIBLE_IMAGE if measurement.units is None else PLAUSIBLE_HU
 
     def _describe(self) -> dict[str, Any]:
         return {"prior_sha256": self.prior.content_hash(), "network_precision": self.prior.precision}
