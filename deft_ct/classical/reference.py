@@ -43,8 +43,15 @@ def reference_reconstruction(likelihood: Likelihood, kind: Reference) -> Tensor:
         ``(B, C, H, W)`` in the range of the likelihood's images.
 
     Raises:
-        ValueError: the kind is unknown, or TV is asked for and the operator is not linear.
+        ValueError: the kind is unknown, the data are not on the scale of the operator (counts before the logarithm),
+            or TV is asked for and the operator is not linear.
     """
+    probe = torch.ones_like(likelihood.y[:1])
+    if not torch.equal(likelihood.noise.mean(probe), probe):
+        raise ValueError(
+            f"the {kind} reference needs post-log data, {type(likelihood.noise).__name__} here is before the "
+            "logarithm: take -log of the transmittance and post_log=True"
+        )
     if kind == "fbp":
         return likelihood.to_physical.inverse(likelihood.operator.pseudo_inverse(likelihood.y))
     if kind != "tv":
