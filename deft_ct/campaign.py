@@ -143,7 +143,7 @@ def run_campaign(
     for scan in scans:
         for name, fixed in methods.items():
             target = folder / "presets" / scan.name / f"{name}.json"
-            preset = _finished(target, name, dict(fixed), pack, scan, budget)
+            preset = _finished(target, build(name, dict(fixed)), dict(fixed), pack, scan, budget)
             if preset is not None:
                 say(f"{scan.name} {name}: done before")
             elif late():
@@ -175,12 +175,16 @@ def _prefixed(say: Callable[[str], None], prefix: str) -> Callable[[str], None]:
     return lambda line: say(prefix + line)
 
 
-def _finished(path: Path, name: str, fixed: dict[str, Any], pack: CTPack, scan: Scan, budget: Budget) -> Preset | None:
-    """The preset of an earlier run with the same settings and at least as many trials."""
+def _finished(
+    path: Path, solver: Reconstructor, fixed: dict[str, Any], pack: CTPack, scan: Scan, budget: Budget
+) -> Preset | None:
+    """The preset of an earlier run with the same settings and networks and at least as many trials."""
     if not path.is_file():
         return None
-    preset = load_preset(name, path)
-    wanted = asdict(budget) | {"fixed": fixed, "data": pack.path.name, "slices": len(pack), "scan": scan.name}
+    preset = load_preset(solver.name, path)
+    wanted = asdict(budget) | {
+        "fixed": fixed, "data": pack.path.name, "slices": len(pack), "scan": scan.name, "networks": solver._describe()
+    }  # fmt: skip
     del wanted["batch_size"], wanted["device"]
     trials = wanted.pop("trials")
     same = all(preset.provenance.get(key) == json.loads(json.dumps(value)) for key, value in wanted.items())

@@ -92,16 +92,17 @@ def tune(
     if not space:
         raise ValueError(f"{method} declares no parameters to tune (search_space)")
     optuna = _optuna()
+    default = build(**fixed)
     setup = {
         "method": method, "scan": scan.name, "data": pack.path.name, "every": every, "slices": len(pack),
         "objective": objective, "fixed": fixed, "samples": samples, "seed": seed, "simulation_refinement": refine,
-        "space": {name: repr(where) for name, where in space.items()},
+        "space": {name: repr(where) for name, where in space.items()}, "networks": default._describe(),
     }  # fmt: skip
     study = _study(optuna, folder, setup)
     problem = prepare(pack, scan, seed=seed, refine=refine, batch_size=batch_size, device=device)
     say = tell or (lambda _: None)
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    first = [_defaults(build(**fixed), space), *({k: v for k, v in guess.items() if k in space} for guess in guesses)]
+    first = [_defaults(default, space), *({k: v for k, v in guess.items() if k in space} for guess in guesses)]
     while (done := len(study.get_trials(deepcopy=False, states=finished))) < trials:
         if done and enough is not None and enough():
             break
@@ -132,7 +133,6 @@ def tune(
             "best_value": best.value,
             "default_value": complete[0].value,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "networks": build(**fixed)._describe(),
             "versions": {
                 "deft_ct": version("deft-ct"), "optuna": version("optuna"), "torch": version("torch"),
                 "python": platform.python_version(),
@@ -165,7 +165,9 @@ def _study(optuna: Any, folder: Path, setup: dict[str, Any]) -> Any:
     before = study.user_attrs.get("setup")
     if before is None:
         study.set_user_attr("setup", plain)
-    elif before != plain:
+        before = dict(plain)
+    before.setdefault("networks", plain["networks"])  # a study of before they were noted
+    if before != plain:
         changed = sorted(key for key in plain.keys() | before.keys() if plain.get(key) != before.get(key))
         raise ValueError(
             f"{folder} holds a study with another {', '.join(changed)}: use the same settings to go on, or "

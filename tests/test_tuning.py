@@ -74,6 +74,14 @@ def test_a_stopped_study_goes_on_as_if_it_had_not_stopped(pack: CTPack, tmp_path
     with pytest.raises(ValueError, match="holds a study with another seed"):
         tune("fbp", build, pack, SCAN, tmp_path / "parts", trials=6, seed=1)
 
+    def retrained(**options: object) -> Reconstructor:
+        solver = build(**options)
+        solver._describe = lambda: {"prior_sha256": "of another prior"}  # type: ignore[method-assign]
+        return solver
+
+    with pytest.raises(ValueError, match="holds a study with another networks"):
+        tune("fbp", retrained, pack, SCAN, tmp_path / "parts", trials=6)
+
 
 def test_failing_trials_are_passed_over(pack: CTPack, tmp_path: Path) -> None:
     def picky(**options: object) -> Reconstructor:
