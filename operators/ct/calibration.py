@@ -27,6 +27,7 @@ from deft_ct.operators.ct.differentiable import project
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarGeometry
 from deft_ct.operators.ct.ray_transform import RayTransform
 from deft_ct.operators.ct.rays import Array
+from deft_ct.operators.ct.redundancy import angular_range
 from deft_ct.operators.solvers import conjugate_gradient
 
 _LOGGER = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ PARAMETERS = ("angles", "axis_offset_mm", "detector_offset_mm")
 _UNKNOWNS_A_DATUM = 0.5
 _INNER = 60
 _BLUR = 1.0
+_LEAST_ARC = 120  # degrees; without any noise, 120 miss 2 % of a shift of the centre, 90 a quarter
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +45,10 @@ class Calibration:
 
     Attributes:
         geometry: the scan with the corrected values.
-        residual: relative residual ``|A x - y| / |y|`` of the final grid after each of its steps, the first with the
-            geometry that the level started from.
-        converged: whether the last step moved every ray by less than a hundredth of a detector element.
+        residual: relative residual ``|A x - y| / |y|`` of the averaged data on the last level before each of its steps,
+            so the first is that of the geometry that the level started from.
+        converged: whether the last step moved rays by less than a hundredth of an element of the last level, which is
+            so many detector elements wide. It says nothing about how well the data determine the geometry.
     """
 
     geometry: PlanarGeometry
@@ -66,11 +69,12 @@ def calibrate(
     """Correct parameters of a scan so that its data become consistent.
 
     Slices share the geometry. The turn of the whole object is not in the data, so the mean of the angles is kept; nor
-    can the two offsets of a parallel beam be told apart.
+    can the two offsets be told apart: a shift of a fan's detector is one of its axis with the object turned, but for
+    terms of second order. An arc below half a turn tells a shift of the centre hardly from one of the object.
 
     Args:
         sinogram: ``(..., views, detectors)`` line integrals, float32 or float64. No view may be truncated.
-        geometry: the nominal scan, from which the search starts.
+        geometry: the nominal scan, from which the search starts; its image must hold the whole object.
         parameters: which of ``"angles"`` (each view), ``"axis_offset_mm"`` and ``"detector_offset_mm"``.
         levels: how many detector elements are averaged, from coarse to fine; errors up to about this many elements are
             found on a level.
@@ -84,9 +88,20 @@ def calibrate(
 
     Raises:
         TypeError: not a sinogram, not a planar geometry.
-        ValueError: an unknown parameter, the two offsets of a parallel beam together, a shape that does not fit.
+        ValueError: an unknown parameter, the two offsets together, a single view, a shape that does not fit.
+
+    Warns:
+        UserWarning: views that cover so small an arc that the centre is not determined.
     """
     names = _checked(sinogram, geometry, parameters, levels, iterations, smoothness, angle_error)
+    covered = round(math.degrees(angular_range(geometry)))
+    if covered < _LEAST_ARC:
+        warnings.warn(
+            f"the views cover {covered} degrees; below {_LEAST_ARC} a shift of the centre can hardly be told from "
+            "one of the object: calibrate on a scan of half a turn with the same alignment",
+            UserWarning,
+            stacklevel=2,
+        )
     nominal = geometry.angle_array
     data = sinogram.detach().reshape(-1, *geometry.sinogram_shape).double()
     residual: list[float] = []
@@ -138,8 +153,10 @@ def _checked(
     unknown = sorted(set(names) - set(PARAMETERS))
     if unknown or not names or len(set(names)) < len(names):
         raise ValueError(f"parameters must be some of {PARAMETERS}, each once, got {names}")
-    if isinstance(geometry, ParallelGeometry) and {"axis_offset_mm", "detector_offset_mm"} <= set(names):
-        raise ValueError("a parallel beam shows only the difference of axis_offset_mm and detector_offset_mm: name one")
+    if {"axis_offset_mm", "detector_offset_mm"} <= set(names):
+        raise ValueError("the data show only the difference of axis_offset_mm and detector_offset_mm: name one")
+    if geometry.sinogram_shape[0] < 2:
+        raise ValueError("a single view fits any geometry: calibrate needs views that cover about half a turn or more")
     if not levels or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in levels):
         raise ValueError(f"levels must be integers >= 1, got {tuple(levels)}")
     if max(levels) > geometry.detectors // 4:
@@ -305,9 +322,10 @@ def _gauss_newton(
 
 def _derivative(image: Tensor, geometry: PlanarGeometry, name: str) -> Tensor:
     """``(N, views, detectors)`` derivative of each ray's line integral by the parameter of its view."""
-    value = torch.tensor(getattr(geometry, name), dtype=torch.float64, device=image.device)
-    with torch.no_grad(), warnings.catch_warnings(), forward_ad.dual_level():
+    # Inference mode, where the caller is in it, switches forward differentiation off.
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings(), forward_ad.dual_level():
         warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)  # PyTorch's own
+        value = torch.tensor(getattr(geometry, name), dtype=torch.float64, device=image.device)
         dual = forward_ad.make_dual(value, torch.ones_like(value))
         tangent = forward_ad.unpack_dual(project(image, geometry, **{name: dual})).tangent
     assert tangent is not None

@@ -53,7 +53,8 @@ def project(
 
     Raises:
         TypeError: no tensor, no floating-point tensor, or a geometry without planar rays.
-        ValueError: a shape that does not fit, or source distances of a parallel beam.
+        ValueError: a shape that does not fit, a value that is not finite, source distances of a parallel beam, or a
+            source within the image.
     """
     _check_image(image, geometry)
     given = {
@@ -66,7 +67,7 @@ def project(
     scan = scan_tensors(geometry, given, image.device)
     flat = image.reshape(-1, *geometry.image_shape)
     parts = []
-    for views in _chunks(geometry):
+    for views in _chunks(geometry, len(flat)):
         part = tuple(values[views] for values in scan.values())
         if torch.is_grad_enabled() and any(t.requires_grad for t in (image, *part)):
             # mypy does not know the return type of checkpoint.
@@ -82,7 +83,8 @@ def scan_tensors(geometry: PlanarGeometry, given: dict[str, Tensor | None], devi
 
     Raises:
         TypeError: not a floating-point tensor.
-        ValueError: a shape that does not fit, or source distances of a parallel beam.
+        ValueError: a shape that does not fit, a value that is not finite, source distances of a parallel beam, or a
+            source within the image.
     """
     views = geometry.sinogram_shape[0]
     fan = isinstance(geometry, FanGeometry)
@@ -100,6 +102,14 @@ def scan_tensors(geometry: PlanarGeometry, given: dict[str, Tensor | None], devi
         allowed = [(views,)] if name == "angles" else [(), (views,)]
         if tuple(value.shape) not in allowed:
             raise ValueError(f"{name} must have shape {' or '.join(map(str, allowed))}, got {tuple(value.shape)}")
+        if not bool(value.detach().isfinite().all()):
+            raise ValueError(f"{name} must be finite")
+        least = {"source_to_center_mm": geometry.radius_mm, "source_to_detector_mm": 0.0}.get(name)
+        if least is not None and not bool((value.detach() > least).all()):
+            raise ValueError(
+                f"{name} must exceed {least:.6g} mm (the source lies outside of the image, whose half diagonal is "
+                f"{geometry.radius_mm:.6g} mm), got {float(value.detach().min()):.6g}"
+            )
         out[name] = value.to(device, torch.float64).expand(views)
     return out
 
@@ -114,9 +124,9 @@ def _check_image(image: Tensor, geometry: PlanarGeometry) -> None:
         raise ValueError(f"image must have trailing shape {geometry.image_shape}, got shape {tuple(image.shape)}")
 
 
-def _chunks(geometry: PlanarGeometry) -> Iterator[slice]:
+def _chunks(geometry: PlanarGeometry, images: int) -> Iterator[slice]:
     views, detectors = geometry.sinogram_shape
-    size = max(1, _SAMPLES_A_CHUNK // (detectors * max(geometry.image_shape)))
+    size = max(1, _SAMPLES_A_CHUNK // (detectors * max(geometry.image_shape) * max(1, images)))
     for first in range(0, views, size):
         yield slice(first, min(first + size, views))
 
@@ -170,7 +180,7 @@ def _joseph(images: Tensor, major: Tensor, d_major: Tensor, minor: Tensor, d_min
     position = ((minor - slope * major)[:, None] + slope[:, None] * k).clamp(-1, cells)
     cell = position.detach().floor().clamp_max(cells - 1)
     fraction = (position - cell).to(images.dtype)
-    padded = torch.nn.functional.pad(images, (1, 1)).reshape(count, -1)
+    padded = torch.nn.functional.pad(images, (1, 1)).flatten(1)
     index = (cell + (k * (cells + 2) + 1)).long().flatten()
     near = padded.index_select(1, index).reshape(count, *position.shape)
     far = padded.index_select(1, index + 1).reshape(count, *position.shape)

@@ -137,6 +137,25 @@ def test_the_tooth_is_centred_from_anywhere(data_root):
     assert centre == pytest.approx(estimate_center(scan.sinogram, scan.geometry.angle_array), abs=0.25)
 
 
+def test_a_short_arc_is_said_not_to_determine_the_centre(line_integrals):
+    nominal = ParallelGeometry.for_image((24, 24), 4.0, 20).replace(views=20, angular_range=math.radians(60))
+    with pytest.warns(UserWarning, match="the views cover 60 degrees"):
+        calibrate(line_integrals(nominal, BODY), nominal, levels=(2,), iterations=1)
+
+
+def test_inference_mode_changes_nothing(line_integrals):
+    nominal = ParallelGeometry.for_image((24, 24), 4.0, 20)
+    y = line_integrals(nominal.replace(axis_offset_mm=3.0), BODY)
+    expected = calibrate(y, nominal, levels=(2,), iterations=1)
+    with torch.inference_mode():
+        found = calibrate(y.clone(), nominal, levels=(2,), iterations=1)
+    assert found.geometry == expected.geometry != nominal
+
+
+def test_no_image_gives_no_sinogram():
+    assert project(torch.zeros(0, 7, 6), FAN).shape == (0, *FAN.sinogram_shape)
+
+
 def test_geometries_refuse_tensors_that_require_gradients():
     angles = torch.linspace(0, 3, 5, requires_grad=True)
     offset = torch.tensor(0.1, requires_grad=True)
@@ -165,8 +184,15 @@ def test_bad_input_is_refused():
         project(x.half(), PARALLEL)
     with pytest.raises(TypeError, match="geometry must be"):
         project(x, (7, 6))
-    with pytest.raises(ValueError, match="only the difference"):
-        calibrate(y, PARALLEL, ["axis_offset_mm", "detector_offset_mm"])
+    with pytest.raises(ValueError, match="angles must be finite"):
+        project(x, PARALLEL, angles=torch.full((5,), math.nan))
+    with pytest.raises(ValueError, match=r"source_to_center_mm must exceed 4\.6.* got 2"):
+        project(x, FAN, source_to_center_mm=torch.tensor(2.0))
+    for geometry in (PARALLEL, FAN):
+        with pytest.raises(ValueError, match="only the difference"):
+            calibrate(torch.rand(geometry.sinogram_shape), geometry, ["axis_offset_mm", "detector_offset_mm"])
+    with pytest.raises(ValueError, match="a single view fits any geometry"):
+        calibrate(y[:1], PARALLEL.replace(angles=[0.3]))
     with pytest.raises(ValueError, match="parameters must be some of"):
         calibrate(y, PARALLEL, ["centre"])
     with pytest.raises(ValueError, match="trailing shape"):
