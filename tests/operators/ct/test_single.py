@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -52,6 +54,15 @@ def test_torchs_product_stays_where_a_bit_differs(monkeypatch):
     matrix = joseph_matrix(PARALLEL).to_torch()
     true = SingleProduct._multiply
     monkeypatch.setattr(SingleProduct, "_multiply", lambda self, x: true(self, x) * (1 + 1e-6))
+    product = SingleProduct(matrix)
+    assert not product.compiled
+    x = torch.rand(matrix.shape[1])
+    assert torch.equal(product(x), (matrix @ x[:, None]).squeeze(1))
+
+
+def test_a_numba_that_does_not_work_leaves_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "deft_ct.operators.ct.backends._row_kernel", None)  # importing it fails
+    matrix = joseph_matrix(PARALLEL).to_torch()
     product = SingleProduct(matrix)
     assert not product.compiled
     x = torch.rand(matrix.shape[1])
