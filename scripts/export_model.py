@@ -1,19 +1,22 @@
-"""Copy a trained prior or h-transform to another folder with a model card and the log of its training."""
+"""Copy a trained network to another folder with a model card and the log of its training."""
 
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from deft_ct.htransform import load_htransform, save_htransform
 from deft_ct.htransform.storage import METADATA as HTRANSFORM
 from deft_ct.priors import load_prior, save_prior
+from deft_ct.priors.storage import METADATA as PRIOR
+from deft_ct.reconstruct import method_class
+from deft_ct.supervised.model import METADATA as MODEL
 
 
 def main(
-    source: Annotated[Path, typer.Argument(help="Folder of a prior or h-transform.")],
+    source: Annotated[Path, typer.Argument(help="Folder of a prior, an h-transform or a supervised model.")],
     target: Annotated[Path, typer.Argument(help="Folder to write.")],
     card: Annotated[Path, typer.Option(help="JSON file; its entries are added to the card.")],
     log: Annotated[list[Path] | None, typer.Option(help="log.csv of the training; repeat for several phases.")] = None,
@@ -24,10 +27,16 @@ def main(
         htransform = load_htransform(source)
         htransform.card |= extra
         save_htransform(htransform, target)
-    else:
+    elif (source / PRIOR).is_file():
         prior = load_prior(source)
         prior.card |= extra
         save_prior(prior, target)
+    else:
+        kind = json.loads((source / MODEL).read_text())["kind"]
+        method: Any = method_class(kind)
+        model = method.model_type.load(source)
+        model.card |= extra
+        model.save(target)
     for number, path in enumerate(log or [], start=1):
         shutil.copyfile(path, target / f"training_log_{number}.csv")
     typer.echo(f"wrote {target}")
