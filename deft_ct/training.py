@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import csv
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -131,6 +133,7 @@ def fit(
     folder: Path,
     *,
     validation: Validation | None = None,
+    identity: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> nn.Module:
     """Train ``network`` and return its exponential moving average; resumes from ``folder`` when it can.
@@ -142,6 +145,8 @@ def fit(
         config: see :class:`TrainingConfig`.
         folder: where ``checkpoint.pt`` and ``log.csv`` go.
         validation: scores the averaged network.
+        identity: what else makes this training what it is (prior, scans, shape), JSON-ready; a checkpoint of another
+            is refused.
         progress: show a progress bar.
 
     Returns:
@@ -158,7 +163,7 @@ def fit(
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     averaged = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    start = _resume(folder / CHECKPOINT, network, optimizer, averaged, config)
+    start = _resume(folder / CHECKPOINT, network, optimizer, averaged, config, _digests(identity))
     if start:  # the order of AdamW's state and the averages follow the network to its device
         accelerator.print(f"resuming at step {start} of {config.steps}")
     model, optimizer = accelerator.prepare(network, optimizer)
@@ -171,7 +176,8 @@ def fit(
 
     def save(step: int) -> None:
         if accelerator.is_main_process:
-            _save(folder / CHECKPOINT, accelerator.unwrap_model(model), optimizer, averaged, step, config)
+            trained = accelerator.unwrap_model(model)
+            _save(folder / CHECKPOINT, trained, optimizer, averaged, step, config, _digests(identity))
 
     bar = Progress(
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
@@ -285,9 +291,16 @@ def _ema_network(network: nn.Module, averaged: Mapping[str, Tensor]) -> nn.Modul
     return clone
 
 
+def _digests(identity: Mapping[str, Any] | None) -> dict[str, str]:
+    """A hash of each value, as JSON: short, and alike before and after a checkpoint."""
+    texts = {name: json.dumps(value, sort_keys=True) for name, value in (identity or {}).items()}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+
+
 def _save(
-    path: Path, network: nn.Module, optimizer: Any, averaged: Mapping[str, Tensor], step: int, config: TrainingConfig
-) -> None:
+    path: Path, network: nn.Module, optimizer: Any, averaged: Mapping[str, Tensor], step: int, config: TrainingConfig,
+    identity: Mapping[str, str],
+) -> None:  # fmt: skip
     part = path.with_suffix(".part")
     state = {
         "network": network.state_dict(),
@@ -295,17 +308,23 @@ def _save(
         "optimizer": optimizer.state_dict(),
         "step": step,
         "config": asdict(config),
+        "identity": dict(identity),
     }
     torch.save(state, part)
     part.replace(path)
 
 
-def _resume(path: Path, network: nn.Module, optimizer: Any, averaged: dict[str, Tensor], config: TrainingConfig) -> int:
+def _resume(
+    path: Path, network: nn.Module, optimizer: Any, averaged: dict[str, Tensor], config: TrainingConfig,
+    identity: Mapping[str, str],
+) -> int:  # fmt: skip
     if not path.is_file():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    fixed = ("steps", "batch_size", "learning_rate", "warmup", "ema_decay", "seed", "weight_decay")
-    changed = [name for name in fixed if state["config"][name] != getattr(config, name)]
+    free = ("compile", "channels_last", "checkpoint_minutes", "max_minutes", "log_every", "validate_every")
+    changed = [name for name, value in state["config"].items() if name not in free and value != getattr(config, name)]
+    before = state.get("identity", identity)
+    changed += sorted(name for name in before | identity if before.get(name) != identity.get(name))
     if changed:
         raise ValueError(
             f"{path} was written with another {', '.join(changed)}: use the same values to resume, "

@@ -93,6 +93,24 @@ def test_memory_format_does_not_change_what_is_learned(tmp_path):
     torch.testing.assert_close(last.weight, plain.weight, rtol=1e-4, atol=1e-6)
 
 
+def test_another_training_does_not_resume(tmp_path):
+    def train(**identity):
+        return fit(_network(), _loss, 10, _config(), tmp_path, identity=identity, progress=False)
+
+    first = train(prior="a", scans=[1, 2]).state_dict()
+    again = train(scans=[1, 2], prior="a").state_dict()
+    assert all(torch.equal(again[name], value) for name, value in first.items())
+    with pytest.raises(ValueError, match="another prior: use the same values"):
+        train(prior="b", scans=[1, 2])
+
+
+@pytest.mark.parametrize("changes", [{"accumulate": 2}, {"grad_clip": 0.5}])
+def test_what_enters_the_weights_may_not_change_on_resuming(tmp_path, changes):
+    _fit(tmp_path)
+    with pytest.raises(ValueError, match=f"another {next(iter(changes))}"):
+        _fit(tmp_path, **changes)
+
+
 def test_another_configuration_does_not_resume(tmp_path):
     _fit(tmp_path)
     with pytest.raises(ValueError, match="another learning_rate"):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from deft_ct.htransform.features import condition_for
 from deft_ct.htransform.head import HTransform, HTransformConfig
-from deft_ct.measurement import Measurement
+from deft_ct.measurement import Measurement, describe
 from deft_ct.networks import UNet
 from deft_ct.priors import Prior
 from deft_ct.priors.train import sample_times
@@ -143,7 +143,15 @@ def train_htransform(
         noise = torch.randn(pairs.x0.shape, generator=generator, device=generator.device)
         return denoising_loss(net, htransform, prior, pairs, t, noise)
 
-    averaged = fit(htransform, loss, len(source), training, folder, validation=validation, progress=progress)
+    identity = {
+        "prior": prior.content_hash(), "h-transform": config.to_dict(), "weights": list(weights or ()),
+        "scans": [{k: v for k, v in describe(m).items() if k != "backend"} for m in measurements],
+        "refine": refine, "time_power": time_power,
+        "initial": initial.content_hash() if initial is not None else from_prior, "slices": len(source),
+    }  # fmt: skip
+    averaged = fit(
+        htransform, loss, len(source), training, folder, validation=validation, identity=identity, progress=progress
+    )
     return cast(HTransform, averaged.cpu())
 
 

@@ -50,7 +50,9 @@ class DEFTConfig(GuidedConfig):
         estimate: what the reconstruction is. ``"samples"``: the mean of the samples, which carries their spread as
             noise, ``spread / sqrt(num_samples)``. ``"mean"``: the conditional estimate at the noisiest time, where
             ``x_t`` says nothing of the image, so that it is itself an estimate of ``E[x_0 | y]``; samples are then
-            drawn only if more than one is asked for, and give the spread.
+            drawn only if more than one is asked for, and give the spread. A head without a reference predicts the
+            noise, whose error counts ``sigma`` times there (158 at the end of the linear schedule): take
+            ``"samples"`` with it.
         draws: noise images that ``"mean"`` averages over, one evaluation each.
         sampler: ``"ddim"`` (first order) or ``"dpm-solver"``, DPM-Solver++(2M) (second order).
         grid: times of the evaluations, see :func:`~deft_ct.schedule.time_grid`.

@@ -15,7 +15,7 @@ from deft_ct.posterior.sampling import Chunk, GuidedConfig, PosteriorSampler, Wa
 from deft_ct.posterior.start import START, walk_times
 from deft_ct.priors import Prior
 from deft_ct.samplers import ddim_coefficients, pairs
-from deft_ct.search import Range, SearchSpace
+from deft_ct.search import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,11 @@ class DPS(PosteriorSampler):
 
     name = "dps"
     config_type = DPSConfig
-    search_space: ClassVar[SearchSpace] = {"zeta": Range(0.03, 10.0, log=True), "start": START}
+    search_space: ClassVar[SearchSpace] = {
+        "zeta": Range(0.03, 10.0, log=True),
+        "weighted": Choice((True, False)),
+        "start": START,
+    }
 
     def __init__(self, prior: Prior, config: DPSConfig | None = None) -> None:
         super().__init__(prior, config or DPSConfig())

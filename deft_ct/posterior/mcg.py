@@ -13,7 +13,7 @@ from deft_ct.posterior.dps import DPSConfig, gradient_walk
 from deft_ct.posterior.sampling import Chunk, PosteriorSampler, Walk, check_counts
 from deft_ct.posterior.start import START
 from deft_ct.priors import Prior
-from deft_ct.search import Range, SearchSpace
+from deft_ct.search import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,7 @@ class MCG(PosteriorSampler):
     search_space: ClassVar[SearchSpace] = {
         "zeta": Range(0.03, 10.0, log=True),
         "cg_iterations": Range(1, 20, log=True),
+        "weighted": Choice((True, False)),
         "start": START,
     }
 

@@ -13,7 +13,7 @@ from deft_ct.posterior.data_term import DataTerm, per_sample
 from deft_ct.posterior.sampling import Chunk, PosteriorSampler, Walk, check_counts, check_positive
 from deft_ct.priors import Prior
 from deft_ct.schedule import time_grid
-from deft_ct.search import Range, SearchSpace
+from deft_ct.search import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ class REDDiff(PosteriorSampler):
     search_space: ClassVar[SearchSpace] = {
         "strength": Range(1e-3, 10.0, log=True),
         "learning_rate": Range(3e-3, 1.0, log=True),
+        "weighted": Choice((True, False)),
     }
 
     def __init__(self, prior: Prior, config: REDDiffConfig | None = None) -> None:

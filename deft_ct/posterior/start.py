@@ -14,6 +14,7 @@ from torch import Tensor
 from deft_ct.classical.reference import Reference, reference_reconstruction
 from deft_ct.measurement import Likelihood
 from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.ct import RayTransform
 from deft_ct.schedule import Schedule, time_grid
 from deft_ct.search import Range
 
@@ -61,7 +62,7 @@ def warm_start(likelihood: Likelihood, config: WarmStart) -> Tensor | None:
     """The clean images ``(B, C, H, W)`` that noise is added to, or None for a walk from pure noise.
 
     Raises:
-        ValueError: the expected data are not linear in the image.
+        ValueError: the expected data are not linear in the image, or the operator is not a ray transform.
     """
     if config.start == 1:
         return None
@@ -71,5 +72,10 @@ def warm_start(likelihood: Likelihood, config: WarmStart) -> Tensor | None:
         raise ValueError(
             "a start below 1 needs data whose mean is linear in the image (a linear operator, post-log data): there is "
             "no quick reconstruction of others; use start=1"
+        )
+    if not isinstance(operator, RayTransform):
+        raise ValueError(
+            f"a start below 1 needs a quick reconstruction (FBP or TV) of a CT scan, and {type(operator).__name__} has "
+            "none: use start=1"
         )
     return reference_reconstruction(likelihood, config.start_from)

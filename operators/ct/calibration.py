@@ -183,7 +183,7 @@ def _coarse(data: Tensor, geometry: PlanarGeometry, level: int) -> tuple[Tensor,
     element = geometry.detector_mm * _demagnification(geometry)  # seen from the rotation axis
     factor = max(level * element / min(pitch), finest, 1.0)
     shape = (max(1, math.ceil(height / factor)), max(1, math.ceil(width / factor)))
-    smooth = _blurred(data, _BLUR * factor * min(pitch) / element)
+    smooth = _blurred(data, _BLUR * factor * max(pitch) / element)
     binned = smooth[..., left : left + kept * level].unflatten(-1, (kept, level)).mean(-1)
     return binned, geometry.replace(
         image_shape=shape,

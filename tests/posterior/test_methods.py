@@ -28,7 +28,7 @@ SAMPLERS = [name for name in NAMES if issubclass(method_class(name), PosteriorSa
 ZERO_SHOT = [name for name in SAMPLERS if name != "deft"]
 NONLINEAR = [name for name in ZERO_SHOT if method_class(name).needs == "any"]
 LINEAR = [name for name in ZERO_SHOT if name not in NONLINEAR]
-STARTING = [name for name in SAMPLERS if hasattr(method_class(name).config_type, "start")]
+STARTING = [name for name in ZERO_SHOT if hasattr(method_class(name).config_type, "start")]
 WEIGHTED = [name for name in ZERO_SHOT if hasattr(method_class(name).config_type, "weighted")]
 
 
