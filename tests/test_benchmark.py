@@ -174,6 +174,7 @@ def test_the_command_line_compares_and_goes_on(pack: CTPack, tmp_path: Path, mon
     assert json.loads((out / "comparison.json").read_text())["cells"][1]["provenance"]["config"]["iterations"] == 7
     code, text = _invoke(*command, "--method", "tv", "--preset-folder", tmp_path / "none")
     assert code == 2 and "there is no folder" in text
+    monkeypatch.setattr("deft_ct.networks.storage.ModelFormat.shipped", lambda _: [])  # an installation without models
     code, text = _invoke(*command, "--method", "fbp_unet")
     assert code == 2 and "train one with `deft-ct train fbp-unet`" in text
     code, text = _invoke(*command, "--method", "fbp", "--model", "tv=folder")

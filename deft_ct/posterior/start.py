@@ -62,7 +62,8 @@ def warm_start(likelihood: Likelihood, config: WarmStart) -> Tensor | None:
     """The clean images ``(B, C, H, W)`` that noise is added to, or None for a walk from pure noise.
 
     Raises:
-        ValueError: the expected data are not linear in the image, or the operator is not a ray transform.
+        ValueError: the expected data are not linear in the image, or TV is asked of an operator that is not a ray
+            transform.
     """
     if config.start == 1:
         return None
@@ -73,9 +74,9 @@ def warm_start(likelihood: Likelihood, config: WarmStart) -> Tensor | None:
             "a start below 1 needs data whose mean is linear in the image (a linear operator, post-log data): there is "
             "no quick reconstruction of others; use start=1"
         )
-    if not isinstance(operator, RayTransform):
+    if config.start_from == "tv" and not isinstance(operator, RayTransform):
         raise ValueError(
-            f"a start below 1 needs a quick reconstruction (FBP or TV) of a CT scan, and {type(operator).__name__} has "
-            "none: use start=1"
+            f"start_from='tv' needs a CT scan, not {type(operator).__name__}: use start=1, or start_from='fbp', which "
+            "is the pseudo-inverse of another operator and is not regularised"
         )
     return reference_reconstruction(likelihood, config.start_from)
