@@ -64,7 +64,7 @@ class Window:
 
 
 LUNG = Window(name="lung", level=-600, width=1500, spread_limit=150, error_limit=250)
-SOFT_TISSUE = Window(name="soft tissue", level=40, width=400, spread_limit=50, error_limit=100)
+SOFT_TISSUE = Window(name="soft tissue", level=40, width=400, spread_limit=100, error_limit=100)
 
 
 def comparison_figure(
