@@ -118,7 +118,7 @@ def item_order(count: int, batch_size: int, step: int, seed: int) -> Tensor:
     position, needed = step * batch_size, batch_size
     while needed:
         epoch, offset = divmod(position, count)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(_mix(seed, epoch, 1)))
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(mixed_seed(seed, epoch, 1)))
         part = order[offset : offset + needed]
         out.append(part)
         position, needed = position + len(part), needed - len(part)
@@ -195,7 +195,7 @@ def fit(
             total = 0.0
             for part, indices in enumerate(mine.chunk(config.accumulate)):
                 generator = torch.Generator(accelerator.device)
-                generator.manual_seed(_mix(config.seed, step, accelerator.process_index * config.accumulate + part + 2))
+                generator.manual_seed(mixed_seed(config.seed, step, accelerator.process_index * config.accumulate + part + 2))
                 # The prepared network runs in mixed precision by itself; operators and losses stay in float32.
                 value = _with_memory_advice(loss, run, indices, generator) * len(indices) / len(mine)
                 accelerator.backward(value)
@@ -268,7 +268,7 @@ class _Log:
         part.replace(self.path)
 
 
-def _mix(*values: int) -> int:
+def mixed_seed(*values: int) -> int:
     """A 63-bit seed from several integers, without collisions between neighbours (splitmix64)."""
     state = 0
     for value in values:

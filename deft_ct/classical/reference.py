@@ -31,13 +31,16 @@ _PHOTONS = (1e3, 1e7)
 
 
 @torch.no_grad()
-def reference_reconstruction(likelihood: Likelihood, kind: Reference) -> Tensor:
+def reference_reconstruction(
+    likelihood: Likelihood, kind: Reference, *, iterations: int = TV_ITERATIONS
+) -> Tensor:
     """Reconstruct the data of a likelihood without a network.
 
     Args:
         likelihood: the measurement with its data.
         kind: ``"fbp"`` for the pseudo-inverse (Ram-Lak FBP for CT), ``"tv"`` for a few iterations of total variation,
             weighted by the noise.
+        iterations: of TV; at least :data:`TV_ITERATIONS_HARD` for fan beams and limited angles.
 
     Returns:
         ``(B, C, H, W)`` in the range of the likelihood's images.
@@ -62,14 +65,14 @@ def reference_reconstruction(likelihood: Likelihood, kind: Reference) -> Tensor:
     scale = likelihood.to_physical.scale
     strength = torch.as_tensor(TV_STRENGTH, device=likelihood.y.device)
     strength = strength / (scale[:, :, 0, 0] if isinstance(scale, Tensor) else scale)
-    weights, iterations = likelihood.weights, TV_ITERATIONS
+    weights = likelihood.weights
     if isinstance(operator, RayTransform):
         photons = likelihood.photons.clamp(*_PHOTONS).to(likelihood.y)
         strength = strength * (photons.reshape(-1, *[1] * (likelihood.y.ndim - 3)) / 1e5) ** TV_EXPONENT
         if isinstance(likelihood.noise, NoNoise):
             weights = PoissonNoise(photons=NOISE_FREE_PHOTONS).weights(likelihood.y)
         if not _full_parallel(operator):
-            iterations = TV_ITERATIONS_HARD
+            iterations = max(iterations, TV_ITERATIONS_HARD)
     mu, _ = total_variation(
         likelihood.y, operator, weights=weights, strength=strength, iterations=iterations, tolerance=0.0
     )

@@ -176,7 +176,7 @@ def train_control(
             raise RuntimeError("the stochastic-control objectives train on one process: start without several")
         prior.to(generator.device)  # where the training runs; does nothing once it is there
         likelihood = _on(measured.likelihood(indices), generator.device)
-        condition = condition_for(likelihood, config).repeat(control.paths)
+        condition = condition_for(likelihood, head).repeat(control.paths)
         paths = draw_paths(
             net, prior, likelihood.repeat(control.paths), condition, times, guidance=config.guidance,
             normal=lambda x: torch.randn(x.shape, generator=generator, device=generator.device).to(x.dtype),

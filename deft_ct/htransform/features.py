@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deft_ct.classical.reference import reference_reconstruction
-from deft_ct.htransform.head import Condition, HTransformConfig
+from deft_ct.htransform.head import Condition, HTransform
 from deft_ct.measurement import Likelihood
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.ct.redundancy import angular_range
@@ -19,12 +19,12 @@ angular range and more noise; fitted to scans of 15 to 200 views, 90 to 180 degr
 
 
 @torch.no_grad()
-def condition_for(likelihood: Likelihood, config: HTransformConfig) -> Condition:
+def condition_for(likelihood: Likelihood, head: HTransform) -> Condition:
     """Compute the reference reconstruction, its remainder and the scan features, once for a measurement.
 
     Args:
         likelihood: the measurement with its data, in the prior's range.
-        config: says which reference, and whether the scan is told.
+        head: says which reference, and whether the scan is told; its refinement improves the reference.
 
     Returns:
         The condition, empty when the configuration has neither a reference nor scan features.
@@ -32,11 +32,16 @@ def condition_for(likelihood: Likelihood, config: HTransformConfig) -> Condition
     Raises:
         ValueError: the configuration wants scan features and the measurement is not a scan.
     """
+    config = head.config
     scan = scan_features(likelihood) if config.scan_features else None
     if config.reference == "none":
         return Condition(scan=scan)
-    reference = reference_reconstruction(likelihood, config.reference)
-    return Condition(reference=reference, remainder=likelihood.guidance(reference, config.guidance), scan=scan)
+    reference = reference_reconstruction(likelihood, config.reference, iterations=config.tv_iterations)
+    remainder = likelihood.guidance(reference, config.guidance)
+    if config.refinement is not None:
+        reference = head.refine(reference, remainder, scan)
+        remainder = likelihood.guidance(reference, config.guidance)
+    return Condition(reference=reference, remainder=remainder, scan=scan)
 
 
 def scan_features(likelihood: Likelihood) -> Tensor:

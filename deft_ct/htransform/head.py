@@ -14,6 +14,9 @@ arXiv 2406.01781, Prop. 2.2). In terms of the noise, ``eps_y = eps_u - sqrt(1 - 
 
 A head for many scans is also told which one it has: a few features of the scan (views, angular range, noise, beam)
 enter the embedding of the time through a small network that starts at zero, and ``s`` follows them.
+
+The reference may be refined by a network of its own, once for each measurement (:mod:`deft_ct.htransform.refinement`);
+``r`` is then the refined one.
 """
 
 from __future__ import annotations
@@ -25,15 +28,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from deft_ct.htransform.refinement import Refinement, RefinementConfig
+from deft_ct.htransform.scan_embedding import SCAN_FEATURES, scan_embedding, spread_of
 from deft_ct.measurement import GuidanceKind
 from deft_ct.networks import UNet, UNetConfig, content_hash, timestep_embedding
 from deft_ct.networks.precision import Precision, network_precision
 from deft_ct.schedule import Schedule
 
 ReferenceKind = Literal["none", "fbp", "tv"]
-
-SCAN_FEATURES = 4
-"""Numbers that describe a scan, see ``htransform.features.scan_features``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,8 @@ class HTransformConfig:
         time_scaling: whether the learned multiple ``NN2(t)`` of the guidance is added; False is an ablation.
         scan_features: whether the network is told the scan, see ``htransform.features.scan_features``.
         spread_slopes: how the logarithm of the spread follows the scan features; empty for one spread for all scans.
+        tv_iterations: of the TV reference, see ``classical.reference``.
+        refinement: network that improves the reference; None for none.
         channels: image channels.
         network: shape of NN1; ``in_channels`` is set from the rest.
 
@@ -64,6 +68,8 @@ class HTransformConfig:
     time_scaling: bool = True
     scan_features: bool = False
     spread_slopes: tuple[float, ...] = ()
+    tv_iterations: int = 16
+    refinement: RefinementConfig | None = None
     channels: int = 1
     network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
@@ -79,6 +85,10 @@ class HTransformConfig:
             raise ValueError(
                 f"spread_slopes needs scan_features=True and {SCAN_FEATURES} numbers, got {self.spread_slopes}"
             )
+        if self.tv_iterations < 1:
+            raise ValueError(f"tv_iterations must be at least 1, got {self.tv_iterations}")
+        if self.refinement is not None and self.reference == "none":
+            raise ValueError("a refinement needs a reference to improve: tv or fbp")
 
     @property
     def features(self) -> int:
@@ -86,15 +96,24 @@ class HTransformConfig:
         return 2 + int(self.use_tweedie) + 2 * int(self.reference != "none")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values; those of the scan only where they are in use, so that older heads keep their hash."""
+        """JSON-ready values; later additions only where they are in use, so that older heads keep their hash."""
         values = asdict(self) | {"network": self.network.to_dict(), "spread_slopes": list(self.spread_slopes)}
-        unused = {name for name in ("scan_features", "spread_slopes") if not values[name]}
+        values["refinement"] = None if self.refinement is None else self.refinement.to_dict()
+        unused = {name for name in ("scan_features", "spread_slopes", "refinement") if not values[name]}
+        unused |= {"tv_iterations"} if self.tv_iterations == 16 else set()
         return {name: value for name, value in values.items() if name not in unused}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> HTransformConfig:
         """The inverse of :meth:`to_dict`."""
-        return HTransformConfig(**{**values, "network": UNetConfig(**values["network"])})
+        refinement = values.get("refinement")
+        return HTransformConfig(
+            **{
+                **values,
+                "network": UNetConfig(**values["network"]),
+                "refinement": None if refinement is None else RefinementConfig.from_dict(refinement),
+            }
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,12 +177,10 @@ class HTransform(nn.Module):
         with torch.no_grad():  # a small start in the direction of the data, as in the paper
             last.bias.copy_(torch.tensor([0.0, 0.01 if config.reference == "none" else 0.0]))
         self.time_scale = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), last)
-        self.scan_embedding: nn.Sequential | None = None
-        if config.scan_features:
-            into = nn.Linear(128, self.network.embedding_width)
-            nn.init.zeros_(into.weight)
-            nn.init.zeros_(into.bias)
-            self.scan_embedding = nn.Sequential(nn.Linear(SCAN_FEATURES, 128), nn.SiLU(), into)
+        self.scan_embedding = scan_embedding(self.network.embedding_width) if config.scan_features else None
+        self.refinement: Refinement | None = None
+        if config.refinement is not None:  # trained before the head, and frozen in its training
+            self.refinement = Refinement(config.refinement).requires_grad_(False)
 
     def content_hash(self) -> str:
         """SHA-256 of the weights and of everything that gives them meaning."""
@@ -188,12 +205,19 @@ class HTransform(nn.Module):
             raise ValueError("this h-transform needs the scan features of the measurement: use condition_for")
         return condition.scan.to(self.network.conv_in.weight)
 
+    @torch.no_grad()
+    def refine(self, reference: Tensor, remainder: Tensor, scan: Tensor | None) -> Tensor:
+        """The refined reference, or the one given where there is no refinement; arguments as in :class:`Condition`."""
+        if self.refinement is None:
+            return reference
+        with network_precision(reference.device, self.precision):
+            out: Tensor = self.refinement(reference, remainder, scan)
+        return out
+
     def spread(self, condition: Condition, like: Tensor) -> Tensor:
         """``s`` of each image, or one for all, shaped to broadcast over ``like``."""
-        if not self.config.spread_slopes:
-            return like.new_full((1, 1, 1, 1), self.config.spread)
-        slope = (self._scan(condition).to(like.dtype) * like.new_tensor(self.config.spread_slopes)).sum(1)
-        return self.config.spread * slope.exp()[:, None, None, None]
+        slopes = self.config.spread_slopes
+        return spread_of(self.config.spread, slopes, self._scan(condition) if slopes else None, like)
 
     def noise_levels(
         self, t: Tensor, like: Tensor, condition: Condition | None = None

@@ -10,6 +10,7 @@ import torch
 
 from deft_ct.calibration import PATTERN, Calibration
 from deft_ct.htransform.head import HTransform, HTransformConfig
+from deft_ct.htransform.refinement import Refinement, RefinementConfig
 from deft_ct.networks.storage import ModelFormat
 from deft_ct.schedule import Schedule
 
@@ -69,3 +70,40 @@ def _calibrations(folder: Path) -> dict[str, Any]:
 def shipped_htransforms() -> list[str]:
     """Names of the h-transforms that come with the package, the default first."""
     return _FORMAT.shipped()
+
+
+_REFINEMENT = ModelFormat(
+    noun="refinement", assets="refinements", weights="refinement.safetensors", metadata="refinement.json"
+)
+
+
+def save_refinement(refinement: Refinement, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write a refinement of the reference as a folder; an existing one there is replaced in one step.
+
+    Args:
+        refinement: what to write.
+        folder: target.
+        dtype: of the stored weights.
+    """
+    meta = {
+        "config": refinement.config.to_dict(), "relative_error": refinement.relative_error, "card": refinement.card,
+        "sha256": refinement.content_hash(),
+    }  # fmt: skip
+    _REFINEMENT.write(folder, refinement.state_dict(), meta, dtype=dtype)
+
+
+def load_refinement(folder: str | Path) -> Refinement:
+    """Load a refinement that :func:`save_refinement` has written, in float32 on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder is not a refinement, or its content does not match its SHA-256.
+    """
+    path = _REFINEMENT.find(folder)
+    meta, weights = _REFINEMENT.read(path)
+    refinement = Refinement(
+        RefinementConfig.from_dict(meta["config"]), relative_error=meta["relative_error"], card=meta["card"]
+    )
+    refinement.load_state_dict(weights)
+    _REFINEMENT.check(path, refinement.content_hash(), meta["sha256"])
+    return refinement.eval().requires_grad_(False)

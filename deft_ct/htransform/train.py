@@ -77,7 +77,7 @@ def denoising_loss(
     with torch.no_grad():
         tweedie, eps = prior.predict(x_t, t)
         guidance = likelihood.guidance(tweedie, htransform.config.guidance)
-        condition = condition_for(likelihood, htransform.config)
+        condition = condition_for(likelihood, htransform)
     x0_y, eps_y = network(x_t, t, tweedie, eps, guidance, condition)
     if htransform.config.reference == "none":
         return (eps_y - noise).square().mean()

@@ -26,7 +26,7 @@ from deft_ct.posterior.sampling import (
 from deft_ct.posterior.start import walk_times
 from deft_ct.priors import Prior
 from deft_ct.reconstructor import Estimate, Request
-from deft_ct.samplers import Denoiser, SamplerName, check_sampler, walk
+from deft_ct.samplers import SAMPLERS, Denoiser, SamplerName, check_sampler
 from deft_ct.schedule import SPACINGS, Spacing, time_grid
 from deft_ct.search import Range, SearchSpace
 from deft_ct.seeds import generator_for, normal_like
@@ -161,7 +161,7 @@ class DEFT(PosteriorSampler):
     @torch.no_grad()
     def _conditional_mean(self, request: Request) -> Tensor:
         likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
-        condition = condition_for(likelihood, self.htransform.config)
+        condition = condition_for(likelihood, self.htransform)
         noisiest = self.prior.schedule.steps - 1
         shape = (1, self.prior.channels, *request.measurement.operator.domain_shape[-2:])
         means = []
@@ -178,7 +178,7 @@ class DEFT(PosteriorSampler):
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         warm = walk_times(self.prior.schedule, self.config)
         times = time_grid(self.prior.schedule, len(warm), last=warm[0], spacing=self.config.grid)
-        condition = condition_for(likelihood, self.htransform.config).repeat(count)
+        condition = condition_for(likelihood, self.htransform).repeat(count)
 
         def sample(chunk: Chunk) -> Tensor:
             x0 = walk(

@@ -145,7 +145,7 @@ class Learned(PosteriorSampler):
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         times = control_times(self.prior.schedule, self.config.steps)
-        condition = condition_for(likelihood, self.head.config).repeat(count)
+        condition = condition_for(likelihood, self.head).repeat(count)
 
         def walk(chunk: Chunk) -> Tensor:
             steered = conditional_denoiser(self.prior, self.head, chunk.likelihood, condition[chunk.part])

@@ -92,12 +92,12 @@ def test_a_head_continued_with_scan_features_starts_where_it_was(reference):
     x, t = torch.randn(2, 1, SIZE, SIZE), torch.tensor([30.0, 800.0])
     x0, eps = prior.predict(x, t)
     guidance = likelihood.guidance(x0, "fbp")
-    expected = old(x, t, x0, eps, guidance, condition_for(likelihood, old.config))
+    expected = old(x, t, x0, eps, guidance, condition_for(likelihood, old))
     with torch.no_grad():
-        same = new(x, t, x0, eps, guidance, condition_for(likelihood, config))
+        same = new(x, t, x0, eps, guidance, condition_for(likelihood, new))
         torch.testing.assert_close(same, expected)
         new.scan_embedding[-1].weight.normal_(0, 5.0)
-        changed = new(x, t, x0, eps, guidance, condition_for(likelihood, config))
+        changed = new(x, t, x0, eps, guidance, condition_for(likelihood, new))
     assert not torch.allclose(changed[0], expected[0], rtol=1e-5, atol=1e-5)
 
 

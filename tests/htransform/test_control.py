@@ -120,7 +120,7 @@ def test_the_gradient_step_by_step_is_that_of_the_full_graph(balance: bool, on_p
     head = tiny_htransform(prior, reference="fbp", network=NETWORK).requires_grad_(True)
     other = head if on_policy else tiny_htransform(prior, seed=8, reference="fbp")
     likelihood = scan.likelihood(scan.simulate(tiny_slices(2)), prior.value_range)
-    condition = condition_for(likelihood, head.config).repeat(3)
+    condition = condition_for(likelihood, head).repeat(3)
     times = control_times(prior.schedule, 5)
     paths = draw_paths(
         other, prior, likelihood.repeat(3), condition, times, guidance=head.config.guidance, normal=normal(0)
@@ -140,7 +140,7 @@ def test_activations_do_not_grow_with_the_number_of_steps() -> None:
     prior, scan = tiny_prior(), tiny_scan()
     head = tiny_htransform(prior, reference="fbp").requires_grad_(True)
     likelihood = scan.likelihood(scan.simulate(tiny_slices(1)), prior.value_range)
-    condition = condition_for(likelihood, head.config).repeat(2)
+    condition = condition_for(likelihood, head).repeat(2)
     held = most = 0
 
     class Saved:

@@ -1,0 +1,146 @@
+"""A table of training slices with their reference reconstructions, computed once and used for several passes.
+
+Total variation costs more than a step of the network that improves it, so a refinement is trained from a table: blocks
+of pairs in a folder, each written in one step, so that an interrupted tabulation goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from deft_ct.classical.reference import Reference, reference_reconstruction
+from deft_ct.htransform.features import scan_features
+from deft_ct.measurement import GuidanceKind
+from deft_ct.simulation import PairSource
+from deft_ct.training import item_order, mixed_seed
+
+BLOCK = 8
+"""Batches in a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableConfig:
+    """What a table holds; everything in it follows from this, the slices and the scans.
+
+    Args:
+        batches: batches of pairs; the slices of a batch share a scan.
+        batch_size: pairs in a batch.
+        reference: kind of the reconstruction.
+        tv_iterations: of the TV reference.
+        guidance: kind of the residual.
+        scan_features: whether the features of the scan are kept.
+        seed: of the order of the slices, their changes, scans and noise.
+
+    Raises:
+        ValueError: a count is below 1.
+    """
+
+    batches: int
+    batch_size: int = 8
+    reference: Reference = "tv"
+    tv_iterations: int = 40
+    guidance: GuidanceKind = "fbp"
+    scan_features: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.batches, self.batch_size, self.tv_iterations) < 1:
+            raise ValueError("batches, batch_size and tv_iterations must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceBatch:
+    """Pairs of a table: images ``(B, C, H, W)`` float32 in the prior's range, scan features ``(B, 4)`` or None."""
+
+    x0: Tensor
+    reference: Tensor
+    remainder: Tensor
+    scan: Tensor | None
+
+
+class ReferenceTable:
+    """The pairs in a folder, held in memory as float16.
+
+    Args:
+        blocks: of :func:`tabulate`.
+    """
+
+    def __init__(self, blocks: list[dict[str, Tensor]]) -> None:
+        self._columns = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+    def __len__(self) -> int:
+        return len(self._columns["x0"])
+
+    def batch(self, indices: Tensor) -> ReferenceBatch:
+        """The pairs ``indices``, int64 ``(B,)``."""
+        found = {name: column[indices].float() for name, column in self._columns.items()}
+        return ReferenceBatch(
+            x0=found["x0"], reference=found["reference"], remainder=found["remainder"], scan=found.get("scan")
+        )
+
+
+@torch.no_grad()
+def tabulate(
+    pairs: PairSource, config: TableConfig, folder: Path, *, identity: dict[str, Any], progress: bool = True
+) -> ReferenceTable:
+    """Compute the table, or what is missing of it.
+
+    Args:
+        pairs: draws slices and data.
+        config: see :class:`TableConfig`.
+        folder: of the blocks.
+        identity: what else makes the table what it is (slices, scans), JSON-ready.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: the folder holds another table.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    described = json.dumps({**vars(config), **identity}, sort_keys=True)
+    record = folder / "table.json"
+    if record.is_file() and record.read_text(encoding="utf-8") != described:
+        raise ValueError(f"{folder} holds the references of another training: use the same values, or another folder")
+    record.write_text(described, encoding="utf-8")
+    blocks = []
+    firsts = range(0, config.batches, BLOCK)
+    for first in track(firsts, "references", disable=not progress) if progress else firsts:
+        path = folder / f"{first:06d}.safetensors"
+        block = _read(path)
+        if block is None:
+            steps = range(first, min(first + BLOCK, config.batches))
+            made = [_batch(pairs, config, step) for step in steps]
+            block = {name: torch.cat([batch[name] for batch in made]) for name in made[0]}
+            part = path.with_suffix(".part")
+            save_file(block, part)
+            part.replace(path)
+        blocks.append(block)
+    return ReferenceTable(blocks)
+
+
+def _batch(pairs: PairSource, config: TableConfig, step: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(mixed_seed(config.seed, step, 1))
+    drawn = pairs.draw(item_order(len(pairs), config.batch_size, step, config.seed), generator)
+    likelihood = drawn.likelihood
+    reference = reference_reconstruction(likelihood, config.reference, iterations=config.tv_iterations)
+    remainder = likelihood.guidance(reference, config.guidance)
+    columns = {"x0": drawn.x0.half(), "reference": reference.half(), "remainder": remainder.half()}
+    if config.scan_features:
+        columns["scan"] = scan_features(likelihood)
+    return {name: column.contiguous() for name, column in columns.items()}
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    """A finished block; None where there is none, or a damaged one, which is then computed anew."""
+    try:
+        return dict(load_file(path))
+    except (FileNotFoundError, SafetensorError):
+        return None

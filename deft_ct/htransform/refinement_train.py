@@ -1,0 +1,98 @@
+"""Training of the refinement of the reference: a regression on a table of references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from deft_ct.htransform.references import ReferenceBatch, ReferenceTable, TableConfig, tabulate
+from deft_ct.htransform.refinement import Refinement, RefinementConfig
+from deft_ct.measurement import describe
+from deft_ct.simulation import PairSource
+from deft_ct.training import TrainingConfig, fit
+
+SHIFT = 8
+"""Pixels by which the images of a pair are shifted together in training, at most."""
+
+
+def train_refinement(
+    pairs: PairSource,
+    folder: Path,
+    *,
+    config: RefinementConfig,
+    table: TableConfig,
+    training: TrainingConfig,
+    initial: Refinement | None = None,
+    progress: bool = True,
+) -> Refinement:
+    """Train a refinement; resumes from ``folder``, which keeps the table, the checkpoint and the log.
+
+    Args:
+        pairs: draws slices and data.
+        folder: see above.
+        config: what the network sees.
+        table: the references that it is trained on.
+        training: optimiser settings.
+        initial: go on from these weights, with a new schedule; None starts at ``r' = r``.
+        progress: show progress bars.
+
+    Returns:
+        The refinement with the averaged weights, on the CPU.
+
+    Raises:
+        ValueError: ``initial`` is of another shape, or the folder belongs to another training.
+    """
+    identity: dict[str, Any] = {
+        "scans": [{k: v for k, v in describe(m).items() if k != "backend"} for m in pairs.measurements],
+        "weights": [] if pairs.weights is None else pairs.weights.tolist(), "refine": pairs.refine,
+        "slices": len(pairs),
+    }  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        network = Refinement(config)
+    if initial is not None:
+        if initial.config.to_dict() != config.to_dict():
+            raise ValueError("the initial refinement has another shape: use its values to go on from it")
+        network.load_state_dict(initial.state_dict())
+    references = tabulate(pairs, table, folder / "references", identity=identity, progress=progress)
+
+    def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
+        batch = _shifted(references.batch(indices), generator)
+        refined = net(batch.reference, batch.remainder, batch.scan)
+        return ((refined - batch.x0) / network.spread(batch.scan, batch.x0)).square().mean()
+
+    identity |= {"table": vars(table), "refinement": config.to_dict(), "initial": initial and initial.content_hash()}
+    averaged = fit(network, loss, len(references), training, folder, identity=identity, progress=progress)
+    trained = cast(Refinement, averaged.cpu())
+    trained.relative_error = relative_error(trained, references)
+    return trained
+
+
+@torch.no_grad()
+def relative_error(refinement: Refinement, references: ReferenceTable, count: int = 64) -> float:
+    """Root-mean-square error of the refined references in units of their spread, over the first pairs of a table.
+
+    Args:
+        refinement: on the CPU.
+        references: pairs.
+        count: how many.
+    """
+    squares = []
+    for indices in torch.arange(min(count, len(references))).split(8):
+        batch = references.batch(indices)
+        refined = refinement(batch.reference, batch.remainder, batch.scan)
+        squares.append(((refined - batch.x0) / refinement.spread(batch.scan, batch.x0)).square().flatten(1).mean(1))
+    return float(torch.cat(squares).mean().sqrt())
+
+
+def _shifted(batch: ReferenceBatch, generator: torch.Generator) -> ReferenceBatch:
+    """All images of a batch moved by the same random step; what leaves on one side comes back on the other (air)."""
+    device = generator.device
+    step = torch.randint(-SHIFT, SHIFT + 1, (2,), generator=generator, device=device).tolist()
+    images = (torch.roll(image.to(device), step, (-2, -1)) for image in (batch.x0, batch.reference, batch.remainder))
+    x0, reference, remainder = images
+    scan = None if batch.scan is None else batch.scan.to(device)
+    return ReferenceBatch(x0=x0, reference=reference, remainder=remainder, scan=scan)
