@@ -21,6 +21,9 @@ _NAME = re.compile(
     r"(?:_(?P<degrees>\d+(?:\.\d+)?)deg)?(?:_(?P<detectors>\d+)bins)?"
 )
 
+FULL_DEGREES = {"parallel": 180.0, "fan": 360.0}
+"""Angular range of a scan unless told otherwise: half a turn of parallel beams, a full turn of a fan."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
@@ -30,7 +33,8 @@ class Scan:
         views: number of views.
         photons: per detector element and view; None for noise-free data.
         geometry: ``"parallel"`` or ``"fan"`` (flat detector, distances of a clinical scanner).
-        degrees: angular range of a parallel scan; 180 is a full one.
+        degrees: angular range, from angle 0 on; :data:`FULL_DEGREES` of the geometry if left out. A fan of half-angle
+            ``g`` misses nothing from ``180 + 2 g`` degrees on (short scan).
         detectors: detector elements of a parallel scan, one pixel wide each.
 
     Raises:
@@ -40,12 +44,14 @@ class Scan:
     views: int = 60
     photons: float | None = 1e5
     geometry: str = "parallel"
-    degrees: float = 180.0
+    degrees: float = None  # type: ignore[assignment]  # a number after validation
     detectors: int = 364
 
     def __post_init__(self) -> None:
         if self.geometry not in ("parallel", "fan"):
             raise ValueError(f"geometry must be parallel or fan, got {self.geometry!r}")
+        if self.degrees is None:
+            object.__setattr__(self, "degrees", FULL_DEGREES[self.geometry])
         if self.views < 1 or self.detectors < 1 or not 0 < self.degrees <= 360:
             raise ValueError(f"views and detectors must be at least 1 and degrees lie in (0, 360], got {self}")
         if self.photons is not None and not (math.isfinite(self.photons) and self.photons > 0):
@@ -53,7 +59,7 @@ class Scan:
 
     @classmethod
     def from_name(cls, name: str) -> Scan:
-        """The scan of a name such as ``parallel60_1e5``, ``fan90_noisefree`` or ``parallel60_1e5_120deg``.
+        """The scan of a name such as ``parallel60_1e5_120deg``, ``fan90_noisefree`` or ``fan60_1e5_240deg``.
 
         Raises:
             ValueError: the name has another form.
@@ -62,12 +68,13 @@ class Scan:
         if found is None:
             raise ValueError(
                 f"unknown scan {name!r}; expected GEOMETRYVIEWS_PHOTONS, for example parallel60_1e5, fan90_noisefree, "
-                "parallel60_1e5_120deg (limited angle)"
+                "parallel60_1e5_120deg (limited angle), fan60_1e5_240deg (short scan)"
             )
         photons = None if found["photons"] == "noisefree" else float(found["photons"])
         return cls(
             views=int(found["views"]), photons=photons, geometry=found["geometry"],
-            degrees=float(found["degrees"] or 180.0), detectors=int(found["detectors"] or 364),
+            degrees=float(found["degrees"] or FULL_DEGREES[found["geometry"]]),
+            detectors=int(found["detectors"] or 364),
         )  # fmt: skip
 
     @property
@@ -80,10 +87,13 @@ class Scan:
             short = f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
             photons = short if int(exponent) >= 0 and float(short) == self.photons else f"{self.photons!r}"
         parts = [f"{self.geometry}{self.views}", photons]
-        if self.geometry == "parallel":
-            parts += [f"{self.degrees:g}deg"] if self.degrees != 180 else []
-            parts += [f"{self.detectors}bins"] if self.detectors != 364 else []
+        parts += [] if self._full else [f"{self.degrees:g}deg"]
+        parts += [f"{self.detectors}bins"] if self.geometry == "parallel" and self.detectors != 364 else []
         return "_".join(parts)
+
+    @property
+    def _full(self) -> bool:
+        return self.degrees == FULL_DEGREES[self.geometry]
 
     @property
     def noise(self) -> NoiseModel:
@@ -106,7 +116,8 @@ class Scan:
 
     def _geometry(self, image_shape: tuple[int, int], pixel_mm: float) -> ParallelGeometry | FanGeometry:
         if self.geometry == "fan":
-            return FanGeometry.for_image(image_shape, pixel_mm, self.views)
+            turn = FanGeometry.for_image(image_shape, pixel_mm, self.views)
+            return turn if self._full else turn.replace(angular_range=math.radians(self.degrees))
         return ParallelGeometry(
             image_shape=image_shape,
             pixel_mm=pixel_mm,
@@ -127,12 +138,20 @@ class Scan:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready values with the name; 0 photons stand for noise-free data."""
-        return asdict(self) | {"name": self.name, "photons": self.photons or 0.0}
+        """JSON-ready values with the name; 0 photons stand for noise-free data.
+
+        ``degrees`` is that of parallel scans; a fan says its own as ``fan_degrees``, and nothing for a full turn. So
+        the dictionaries stored before there were short scans keep their meaning, and full turns their dictionaries.
+        """
+        values: dict[str, object] = asdict(self) | {"name": self.name, "photons": self.photons or 0.0}
+        if self.geometry == "fan":
+            values["degrees"] = FULL_DEGREES["parallel"]
+            values |= {} if self._full else {"fan_degrees": self.degrees}
+        return values
 
     def __str__(self) -> str:
         photons = "noise-free" if self.photons is None else f"{self.photons:g} photons"
-        arc = "" if self.geometry == "fan" or self.degrees == 180 else f" over {self.degrees:g} degrees"
+        arc = "" if self._full else f" over {self.degrees:g} degrees"
         return f"{self.views} {self.geometry} views{arc}, {photons}"
 
 
@@ -147,7 +166,10 @@ class ScanRange:
         photons: fewest and most photons.
         degrees: least and largest angular range of a parallel scan, at most 180.
         full: share of the parallel scans that cover 180 degrees.
-        fan: share of (full) fan-beam scans.
+        fan: share of fan-beam scans.
+        fan_degrees: least and largest angular range of a fan-beam scan, at most 360; below half a turn and the fan
+            angle (about 220 degrees) some lines are missing.
+        fan_full: share of the fan-beam scans that cover a full turn.
 
     Raises:
         ValueError: a range is empty or a value out of bounds.
@@ -157,17 +179,21 @@ class ScanRange:
     photons: tuple[float, float] = (1e4, 1e6)
     degrees: tuple[float, float] = (90.0, 180.0)
     full: float = 0.5
-    fan: float = 0.3
+    fan: float = 0.4
+    fan_degrees: tuple[float, float] = (90.0, 360.0)
+    fan_full: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, least, most in (("views", 1, math.inf), ("photons", 1e-9, 1e30), ("degrees", 1, 180)):
+        bounds = {"views": (1, math.inf), "photons": (1e-9, 1e30), "degrees": (1, 180), "fan_degrees": (1, 360)}
+        for name, (least, most) in bounds.items():
             low, high = getattr(self, name)
             if not least <= low <= high <= most:
                 raise ValueError(
                     f"{name} must be (low, high) with {least:g} <= low <= high <= {most:g}, got {low, high}"
                 )
-        if not (0 <= self.full <= 1 and 0 <= self.fan <= 1):
-            raise ValueError(f"full and fan are shares, from 0 to 1; got {self.full} and {self.fan}")
+        shares = self.full, self.fan, self.fan_full
+        if not all(0 <= share <= 1 for share in shares):
+            raise ValueError(f"full, fan and fan_full are shares, from 0 to 1; got {shares}")
 
     def draw(self, geometries: int, seed: int, *, levels: int = 1) -> list[Scan]:
         """Random scans that depend on the arguments alone.
@@ -185,16 +211,14 @@ class ScanRange:
         for k in rng.permutation(geometries):
             views = round(_between(self.views, (k + rng.random()) / geometries))
             kind = "fan" if rng.random() < self.fan else "parallel"
-            limited = rng.random() >= self.full
-            degrees = round(float(rng.uniform(*self.degrees)), 1)
+            full, (low, high) = (self.fan_full, self.fan_degrees) if kind == "fan" else (self.full, self.degrees)
+            limited = rng.random() >= full
+            part = round(low + (high - low) * rng.random(), 1)
+            degrees = part if limited else FULL_DEGREES[kind]
             shift = rng.random()
             for level in range(levels):
                 photons = float(f"{_between(self.photons, (level + shift) / levels):.3g}")
-                scans.append(
-                    Scan(views=views, photons=photons, geometry=kind)
-                    if kind == "fan" or not limited
-                    else Scan(views=views, photons=photons, degrees=degrees)
-                )
+                scans.append(Scan(views=views, photons=photons, geometry=kind, degrees=degrees))
         return scans
 
 

@@ -17,9 +17,11 @@ from deft_ct import comparison
 from deft_ct.benchmark import prepare, run_benchmark
 from deft_ct.cli import app
 from deft_ct.cli.compare import default_methods
+from deft_ct.cli.options import scan_of
 from deft_ct.comparison import Protocol, comparison_json, comparison_markdown, run_comparison
 from deft_ct.datasets.packs import CTPack
 from deft_ct.memory import peak_memory
+from deft_ct.operators.ct import FanGeometry
 from deft_ct.presets import Preset, load_preset
 from deft_ct.reconstruct import load_reconstructor
 from deft_ct.scan import Scan
@@ -34,8 +36,12 @@ def pack(tmp_path: Path) -> CTPack:
 
 
 @pytest.mark.parametrize(
-    "name", ["parallel60_1e5", "parallel20_2.5e4", "parallel60_1e5_120deg", "fan90_noisefree", "parallel12_1e5_48bins"]
-)
+    "name",
+    [
+        "parallel60_1e5", "parallel20_2.5e4", "parallel60_1e5_120deg", "fan90_noisefree", "parallel12_1e5_48bins",
+        "fan60_1e5_240deg", "fan60_1e5_180deg",
+    ],
+)  # fmt: skip
 def test_scans_have_names_that_lead_back(name: str) -> None:
     assert Scan.from_name(name).name == name
 
@@ -51,7 +57,33 @@ def test_scan_names_say_everything_and_bad_ones_are_refused() -> None:
         Scan(photons=-1.0)
 
 
-@pytest.mark.parametrize("name", ["parallel10_noisefree", "fan10_noisefree"])
+def test_a_fan_covers_a_full_turn_unless_told_otherwise() -> None:
+    assert Scan.from_name("fan60_1e5") == Scan(geometry="fan") == Scan(geometry="fan", degrees=360)
+    assert Scan.from_name("fan60_1e5") != Scan.from_name("fan60_1e5_180deg")
+    full, short = (Scan(views=12, geometry="fan", degrees=arc).measurement((32, 32), 1.0) for arc in (360, 240))
+    assert full.operator.geometry == FanGeometry.for_image((32, 32), 1.0, 12)
+    assert short.operator.geometry.angle_array == pytest.approx(np.deg2rad(20 * np.arange(12)))
+    assert short.operator.geometry.detectors == full.operator.geometry.detectors
+    assert "12 fan views over 240 degrees" in str(Scan(views=12, geometry="fan", degrees=240))
+
+
+def test_full_turns_keep_the_dictionaries_that_calibrations_are_stored_with() -> None:
+    stored = {"views": 60, "photons": 1e5, "geometry": "fan", "degrees": 180.0, "detectors": 364, "name": "fan60_1e5"}
+    assert Scan(geometry="fan").to_dict() == stored
+    assert Scan().to_dict() == stored | {"geometry": "parallel", "name": "parallel60_1e5"}
+    short = Scan(geometry="fan", degrees=240).to_dict()
+    assert short == stored | {"name": "fan60_1e5_240deg", "fan_degrees": 240}
+
+
+@pytest.mark.parametrize(
+    ("geometry", "degrees", "name"),
+    [("parallel", None, "parallel60_1e5"), ("fan", None, "fan60_1e5"), ("fan", 240.0, "fan60_1e5_240deg")],
+)
+def test_options_without_degrees_are_full_scans(geometry: str, degrees: float | None, name: str) -> None:
+    assert scan_of(60, geometry, degrees, 1e5).name == name
+
+
+@pytest.mark.parametrize("name", ["parallel10_noisefree", "fan10_noisefree", "fan10_noisefree_200deg"])
 def test_a_scan_in_units_of_the_pixel_measures_the_same(name: str) -> None:
     scan = Scan.from_name(name)
     x = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))

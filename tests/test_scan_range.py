@@ -30,9 +30,13 @@ def test_draws_stay_in_the_range_and_fill_it():
     assert abs(np.log10(photons).mean() - 5) < 0.05
     kinds = [scan.geometry for scan in scans[::4]]
     assert 8 <= kinds.count("fan") <= 32
-    limited = [scan for scan in scans[::4] if scan.degrees < 180]
+    limited = [scan for scan in scans[::4] if scan.degrees < 180 and scan.geometry == "parallel"]
     assert 8 <= len(limited) <= 40
-    assert all(scan.degrees >= 90 and scan.geometry == "parallel" for scan in limited)
+    assert all(scan.degrees >= 90 for scan in limited)
+    arcs = np.array([scan.degrees for scan in scans[::4] if scan.geometry == "fan"])
+    assert 5 <= (arcs == 360).sum() <= 22
+    assert arcs.min() >= 90
+    assert 110 < np.median(arcs[arcs < 360]) < 340
 
 
 def test_draws_depend_on_the_seed_alone():
@@ -42,7 +46,31 @@ def test_draws_depend_on_the_seed_alone():
     assert all(Scan.from_name(scan.name) == scan for scan in family.draw(20, seed=5))
 
 
-@pytest.mark.parametrize("bad", [{"views": (0, 5)}, {"photons": (1e5, 1e4)}, {"degrees": (90, 360)}, {"fan": 2.0}])
+def test_the_share_of_full_turns_is_as_asked():
+    family = ScanRange(fan=1.0, fan_degrees=(200, 300), fan_full=0.25)
+    arcs = np.array([scan.degrees for scan in family.draw(400, seed=0)])
+    assert (arcs == 360).mean() == pytest.approx(0.25, abs=0.07)
+    some = arcs[arcs < 360]
+    assert 200 <= some.min() < 203
+    assert 297 < some.max() <= 300
+    assert some.mean() == pytest.approx(250, abs=5)  # uniform
+
+
+def test_short_scans_leave_the_parallel_scans_of_a_seed_as_they_were():
+    drawn = ScanRange(fan=0.3, fan_full=1.0).draw(32, 0, levels=2)
+    names = [scan.name for scan in drawn[:6:2]]
+    assert names == ["parallel19_9.57e4", "parallel39_1.36e4_125deg", "parallel120_7.75e4"]
+    short = ScanRange(fan=0.3, fan_full=0.0).draw(32, 0, levels=2)
+    assert [s for s in short if s.geometry == "parallel"] == [s for s in drawn if s.geometry == "parallel"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"views": (0, 5)}, {"photons": (1e5, 1e4)}, {"degrees": (90, 360)}, {"fan": 2.0}, {"fan_degrees": (90, 400)},
+        {"fan_full": -0.1},
+    ],
+)  # fmt: skip
 def test_impossible_families_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         ScanRange(**bad)
@@ -50,9 +78,11 @@ def test_impossible_families_are_refused(bad):
 
 def test_scans_of_one_geometry_share_an_operator_and_measure_what_single_ones_do():
     scans = [Scan(views=9, photons=1e4, geometry="fan"), Scan(views=9, geometry="fan"), Scan(views=9, detectors=48)]
+    scans += [Scan(views=9, geometry="fan", degrees=200)]
     made = unit_measurements(scans, (32, 32), 8.0)
     assert made[0].operator is made[1].operator
-    assert [m.noise.photons for m in made] == [1e4, 1e5, 1e5]
+    assert made[3].operator is not made[1].operator
+    assert [m.noise.photons for m in made] == [1e4, 1e5, 1e5, 1e5]
     for scan, measurement in zip(scans, made, strict=True):
         alone = scan.unit_measurement((32, 32), 8.0)
         assert alone.operator.geometry == measurement.operator.geometry
@@ -92,7 +122,7 @@ def test_filters_of_one_geometry_share_the_matrix(monkeypatch):
     assert len(calls) == 1
 
 
-def _tv(noise, degrees=180.0, geometry="parallel"):
+def _tv(noise, degrees=None, geometry="parallel"):
     scan = Scan(views=12, degrees=degrees, detectors=48, geometry=geometry).unit_measurement((32, 32), 8.0)
     measurement = Measurement(scan.operator, noise, units=HounsfieldScale())
     likelihood = measurement.likelihood(measurement.simulate(tiny_slices(1) * 8, seed=1), PriorRange())
@@ -109,7 +139,7 @@ def test_the_weight_of_the_reference_follows_the_photons(photons):
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("degrees", "geometry"), [(100.0, "parallel"), (180.0, "fan")])
+@pytest.mark.parametrize(("degrees", "geometry"), [(100.0, "parallel"), (360.0, "fan"), (200.0, "fan")])
 def test_the_reference_takes_more_iterations_where_they_are_needed(degrees, geometry):
     likelihood, got = _tv(PoissonNoise(photons=1e5), degrees, geometry)
     expected, _ = total_variation(

@@ -23,7 +23,7 @@ def benchmark(
     methods: opt.Methods = None,
     views: opt.Views = 60,
     geometry: opt.Geometry = "parallel",
-    degrees: opt.Degrees = 180.0,
+    degrees: opt.Degrees = None,
     photons: opt.Photons = 1e5,
     samples: opt.Samples = 4,
     seed: opt.Seed = 0,

@@ -20,7 +20,9 @@ from deft_ct.supervised.model import TrainedReconstructor
 
 Views = Annotated[int, typer.Option(help="Views of the simulated scan.", min=1)]
 Geometry = Annotated[str, typer.Option(help="parallel or fan.")]
-Degrees = Annotated[float, typer.Option(help="Angular range of a parallel scan; below 180: limited angle.")]
+Degrees = Annotated[
+    float | None, typer.Option(help="Angular range; 180 of parallel beams and 360 of a fan if left out.")
+]
 Detectors = Annotated[int, typer.Option(help="Detector elements of a parallel scan, one pixel wide each.", min=1)]
 Photons = Annotated[float, typer.Option(help="Photons per detector element and view; 0 for noise-free data.")]
 Data = Annotated[str, typer.Option(help="Pack of slices: a path, or val, test_volumes, test_singles.")]
@@ -47,9 +49,10 @@ Presets = Annotated[
 ]
 
 
-def scan_of(views: int, geometry: str, degrees: float, photons: float, detectors: int = 364) -> Scan:
-    """The scan of the options; 0 photons stand for noise-free data."""
-    return Scan(views=views, geometry=geometry, degrees=degrees, photons=photons or None, detectors=detectors)
+def scan_of(views: int, geometry: str, degrees: float | None, photons: float, detectors: int = 364) -> Scan:
+    """The scan of the options; 0 photons stand for noise-free data, None for all the degrees of the geometry."""
+    arc = {} if degrees is None else {"degrees": degrees}
+    return Scan(views=views, geometry=geometry, photons=photons or None, detectors=detectors, **arc)
 
 
 def pack_path(data: str) -> Path:

@@ -66,7 +66,7 @@ class ScanOptions:
     ] = None
     views: opt.Views = 60
     geometry: opt.Geometry = "parallel"
-    degrees: opt.Degrees = 180.0
+    degrees: opt.Degrees = None
     detectors: opt.Detectors = 364
     photons: opt.Photons = 1e5
 
@@ -130,9 +130,14 @@ def _card(
         described["name"] = [scan.name for scan in scans]
     if family is not None:
         described |= {"geometry": ["fan", "parallel"], "family": asdict(family), "name": [scan.name for scan in scans]}
-        for name, limits in (("views", family.views), ("photons", family.photons), ("degrees", family.degrees)):
+        for name, limits in (("views", family.views), ("photons", family.photons)):
             values = [cast(float, scan.to_dict()[name]) for scan in scans]
             described[name] = [min(limits[0], *values), max(limits[1], *values)]
+    for name, kind in (("degrees", "parallel"), ("fan_degrees", "fan")):
+        arcs = [scan.degrees for scan in scans if scan.geometry == kind]
+        arcs += [] if family is None else getattr(family, name)
+        if arcs and (others or family is not None):
+            described[name] = [min(arcs), max(arcs)]
     where = source.path if isinstance(source, CTPack) else source.root
     return {
         "scan": described, "data": {"name": where.name, "slices": len(source)}, "training_steps": training.steps,

@@ -10,7 +10,7 @@ from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.ct.redundancy import angular_range
 from deft_ct.operators.noise import PoissonNoise
 
-_TOLERANCE = {"views": 1.25, "photons": 2.0, "degrees": 1.1}
+_TOLERANCE = {"views": 1.25, "photons": 2.0, "degrees": 1.1, "fan_degrees": 1.1}
 """Largest ratio to the value of the training that passes without a warning."""
 
 
@@ -18,8 +18,9 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
     """What of a scan lies outside of what the card of an h-transform says it was trained for.
 
     Args:
-        card: metadata of the h-transform; ``card["scan"]`` holds ``geometry``, ``views``, ``photons`` and (of
-            parallel scans) ``degrees``, each a value or a ``[low, high]`` range. Fan scans are trained on full turns.
+        card: metadata of the h-transform; ``card["scan"]`` holds ``geometry``, ``views``, ``photons``,
+            ``degrees`` (of parallel scans) and ``fan_degrees``, each a value or a ``[low, high]`` range. Without
+            ``fan_degrees``, fan scans were full turns.
         measurement: the scan at hand.
 
     Returns:
@@ -40,8 +41,8 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
         degrees = math.degrees(angular_range(geometry))
         if kind == "parallel" and "degrees" in trained:
             here["degrees"] = round(degrees, 1)
-        elif kind == "fan" and degrees < 360 / _TOLERANCE["degrees"]:
-            found.append(f"trained for full turns of a fan beam, the scan covers {degrees:.0f} degrees")
+        elif kind == "fan":
+            found += _fan_arc(trained.get("fan_degrees", 360.0), degrees)
     if isinstance(measurement.noise, PoissonNoise):
         here["photons"] = measurement.noise.photons
     else:
@@ -52,6 +53,15 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
             wanted = f"{low:g}" if low == high else f"{low:g} to {high:g}"
             found.append(f"trained for {wanted} {name}, the scan has {value:g}")
     return found
+
+
+def _fan_arc(trained: float | list[float], degrees: float) -> list[str]:
+    low, high = _span(trained)
+    if low / _TOLERANCE["fan_degrees"] <= degrees <= high * _TOLERANCE["fan_degrees"]:
+        return []
+    arcs = f"{low:g} degrees" if low == high else f"{low:g} to {high:g} degrees"
+    wanted = "full turns" if low >= 360 else arcs
+    return [f"trained for {wanted} of a fan beam, the scan covers {degrees:.0f} degrees"]
 
 
 def _listed(value: str | list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from deft_ct.classical.reference import reference_reconstruction
 from deft_ct.htransform.head import Condition, HTransform
 from deft_ct.measurement import Likelihood
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
-from deft_ct.operators.ct.redundancy import angular_range
+from deft_ct.operators.ct.redundancy import missing_fraction
 
 SPREAD_SLOPES = (-0.3, 1.0, -0.1, 0.0)
 """``HTransformConfig.spread_slopes`` for the TV reference: how its error on val grows with fewer views, a smaller
@@ -52,8 +52,9 @@ def scan_features(likelihood: Likelihood) -> Tensor:
 
     Returns:
         ``(B, 4)`` float32, each of order one: the number of views, as ``log2(views / 60)``; what is missing of the
-        angular range, as ``2 (1 - covered fraction)``; the noise, as ``log10(photons / 1e5)`` with the equivalent
-        photons of other noise, limited to 1e3 to 1e7; and half the fan angle in radians, 0 for parallel beams.
+        lines through the image, as twice their share (0 for a short scan of a fan, too); the noise, as
+        ``log10(photons / 1e5)`` with the equivalent photons of other noise, limited to 1e3 to 1e7; and half the fan
+        angle in radians, 0 for parallel beams.
 
     Raises:
         ValueError: the operator is not a parallel or fan-beam scan.
@@ -64,8 +65,7 @@ def scan_features(likelihood: Likelihood) -> Tensor:
             f"this h-transform is for parallel and fan-beam CT, got {type(likelihood.operator).__name__}: train one "
             "without scan features"
         )
-    fan = isinstance(geometry, FanGeometry)
-    missing = 1 - angular_range(geometry) / (2 * math.pi if fan else math.pi)
+    missing = missing_fraction(geometry)
     opening = float(abs(geometry.fan_angles).max()) if isinstance(geometry, FanGeometry) else 0.0
     noise = (likelihood.photons.double() / 1e5).log10().clamp(-2, 2).float()
     fixed = noise.new_tensor([math.log2(geometry.sinogram_shape[0] / 60), 2 * missing, 0.0, opening])

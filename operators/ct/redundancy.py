@@ -58,6 +58,31 @@ def angular_range(geometry: PlanarGeometry) -> float:
     return float(period - gaps.max() + np.median(gaps[gaps > 1e-9]))
 
 
+def missing_fraction(geometry: PlanarGeometry) -> float:
+    """Share of the lines through the circle inscribed in the image that no view measures, from 0 to 1.
+
+    Parallel beams over an arc ``A`` miss ``1 - A / pi``. A fan with its source at ``R`` measures lines at distance
+    ``R sin g`` from the axis from both ends, as ray ``g`` of one view and ray ``-g`` of another. These have the
+    directions ``[-g, A - g]`` and ``[pi + g, pi + g + A]``; the gaps between the two arcs, ``pi + 2 g - A`` and
+    ``pi - 2 g - A`` where positive, are missing. The mean over the distance is zero from ``A = pi + 2 g`` on, with
+    ``g`` the half-angle of the circle (a short scan), and ``1 - A / pi`` below ``pi - 2 g``.
+
+    Args:
+        geometry: the scan; of its arc, :func:`angular_range`. Lines beside the detector are left out.
+    """
+    arc = angular_range(geometry)
+    if not isinstance(geometry, FanGeometry):
+        return 1 - arc / math.pi
+    lateral, reach = _lateral(geometry)
+    sides = -float(lateral[0]), float(lateral[-1])
+    distance = math.sin(max(0.0, min(reach, max(sides)))) * (np.arange(256) + 0.5) / 256
+    gamma = np.arcsin(distance)
+    gaps = np.maximum(math.pi + 2 * gamma - arc, 0) + np.maximum(math.pi - 2 * gamma - arc, 0)
+    one_end = 2 * math.pi - arc  # a detector cut off on one side sees the outer lines from one end only
+    missed = np.where(gamma <= min(sides), gaps, max(0.0, one_end))
+    return float(missed.mean()) / (2 * math.pi)
+
+
 def ray_weights(geometry: PlanarGeometry) -> Array:
     """Quadrature and redundancy weights of every ray, radians.
 

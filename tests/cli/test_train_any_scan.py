@@ -12,9 +12,12 @@ from typer.testing import CliRunner
 
 from deft_ct.cli import app
 from deft_ct.cli import train as command
+from deft_ct.datasets.packs import CTPack
 from deft_ct.htransform import load_htransform, save_htransform
 from deft_ct.htransform.features import SPREAD_SLOPES
 from deft_ct.priors import save_prior
+from deft_ct.scan import Scan
+from deft_ct.training import TrainingConfig
 
 
 @pytest.mark.filterwarnings("ignore:the initial h-transform:UserWarning")
@@ -42,7 +45,27 @@ def test_a_head_for_any_scan_goes_on_from_one_for_one_scan(tmp_path: Path, monke
     scan = head.card["scan"]
     assert scan["views"] == [10, 200]  # the family's 15 to 200 and the named scans
     assert scan["degrees"] == [80, 180]
+    assert scan["fan_degrees"] == [90, 360]
     assert scan["photons"] == [1e4, 1e6]
     assert scan["geometry"] == ["fan", "parallel"]
     assert scan["name"] == ["parallel12_1e5", "parallel10_1e5_80deg"]
     assert head.prior_hash != old.prior_hash
+
+
+@pytest.mark.parametrize(
+    ("names", "parallel", "fan"),
+    [
+        (["fan60_1e5"], 180.0, None),  # of one scan the card holds the dictionary
+        (["fan60_1e5_240deg"], 180.0, 240.0),
+        (["fan60_1e5_240deg", "fan60_1e5"], [180.0, 180.0], [240.0, 360.0]),
+        (["parallel60_1e5_120deg", "fan60_1e5"], [120.0, 120.0], [360.0, 360.0]),
+    ],
+)
+def test_the_card_tells_the_arcs_of_fans_from_those_of_parallel_beams(
+    tmp_path: Path, names: list[str], parallel: object, fan: object
+) -> None:
+    write_tiny_pack(tmp_path / "train.h5")
+    scans, pack = [Scan.from_name(name) for name in names], CTPack(tmp_path / "train.h5")
+    card = command._card(scans, pack, TrainingConfig(steps=1))
+    assert card["scan"]["degrees"] == parallel
+    assert card["scan"].get("fan_degrees") == fan

@@ -49,6 +49,10 @@ def test_features_are_zero_for_the_usual_scan_and_say_what_differs():
     found = _features(fan, PoissonNoise(photons=1e5))
     assert found[3] == pytest.approx(math.atan(fan.detector_positions.max() / fan.source_to_detector_mm))
     assert found[:3].abs().max() < 1e-5
+    short = fan.replace(angular_range=math.radians(240))  # nothing is missing: the features of a full turn
+    torch.testing.assert_close(_features(short, PoissonNoise(photons=1e5)), found, rtol=0, atol=1e-5)
+    limited = _features(fan.replace(angular_range=math.radians(90)), PoissonNoise(photons=1e5))
+    assert limited[1] == pytest.approx(1.0)
 
 
 def test_views_in_any_order_cover_the_same_range():

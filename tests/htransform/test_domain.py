@@ -1,3 +1,5 @@
+import importlib.resources
+import json
 import math
 
 import pytest
@@ -8,6 +10,7 @@ from deft_ct.measurement import Measurement
 from deft_ct.operators.ct import FanGeometry, RayTransform
 from deft_ct.operators.noise import GaussianNoise
 from deft_ct.posterior.deft import DEFT, DEFTConfig
+from deft_ct.scan import Scan
 
 SCAN = {"geometry": "parallel", "views": 12, "photons": 1e5}
 
@@ -54,6 +57,31 @@ def test_the_angular_range_counts():
     assert outside_training(card, limited(90)) == ["trained for 120 to 180 degrees, the scan has 90"]
     assert outside_training(card, fan(360)) == []
     assert outside_training(card, fan(220)) == ["trained for full turns of a fan beam, the scan covers 220 degrees"]
+    short = {"scan": card["scan"] | {"fan_degrees": [180, 360]}}
+    assert outside_training(short, fan(360)) == outside_training(short, fan(220)) == []
+    assert outside_training(short, limited(170)) == []
+    wanted = "trained for 180 to 360 degrees of a fan beam, the scan covers 120 degrees"
+    assert outside_training(short, fan(120)) == [wanted]
+
+
+@pytest.mark.parametrize(("fitted", "others"), [("fan20_1e5_220deg", [360, 180]), ("fan20_1e5", [220])])
+def test_the_dictionary_of_a_fan_scan_says_its_arc(fitted, others):
+    scan = Scan.from_name(fitted)
+    here = scan.measurement((32, 32), 8.0)
+    assert outside_training({"scan": scan.to_dict()}, here) == []
+    for degrees in others:
+        other = Scan(views=20, geometry="fan", degrees=degrees).measurement((32, 32), 8.0)
+        assert len(outside_training({"scan": scan.to_dict()}, other)) == 1
+
+
+def test_the_shipped_head_warns_of_short_scans():
+    folder = importlib.resources.files("deft_ct") / "assets" / "htransforms" / "ct256-small-any-scan"
+    card = json.loads((folder / "htransform.json").read_text())["card"]
+    if "fan_degrees" in card["scan"]:
+        pytest.skip("the shipped head is trained for short scans")
+    assert outside_training(card, Scan(geometry="fan").measurement((32, 32), 8.0)) == []
+    short = Scan(geometry="fan", degrees=240).measurement((32, 32), 8.0)
+    assert outside_training(card, short) == ["trained for full turns of a fan beam, the scan covers 240 degrees"]
 
 
 def test_reconstructing_another_scan_warns():
