@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import math
 import platform
 import time
 from importlib.metadata import version
@@ -30,6 +31,8 @@ COUNTS = (5, 10, 20, 50, 100)
 KINDS = ("ddim:0", "ddim:1", "dpm-solver:0", "dpm-solver:1")
 GRIDS = ("uniform", "quadratic", "log_snr", "karras")
 DRAWS = (1, 2, 3)
+COUNTED = (1, 2, 4, 8, 16, 32)
+"""Numbers of samples that a mean is reported of."""
 RANGE_HU = 2000.0
 
 
@@ -57,6 +60,7 @@ def measure(solver: DEFT, problem: Problem, samples: int) -> dict[str, Any]:
         return record | {"direct_mean": metrics(centre, problem)}
     drawn = np.concatenate([r.samples_hu[:, :, 0].cpu().numpy() for r in results if r.samples_hu is not None])
     record |= {"single": metrics(drawn[:, 0], problem), "mean": metrics(centre, problem)}
+    record["means"] = {str(n): metrics(drawn[:, :n].mean(1), problem) for n in COUNTED if n <= samples}
     if samples > 1:
         spread = spread_report(Draws(truth=problem.truth, centre=centre, samples=drawn, body=problem.body))
         record["spread"] = {key: spread[key] for key in ("rms_spread_hu", "rmse_hu", "coverage", "rank_histogram")}
@@ -101,6 +105,7 @@ def markdown(record: dict[str, Any]) -> str:
         count = record["samples"]
         parts.append(table(f"PSNR (dB) of the mean of {count} samples", lambda r: r["mean"]["psnr_db"]["mean"], ".2f"))
     if sampled and record["samples"] > 1:
+        parts.append(_means(rows))
         parts.append(table("RMS spread (HU) in the body", lambda r: r["spread"]["rms_spread_hu"], ".1f"))
         parts.append(table("RMSE (HU) of the mean in the body", lambda r: r["spread"]["rmse_hu"], ".1f"))
         parts.append(
@@ -125,6 +130,18 @@ def markdown(record: dict[str, Any]) -> str:
         f"whole slice, range {RANGE_HU:g} HU. A step is one evaluation of prior and head a sample.\n\n{FOOTER}.\n"
     )
     return "\n".join(parts)
+
+
+def _means(rows: dict[str, dict[int, Any]]) -> str:
+    """PSNR of the mean of N samples, and the gain on one sample, beside that of exact samples."""
+    kept = {f"{key}, {steps} steps": r["means"] for key, row in rows.items() for steps, r in row.items()}
+    numbers = [n for n in COUNTED if any(str(n) in means for means in kept.values())]
+    lines = [["PSNR (dB) of the mean of N samples", *(str(n) for n in numbers)], ["---", *["---:"] * len(numbers)]]
+    for key, means in kept.items():
+        lines.append([key, *(f"{means[str(n)]['psnr_db']['mean']:.2f}" if str(n) in means else "-" for n in numbers)])
+    exact = (10 * math.log10(2 / (1 + 1 / n)) for n in numbers)
+    lines.append(["gain of exact samples on one", *(f"+{gain:.2f}" for gain in exact)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def main() -> None:

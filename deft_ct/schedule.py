@@ -2,7 +2,8 @@
 
 The forward process is ``x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) z`` with ``z ~ N(0, I)`` and integer times
 ``t = 0 .. steps - 1``; ``abar_{-1} = 1`` is clean data (Ho et al. 2020, arXiv 2006.11239, eq. 4). Times between two
-integers interpolate the log of the signal-to-noise ratio, so continuous-time samplers may use the same object.
+integers interpolate the log of the signal-to-noise ratio, so continuous-time samplers may use the same object. The
+continuous VP-SDE has times of its own, see :class:`Schedule`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "vp_sde"]
 Spacing = Literal["uniform", "quadratic", "log_snr", "karras"]
 SPACINGS: tuple[Spacing, ...] = ("uniform", "quadratic", "log_snr", "karras")
 KARRAS_RHO = 7.0
@@ -27,14 +28,19 @@ Schedules that end higher, the cosine one above all, would spend most of a ``"lo
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """A discrete variance-preserving noise schedule.
+    """A variance-preserving noise schedule, discrete or continuous in time.
+
+    ``"vp_sde"`` is the continuous one (Song et al. 2021, arXiv 2011.13456, eq. 11): with ``u = (t + 1) / steps``,
+    ``abar = exp(-steps (beta_start u + (beta_end - beta_start) u^2 / 2))`` at every real ``t`` from -1 to
+    ``steps - 1``. The defaults are then the usual rates 0.1 and 20 of the SDE on ``u`` in [0, 1], and ``"linear"`` is
+    its discretisation. Networks for it are trained at real times.
 
     Args:
         steps: number of times, 1000 for every common prior.
         beta_start: variance added by the first step.
         beta_end: variance added by the last step.
         kind: how beta grows: ``"linear"`` (DDPM), ``"scaled_linear"`` (linear in sqrt(beta)) or
-            ``"squaredcos_cap_v2"`` (cosine, Nichol and Dhariwal 2021). The names are those of diffusers.
+            ``"squaredcos_cap_v2"`` (cosine, Nichol and Dhariwal 2021), names of diffusers, or ``"vp_sde"``.
 
     Raises:
         ValueError: a value is out of range.
@@ -50,12 +56,19 @@ class Schedule:
             raise ValueError(f"steps must be at least 2, got {self.steps}")
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {self.beta_start} and {self.beta_end}")
-        if self.kind not in ("linear", "scaled_linear", "squaredcos_cap_v2"):
-            raise ValueError(f"unknown schedule {self.kind!r}; known: linear, scaled_linear, squaredcos_cap_v2")
+        if self.kind not in get_args(BetaSchedule):
+            raise ValueError(f"unknown schedule {self.kind!r}; known: {', '.join(get_args(BetaSchedule))}")
+
+    @property
+    def continuous(self) -> bool:
+        """Whether times are real numbers."""
+        return self.kind == "vp_sde"
 
     @cached_property
     def alpha_bars(self) -> Tensor:
         """``abar_t`` for ``t = 0 .. steps - 1``, float64, shape ``(steps,)``."""
+        if self.continuous:
+            return self._vp_sde(torch.arange(self.steps, dtype=torch.float64))
         if self.kind == "linear":
             betas = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
         elif self.kind == "scaled_linear":
@@ -65,6 +78,10 @@ class Schedule:
             level = torch.cos((grid + 0.008) / 1.008 * math.pi / 2) ** 2
             betas = (1 - level[1:] / level[:-1]).clamp_max(0.999)
         return torch.cumprod(1 - betas, 0)
+
+    def _vp_sde(self, t: Tensor) -> Tensor:
+        u = (t + 1) / self.steps
+        return torch.exp(-self.steps * u * (self.beta_start + (self.beta_end - self.beta_start) * u / 2))
 
     @property
     def sigmas(self) -> Tensor:
@@ -81,6 +98,8 @@ class Schedule:
             float64 tensor of the shape of ``t``, on its device.
         """
         times = torch.as_tensor(t)
+        if self.continuous:
+            return self._vp_sde(times.to(torch.float64).clamp(-1, self.steps - 1))
         table = self.alpha_bars.to(times.device)
         position = times.to(torch.float64).clamp(0, self.steps - 1)
         below = position.floor().long()

@@ -195,7 +195,9 @@ def fit(
             total = 0.0
             for part, indices in enumerate(mine.chunk(config.accumulate)):
                 generator = torch.Generator(accelerator.device)
-                generator.manual_seed(mixed_seed(config.seed, step, accelerator.process_index * config.accumulate + part + 2))
+                generator.manual_seed(
+                    mixed_seed(config.seed, step, accelerator.process_index * config.accumulate + part + 2)
+                )
                 # The prepared network runs in mixed precision by itself; operators and losses stay in float32.
                 value = _with_memory_advice(loss, run, indices, generator) * len(indices) / len(mine)
                 accelerator.backward(value)

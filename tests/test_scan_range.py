@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import tiny_slices
 
-from deft_ct.classical.reference import TV_ITERATIONS_HARD, reference_reconstruction
+from deft_ct.classical.reference import TV_ITERATIONS_FAN, TV_ITERATIONS_LIMITED, reference_reconstruction
 from deft_ct.classical.tv import total_variation
 from deft_ct.measurement import Measurement
 from deft_ct.operators.ct import FanGeometry, fbp
@@ -139,11 +139,17 @@ def test_the_weight_of_the_reference_follows_the_photons(photons):
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("degrees", "geometry"), [(100.0, "parallel"), (360.0, "fan"), (200.0, "fan")])
-def test_the_reference_takes_more_iterations_where_they_are_needed(degrees, geometry):
+@pytest.mark.parametrize(
+    ("degrees", "geometry", "iterations"),
+    [
+        (100.0, "parallel", TV_ITERATIONS_LIMITED), (360.0, "fan", TV_ITERATIONS_FAN),
+        (240.0, "fan", TV_ITERATIONS_FAN), (120.0, "fan", TV_ITERATIONS_LIMITED),
+    ],
+)  # fmt: skip
+def test_the_reference_takes_more_iterations_where_they_are_needed(degrees, geometry, iterations):
     likelihood, got = _tv(PoissonNoise(photons=1e5), degrees, geometry)
     expected, _ = total_variation(
-        likelihood.y, likelihood.operator, weights=likelihood.weights, iterations=TV_ITERATIONS_HARD, tolerance=0.0,
+        likelihood.y, likelihood.operator, weights=likelihood.weights, iterations=iterations, tolerance=0.0,
         strength=5 / likelihood.to_physical.scale,
     )  # fmt: skip
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)

@@ -80,3 +80,28 @@ def test_time_grid_refuses_impossible_counts(count):
 def test_bad_schedules_are_refused(bad):
     with pytest.raises(ValueError):
         Schedule(**bad)
+
+
+def test_the_continuous_schedule_is_the_vp_sde_and_what_the_linear_one_discretises():
+    sde, linear = Schedule(kind="vp_sde"), Schedule()
+    u = torch.tensor([0.0, 0.1234, 0.5, 1.0], dtype=torch.float64)  # of the SDE with rates from 0.1 to 20
+    expected = torch.exp(-0.5 * u.square() * (20 - 0.1) - u * 0.1)
+    torch.testing.assert_close(sde.alpha_bar(1000 * u - 1), expected, rtol=1e-12, atol=0)
+    assert sde.continuous
+    assert not linear.continuous
+    torch.testing.assert_close(sde.alpha_bars, linear.alpha_bars, rtol=0.2, atol=1e-4)
+    around = torch.tensor([299.9, 300.1], dtype=torch.float64)  # the rate of decay at a time is beta there
+    slope = sde.alpha_bar(around).log().diff() / 0.2
+    beta = 1e-4 + (0.02 - 1e-4) * 301 / 1000
+    assert float(slope) == pytest.approx(-beta, rel=1e-6)
+
+
+def test_networks_of_the_continuous_schedule_are_trained_at_real_times():
+    from deft_ct.priors.train import sample_times
+
+    t = sample_times(64, Schedule(kind="vp_sde"), torch.Generator().manual_seed(0), 1.0)
+    assert t.dtype == torch.float32
+    assert 0 <= float(t.min()) < float(t.max()) <= 999
+    assert int((t != t.round()).sum()) > 60
+    whole = sample_times(64, Schedule(), torch.Generator().manual_seed(0), 1.0)
+    assert whole.dtype == torch.int64

@@ -27,6 +27,7 @@ Source = Annotated[
 Channels = Annotated[str, typer.Option(help="Features of each level.")]
 Patch = Annotated[int, typer.Option(help="Side of the space-to-depth stem.", min=1)]
 Reference = Annotated[str, typer.Option(help="Reconstruction that the network starts from: fbp or tv.")]
+TVIterations = Annotated[int, typer.Option(help="Iterations of the TV reference.", min=1)]
 Spread = Annotated[float, typer.Option(help="Typical error of that reconstruction, in units of 1000 HU.")]
 Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
 
@@ -158,8 +159,11 @@ def prior(
     channels: Channels = "64,96,128",
     patch: Patch = 4,
     layers: Annotated[int, typer.Option(help="Residual blocks of each level.", min=1)] = 1,
+    schedule: Annotated[
+        str, typer.Option(help="linear, scaled_linear, squaredcos_cap_v2, or vp_sde (continuous in time).")
+    ] = "linear",
     initial: Annotated[
-        str | None, typer.Option(help="Go on from this prior (folder or shipped name), with a new schedule.")
+        str | None, typer.Option(help="Go on from this prior (folder or shipped name), with new learning rates.")
     ] = None,
     progress: Progress = True,
 ) -> None:
@@ -167,11 +171,12 @@ def prior(
     with one_line_errors(interrupted=_RESUME):
         from deft_ct.priors import load_prior, save_prior
         from deft_ct.priors.train import train_prior
-        from deft_ct.schedule import Schedule
+        from deft_ct.schedule import BetaSchedule, Schedule
 
         source = read_source(data)
         made = train_prior(
-            source, out, network=_network(channels, patch, layers), schedule=Schedule(), training=training.config(),
+            source, out, network=_network(channels, patch, layers),
+            schedule=Schedule(kind=cast(BetaSchedule, schedule)), training=training.config(),
             image_size=source.image_shape[0], initial=None if initial is None else load_prior(initial),
             progress=progress,
         )  # fmt: skip
@@ -197,13 +202,19 @@ def htransform(
     ] = "denoising",
     paths: Annotated[int, typer.Option(help="Paths of each measurement, without images.", min=2)] = 8,
     path_steps: Annotated[int, typer.Option(help="Evaluations on a path, without images.", min=2)] = 25,
-    initial: Annotated[Path | None, typer.Option(help="Go on from this h-transform, with a new schedule.")] = None,
+    initial: Annotated[
+        str | None, typer.Option(help="Go on from this h-transform (folder or shipped name), with a new schedule.")
+    ] = None,
+    refinement: Annotated[
+        Path | None, typer.Option(help="Refinement of the reference, from `deft-ct train refinement`.")
+    ] = None,
+    tv_iterations: TVIterations = 16,
     training: TrainingOptions = TrainingOptions(),
     progress: Progress = True,
 ) -> None:
     """Train the h-transform of a prior (DEFT) and write it to OUT/htransform."""
     with one_line_errors(interrupted=_RESUME):
-        from deft_ct.htransform import HTransformConfig, load_htransform, save_htransform
+        from deft_ct.htransform import HTransformConfig, load_htransform, load_refinement, save_htransform
         from deft_ct.htransform.control import ControlConfig, ControlObjective
         from deft_ct.htransform.control_train import SimulatedMeasurements, train_control
         from deft_ct.htransform.features import SPREAD_SLOPES
@@ -214,17 +225,21 @@ def htransform(
         scans, settings = simulated.scans(), training.config()
         family = ScanRange() if any_scan else None
         measurements, weights = _with_random_scans(scans, family, source, training.seed)
+        first = None if initial is None else load_htransform(initial)
+        refined = None if refinement is None else load_refinement(refinement)
         config = HTransformConfig(
-            scan_features=any_scan, spread_slopes=SPREAD_SLOPES if any_scan and reference == "tv" else (),
+            scan_features=any_scan, tv_iterations=tv_iterations,
+            refinement=None if refined is None else refined.config,
+            spread=HTransformConfig.spread if refined is None else refined.typical_error,
+            spread_slopes=SPREAD_SLOPES if any_scan and reference == "tv" else (),
             reference=cast(Literal["none", "fbp", "tv"], reference),
             guidance=cast(Literal["score", "adjoint", "fbp"], guidance),
             network=_network(channels, _patch_of(frozen)),
         )  # fmt: skip
-        first = None if initial is None else load_htransform(initial)
         if objective == "denoising":
             head = train_htransform(
-                source, frozen, measurements, out, config=config, initial=first, weights=weights, training=settings,
-                progress=progress,
+                source, frozen, measurements, out, config=config, initial=first, refinement=refined, weights=weights,
+                training=settings, progress=progress,
             )  # fmt: skip
         else:
             if any_scan or len(measurements) != 1:
@@ -237,6 +252,53 @@ def htransform(
         head.card |= _card(scans, source, settings, family)
         save_htransform(head, out / "htransform")
         _finish(out / "htransform", head.content_hash())
+
+
+@app.command()
+@grouped
+def refinement(
+    out: Out,
+    data: Source = None,
+    simulated: ScanOptions = ScanOptions(),
+    any_scan: Annotated[
+        bool, typer.Option("--any-scan", help="For any scan; half of the batches take the scans of --scan.")
+    ] = False,
+    batches: Annotated[int, typer.Option(help="Batches of references, tabulated before the training.", min=1)] = 600,
+    tv_iterations: TVIterations = 40,
+    channels: Channels = "32,64,96,128",
+    patch: Patch = 2,
+    initial: Annotated[Path | None, typer.Option(help="Go on from this refinement, with a new schedule.")] = None,
+    training: TrainingOptions = TrainingOptions(learning_rate=6e-4, ema_decay=0.99),
+    progress: Progress = True,
+) -> None:
+    """Train the refinement of the TV reference of an h-transform and write it to OUT/refinement."""
+    with one_line_errors(interrupted=_RESUME):
+        from deft_ct.htransform import load_refinement, save_refinement
+        from deft_ct.htransform.features import SPREAD_SLOPES
+        from deft_ct.htransform.references import TableConfig
+        from deft_ct.htransform.refinement import RefinementConfig
+        from deft_ct.htransform.refinement_train import train_refinement
+        from deft_ct.simulation import PairSource
+        from deft_ct.units import PriorRange
+
+        source, scans, settings = read_source(data), simulated.scans(), training.config()
+        family = ScanRange() if any_scan else None
+        measurements, weights = _with_random_scans(scans, family, source, settings.seed)
+        made = train_refinement(
+            PairSource(source, measurements, PriorRange(), weights=weights), out,
+            config=RefinementConfig(
+                scan_features=any_scan, spread_slopes=SPREAD_SLOPES if any_scan else (),
+                network=_network(channels, patch),
+            ),
+            table=TableConfig(
+                batches=batches, batch_size=settings.batch_size, tv_iterations=tv_iterations,
+                scan_features=any_scan, seed=settings.seed,
+            ),
+            training=settings, initial=None if initial is None else load_refinement(initial), progress=progress,
+        )  # fmt: skip
+        made.card |= _card(scans, source, settings, family)
+        save_refinement(made, out / "refinement")
+        _finish(out / "refinement", made.content_hash())
 
 
 def _patch_of(frozen: Any) -> int:

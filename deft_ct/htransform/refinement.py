@@ -85,6 +85,11 @@ class Refinement(nn.Module):
         self.network.zero_output()
         self.scan_embedding = scan_embedding(self.network.embedding_width) if config.scan_features else None
 
+    @property
+    def typical_error(self) -> float:
+        """Of the refined reference in the prior's range, at the scan whose features are zero."""
+        return self.config.spread * self.relative_error
+
     def content_hash(self) -> str:
         """SHA-256 of the weights and of the configuration."""
         return content_hash(self, self.config.to_dict())

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from deft_ct.htransform.features import condition_for
 from deft_ct.htransform.head import HTransform, HTransformConfig
+from deft_ct.htransform.refinement import Refinement
 from deft_ct.measurement import Measurement, describe
 from deft_ct.networks import UNet
 from deft_ct.priors import Prior
@@ -97,6 +98,7 @@ def train_htransform(
     time_power: float = 1.0,
     from_prior: bool = True,
     initial: HTransform | None = None,
+    refinement: Refinement | None = None,
     weights: Sequence[float] | None = None,
     validation: Validation | None = None,
     progress: bool = True,
@@ -114,6 +116,7 @@ def train_htransform(
         time_power: see ``sample_times``.
         from_prior: start the head's network from the prior's weights where the shapes allow, output at zero.
         initial: go on from the weights of this head instead, see :func:`start_from_head`.
+        refinement: of the reference, trained before; its shape is in ``config``, and it stays as it is.
         weights: how often each measurement is drawn, relative to the others.
         validation: scores the averaged head.
         progress: show a progress bar.
@@ -135,6 +138,11 @@ def train_htransform(
             warnings.warn(f"the initial h-transform {difference}", UserWarning, stacklevel=2)
     elif from_prior:
         _start_from_prior(htransform, prior)
+    if htransform.refinement is not None and refinement is not None:
+        htransform.refinement.load_state_dict(refinement.state_dict())
+    elif refinement is not None or (htransform.refinement is not None and initial is None):
+        raise ValueError("config.refinement must be the shape of the refinement that is given, and None without one")
+    htransform.precision = training.network_precision
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         prior.to(generator.device)  # where the training runs; does nothing once it is there
@@ -148,11 +156,14 @@ def train_htransform(
         "scans": [{k: v for k, v in describe(m).items() if k != "backend"} for m in measurements],
         "refine": refine, "time_power": time_power,
         "initial": initial.content_hash() if initial is not None else from_prior, "slices": len(source),
+        "refinement": refinement and refinement.content_hash(),
     }  # fmt: skip
     averaged = fit(
         htransform, loss, len(source), training, folder, validation=validation, identity=identity, progress=progress
     )
-    return cast(HTransform, averaged.cpu())
+    trained = cast(HTransform, averaged.cpu())
+    trained.precision = "float32"
+    return trained
 
 
 def start_from_head(htransform: HTransform, initial: HTransform) -> list[str]:
@@ -172,16 +183,17 @@ def start_from_head(htransform: HTransform, initial: HTransform) -> list[str]:
         ValueError: the two differ in what the network sees or how its output is used.
     """
     own, given = htransform.config.to_dict(), initial.config.to_dict()
-    scan = ("scan_features", "spread", "spread_slopes")
-    fixed = [name for name in own | given if name not in scan and own.get(name) != given.get(name)]
+    free = ("scan_features", "spread", "spread_slopes", "tv_iterations", "refinement")
+    fixed = [name for name in own | given if name not in free and own.get(name) != given.get(name)]
     fixed += ["schedule"] if htransform.schedule != initial.schedule else []
     if fixed or (initial.config.scan_features and not htransform.config.scan_features):
         raise ValueError(
             f"the initial h-transform has other {', '.join(fixed) or 'scan_features'}: use its values to go on from it"
         )
     missing, _ = htransform.load_state_dict(initial.state_dict(), strict=False)
+    missing = [name for name in missing if name.startswith("scan_embedding.")]
     found = [f"is for another prior ({initial.prior_hash[:12]})"] if initial.prior_hash != htransform.prior_hash else []
-    found += [f"has another {name}" for name in scan[1:] if own.get(name) != given.get(name)]
+    found += [f"has another {name}" for name in free[1:] if own.get(name) != given.get(name)]
     return found + (["has no scan features: they start at zero"] if missing else [])
 
 

@@ -26,7 +26,7 @@ from deft_ct.posterior.sampling import (
 from deft_ct.posterior.start import walk_times
 from deft_ct.priors import Prior
 from deft_ct.reconstructor import Estimate, Request
-from deft_ct.samplers import SAMPLERS, Denoiser, SamplerName, check_sampler
+from deft_ct.samplers import Denoiser, SamplerName, check_sampler, walk
 from deft_ct.schedule import SPACINGS, Spacing, time_grid
 from deft_ct.search import Range, SearchSpace
 from deft_ct.seeds import generator_for, normal_like

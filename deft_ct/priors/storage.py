@@ -101,6 +101,13 @@ def diffusers_config(config: UNetConfig, image_size: int) -> dict[str, Any]:
 
 def _scheduler_config(prior: Prior) -> dict[str, Any]:
     schedule = asdict(prior.schedule)
+    if prior.schedule.continuous:
+        steps = prior.schedule.steps
+        return {
+            "_class_name": "ScoreSdeVpScheduler", "num_train_timesteps": steps,
+            "beta_min": steps * schedule["beta_start"], "beta_max": steps * schedule["beta_end"],
+            "prediction_type": prior.prediction,
+        }  # fmt: skip
     return {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": schedule["steps"],

@@ -78,11 +78,14 @@ def sample_times(count: int, schedule: Schedule, generator: torch.Generator, pow
         power: 1 is uniform; above 1 prefers low noise, where the detail of an image is decided.
 
     Returns:
-        int64 ``(count,)`` on the generator's device.
+        ``(count,)`` on the generator's device: int64, or float32 where the schedule is continuous in time.
     """
     u = torch.arange(count, device=generator.device) + torch.rand(count, generator=generator, device=generator.device)
     order = torch.randperm(count, generator=generator, device=generator.device)
-    return (schedule.steps * (u[order] / count) ** power).long().clamp_max(schedule.steps - 1)
+    t = schedule.steps * (u[order] / count) ** power
+    if schedule.continuous:  # from the cleanest time of the discrete schedule on: there is nothing to learn below
+        return t.clamp(0, schedule.steps - 1)
+    return t.long().clamp_max(schedule.steps - 1)
 
 
 def train_prior(

@@ -89,3 +89,30 @@ def test_wrong_channels_and_predictions_are_refused():
         tiny_prior().eps(torch.zeros(1, 3, 16, 16), 5)
     with pytest.raises(ValueError, match="unknown prediction"):
         tiny_prior("velocity")
+
+
+def test_a_prior_in_continuous_time_is_stored_and_sampled(tmp_path):
+    from dataclasses import replace
+
+    from tiny import tiny_prior as ct_prior
+    from tiny import tiny_scan, tiny_slices
+
+    import deft_ct as dc
+
+    made = ct_prior()
+    prior = Prior(
+        made.network.half().float(), replace(made.schedule, kind="vp_sde"), prediction="v_prediction",
+        value_range=PriorRange(), image_size=32,
+    )  # fmt: skip
+    save_prior(prior, tmp_path / "prior")
+    config = json.loads((tmp_path / "prior" / "scheduler_config.json").read_text())
+    assert config["_class_name"] == "ScoreSdeVpScheduler"
+    assert config["beta_min"] == pytest.approx(0.1)
+    loaded = load_prior(tmp_path / "prior")
+    assert loaded.schedule.continuous
+    scan = tiny_scan()
+    y = scan.simulate(tiny_slices(1))
+    drawn = [
+        dc.load_reconstructor("dps", prior=p, steps=4).reconstruct(y, scan, seed=0).mean for p in (prior, loaded)
+    ]  # fmt: skip
+    assert torch.equal(*drawn)
