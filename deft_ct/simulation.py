@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deft_ct.measurement import Likelihood, Measurement, PerImageMap
+from deft_ct.measurement import Likelihood, Measurement, PerImageMap, describe
 from deft_ct.priors.train import augment
 from deft_ct.units import PriorRange
 
@@ -111,6 +111,15 @@ class PairSource:
     def __len__(self) -> int:
         return len(self.source)
 
+    def description(self) -> dict[str, Any]:
+        """What the pairs are drawn from, but for the slices themselves, JSON-ready."""
+        return {
+            "scans": [{k: v for k, v in describe(m).items() if k != "backend"} for m in self.measurements],
+            "weights": [] if self.weights is None else self.weights.tolist(),
+            "refine": self.refine,
+            "slices": len(self),
+        }
+
     def draw(self, indices: Tensor, generator: torch.Generator) -> Pairs:
         """Slices ``indices``, augmented, with fresh data; everything follows from the generator.
 
@@ -118,8 +127,17 @@ class PairSource:
             indices: int64 ``(B,)``, on the CPU.
             generator: on the device of the training.
         """
-        device = generator.device
-        seed = int(torch.randint(2**62, (1,), generator=generator, device=device))
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+        return self.seeded(indices, seed, generator.device)
+
+    def seeded(self, indices: Tensor, seed: int, device: torch.device | str = "cpu") -> Pairs:
+        """:meth:`draw` from a number: the same pairs on every device, but for rounding.
+
+        Args:
+            indices: int64 ``(B,)``, on the CPU.
+            seed: of all randomness.
+            device: of the pairs.
+        """
         host = torch.Generator().manual_seed(seed)
         hu = augment(self.source.batch(indices), host, air_hu=self._air_hu).to(device)
         if self.weights is None:

@@ -209,6 +209,16 @@ def htransform(
         Path | None, typer.Option(help="Refinement of the reference, from `deft-ct train refinement`.")
     ] = None,
     tv_iterations: TVIterations = 16,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of references tabulated before, as OUT/references of `train refinement` with the "
+            "same data, scans, seed and --batches."
+        ),
+    ] = None,
+    batches: Annotated[
+        int, typer.Option(help="Tabulate the references of so many batches first; 0: new ones at every step.", min=0)
+    ] = 0,
     training: TrainingOptions = TrainingOptions(),
     progress: Progress = True,
 ) -> None:
@@ -218,8 +228,11 @@ def htransform(
         from deft_ct.htransform.control import ControlConfig, ControlObjective
         from deft_ct.htransform.control_train import SimulatedMeasurements, train_control
         from deft_ct.htransform.features import SPREAD_SLOPES
+        from deft_ct.htransform.references import tabulate
         from deft_ct.htransform.train import train_htransform
         from deft_ct.priors import load_prior
+        from deft_ct.simulation import PairSource
+        from deft_ct.units import PriorRange
 
         frozen, source = load_prior(prior), read_source(data)
         scans, settings = simulated.scans(), training.config()
@@ -237,9 +250,18 @@ def htransform(
             network=_network(channels, _patch_of(frozen)),
         )  # fmt: skip
         if objective == "denoising":
+            table = None
+            if batches:
+                pairs = PairSource(source, measurements, frozen.value_range or PriorRange(), weights=weights)
+                table = tabulate(
+                    pairs,
+                    _table(batches, settings, tv_iterations, any_scan),
+                    references or out / "references",
+                    progress=progress,
+                )
             head = train_htransform(
                 source, frozen, measurements, out, config=config, initial=first, refinement=refined, weights=weights,
-                training=settings, progress=progress,
+                table=table, training=settings, progress=progress,
             )  # fmt: skip
         else:
             if any_scan or len(measurements) != 1:
@@ -275,7 +297,6 @@ def refinement(
     with one_line_errors(interrupted=_RESUME):
         from deft_ct.htransform import load_refinement, save_refinement
         from deft_ct.htransform.features import SPREAD_SLOPES
-        from deft_ct.htransform.references import TableConfig
         from deft_ct.htransform.refinement import RefinementConfig
         from deft_ct.htransform.refinement_train import train_refinement
         from deft_ct.simulation import PairSource
@@ -290,15 +311,21 @@ def refinement(
                 scan_features=any_scan, spread_slopes=SPREAD_SLOPES if any_scan else (),
                 network=_network(channels, patch),
             ),
-            table=TableConfig(
-                batches=batches, batch_size=settings.batch_size, tv_iterations=tv_iterations,
-                scan_features=any_scan, seed=settings.seed,
-            ),
-            training=settings, initial=None if initial is None else load_refinement(initial), progress=progress,
+            table=_table(batches, settings, tv_iterations, any_scan), training=settings,
+            initial=None if initial is None else load_refinement(initial), progress=progress,
         )  # fmt: skip
         made.card |= _card(scans, source, settings, family)
         save_refinement(made, out / "refinement")
         _finish(out / "refinement", made.content_hash())
+
+
+def _table(batches: int, training: Any, tv_iterations: int, any_scan: bool) -> Any:
+    from deft_ct.htransform.references import TableConfig
+
+    return TableConfig(
+        batches=batches, batch_size=training.batch_size, tv_iterations=tv_iterations, scan_features=any_scan,
+        seed=training.seed,
+    )  # fmt: skip
 
 
 def _patch_of(frozen: Any) -> int:

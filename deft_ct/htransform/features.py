@@ -19,12 +19,15 @@ angular range and more noise; fitted to scans of 15 to 200 views, 90 to 180 degr
 
 
 @torch.no_grad()
-def condition_for(likelihood: Likelihood, head: HTransform) -> Condition:
+def condition_for(
+    likelihood: Likelihood, head: HTransform, *, tabulated: tuple[Tensor, Tensor] | None = None
+) -> Condition:
     """Compute the reference reconstruction, its remainder and the scan features, once for a measurement.
 
     Args:
         likelihood: the measurement with its data, in the prior's range.
         head: says which reference, and whether the scan is told; its refinement improves the reference.
+        tabulated: the reference and its remainder, where they were computed before; not refined.
 
     Returns:
         The condition, empty when the configuration has neither a reference nor scan features.
@@ -36,8 +39,11 @@ def condition_for(likelihood: Likelihood, head: HTransform) -> Condition:
     scan = scan_features(likelihood) if config.scan_features else None
     if config.reference == "none":
         return Condition(scan=scan)
-    reference = reference_reconstruction(likelihood, config.reference, iterations=config.tv_iterations)
-    remainder = likelihood.guidance(reference, config.guidance)
+    if tabulated is None:
+        reference = reference_reconstruction(likelihood, config.reference, iterations=config.tv_iterations)
+        remainder = likelihood.guidance(reference, config.guidance)
+    else:
+        reference, remainder = tabulated
     if config.refinement is not None:
         reference = head.refine(reference, remainder, scan)
         remainder = likelihood.guidance(reference, config.guidance)

@@ -1,7 +1,8 @@
 """A table of training slices with their reference reconstructions, computed once and used for several passes.
 
-Total variation costs more than a step of the network that improves it, so a refinement is trained from a table: blocks
-of pairs in a folder, each written in one step, so that an interrupted tabulation goes on where it stopped.
+Total variation costs more than a step of the networks that improve it, so these are trained from a table: blocks of
+pairs in a folder, each written in one step, so that an interrupted tabulation goes on where it stopped. The data are
+not kept, as they are cheap: :func:`draw_batch` simulates those of any batch again, bit for bit.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.progress import track
@@ -20,8 +20,8 @@ from torch import Tensor
 from deft_ct.classical.reference import Reference, reference_reconstruction
 from deft_ct.htransform.features import scan_features
 from deft_ct.measurement import GuidanceKind
-from deft_ct.simulation import PairSource
-from deft_ct.training import item_order, mixed_seed
+from deft_ct.simulation import Pairs, PairSource
+from deft_ct.training import digest, item_order, mixed_seed
 
 BLOCK = 8
 """Batches in a file."""
@@ -71,10 +71,12 @@ class ReferenceTable:
     """The pairs in a folder, held in memory as float16.
 
     Args:
+        config: what was tabulated.
         blocks: of :func:`tabulate`.
     """
 
-    def __init__(self, blocks: list[dict[str, Tensor]]) -> None:
+    def __init__(self, config: TableConfig, blocks: list[dict[str, Tensor]]) -> None:
+        self.config = config
         self._columns = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
     def __len__(self) -> int:
@@ -87,32 +89,34 @@ class ReferenceTable:
             x0=found["x0"], reference=found["reference"], remainder=found["remainder"], scan=found.get("scan")
         )
 
+    def whole_batch(self, number: int) -> ReferenceBatch:
+        """The pairs of the batch ``number``, in the order of :func:`draw_batch`."""
+        size = self.config.batch_size
+        return self.batch(torch.arange(number * size, (number + 1) * size))
+
 
 @torch.no_grad()
-def tabulate(
-    pairs: PairSource, config: TableConfig, folder: Path, *, identity: dict[str, Any], progress: bool = True
-) -> ReferenceTable:
+def tabulate(pairs: PairSource, config: TableConfig, folder: Path, *, progress: bool = True) -> ReferenceTable:
     """Compute the table, or what is missing of it.
 
     Args:
         pairs: draws slices and data.
         config: see :class:`TableConfig`.
         folder: of the blocks.
-        identity: what else makes the table what it is (slices, scans), JSON-ready.
         progress: show a progress bar.
 
     Raises:
         ValueError: the folder holds another table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    described = json.dumps({**vars(config), **identity}, sort_keys=True)
+    described = json.dumps(vars(config) | {"pairs": digest(pairs.description())}, sort_keys=True)
     record = folder / "table.json"
     if record.is_file() and record.read_text(encoding="utf-8") != described:
         raise ValueError(f"{folder} holds the references of another training: use the same values, or another folder")
     record.write_text(described, encoding="utf-8")
     blocks = []
     firsts = range(0, config.batches, BLOCK)
-    for first in track(firsts, "references", disable=not progress) if progress else firsts:
+    for first in track(firsts, "references") if progress else firsts:
         path = folder / f"{first:06d}.safetensors"
         block = _read(path)
         if block is None:
@@ -123,12 +127,18 @@ def tabulate(
             save_file(block, part)
             part.replace(path)
         blocks.append(block)
-    return ReferenceTable(blocks)
+    return ReferenceTable(config, blocks)
 
 
-def _batch(pairs: PairSource, config: TableConfig, step: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(mixed_seed(config.seed, step, 1))
-    drawn = pairs.draw(item_order(len(pairs), config.batch_size, step, config.seed), generator)
+def draw_batch(pairs: PairSource, config: TableConfig, number: int, device: torch.device | str = "cpu") -> Pairs:
+    """Slices and data of the batch ``number`` of a table."""
+    generator = torch.Generator().manual_seed(mixed_seed(config.seed, number, 1))
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return pairs.seeded(item_order(len(pairs), config.batch_size, number, config.seed), seed, device)
+
+
+def _batch(pairs: PairSource, config: TableConfig, number: int) -> dict[str, Tensor]:
+    drawn = draw_batch(pairs, config, number)
     likelihood = drawn.likelihood
     reference = reference_reconstruction(likelihood, config.reference, iterations=config.tv_iterations)
     remainder = likelihood.guidance(reference, config.guidance)

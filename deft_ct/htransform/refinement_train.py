@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from deft_ct.htransform.references import ReferenceBatch, ReferenceTable, TableConfig, tabulate
 from deft_ct.htransform.refinement import Refinement, RefinementConfig
-from deft_ct.measurement import describe
 from deft_ct.simulation import PairSource
 from deft_ct.training import TrainingConfig, fit
 
@@ -45,11 +44,6 @@ def train_refinement(
     Raises:
         ValueError: ``initial`` is of another shape, or the folder belongs to another training.
     """
-    identity: dict[str, Any] = {
-        "scans": [{k: v for k, v in describe(m).items() if k != "backend"} for m in pairs.measurements],
-        "weights": [] if pairs.weights is None else pairs.weights.tolist(), "refine": pairs.refine,
-        "slices": len(pairs),
-    }  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         network = Refinement(config)
@@ -57,14 +51,16 @@ def train_refinement(
         if initial.config.to_dict() != config.to_dict():
             raise ValueError("the initial refinement has another shape: use its values to go on from it")
         network.load_state_dict(initial.state_dict())
-    references = tabulate(pairs, table, folder / "references", identity=identity, progress=progress)
+    references = tabulate(pairs, table, folder / "references", progress=progress)
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         batch = _shifted(references.batch(indices), generator)
         refined = net(batch.reference, batch.remainder, batch.scan)
         return ((refined - batch.x0) / network.spread(batch.scan, batch.x0)).square().mean()
 
-    identity |= {"table": vars(table), "refinement": config.to_dict(), "initial": initial and initial.content_hash()}
+    identity = pairs.description() | {
+        "table": vars(table), "refinement": config.to_dict(), "initial": initial and initial.content_hash()
+    }  # fmt: skip
     averaged = fit(network, loss, len(references), training, folder, identity=identity, progress=progress)
     trained = cast(Refinement, averaged.cpu())
     trained.relative_error = relative_error(trained, references)

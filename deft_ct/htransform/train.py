@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 from deft_ct.htransform.features import condition_for
 from deft_ct.htransform.head import HTransform, HTransformConfig
+from deft_ct.htransform.references import ReferenceTable, TableConfig, draw_batch
 from deft_ct.htransform.refinement import Refinement
-from deft_ct.measurement import Measurement, describe
+from deft_ct.measurement import Measurement
 from deft_ct.networks import UNet
 from deft_ct.priors import Prior
 from deft_ct.priors.train import sample_times
@@ -55,7 +57,14 @@ def _range_of(prior: Prior) -> PriorRange:
 
 
 def denoising_loss(
-    network: nn.Module, htransform: HTransform, prior: Prior, pairs: Pairs, t: Tensor, noise: Tensor
+    network: nn.Module,
+    htransform: HTransform,
+    prior: Prior,
+    pairs: Pairs,
+    t: Tensor,
+    noise: Tensor,
+    *,
+    tabulated: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Denoising score matching with the prior frozen: the error of the conditional estimate, weighted over time.
 
@@ -69,6 +78,7 @@ def denoising_loss(
         pairs: images and data.
         t: times ``(B,)``.
         noise: standard normal, of the shape of the images.
+        tabulated: references of the pairs, see ``condition_for``.
 
     Returns:
         Scalar loss.
@@ -78,7 +88,7 @@ def denoising_loss(
     with torch.no_grad():
         tweedie, eps = prior.predict(x_t, t)
         guidance = likelihood.guidance(tweedie, htransform.config.guidance)
-        condition = condition_for(likelihood, htransform)
+        condition = condition_for(likelihood, htransform, tabulated=tabulated)
     x0_y, eps_y = network(x_t, t, tweedie, eps, guidance, condition)
     if htransform.config.reference == "none":
         return (eps_y - noise).square().mean()
@@ -99,6 +109,7 @@ def train_htransform(
     from_prior: bool = True,
     initial: HTransform | None = None,
     refinement: Refinement | None = None,
+    table: ReferenceTable | None = None,
     weights: Sequence[float] | None = None,
     validation: Validation | None = None,
     progress: bool = True,
@@ -117,6 +128,8 @@ def train_htransform(
         from_prior: start the head's network from the prior's weights where the shapes allow, output at zero.
         initial: go on from the weights of this head instead, see :func:`start_from_head`.
         refinement: of the reference, trained before; its shape is in ``config``, and it stays as it is.
+        table: references computed before, of the same slices, measurements and weights; a step then takes whole
+            batches of it instead of simulating new data. None computes the references at every step.
         weights: how often each measurement is drawn, relative to the others.
         validation: scores the averaged head.
         progress: show a progress bar.
@@ -144,26 +157,49 @@ def train_htransform(
         raise ValueError("config.refinement must be the shape of the refinement that is given, and None without one")
     htransform.precision = training.network_precision
 
+    count = len(source)
+    if table is not None:
+        count, training = table.config.batches, _in_table_batches(training, table.config)
+
+    def matching(
+        net: nn.Module, pairs: Pairs, generator: torch.Generator, tabulated: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        t = sample_times(len(pairs.x0), prior.schedule, generator, time_power)
+        noise = torch.randn(pairs.x0.shape, generator=generator, device=generator.device)
+        return denoising_loss(net, htransform, prior, pairs, t, noise, tabulated=tabulated)
+
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         prior.to(generator.device)  # where the training runs; does nothing once it is there
-        pairs = drawn.draw(indices, generator)
-        t = sample_times(len(indices), prior.schedule, generator, time_power)
-        noise = torch.randn(pairs.x0.shape, generator=generator, device=generator.device)
-        return denoising_loss(net, htransform, prior, pairs, t, noise)
+        if table is None:
+            return matching(net, drawn.draw(indices, generator), generator)
+        losses = []
+        for number in indices.tolist():
+            known = table.whole_batch(number)
+            given = known.reference.to(generator.device), known.remainder.to(generator.device)
+            pairs = draw_batch(drawn, table.config, number, generator.device)
+            losses.append(matching(net, pairs, generator, given))
+        return torch.stack(losses).mean()
 
-    identity = {
-        "prior": prior.content_hash(), "h-transform": config.to_dict(), "weights": list(weights or ()),
-        "scans": [{k: v for k, v in describe(m).items() if k != "backend"} for m in measurements],
-        "refine": refine, "time_power": time_power,
-        "initial": initial.content_hash() if initial is not None else from_prior, "slices": len(source),
-        "refinement": refinement and refinement.content_hash(),
+    identity = drawn.description() | {
+        "prior": prior.content_hash(), "h-transform": config.to_dict(), "time_power": time_power,
+        "initial": initial.content_hash() if initial is not None else from_prior,
+        "refinement": refinement and refinement.content_hash(), "table": table and vars(table.config),
     }  # fmt: skip
     averaged = fit(
-        htransform, loss, len(source), training, folder, validation=validation, identity=identity, progress=progress
+        htransform, loss, count, training, folder, validation=validation, identity=identity, progress=progress
     )
     trained = cast(HTransform, averaged.cpu())
     trained.precision = "float32"
     return trained
+
+
+def _in_table_batches(training: TrainingConfig, table: TableConfig) -> TrainingConfig:
+    """The same training with a batch of the table as its unit."""
+    if training.batch_size % table.batch_size:
+        raise ValueError(
+            f"batch_size {training.batch_size} must be a multiple of that of the references, {table.batch_size}"
+        )
+    return replace(training, batch_size=training.batch_size // table.batch_size)
 
 
 def start_from_head(htransform: HTransform, initial: HTransform) -> list[str]:

@@ -26,10 +26,10 @@ from deft_ct.htransform import (
     save_refinement,
 )
 from deft_ct.htransform.features import SPREAD_SLOPES, scan_features
-from deft_ct.htransform.references import TableConfig, tabulate
+from deft_ct.htransform.references import TableConfig, draw_batch, tabulate
 from deft_ct.htransform.refinement import Refinement, RefinementConfig
 from deft_ct.htransform.refinement_train import train_refinement
-from deft_ct.htransform.train import train_htransform
+from deft_ct.htransform.train import denoising_loss, train_htransform
 from deft_ct.priors import save_prior
 from deft_ct.simulation import PairSource
 from deft_ct.training import TrainingConfig
@@ -117,36 +117,32 @@ def test_training_improves_the_reference(tmp_path):
         _pairs(tmp_path), tmp_path / "run", config=CONFIG, table=TableConfig(batches=8, batch_size=4, tv_iterations=5),
         training=TrainingConfig(steps=100, batch_size=4, learning_rate=3e-3, warmup=5, ema_decay=0.9), progress=False,
     )  # fmt: skip
-    table = tabulate_again(tmp_path)
+    table = tabulate(
+        _pairs(tmp_path),
+        TableConfig(batches=8, batch_size=4, tv_iterations=5),
+        tmp_path / "run" / "references",
+        progress=False,
+    )
     batch = table.batch(torch.arange(len(table)))
     before = ((batch.reference - batch.x0) / made.spread(batch.scan, batch.x0)).square().mean().sqrt()
     assert made.relative_error < 0.8 * float(before)
 
 
-def tabulate_again(tmp_path: Path):
-    pairs = _pairs(tmp_path)
-    path = next((tmp_path / "run" / "references").glob("*.json"))
-    recorded = json.loads(path.read_text())
-    config = TableConfig(batches=8, batch_size=4, tv_iterations=5)
-    identity = {name: value for name, value in recorded.items() if name not in vars(config)}
-    return tabulate(pairs, config, path.parent, identity=identity, progress=False)
-
-
 def test_an_interrupted_table_goes_on_and_a_damaged_block_is_made_anew(tmp_path):
     pairs, config = _pairs(tmp_path), TableConfig(batches=20, batch_size=2, tv_iterations=3)
-    whole = tabulate(pairs, config, tmp_path / "whole", identity={}, progress=False)
+    whole = tabulate(pairs, config, tmp_path / "whole", progress=False)
     shutil.copytree(tmp_path / "whole", tmp_path / "broken")
     blocks = sorted((tmp_path / "broken").glob("*.safetensors"))
     assert len(blocks) == 3
     blocks[0].unlink()
     blocks[1].write_bytes(blocks[1].read_bytes()[:1000])
-    again = tabulate(_pairs(tmp_path), config, tmp_path / "broken", identity={}, progress=False)
+    again = tabulate(_pairs(tmp_path), config, tmp_path / "broken", progress=False)
     everything = torch.arange(40)
     assert torch.equal(whole.batch(everything).reference, again.batch(everything).reference)
     assert torch.equal(whole.batch(everything).scan, again.batch(everything).scan)
     assert len(torch.unique(whole.batch(everything).scan[:, 0])) == 2  # both scans are in it
     with pytest.raises(ValueError, match="references of another training"):
-        tabulate(pairs, replace(config, seed=1), tmp_path / "whole", identity={}, progress=False)
+        tabulate(pairs, replace(config, seed=1), tmp_path / "whole", progress=False)
 
 
 def test_the_head_training_leaves_the_refinement_as_it_is(tmp_path):
@@ -203,10 +199,38 @@ def test_the_commands_train_a_refinement_and_a_head_with_it(tmp_path, monkeypatc
             "3",
             "--channels",
             "64,64",
+            "--batches",
+            "2",
+            "--references",
+            str(tmp_path / "r" / "references"),
         )
     )
+    assert not (tmp_path / "h" / "references").exists()
     made = load_refinement(refined)
     assert made.card["scan"]["fan_degrees"] == [90, 360]
     assert head.config.refinement == made.config
     assert head.config.tv_iterations == 3
     assert head.config.spread == pytest.approx(made.typical_error)
+
+
+def test_a_head_trained_from_a_table_sees_the_data_that_it_was_made_of(tmp_path):
+    pairs, config = _pairs(tmp_path), TableConfig(batches=3, batch_size=2, tv_iterations=4)
+    table = tabulate(pairs, config, tmp_path / "references", progress=False)
+    again = draw_batch(_pairs(tmp_path), config, 1)
+    known = table.whole_batch(1)
+    torch.testing.assert_close(known.x0, again.x0, rtol=1e-3, atol=1e-3)  # kept as float16
+    expected = reference_reconstruction(again.likelihood, "tv", iterations=4)
+    torch.testing.assert_close(known.reference, expected, rtol=1e-3, atol=1e-3)
+
+    prior, head = tiny_prior(), tiny_htransform(tiny_prior(), tv_iterations=4)
+    t, noise = torch.tensor([300, 20]), torch.randn(again.x0.shape)
+    losses = [
+        denoising_loss(head, head, prior, again, t, noise, tabulated=given)
+        for given in (None, (known.reference, known.remainder))
+    ]
+    torch.testing.assert_close(*losses, rtol=1e-2, atol=1e-3)
+    with pytest.raises(ValueError, match="must be a multiple of that of the references, 2"):
+        train_htransform(
+            CTPack(tmp_path / "train.h5"), prior, pairs.measurements, tmp_path / "run", config=head.config, table=table,
+            training=TrainingConfig(steps=1, batch_size=3), progress=False,
+        )  # fmt: skip
