@@ -47,8 +47,8 @@ def markdown(cells: list[dict[str, Any]], training: float, source: str) -> str:
         lines.append(row(name, found, 0.0, "never" if math.isinf(even) else f"{math.ceil(even)}"))
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return (
-        f"{table}\n\nFrom {source}, n = {len(own['psnr_db'])} slices. DEFT's hours include {training:.0f} s of training "
-        "of the h-transform and its refinement; the prior is common to all and is not counted.\n\n"
+        f"{table}\n\nFrom {source}, n = {len(own['psnr_db'])} slices. DEFT's hours include {training:.0f} s of "
+        "training of the h-transform and its refinement; the prior is common to all and is not counted.\n\n"
         f"{FOOTER}.\n"
     )
 

@@ -24,7 +24,8 @@ def test_the_break_even_point_is_where_both_cost_the_same() -> None:
 def test_the_table_leaves_out_methods_without_the_prior() -> None:
     cells = [_cell("deft", 0.5), _cell("dps", 5.5), _cell("dds", 0.4), _cell("tv", 0.1, prior=False)]
     text = SCRIPT["markdown"](cells, 3600.0, "comparison.json")
-    rows = {line.split("|")[1].strip(): [part.strip() for part in line.split("|")[2:-1]] for line in text.splitlines()}
+    table = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    rows = {name: values for name, *values in table}
     assert "tv" not in rows
     assert rows["deft"] == ["31.00", "0.50", "1.0", "-", "1.01", "1.14", "2.39"]
     assert rows["dps"][2:4] == ["11.0", "720"]
