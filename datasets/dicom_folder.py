@@ -1,4 +1,4 @@
-"""CT slices of a folder of one's own, for training a prior: DICOM series, NIfTI volumes, HDF5 packs or pictures.
+"""CT slices of a folder of one's own, for training: DICOM series, NIfTI volumes, HDF5 packs or pictures.
 
 Slices are brought to one size by averaging (which keeps HU) and held in memory as int16.
 """
@@ -6,6 +6,7 @@ Slices are brought to one size by averaging (which keeps HU) and held in memory 
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff")
 HDF5_SUFFIXES = (".h5", ".hdf5")
 HU_RANGE = (-1024, 3071)
+
+# What readers raise for damaged files: their own checks, the system, gzip, and Pillow (SyntaxError for a broken PNG).
+_DAMAGED = (ValueError, OSError, EOFError, zlib.error, SyntaxError)
 
 # One series: its name, (Z, H, W) HU, pixel size, and the position of each slice along z.
 _Part = tuple[str, NDArray[np.float32], float, NDArray[np.float32]]
@@ -142,10 +146,13 @@ class CTFolder(Dataset[CTSlice]):
                     yield from _hdf5(path, name)
                 elif path.suffix.lower() in PICTURE_SUFFIXES:
                     if self._pictures is None:
-                        raise ValueError("a picture has no HU scale: pass picture_hu and picture_pixel_mm")
+                        raise ValueError(
+                            "a picture has no HU scale: pass picture_hu and picture_pixel_mm "
+                            "(deft-ct finetune: --hu-range and --pixel-mm)"
+                        )
                     yield name, *_picture(path, *self._pictures)
-            except ValueError as error:
-                self._skip(name, str(error))
+            except _DAMAGED as error:
+                self._skip(name, f"{error or type(error).__name__}")
 
     def _dicom(self) -> Iterator[_Part]:
         try:

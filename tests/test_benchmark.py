@@ -256,13 +256,13 @@ def test_the_command_line_trains_what_it_can_benchmark(
     assert code == 0, text
 
 
-def test_the_command_line_trains_a_prior_and_its_h_transform_under_both_names(pack: CTPack, tmp_path: Path) -> None:
+def test_the_command_line_trains_a_prior_and_its_h_transform(pack: CTPack, tmp_path: Path) -> None:
     common = ("--data", pack.path, "--steps", 1, "--batch-size", 2, "--warmup", 1, "--no-progress")
     common = (*common, "--channels", "32,32")
     code, text = _invoke("train-prior", "--out", tmp_path / "p", *common, "--patch", 2)
     assert code == 0, text
     code, text = _invoke(
-        "finetune", "--out", tmp_path / "h", *common, "--prior", tmp_path / "p" / "prior",
+        "train", "htransform", "--out", tmp_path / "h", *common, "--prior", tmp_path / "p" / "prior",
         "--scan", "parallel8_1e5_48bins", "--scan", "parallel16_1e4_48bins",
     )  # fmt: skip
     assert code == 0, text

@@ -1,25 +1,16 @@
 import csv
+import importlib.util
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from tiny_training import tiny_config as _config
+from tiny_training import tiny_loss as _loss
+from tiny_training import tiny_network as _network
 from torch import nn
 
-from deft_ct.training import TrainingConfig, ema_weights, fit, item_order
-
-
-def _network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-
-
-def _loss(network, indices, generator):
-    x = torch.randn(len(indices), 4, generator=generator) + indices[:, None] / 10
-    return (network(x) - x.sum(1, keepdim=True)).square().mean()
-
-
-def _config(**changes):
-    usual = {"steps": 24, "batch_size": 4, "warmup": 3, "log_every": 4, "learning_rate": 1e-2}
-    return TrainingConfig(**usual | changes)
+from deft_ct.training import CHECKPOINT, ema_weights, fit, item_order
+from deft_ct.training.checkpoint import State
 
 
 def _log(folder):
@@ -104,11 +95,14 @@ def test_another_training_does_not_resume(tmp_path):
         train(prior="b", scans=[1, 2])
 
 
-@pytest.mark.parametrize("changes", [{"accumulate": 2}, {"grad_clip": 0.5}])
+@pytest.mark.parametrize("changes", [{"accumulate": 2}, {"grad_clip": 0.5}, {"precision": "bf16"}])
 def test_what_enters_the_weights_may_not_change_on_resuming(tmp_path, changes):
     _fit(tmp_path)
+    if "precision" in changes:
+        AcceleratorState._reset_state(reset_partial_state=True)  # it knows one precision a process
     with pytest.raises(ValueError, match=f"another {next(iter(changes))}"):
         _fit(tmp_path, **changes)
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_another_configuration_does_not_resume(tmp_path):
@@ -137,7 +131,104 @@ def test_every_pass_takes_each_item_once():
     assert taken[:10].tolist() != taken[10:].tolist()
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"learning_rate": 0}, {"ema_decay": 1.0}, {"accumulate": 3}])
+@pytest.fixture
+def bfloat16():
+    AcceleratorState._reset_state(reset_partial_state=True)  # it knows one precision a process
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("bfloat16")
+def test_mixed_precision_resumes_exactly(tmp_path):
+    whole = _fit(tmp_path / "whole", precision="bf16").state_dict()
+    _fit(tmp_path / "broken", precision="bf16", max_minutes=1e-9)
+    assert torch.load(tmp_path / "broken" / CHECKPOINT, weights_only=True)["step"] == 1
+    resumed = _fit(tmp_path / "broken", precision="bf16").state_dict()
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    AcceleratorState._reset_state(reset_partial_state=True)
+    full = _fit(tmp_path / "full").state_dict()
+    difference = (full["0.weight"] - whole["0.weight"]).abs().max()
+    assert 0 < difference < 0.1
+
+
+def _state(**changes):
+    network = _network()
+    usual = {
+        "network": network, "optimizer": torch.optim.AdamW(network.parameters()), "averaged": network.state_dict(),
+        "config": _config(), "parts": 1, "identity": {},
+    }  # fmt: skip
+    return State(**usual | changes)
+
+
+def test_the_scale_of_float16_gradients_is_kept(tmp_path):
+    """It follows the gradients of all steps before; 65536 again would skip steps that the unbroken run took."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    for factor in (1.0, 1.0, 1.0, float("inf"), 1.0):  # grows once, then halves: 8, 16, 8, with one good step since
+        scaler.scale((factor * weight).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    assert scaler.get_scale() == 8.0
+    before = scaler.state_dict()
+    _state(scaler=scaler).save(tmp_path / CHECKPOINT, 5)
+    fresh = torch.amp.GradScaler("cpu", growth_interval=3)
+    assert _state(scaler=fresh).resume(tmp_path / CHECKPOINT) == 5
+    assert fresh.state_dict() == before and before["_growth_tracker"] == 1
+
+
+@pytest.mark.gpu
+def test_float16_resumes_exactly(tmp_path):
+    def loss(network, indices, generator):
+        x = torch.randn(len(indices), 4, generator=generator, device=generator.device)
+        return (network(x).float() - x.sum(1, keepdim=True)).square().mean()
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    config = _config(precision="fp16")
+    whole = fit(_network(), loss, 10, config, tmp_path / "whole", progress=False).state_dict()
+    short = _config(precision="fp16", max_minutes=1e-9)
+    fit(_network(), loss, 10, short, tmp_path / "broken", progress=False)
+    resumed = fit(_network(), loss, 10, config, tmp_path / "broken", progress=False).state_dict()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_tensorboard_events_say_what_the_log_says(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def score(network):
+        return {"weight": float(network[0].weight[0, 0])}
+
+    def train(**changes):
+        config = _config(tensorboard=True, validate_every=12, **changes)
+        fit(_network(), _loss, 10, config, tmp_path, validation=score, progress=False)
+
+    train(max_minutes=1e-9)  # stops after a step
+    train()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"training/loss", "training/rate", "validation/weight"}
+    rows = _log(tmp_path)
+    for tag, column in (("training/loss", "loss"), ("training/rate", "rate")):
+        seen = events.Scalars(tag)
+        assert [event.step for event in seen] == [int(row["step"]) for row in rows] == [4, 8, 12, 16, 20, 24]
+        assert [event.value for event in seen] == pytest.approx([float(row[column]) for row in rows], rel=1e-3)
+    assert [event.step for event in events.Scalars("validation/weight")] == [12, 24]
+
+
+def test_a_missing_tensorboard_is_named_before_any_work(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("deft_ct.training.config.find_spec", lambda name: None if name == "tensorboard" else find(name))
+    assert _config().tensorboard is False
+    with pytest.raises(ImportError, match=r"pip install deft-ct\[tensorboard\]"):
+        _config(tensorboard=True)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"steps": 0}, {"learning_rate": 0}, {"ema_decay": 1.0}, {"accumulate": 3}, {"precision": "fp8"}]
+)
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ValueError):
         _config(**bad)

@@ -9,6 +9,7 @@ from deft_ct.cli.benchmark import benchmark
 from deft_ct.cli.calibrate import calibrate
 from deft_ct.cli.compare import compare
 from deft_ct.cli.demo import demo
+from deft_ct.cli.finetune import finetune
 from deft_ct.cli.info import info
 from deft_ct.cli.models import models
 from deft_ct.cli.reconstruct import reconstruct
@@ -30,6 +31,6 @@ app.command()(tune)
 app.command()(calibrate)
 app.add_typer(train.app, name="train")
 app.command("train-prior", help="The same as `deft-ct train prior`.")(train.prior)
-app.command("finetune", help="The same as `deft-ct train htransform`.")(train.htransform)
+app.command()(finetune)
 app.command()(models)
 app.command()(info)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 
@@ -28,10 +28,9 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
             continue
         group = groups[parameter.name]
         own = get_type_hints(group, include_extras=True)
-        defaults = group() if parameter.default is inspect.Parameter.empty else parameter.default
         flat += [
             inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, field.name),
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field, parameter.default),
                 annotation=own[field.name],
             )
             for field in fields(group)
@@ -46,3 +45,10 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
     command.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
     return command
+
+
+def _default(field: Field[Any], instance: Any) -> Any:
+    """Of the instance, if the command has one, or of the dataclass; a field without a default is a required option."""
+    if instance is not inspect.Parameter.empty:
+        return getattr(instance, field.name)
+    return inspect.Parameter.empty if field.default is MISSING else field.default

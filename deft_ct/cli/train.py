@@ -47,6 +47,9 @@ class TrainingOptions:
     precision: Annotated[str, typer.Option(help="no, bf16 or fp16.")] = "no"
     compile: Annotated[bool, typer.Option("--compile", help="Compile the network.")] = False
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory format for GPUs.")] = False
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events to OUT/tensorboard.")] = (
+        False
+    )
 
     def config(self) -> Any:
         """The settings of the training loop."""

@@ -1,0 +1,111 @@
+"""``deft-ct finetune``: from a folder of CT to an h-transform that is fitted to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deft_ct.cli.errors import one_line_errors
+from deft_ct.cli.groups import grouped
+from deft_ct.cli.train import (
+    Out,
+    Progress,
+    ScanOptions,
+    TrainingOptions,
+    _card,
+    _finish,
+    _with_random_scans,
+)
+from deft_ct.datasets.dicom_folder import CTFolder
+from deft_ct.datasets.packs import CTPack
+from deft_ct.scan import ScanRange
+
+_SCANS = ScanOptions()
+_TRAINING = TrainingOptions(steps=400, learning_rate=1e-4, warmup=20, ema_decay=0.99)
+_RESUME = "run the same command again to go on from the last checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions:
+    """Where slices come from, and what pictures among them mean."""
+
+    data: Annotated[
+        Path, typer.Option("--data", help="Folder with CT slices: DICOM, NIfTI, HDF5, PNG or TIFF; or one HDF5 pack.")
+    ]
+    hu_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option("--hu-range", metavar="BLACK WHITE", help="CT numbers of black and white pixels of PNG and TIFF."),
+    ] = None
+    pixel_mm: Annotated[float | None, typer.Option("--pixel-mm", help="Pixel width of PNG and TIFF, mm.")] = None
+    every: Annotated[int, typer.Option(help="Take every k-th slice.", min=1)] = 1
+
+    def read(self, size: int) -> CTPack | CTFolder:
+        """The slices at ``size`` x ``size`` pixels, after a line about what was found and each file left out."""
+        if (self.hu_range is None) != (self.pixel_mm is None):
+            raise ValueError("pictures need both --hu-range BLACK WHITE and --pixel-mm, or neither for other files")
+        if not self.data.is_dir():
+            pack = CTPack(self.data, every=self.every)
+            if pack.image_shape != (size, size):
+                raise ValueError(
+                    f"{self.data} has slices of {pack.image_shape[0]} x {pack.image_shape[1]} pixels and the prior is "
+                    f"for {size} x {size}: name the folder that holds it, and they are resized"
+                )
+            return pack
+        folder = CTFolder(
+            self.data, size=size, every=self.every, picture_hu=self.hu_range, picture_pixel_mm=self.pixel_mm
+        )
+        series = len({folder[n].group for n in range(len(folder))})
+        typer.echo(f"{len(folder)} slices of {series} series or files, at {size} x {size} pixels", err=True)
+        return folder
+
+
+@grouped
+def finetune(
+    out: Out,
+    source: FolderOptions,
+    initial: Annotated[
+        str | None, typer.Option(help="h-transform to go on from: folder or shipped name; the shipped one by default.")
+    ] = None,
+    prior: Annotated[str | None, typer.Option(help="Frozen prior: folder or shipped name.")] = None,
+    simulated: ScanOptions = _SCANS,
+    any_scan: Annotated[
+        bool | None,
+        typer.Option(
+            "--any-scan/--one-scan", help="Random scans in half of the steps; by default if the initial one knows any."
+        ),
+    ] = None,
+    training: TrainingOptions = _TRAINING,
+    progress: Progress = True,
+) -> None:
+    """Fit an h-transform to CT slices of your own, starting from a trained one, and write it to OUT/htransform.
+
+    The prior stays frozen, and measurements are simulated from the slices at every step. `deft-ct train htransform`
+    trains from the beginning. Research only, not for clinical use.
+    """
+    with one_line_errors(interrupted=_RESUME):
+        from deft_ct.htransform import load_htransform, save_htransform
+        from deft_ct.htransform.train import train_htransform
+        from deft_ct.priors import load_prior
+
+        settings = training.config()
+        frozen, first = load_prior(prior), load_htransform(initial)
+        if any_scan and not first.config.scan_features:
+            raise ValueError("the initial h-transform is not told the scan: give --one-scan, or train one for any scan")
+        slices = source.read(frozen.image_size)
+        family = ScanRange() if (first.config.scan_features if any_scan is None else any_scan) else None
+        measurements, weights = _with_random_scans(simulated.scans(), family, slices, settings.seed)
+        head = train_htransform(
+            slices, frozen, measurements, out, config=first.config, initial=first, weights=weights, training=settings,
+            progress=progress,
+        )  # fmt: skip
+        head.card = {"initial_sha256": first.content_hash(), **_card(simulated.scans(), slices, settings, family)}
+        save_htransform(head, out / "htransform")
+        typer.echo(
+            f"Use it: deft-ct reconstruct SERIES_FOLDER --htransform {out / 'htransform'}"
+            f"{f' --prior {prior}' if prior else ''} --out RESULT",
+            err=True,
+        )
+        _finish(out / "htransform", head.content_hash())

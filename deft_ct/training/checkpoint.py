@@ -1,0 +1,111 @@
+"""Checkpoints: everything that a training needs to go on as if it had never stopped, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deft_ct.training.config import TrainingConfig
+
+CHECKPOINT = "checkpoint.pt"
+
+FREE = (
+    "accumulate", "compile", "channels_last", "checkpoint_minutes", "max_minutes", "log_every", "validate_every",
+    "tensorboard",
+)  # fmt: skip
+"""Settings that may change on resuming. ``accumulate`` only together with the number of processes, see ``parts``."""
+
+
+@dataclass(kw_only=True)
+class State:
+    """What changes in a training, and what it must not be mixed up with.
+
+    Args:
+        network: the module in training.
+        optimizer: its optimiser.
+        averaged: moving average of the weights, updated in place.
+        config: settings.
+        parts: parts that every batch is split into, ``accumulate`` times processes. Each has random numbers of its own.
+        identity: hashes of what else makes this training what it is, see :func:`digests`.
+        scaler: gradient scaler of a float16 training, or None.
+    """
+
+    network: nn.Module
+    optimizer: Any
+    averaged: dict[str, Tensor]
+    config: TrainingConfig
+    parts: int
+    identity: dict[str, str]
+    scaler: torch.amp.GradScaler | None = None
+
+    def save(self, path: Path, step: int) -> None:
+        """Write the state after ``step`` optimiser steps to a temporary file and rename it into place."""
+        part = path.with_suffix(".part")
+        state = {
+            "network": self.network.state_dict(),
+            "averaged": dict(self.averaged),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "step": step,
+            "config": asdict(self.config),
+            "parts": self.parts,
+            "identity": dict(self.identity),
+        }
+        torch.save(state, part)
+        part.replace(path)
+
+    def resume(self, path: Path) -> int:
+        """Take over the state in ``path``, if there is one.
+
+        Returns:
+            The number of optimiser steps done.
+
+        Raises:
+            ValueError: it belongs to another training.
+        """
+        if not path.is_file():
+            return 0
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        before = state["config"]
+        changed = [name for name, value in before.items() if name not in FREE and value != getattr(self.config, name)]
+        if state.get("parts", before["accumulate"]) != self.parts:
+            changed.append("accumulate times processes")
+        known = state.get("identity", self.identity)
+        changed += sorted(name for name in known | self.identity if known.get(name) != self.identity.get(name))
+        if changed:
+            raise ValueError(
+                f"{path} was written with another {', '.join(changed)}: use the same values to resume, "
+                "or another folder to start anew"
+            )
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.averaged.update(state["averaged"])
+        if self.scaler is not None and state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
+        return int(state["step"])
+
+
+def digests(identity: Mapping[str, Any] | None) -> dict[str, str]:
+    """A hash of each value, as JSON: short, and alike before and after a checkpoint."""
+    texts = {name: json.dumps(value, sort_keys=True) for name, value in (identity or {}).items()}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+
+
+def ema_weights(folder: Path) -> dict[str, Tensor]:
+    """The averaged weights of the checkpoint in ``folder``.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}; train first")
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["averaged"]
+    return weights

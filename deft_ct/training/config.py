@@ -1,0 +1,87 @@
+"""How a network is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+from deft_ct.networks.precision import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a network is trained.
+
+    Args:
+        steps: optimiser steps of the whole training.
+        batch_size: items of one optimiser step, over all processes and accumulated parts: a multiple of both together.
+        learning_rate: peak rate of AdamW.
+        warmup: steps of linear warm-up; cosine decay to ``final_rate * learning_rate`` follows.
+        final_rate: fraction of the peak rate at the end.
+        weight_decay: of AdamW.
+        ema_decay: decay of the averaged weights; ramps up as ``(1 + n) / (10 + n)`` from the start.
+        grad_clip: largest gradient norm.
+        accumulate: parts that a batch is split into, one after the other, to save memory.
+        precision: "no" for float32, "bf16" or "fp16" for mixed precision.
+        compile: compile the network with torch.compile.
+        channels_last: keep convolution weights channels-last, faster on GPUs with tensor cores.
+        seed: of the order of the data and of all noise.
+        checkpoint_minutes: time between two checkpoints.
+        max_minutes: stop (with a checkpoint) after this time; None for no limit.
+        log_every: steps between two lines of the log.
+        validate_every: steps between two validations; 0 for none but the last.
+        tensorboard: write TensorBoard events beside ``log.csv``; needs the extra ``tensorboard``.
+
+    Raises:
+        ValueError: a value is out of range.
+        ImportError: TensorBoard is asked for and not installed.
+    """
+
+    steps: int
+    batch_size: int = 8
+    learning_rate: float = 3e-4
+    warmup: int = 100
+    final_rate: float = 0.02
+    weight_decay: float = 0.0
+    ema_decay: float = 0.999
+    grad_clip: float = 1.0
+    accumulate: int = 1
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    compile: bool = False
+    channels_last: bool = False
+    seed: int = 0
+    checkpoint_minutes: float = 5.0
+    max_minutes: float | None = None
+    log_every: int = 20
+    validate_every: int = 0
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.accumulate, self.log_every) < 1:
+            raise ValueError("steps, batch_size, accumulate and log_every must be at least 1")
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"learning_rate must lie in (0, 1), got {self.learning_rate}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
+        if self.precision not in ("no", "bf16", "fp16"):
+            raise ValueError(f"unknown precision {self.precision!r}; known: no, bf16, fp16")
+        if self.tensorboard and find_spec("tensorboard") is None:  # before any long work
+            raise ImportError("TensorBoard logs need TensorBoard: pip install deft-ct[tensorboard]")
+
+    @property
+    def network_precision(self) -> Precision:
+        """:attr:`precision` in the words of frozen networks, which a training evaluates likewise."""
+        names: dict[str, Precision] = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+        return names[self.precision]
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        low = self.final_rate
+        return self.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))

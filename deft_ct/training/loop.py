@@ -1,0 +1,180 @@
+"""The training loop: averaged weights, mixed precision, several processes, accumulation, exact resumption.
+
+Randomness is a function of (seed, step, part of the batch), never of what ran before or of where, so a run that was
+stopped and resumed gives the weights of an unbroken one, and N processes those of one that accumulates N parts (up to
+the order of sums).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from deft_ct.training.checkpoint import CHECKPOINT, State, digests
+from deft_ct.training.config import TrainingConfig
+from deft_ct.training.log import TrainingLog
+from deft_ct.training.order import item_order, mix
+
+Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
+"""``loss(network, indices, generator)``: scalar loss of the training items ``indices`` (int64, ``(B,)``, on CPU)."""
+Validation = Callable[[nn.Module], Mapping[str, float]]
+"""Scores the averaged network; the values go into the log."""
+
+
+def fit(
+    network: nn.Module,
+    loss: Loss,
+    count: int,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    validation: Validation | None = None,
+    identity: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> nn.Module:
+    """Train ``network`` and return its exponential moving average; resumes from ``folder`` when it can.
+
+    Args:
+        network: the module to train; trained in place.
+        loss: loss of a set of items, with all randomness drawn from the generator that it is given. With several
+            processes it has to call the network once.
+        count: number of training items.
+        config: see :class:`TrainingConfig`.
+        folder: where ``checkpoint.pt`` and ``log.csv`` go.
+        validation: scores the averaged network.
+        identity: what else makes this training what it is (prior, scans, shape), JSON-ready; a checkpoint of another
+            is refused.
+        progress: show a progress bar.
+
+    Returns:
+        The averaged network, on the device of the training, in evaluation mode.
+
+    Raises:
+        ValueError: the folder holds a checkpoint of another configuration, or the batch cannot be shared out.
+        FloatingPointError: the loss is not finite.
+        RuntimeError: out of memory; the message says what to change.
+    """
+    accelerator = Accelerator(mixed_precision=config.precision)
+    parts = config.accumulate * accelerator.num_processes
+    if config.batch_size % parts:
+        raise ValueError(
+            f"batch_size {config.batch_size} cannot be shared out over {accelerator.num_processes} processes of "
+            f"{config.accumulate} parts each: use a multiple of {parts}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    if config.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    averaged = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    state = State(
+        network=network, optimizer=optimizer, averaged=averaged, config=config, parts=parts,
+        identity=digests(identity), scaler=accelerator.scaler,
+    )  # fmt: skip
+    start = state.resume(folder / CHECKPOINT)
+    if start:
+        accelerator.print(f"resuming at step {start} of {config.steps}")
+    # The order of AdamW's state and the averages follow the network to its device.
+    model, optimizer = accelerator.prepare(network, optimizer)
+    averaged = {name: value.to(accelerator.device) for name, value in averaged.items()}
+    state.network, state.optimizer, state.averaged = accelerator.unwrap_model(model), optimizer, averaged
+    run: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+    main = accelerator.is_main_process
+    began = saved = time.monotonic()
+    losses: list[float] = []
+    log = TrainingLog(folder, start, tensorboard=config.tensorboard) if main else None
+    bar = Progress(
+        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"), disable=not (progress and main),
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("training", total=config.steps, completed=start, loss=float("nan"))
+        model.train()
+        for step in range(start, config.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = config.rate(step)
+            value = _gradients(accelerator, model, run, loss, count, config, step)
+            elapsed = (time.monotonic() - began) / 60
+            late = config.max_minutes is not None and elapsed > config.max_minutes
+            # All processes see the same two numbers, so none goes on alone and waits for the others for ever.
+            total, stop = accelerator.reduce(torch.tensor([value, float(late)], device=accelerator.device)).tolist()
+            total /= accelerator.num_processes
+            if not math.isfinite(total):
+                raise FloatingPointError(
+                    f"the loss is {total} at step {step}: lower the learning rate, or resume from "
+                    f"{folder / CHECKPOINT} with another seed"
+                )
+            accelerator.clip_grad_norm_(model.parameters(), config.grad_clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            _average(averaged, state.network, min(config.ema_decay, (1 + step) / (10 + step)))
+            losses.append(total)
+            bar.update(task, completed=step + 1, loss=sum(losses[-50:]) / len(losses[-50:]))
+            now = time.monotonic()
+            due = config.validate_every and (step + 1) % config.validate_every == 0
+            if log is not None and ((step + 1) % config.log_every == 0 or due):
+                scores = dict(validation(_ema_network(network, averaged))) if due and validation else {}
+                log.write(step + 1, sum(losses) / len(losses), config.rate(step), now - began, scores)
+                losses.clear()
+            last = step + 1 == config.steps
+            if main and (last or stop or now - saved > 60 * config.checkpoint_minutes):
+                state.save(folder / CHECKPOINT, step + 1)
+                saved = now
+            if stop and not last:
+                accelerator.print(f"stopped by the time limit after step {step + 1}; run again to go on")
+                break
+    if log is not None:
+        log.close()
+    accelerator.wait_for_everyone()  # so that whoever returns finds the checkpoint
+    return _ema_network(network, averaged)
+
+
+def _gradients(
+    accelerator: Accelerator, model: nn.Module, run: nn.Module, loss: Loss, count: int, config: TrainingConfig,
+    step: int,
+) -> float:  # fmt: skip
+    """Accumulate the gradients of this process's share of a batch, and return its mean loss."""
+    share, rank = config.batch_size // accelerator.num_processes, accelerator.process_index
+    mine = item_order(count, config.batch_size, step, config.seed)[rank * share : (rank + 1) * share]
+    total = 0.0
+    for part, indices in enumerate(mine.chunk(config.accumulate)):
+        generator = torch.Generator(accelerator.device)
+        generator.manual_seed(mix(config.seed, step, rank * config.accumulate + part + 2))
+        last = part + 1 == config.accumulate
+        # Processes exchange their gradients once a step. The prepared network runs in mixed precision by itself;
+        # operators and losses stay in float32.
+        with nullcontext() if last else accelerator.no_sync(model):
+            value = _with_memory_advice(loss, run, indices, generator) * len(indices) / len(mine)
+            accelerator.backward(value)
+        total += float(value.detach())
+    return total
+
+
+def _average(averaged: dict[str, Tensor], network: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            averaged[name].lerp_(value, 1 - decay) if value.is_floating_point() else averaged[name].copy_(value)
+
+
+def _ema_network(network: nn.Module, averaged: Mapping[str, Tensor]) -> nn.Module:
+    clone = copy.deepcopy(network).eval()
+    clone.load_state_dict(dict(averaged))
+    return clone
+
+
+def _with_memory_advice(loss: Loss, network: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
+    try:
+        return loss(network, indices, generator)
+    except torch.OutOfMemoryError as error:
+        raise RuntimeError(
+            f"out of memory with {len(indices)} items at once: raise `accumulate`, or lower `batch_size`"
+        ) from error
