@@ -18,6 +18,7 @@ import copy
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ from deft_ct.units import HounsfieldScale
 STEPS = 16  # evaluations on a path, as in stochastic_control.py
 BATCH, RATE, DECAY = 32, 3e-3, 0.97
 UNWEIGHTED = 0.999
+BELIEF, NONE = 0.15, 100.0  # spreads of the belief that a head starts with
+
+
+class World(Experiment):
+    """``Experiment`` with a head whose belief in its FBP has the given spread."""
+
+    def __init__(self, views: int, sigma: float, tests: int, seed: int, spread: float) -> None:
+        super().__init__(views, sigma, tests, seed)
+        self.config = replace(head_config(), spread=spread)
 
 
 def effective_number(weights: Tensor) -> Tensor:
@@ -73,19 +83,19 @@ def resample(weights: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def draw(
-    experiment: Experiment, head: nn.Module, likelihood: Likelihood, paths: int, generator: torch.Generator
+    experiment: World, head: nn.Module, likelihood: Likelihood, paths: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Ends of ``paths`` paths of each measurement, and their costs ``(B, paths)``."""
-    config, schedule = head_config(), experiment.prior.schedule
+    config = experiment.config
     drawn = draw_paths(
         head, experiment.prior, likelihood.repeat(paths), condition_for(likelihood, config).repeat(paths),
-        control_times(schedule, STEPS), guidance=config.guidance,
+        control_times(experiment.prior.schedule, STEPS), guidance=config.guidance,
         normal=lambda x: torch.randn(x.shape, generator=generator),
     )  # fmt: skip
     return drawn.x0, (drawn.log_ratio - drawn.reward).reshape(-1, paths)
 
 
-def path_statistics(experiment: Experiment, head: HTransform, y: Tensor, paths: int) -> dict[str, float]:
+def path_statistics(experiment: World, head: HTransform, y: Tensor, paths: int) -> dict[str, float]:
     """Medians over measurements: effective number of the paths, spread of the cost, exponent that leaves half."""
     generator = torch.Generator().manual_seed(1)
     costs = torch.cat([draw(experiment, head, experiment.likelihood(row[None]), paths, generator)[1] for row in y])
@@ -97,14 +107,14 @@ def path_statistics(experiment: Experiment, head: HTransform, y: Tensor, paths: 
     }
 
 
-def fresh_head(experiment: Experiment) -> HTransform:
-    """Not trained: the belief that the image is near its FBP."""
+def fresh_head(experiment: World) -> HTransform:
+    """Not trained: the belief that the image is near its FBP; with a wide spread, the prior alone."""
     prior = experiment.prior
     torch.manual_seed(experiment.seed)
-    return HTransform(head_config(), prior.schedule, prior_hash=prior.content_hash()).eval()
+    return HTransform(experiment.config, prior.schedule, prior_hash=prior.content_hash()).eval()
 
 
-def log_variance(experiment: Experiment, iterations: int) -> HTransform:
+def log_variance(experiment: World, iterations: int) -> HTransform:
     """The head of ``stochastic_control.py``."""
     training = TrainingConfig(
         steps=iterations, batch_size=4, learning_rate=RATE, warmup=10, ema_decay=DECAY, seed=experiment.seed
@@ -112,12 +122,12 @@ def log_variance(experiment: Experiment, iterations: int) -> HTransform:
     with tempfile.TemporaryDirectory() as scratch:
         return train_control(
             StoredMeasurements(experiment.likelihood(experiment.data(experiment.training, "training"))),
-            experiment.prior, Path(scratch), config=head_config(), training=training,
+            experiment.prior, Path(scratch), config=experiment.config, training=training,
             control=ControlConfig(steps=STEPS, paths=8), progress=False,
         ).eval()  # fmt: skip
 
 
-def importance(experiment: Experiment, seconds: float, paths: int, share: float | None, updates: int) -> HTransform:
+def importance(experiment: World, seconds: float, paths: int, share: float | None, updates: int) -> HTransform:
     """Rounds of sampling, weighing and denoising score matching for about ``seconds`` of processor time.
 
     Without a share the updates take the true images of the measurements.
@@ -151,10 +161,10 @@ def importance(experiment: Experiment, seconds: float, paths: int, share: float 
 
 
 def compare(
-    views: int, sigma: float, options: argparse.Namespace, seed: int, iterations: int
+    views: int, sigma: float, spread: float, options: argparse.Namespace, seed: int, iterations: int
 ) -> dict[str, dict[str, Any]]:
     """Every way of training in one world."""
-    experiment = Experiment(views, sigma, options.tests, seed)
+    experiment = World(views, sigma, options.tests, seed, spread)
     y = experiment.data(experiment.truth, "test")
     exact = experiment.exact(y)
     rows: dict[str, dict[str, Any]] = {"exact posterior mean": {"psnr_db": psnr(exact, experiment.truth).tolist()}}
@@ -181,19 +191,21 @@ def compare(
 
 
 def degeneracy(paths: int) -> list[dict[str, Any]]:
-    """Effective number of the paths of the untrained head, against rays and noise; 8 measurements."""
+    """Effective number of the paths of untrained heads, against rays and noise; 8 measurements."""
     found = []
-    for views in (1, 2, 3, 6):
-        experiment = Experiment(views, 0.05, 8, 0)
-        for sigma in (0.05, 0.2, 0.8):
+    for views in (1, 6):
+        experiment = World(views, 0.05, 8, 0, BELIEF)
+        for sigma in (0.05, 0.2, 0.8, 3.2):
             experiment.sigma = sigma
             experiment.measurement = Measurement(
                 experiment.measurement.operator, GaussianNoise(sigma), units=HounsfieldScale()
             )
             y = experiment.data(experiment.truth, "degeneracy")
-            row = path_statistics(experiment, fresh_head(experiment), y, paths)
-            found.append({"views": views, "rays": views * SIDE, "sigma": sigma} | row)
-            print(found[-1], flush=True)
+            for name, spread in (("prior", NONE), ("FBP belief", BELIEF)):
+                experiment.config = replace(head_config(), spread=spread)
+                row = path_statistics(experiment, fresh_head(experiment), y, paths)
+                found.append({"rays": views * SIDE, "sigma": sigma, "head": name} | row)
+                print(found[-1], flush=True)
     return found
 
 
@@ -242,13 +254,13 @@ def table(record: dict[str, Any]) -> str:
             more += "| 0 | | | |"
         lines.append(start + more)
     lines += [
-        "", f"Effective number of {record['degeneracy'][0]['paths']} paths of the head before training, the standard "
+        "", f"Effective number of {record['degeneracy'][0]['paths']} paths of heads before training, the standard "
         "deviation of their cost `C`, and the exponent that leaves half of them (medians, 8 measurements, seed 0):", "",
-        "| rays | noise | std of C | effective paths | exponent |", "|---|---|---|---|---|",
+        "| rays | noise | head | std of C | effective paths | exponent |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in record["degeneracy"]:
         lines.append(
-            f"| {row['rays']} | {row['sigma']} | {row['cost_std']:.1f} | {row['effective_paths']:.1f} "
+            f"| {row['rays']} | {row['sigma']} | {row['head']} | {row['cost_std']:.1f} | {row['effective_paths']:.1f} "
             f"| {row['exponent_half']:.3f} |"
         )
     return "\n".join([*lines, ""])
@@ -269,11 +281,12 @@ def main() -> None:
         "setup": {key: value for key, value in vars(options).items() if key != "out"},
         "degeneracy": degeneracy(256),
     }
-    worlds = [(6, 0.05, options.iterations), (1, 0.8, options.iterations // 3)]
+    # The world of stochastic_control.py, and one with little to learn, in which weights of paths are of use.
+    worlds = [(6, 0.05, BELIEF, options.iterations), (1, 0.8, NONE, options.iterations // 3)]
     record["worlds"] = [
-        {"views": views, "sigma": sigma, "seed": seed, "iterations": iterations,
-         "rows": compare(views, sigma, options, seed, iterations)}
-        for views, sigma, iterations in worlds for seed in options.seeds
+        {"views": views, "sigma": sigma, "spread": spread, "seed": seed, "iterations": iterations,
+         "rows": compare(views, sigma, spread, options, seed, iterations)}
+        for views, sigma, spread, iterations in worlds for seed in options.seeds
     ]  # fmt: skip
     record["summary"] = summary(record["worlds"])
     options.out.mkdir(parents=True, exist_ok=True)

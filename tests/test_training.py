@@ -199,7 +199,7 @@ def test_tensorboard_events_say_what_the_log_says(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def score(network):
-        return {"weight": float(network[0].weight[0, 0])}
+        return {"weight": network[0].weight[0, 0].item()}
 
     def train(**changes):
         config = _config(tensorboard=True, validate_every=12, **changes)

@@ -25,6 +25,7 @@ _OPTIONAL = {  # distribution -> extra
     "diffusers": "diffusers",
     "deepinv": "deepinv",
     "optuna": "tune",
+    "tensorboard": "tensorboard",
 }
 
 

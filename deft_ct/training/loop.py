@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -62,9 +63,9 @@ def fit(
     Raises:
         ValueError: the folder holds a checkpoint of another configuration, or the batch cannot be shared out.
         FloatingPointError: the loss is not finite.
-        RuntimeError: out of memory; the message says what to change.
+        RuntimeError: out of memory; the message says what to change. Or several processes that do not know each other.
     """
-    accelerator = Accelerator(mixed_precision=config.precision)
+    accelerator = _accelerator(config)
     parts = config.accumulate * accelerator.num_processes
     if config.batch_size % parts:
         raise ValueError(
@@ -136,6 +137,21 @@ def fit(
         log.close()
     accelerator.wait_for_everyone()  # so that whoever returns finds the checkpoint
     return _ema_network(network, averaged)
+
+
+def _accelerator(config: TrainingConfig) -> Accelerator:
+    """The processes and the device of a training, as ``torchrun`` or ``accelerate launch`` have set them up."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    # accelerate takes processes without a GPU for separate runs, unless it is told that they are for the CPU.
+    accelerator = Accelerator(
+        mixed_precision=config.precision, cpu=launched > 1 and not torch.accelerator.is_available()
+    )
+    if accelerator.num_processes != launched:
+        raise RuntimeError(
+            f"{launched} processes were started, and accelerate sees {accelerator.num_processes}: they would train the "
+            "same network into the same folder"
+        )
+    return accelerator
 
 
 def _gradients(

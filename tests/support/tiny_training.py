@@ -1,6 +1,6 @@
 """A training of milliseconds, also as a program: ``python tiny_training.py FOLDER '{"steps": 24}' [SECONDS PER STEP]``.
 
-The program may be started by ``accelerate launch``; it prints the number of processes.
+The program may be started by ``torchrun``; it prints the number of processes.
 """
 
 from __future__ import annotations
