@@ -271,7 +271,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--tests", type=int, default=16)
-    parser.add_argument("--iterations", type=int, default=60, help="steps of log-variance; they set the time of all")
+    parser.add_argument("--iterations", type=int, default=45, help="steps of log-variance; they set the time of all")
     parser.add_argument("--paths", type=int, default=16, help="paths of a measurement in a round")
     parser.add_argument("--share", type=float, default=0.125, help="effective share of the paths that tempering leaves")
     parser.add_argument("--updates", type=int, default=100, help="denoising steps in a round")

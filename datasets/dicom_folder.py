@@ -6,6 +6,7 @@ Slices are brought to one size by averaging (which keeps HU) and held in memory 
 from __future__ import annotations
 
 import logging
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,8 +34,8 @@ PICTURE_SUFFIXES = (".png", ".tif", ".tiff")
 HDF5_SUFFIXES = (".h5", ".hdf5")
 HU_RANGE = (-1024, 3071)
 
-# What readers raise for damaged files: their own checks, the system, gzip, and Pillow (SyntaxError for a broken PNG).
-_DAMAGED = (ValueError, OSError, EOFError, zlib.error, SyntaxError)
+# What readers raise for damaged files: their own checks, the system, and gzip.
+_DAMAGED = (ValueError, OSError, EOFError, zlib.error)
 
 # One series: its name, (Z, H, W) HU, pixel size, and the position of each slice along z.
 _Part = tuple[str, NDArray[np.float32], float, NDArray[np.float32]]
@@ -209,9 +210,11 @@ def _picture(
     path: Path, black: float, white: float, pixel_mm: float
 ) -> tuple[NDArray[np.float32], float, NDArray[np.float32]]:
     try:
-        with Image.open(path) as file:
-            mode, pixels = file.mode, np.asarray(file)
-    except OSError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Pillow only warns of some damage, and goes on to fail in other ways
+            with Image.open(path) as file:
+                mode, pixels = file.mode, np.asarray(file)
+    except (OSError, SyntaxError, Warning) as error:
         raise ValueError(f"cannot be read as a picture ({error})") from error
     top = {"L": 255.0, "I;16": 65535.0, "I;16B": 65535.0}.get(mode)
     if top is None or pixels.ndim != 2:

@@ -58,7 +58,7 @@ class FolderOptions:
             self.data, size=size, every=self.every, picture_hu=self.hu_range, picture_pixel_mm=self.pixel_mm
         )
         series = len({folder[n].group for n in range(len(folder))})
-        typer.echo(f"{len(folder)} slices of {series} series or files, at {size} x {size} pixels", err=True)
+        _say(f"{len(folder)} slices of {series} series or files, at {size} x {size} pixels")
         return folder
 
 
@@ -102,10 +102,16 @@ def finetune(
             progress=progress,
         )  # fmt: skip
         head.card = {"initial_sha256": first.content_hash(), **_card(simulated.scans(), slices, settings, family)}
-        save_htransform(head, out / "htransform")
-        typer.echo(
+        _say(
             f"Use it: deft-ct reconstruct SERIES_FOLDER --htransform {out / 'htransform'}"
-            f"{f' --prior {prior}' if prior else ''} --out RESULT",
-            err=True,
+            f"{f' --prior {prior}' if prior else ''} --out RESULT"
         )
-        _finish(out / "htransform", head.content_hash())
+        _finish(out / "htransform", head.content_hash(), lambda folder: save_htransform(head, folder))
+
+
+def _say(text: str) -> None:
+    """Print beside the result, from one of several processes."""
+    from deft_ct.training import is_main_process
+
+    if is_main_process():
+        typer.echo(text, err=True)

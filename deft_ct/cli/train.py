@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -149,8 +150,13 @@ def _card(
     }  # fmt: skip
 
 
-def _finish(folder: Path, sha256: str) -> None:
-    typer.echo(json.dumps({"model": str(folder), "sha256": sha256}))
+def _finish(folder: Path, sha256: str, save: Callable[[Path], object]) -> None:
+    """Write a model, from one of several processes."""
+    from deft_ct.training import is_main_process
+
+    if is_main_process():
+        save(folder)
+        typer.echo(json.dumps({"model": str(folder), "sha256": sha256}))
 
 
 @app.command()
@@ -183,8 +189,7 @@ def prior(
             image_size=source.image_shape[0], initial=None if initial is None else load_prior(initial),
             progress=progress,
         )  # fmt: skip
-        save_prior(made, out / "prior")
-        _finish(out / "prior", made.content_hash())
+        _finish(out / "prior", made.content_hash(), lambda folder: save_prior(made, folder))
 
 
 @app.command()
@@ -275,8 +280,7 @@ def htransform(
                 control=control, initial=first, training=settings, progress=progress,
             )  # fmt: skip
         head.card |= _card(scans, source, settings, family)
-        save_htransform(head, out / "htransform")
-        _finish(out / "htransform", head.content_hash())
+        _finish(out / "htransform", head.content_hash(), lambda folder: save_htransform(head, folder))
 
 
 @app.command()
@@ -348,8 +352,7 @@ def _supervised(
     pairs = PairSource(source, _measurements(scans, source), PriorRange())
     made = train_model(model_type, shape, pairs, out, training=settings, progress=progress)
     made.card |= _card(scans, source, settings)
-    made.save(out / "model")
-    _finish(out / "model", made.content_hash())
+    _finish(out / "model", made.content_hash(), made.save)
 
 
 @app.command("fbp-unet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,7 +66,9 @@ def _remember(folder: Path, setup: dict[str, Any]) -> None:
     plain = json.loads(json.dumps(setup))
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n")
+        part = path.with_suffix(f".{os.getpid()}.part")  # several processes may write it at once
+        part.write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n")
+        part.replace(path)
         return
     before = json.loads(path.read_text())
     changed = sorted(key for key in plain.keys() | before.keys() if plain.get(key) != before.get(key))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -25,6 +24,7 @@ from deft_ct.training.checkpoint import CHECKPOINT, State, digests
 from deft_ct.training.config import TrainingConfig
 from deft_ct.training.log import TrainingLog
 from deft_ct.training.order import item_order, mix
+from deft_ct.training.processes import accelerator_for
 
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 """``loss(network, indices, generator)``: scalar loss of the training items ``indices`` (int64, ``(B,)``, on CPU)."""
@@ -65,7 +65,7 @@ def fit(
         FloatingPointError: the loss is not finite.
         RuntimeError: out of memory; the message says what to change. Or several processes that do not know each other.
     """
-    accelerator = _accelerator(config)
+    accelerator = accelerator_for(config)
     parts = config.accumulate * accelerator.num_processes
     if config.batch_size % parts:
         raise ValueError(
@@ -137,21 +137,6 @@ def fit(
         log.close()
     accelerator.wait_for_everyone()  # so that whoever returns finds the checkpoint
     return _ema_network(network, averaged)
-
-
-def _accelerator(config: TrainingConfig) -> Accelerator:
-    """The processes and the device of a training, as ``torchrun`` or ``accelerate launch`` have set them up."""
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    # accelerate takes processes without a GPU for separate runs, unless it is told that they are for the CPU.
-    accelerator = Accelerator(
-        mixed_precision=config.precision, cpu=launched > 1 and not torch.accelerator.is_available()
-    )
-    if accelerator.num_processes != launched:
-        raise RuntimeError(
-            f"{launched} processes were started, and accelerate sees {accelerator.num_processes}: they would train the "
-            "same network into the same folder"
-        )
-    return accelerator
 
 
 def _gradients(

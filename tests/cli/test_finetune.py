@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from PIL import Image
 from tiny import SIZE, tiny_htransform, tiny_prior, tiny_slices
@@ -24,8 +26,6 @@ from deft_ct.io import sample_series_path, write_hdf5, write_nifti
 from deft_ct.priors import save_prior
 from deft_ct.units import HounsfieldScale
 from deft_ct.volume import Volume
-
-CHANGES: dict[str, Any] = {"scan_features": False}
 
 
 def _hu(count: int = 3) -> np.ndarray:
@@ -144,10 +144,7 @@ def test_what_cannot_work_gets_one_line(
     if kind == "empty":
         data.mkdir()
     elif kind == "file":
-        shutil.copy(Path(__file__).parents[1] / "support" / "tiny.py", tmp_path)
         data = tmp_path / "big.h5"
-        import h5py
-
         with h5py.File(data, "w") as file:
             group = file.create_group("s")
             group["hu"] = np.zeros((2, 40, 40), np.int16)
@@ -168,3 +165,25 @@ def test_the_script_is_the_command(tmp_path: Path, repository_root: Path) -> Non
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2 and "holds no usable CT slices" in done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_h_transform(models: tuple[Path, Path], tmp_path: Path, repository_root: Path) -> None:
+    """The same weights as one process that takes the batch in two parts, to the float16 that they are stored in."""
+    _write("pack", tmp_path / "data")
+    alone = _finetune(tmp_path / "data", tmp_path / "alone", models, "--batch-size", 4, "--accumulate", 2)
+    assert alone.exit_code == 0, alone.output
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "deft_ct"]
+    command += ["finetune", "--data", tmp_path / "data", "--out", tmp_path / "two", "--prior", models[0]]
+    command += ["--initial", models[1], "--steps", "2", "--batch-size", "4", "--scan", "parallel12_1e5_48bins"]
+    environment = {**os.environ, "PYTHONPATH": str(repository_root), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*map(str, command), "--no-progress"], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('{"model"') == 1 and done.stderr.count("Use it:") == 1
+    weights = load_htransform(tmp_path / "two" / "htransform").state_dict()
+    start = load_htransform(models[1]).state_dict()
+    for name, value in load_htransform(tmp_path / "alone" / "htransform").state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=2e-3, atol=2e-5)
+    assert any(not torch.equal(weights[name], value) for name, value in start.items())

@@ -75,6 +75,37 @@ def test_what_cannot_be_used_is_listed(tmp_path: Path, volume: Volume, caplog: p
     assert "not square" in data.skipped["wide.nii"] and "left out bad.nii" in caplog.text
 
 
+def _break(path: Path) -> None:
+    """Overwrite the middle of a file."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = b"\xff" * 200
+    path.write_bytes(bytes(content))
+
+
+def test_damaged_files_of_every_kind_are_left_out(tmp_path: Path, volume: Volume) -> None:
+    write_nifti(volume, tmp_path / "good.nii")
+    write_nifti(volume, tmp_path / "flipped.nii.gz")
+    _break(tmp_path / "flipped.nii.gz")
+    for name, write in (("cut.nii.gz", write_nifti), ("cut.h5", write_hdf5)):
+        write(volume, tmp_path / name)
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-1500])
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.uint8)).save(tmp_path / "broken.png")
+    _break(tmp_path / "broken.png")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "cut.tiff")
+    (tmp_path / "cut.tiff").write_bytes((tmp_path / "cut.tiff").read_bytes()[:100])
+    series = sorted(path for path in sample_series_path().iterdir() if path.suffix == ".dcm")
+    (tmp_path / "scan").mkdir()
+    for path in series:
+        shutil.copy(path, tmp_path / "scan")
+    _cut = tmp_path / "scan" / series[3].name
+    _cut.write_bytes(_cut.read_bytes()[:-20000])
+    data = CTFolder(tmp_path, size=32, picture_hu=(-1000, 1000), picture_pixel_mm=1.0)
+    assert {s.group for s in data} == {"good.nii"}
+    assert {"flipped.nii.gz", "cut.nii.gz", "cut.h5", "broken.png", "cut.tiff"} < set(data.skipped)
+    assert len(data.skipped) == 6 and all(data.skipped.values())  # and the series, by its UID
+
+
 def test_nothing_to_use(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         CTFolder(tmp_path / "none")

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deft_ct.training import TrainingConfig, fit
+from deft_ct.training import TrainingConfig, fit, is_main_process
 
 
 def tiny_network() -> nn.Module:
@@ -43,10 +43,8 @@ def main() -> None:
         return tiny_loss(network, indices, generator)
 
     fit(tiny_network(), loss, 10, tiny_config(**changes), folder, progress=False)
-    if torch.distributed.is_initialized():
-        if torch.distributed.get_rank() == 0:
-            sys.stdout.write(f"processes: {torch.distributed.get_world_size()}\n")
-        torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized() and is_main_process():
+        sys.stdout.write(f"processes: {torch.distributed.get_world_size()}\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""The processes of a training, as ``torchrun`` or ``accelerate launch`` have started them."""
+
+from __future__ import annotations
+
+import atexit
+import os
+
+import torch
+from accelerate import Accelerator
+
+from deft_ct.training.config import TrainingConfig
+
+
+def is_main_process() -> bool:
+    """Whether this process is the only one, or the one that writes files and talks."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def accelerator_for(config: TrainingConfig) -> Accelerator:
+    """The device of this process and its ties to the others.
+
+    Raises:
+        RuntimeError: several processes were started that do not know each other.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    # accelerate takes processes without a GPU for separate runs, unless it is told that they are for the CPU.
+    accelerator = Accelerator(
+        mixed_precision=config.precision, cpu=launched > 1 and not torch.accelerator.is_available()
+    )
+    if accelerator.num_processes != launched:
+        raise RuntimeError(
+            f"{launched} processes were started, and accelerate sees {accelerator.num_processes}: they would train the "
+            "same network into the same folder"
+        )
+    if launched > 1:
+        atexit.unregister(_leave)
+        atexit.register(_leave)
+    return accelerator
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
