@@ -85,7 +85,8 @@ def _break(path: Path) -> None:
 
 def test_damaged_files_of_every_kind_are_left_out(tmp_path: Path, volume: Volume) -> None:
     write_nifti(volume, tmp_path / "good.nii")
-    write_nifti(volume, tmp_path / "flipped.nii.gz")
+    ramp = np.broadcast_to(np.arange(512, dtype=np.float32), (3, 512, 512))  # noise would be stored, not compressed
+    write_nifti(Volume.from_spacing(ramp, pixel_mm=1, z_mm=1), tmp_path / "flipped.nii.gz")
     _break(tmp_path / "flipped.nii.gz")
     for name, write in (("cut.nii.gz", write_nifti), ("cut.h5", write_hdf5)):
         write(volume, tmp_path / name)
@@ -98,8 +99,7 @@ def test_damaged_files_of_every_kind_are_left_out(tmp_path: Path, volume: Volume
     (tmp_path / "scan").mkdir()
     for path in series:
         shutil.copy(path, tmp_path / "scan")
-    _cut = tmp_path / "scan" / series[3].name
-    _cut.write_bytes(_cut.read_bytes()[:-20000])
+    (tmp_path / "scan" / series[3].name).write_bytes(series[3].read_bytes()[:-20000])
     data = CTFolder(tmp_path, size=32, picture_hu=(-1000, 1000), picture_pixel_mm=1.0)
     assert {s.group for s in data} == {"good.nii"}
     assert {"flipped.nii.gz", "cut.nii.gz", "cut.h5", "broken.png", "cut.tiff"} < set(data.skipped)
