@@ -81,6 +81,8 @@ def test_a_folder_of_each_kind_gives_an_h_transform(
     made, initial = load_htransform(tmp_path / "run" / "htransform"), load_htransform(models[1])
     assert made.config == initial.config and made.prior_hash == initial.prior_hash
     assert made.content_hash() == json.loads(result.stdout.splitlines()[-1])["sha256"] != initial.content_hash()
+    before, after = initial.network.conv_out.weight, made.network.conv_out.weight
+    assert 0 < (after - before).abs().max() < 1e-3 < 0.02 < before.abs().max()  # it goes on, and does not begin anew
     assert made.card["initial_sha256"] == initial.content_hash()
     assert made.card["data"] == {"name": "data", "slices": slices}
     assert f"--htransform {tmp_path / 'run' / 'htransform'} --prior {models[0]}" in result.output
