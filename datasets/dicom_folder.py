@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,9 +32,6 @@ logger = logging.getLogger(__name__)
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff")
 HDF5_SUFFIXES = (".h5", ".hdf5")
 HU_RANGE = (-1024, 3071)
-
-# What readers raise for damaged files: their own checks, the system, and gzip.
-_DAMAGED = (ValueError, OSError, EOFError, zlib.error)
 
 # One series: its name, (Z, H, W) HU, pixel size, and the position of each slice along z.
 _Part = tuple[str, NDArray[np.float32], float, NDArray[np.float32]]
@@ -152,8 +148,8 @@ class CTFolder(Dataset[CTSlice]):
                             "(deft-ct finetune: --hu-range and --pixel-mm)"
                         )
                     yield name, *_picture(path, *self._pictures)
-            except _DAMAGED as error:
-                self._skip(name, f"{error or type(error).__name__}")
+            except (ValueError, OSError) as error:
+                self._skip(name, str(error))
 
     def _dicom(self) -> Iterator[_Part]:
         try:

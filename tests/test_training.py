@@ -201,11 +201,22 @@ def test_tensorboard_events_say_what_the_log_says(tmp_path):
     def score(network):
         return {"weight": network[0].weight[0, 0].item()}
 
-    def train(**changes):
+    def train(loss=_loss, **changes):
         config = _config(tensorboard=True, validate_every=12, **changes)
-        fit(_network(), _loss, 10, config, tmp_path, validation=score, progress=False)
+        fit(_network(), loss, 10, config, tmp_path, validation=score, progress=False)
+
+    calls = 0
+
+    def dying(network, indices, generator):
+        nonlocal calls
+        calls += 1
+        if calls == 14:
+            raise KeyboardInterrupt
+        return _loss(network, indices, generator)
 
     train(max_minutes=1e-9)  # stops after a step
+    with pytest.raises(KeyboardInterrupt):
+        train(dying)  # its events of steps 4, 8 and 12 come after the last checkpoint
     train()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,7 +70,7 @@ def read_nifti(path: str | Path, *, units: HounsfieldScale | None = None) -> Vol
     try:
         image = cast(Any, nib.load(source))
         data: NDArray[np.float32] = image.get_fdata(dtype=np.float32)
-    except (ImageFileError, EOFError, OSError, ValueError) as error:
+    except (ImageFileError, EOFError, OSError, ValueError, zlib.error) as error:
         raise ValueError(f"{source} cannot be read as NIfTI ({error}); is it complete?") from error
     if data.ndim == 4 and data.shape[3] == 1:
         data = data[..., 0]

@@ -32,7 +32,7 @@ class TrainingLog:
             from torch.utils.tensorboard import SummaryWriter
 
             # purge_step: viewers drop what a killed run had written after its last checkpoint
-            self._events = SummaryWriter(str(folder / EVENTS), purge_step=start + 1 if start else None)
+            self._events = SummaryWriter(str(folder / EVENTS), purge_step=start + 1)
 
     def write(self, step: int, loss: float, rate: float, seconds: float, scores: Mapping[str, float]) -> None:
         """Add a line.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import shutil
 from pathlib import Path
 
@@ -85,9 +86,9 @@ def _break(path: Path) -> None:
 
 def test_damaged_files_of_every_kind_are_left_out(tmp_path: Path, volume: Volume) -> None:
     write_nifti(volume, tmp_path / "good.nii")
-    ramp = np.broadcast_to(np.arange(512, dtype=np.float32), (3, 512, 512))  # noise would be stored, not compressed
-    write_nifti(Volume.from_spacing(ramp, pixel_mm=1, z_mm=1), tmp_path / "flipped.nii.gz")
-    _break(tmp_path / "flipped.nii.gz")
+    whole, member = (tmp_path / "good.nii").read_bytes(), gzip.compress(b"")
+    # A compressed block of a type that does not exist, after the header of the volume.
+    (tmp_path / "flipped.nii.gz").write_bytes(gzip.compress(whole[:1000]) + member[:10] + b"\x07" * 50)
     for name, write in (("cut.nii.gz", write_nifti), ("cut.h5", write_hdf5)):
         write(volume, tmp_path / name)
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-1500])
