@@ -322,8 +322,7 @@ def refinement(
             initial=None if initial is None else load_refinement(initial), progress=progress,
         )  # fmt: skip
         made.card |= _card(scans, source, settings, family)
-        save_refinement(made, out / "refinement")
-        _finish(out / "refinement", made.content_hash())
+        _finish(out / "refinement", made.content_hash(), lambda folder: save_refinement(made, folder))
 
 
 def _table(batches: int, training: Any, tv_iterations: int, any_scan: bool) -> Any:

@@ -8,6 +8,7 @@ not kept, as they are cheap: :func:`draw_batch` simulates those of any batch aga
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def tabulate(pairs: PairSource, config: TableConfig, folder: Path, *, progress: 
             steps = range(first, min(first + BLOCK, config.batches))
             made = [_batch(pairs, config, step) for step in steps]
             block = {name: torch.cat([batch[name] for batch in made]) for name in made[0]}
-            part = path.with_suffix(".part")
+            part = path.with_suffix(f".{os.getpid()}.part")  # another process of the training may be at it, too
             save_file(block, part)
             part.replace(path)
         blocks.append(block)

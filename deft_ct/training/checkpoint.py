@@ -93,9 +93,13 @@ class State:
 
 
 def digests(identity: Mapping[str, Any] | None) -> dict[str, str]:
-    """A hash of each value, as JSON: short, and alike before and after a checkpoint."""
-    texts = {name: json.dumps(value, sort_keys=True) for name, value in (identity or {}).items()}
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    """A hash of each value: short, and alike before and after a checkpoint."""
+    return {name: digest(value) for name, value in (identity or {}).items()}
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-ready value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def ema_weights(folder: Path) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from deft_ct.training.checkpoint import CHECKPOINT, State, digests
 from deft_ct.training.config import TrainingConfig
 from deft_ct.training.log import TrainingLog
-from deft_ct.training.order import item_order, mix
+from deft_ct.training.order import item_order, mixed_seed
 from deft_ct.training.processes import accelerator_for
 
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
@@ -149,7 +149,7 @@ def _gradients(
     total = 0.0
     for part, indices in enumerate(mine.chunk(config.accumulate)):
         generator = torch.Generator(accelerator.device)
-        generator.manual_seed(mix(config.seed, step, rank * config.accumulate + part + 2))
+        generator.manual_seed(mixed_seed(config.seed, step, rank * config.accumulate + part + 2))
         last = part + 1 == config.accumulate
         # Processes exchange their gradients once a step. The prepared network runs in mixed precision by itself;
         # operators and losses stay in float32.

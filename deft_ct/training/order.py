@@ -22,14 +22,14 @@ def item_order(count: int, batch_size: int, step: int, seed: int) -> Tensor:
     position, needed = step * batch_size, batch_size
     while needed:
         epoch, offset = divmod(position, count)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(mix(seed, epoch, 1)))
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(mixed_seed(seed, epoch, 1)))
         part = order[offset : offset + needed]
         out.append(part)
         position, needed = position + len(part), needed - len(part)
     return torch.cat(out)
 
 
-def mix(*values: int) -> int:
+def mixed_seed(*values: int) -> int:
     """A 63-bit seed from several integers, without collisions between neighbours (splitmix64)."""
     state = 0
     for value in values:
