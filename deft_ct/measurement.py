@@ -20,7 +20,8 @@ from deft_ct.operators.noise import NoiseModel, NoNoise
 from deft_ct.seeds import Key, generator_for, image_keys
 from deft_ct.units import AffineMap, HounsfieldScale, PriorRange
 
-GuidanceKind = Literal["score", "adjoint", "fbp"]
+GuidanceKind = Literal["score", "adjoint", "fbp", "data", "cg", "split"]
+"""Features of the h-transform: see :meth:`Likelihood.guidance`; ``htransform.guidance`` for ``cg`` and ``split``."""
 
 NOISE_FREE_PHOTONS = 1e6
 """What noise-free CT data count as where a noise level is needed: errors of the model outweigh noise from there on."""
@@ -141,6 +142,7 @@ class Likelihood:
         self.y = y
         self.to_physical = to_physical
         self._weights: Tensor | None = None
+        self._inverse: Tensor | None = None
 
     @property
     def weights(self) -> Tensor:
@@ -203,10 +205,14 @@ class Likelihood:
             ``"adjoint"``: the weighted back-projection of the residual, divided by its response to a constant image
             (one SIRT step), so in the units of ``x0`` whatever the scan.
             ``"fbp"``: the pseudo-inverse (for CT, filtered back-projection) of the residual, in the units of ``x0``.
+            ``"data"``: the pseudo-inverse of the data themselves, in the range of ``x0``, which it does not depend on:
+                ``A* y`` in the ablation of the paper, whose CT code takes filtered back-projection for ``A*``, too.
 
         Raises:
-            ValueError: the kind is unknown.
+            ValueError: the kind is unknown, or depends on the noise level (``htransform.guidance`` has those).
         """
+        if kind == "data":
+            return self._pseudo_inverse_of_data().to(x0)
         if kind == "score":
             return self.score(x0)
         if kind == "fbp":
@@ -219,7 +225,15 @@ class Likelihood:
             response = self.operator.adjoint(self.weights * self.operator(torch.ones_like(x0)))
             floor = 1e-3 * response.amax((-2, -1), keepdim=True)
             return gradient / (response.clamp_min(floor) * self.to_physical.scale)
-        raise ValueError(f"unknown guidance {kind!r}; known: score, adjoint, fbp")
+        raise ValueError(
+            f"unknown guidance {kind!r}; known here: score, adjoint, fbp, data (cg and split: htransform.guidance)"
+        )
+
+    @torch.no_grad()
+    def _pseudo_inverse_of_data(self) -> Tensor:
+        if self._inverse is None:
+            self._inverse = self.to_physical.inverse(self.operator.pseudo_inverse(self.y))
+        return self._inverse
 
 
 class PerImageMap:

@@ -16,7 +16,7 @@ from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.groups import grouped
 from deft_ct.datasets.dicom_folder import CTFolder
 from deft_ct.datasets.packs import CTPack, data_root
-from deft_ct.measurement import Measurement
+from deft_ct.measurement import GuidanceKind, Measurement
 from deft_ct.networks import UNetConfig
 from deft_ct.scan import Scan, ScanRange, unit_measurements
 
@@ -203,7 +203,7 @@ def htransform(
         bool, typer.Option("--any-scan", help="One head for any scan; half of the steps take the scans of --scan.")
     ] = False,
     reference: Annotated[str, typer.Option(help="none, fbp or tv.")] = "tv",
-    guidance: Annotated[str, typer.Option(help="score, adjoint or fbp.")] = "fbp",
+    guidance: Annotated[str, typer.Option(help="score, adjoint, fbp, data, cg or split.")] = "fbp",
     channels: Channels = "64,96,128",
     objective: Annotated[
         str, typer.Option(help="denoising, or without images: log-variance or trajectory-balance (one scan).")
@@ -254,7 +254,7 @@ def htransform(
             spread=HTransformConfig.spread if refined is None else refined.typical_error,
             spread_slopes=SPREAD_SLOPES if any_scan and reference == "tv" else (),
             reference=cast(Literal["none", "fbp", "tv"], reference),
-            guidance=cast(Literal["score", "adjoint", "fbp"], guidance),
+            guidance=cast(GuidanceKind, guidance),
             network=_network(channels, _patch_of(frozen)),
         )  # fmt: skip
         if objective == "denoising":

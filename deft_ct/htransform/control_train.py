@@ -157,9 +157,11 @@ def train_control(
         The head with the averaged weights, on the CPU.
 
     Raises:
-        ValueError: ``initial`` is of another kind.
+        ValueError: ``initial`` is of another kind, or the guidance depends on the noise level.
         RuntimeError: started on several processes.
     """
+    if config.guidance in ("cg", "split"):
+        raise ValueError(f"stochastic control takes guidance score, adjoint, fbp or data, got {config.guidance}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         head = HTransform(config, prior.schedule, prior_hash=prior.content_hash())

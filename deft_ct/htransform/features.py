@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from deft_ct.classical.reference import reference_reconstruction
+from deft_ct.htransform.guidance import reference_guidance
 from deft_ct.htransform.head import Condition, HTransform
 from deft_ct.measurement import Likelihood
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
@@ -41,12 +42,15 @@ def condition_for(
         return Condition(scan=scan)
     if tabulated is None:
         reference = reference_reconstruction(likelihood, config.reference, iterations=config.tv_iterations)
-        remainder = likelihood.guidance(reference, config.guidance)
+        remainder = None
     else:
         reference, remainder = tabulated
     if config.refinement is not None:
-        reference = head.refine(reference, remainder, scan)
-        remainder = likelihood.guidance(reference, config.guidance)
+        if remainder is None:
+            remainder = likelihood.guidance(reference, config.refinement.guidance)
+        reference, remainder = head.refine(reference, remainder, scan), None
+    if remainder is None:
+        remainder = reference_guidance(likelihood, reference, config)
     return Condition(reference=reference, remainder=remainder, scan=scan)
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +43,12 @@ class HTransformConfig:
     """What the head sees and how its output is used; stored with the weights, so it cannot be mismatched.
 
     Args:
-        guidance: kind of the measurement-consistency feature, see ``Likelihood.guidance``.
+        guidance: kind of the measurement-consistency feature, see ``Likelihood.guidance`` and ``htransform.guidance``.
         reference: reconstruction that the head starts from, computed once for each measurement.
         spread: standard deviation ``s`` of the image around the reference, in the prior's range.
         guidance_scale: the guidance is divided by this before it enters the network.
+        guidance_spread: spread of the images before the noise, in the prior's range, for the kinds "cg" and "split".
+        guidance_steps: conjugate-gradient iterations of these kinds.
         use_tweedie: whether NN1 sees ``x0h``; False is an ablation of the paper.
         time_scaling: whether the learned multiple ``NN2(t)`` of the guidance is added; False is an ablation.
         scan_features: whether the network is told the scan, see ``htransform.features.scan_features``.
@@ -64,6 +66,8 @@ class HTransformConfig:
     reference: ReferenceKind = "tv"
     spread: float = 0.04
     guidance_scale: float = 0.1
+    guidance_spread: float = 0.2
+    guidance_steps: int = 5
     use_tweedie: bool = True
     time_scaling: bool = True
     scan_features: bool = False
@@ -74,12 +78,14 @@ class HTransformConfig:
     network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
-        if self.guidance not in ("score", "adjoint", "fbp"):
-            raise ValueError(f"unknown guidance {self.guidance!r}; known: score, adjoint, fbp")
+        if self.guidance not in get_args(GuidanceKind):
+            raise ValueError(f"unknown guidance {self.guidance!r}; known: {', '.join(get_args(GuidanceKind))}")
         if self.reference not in ("none", "fbp", "tv"):
             raise ValueError(f"unknown reference {self.reference!r}; known: none, fbp, tv")
-        if not (self.spread > 0 and self.guidance_scale > 0):
-            raise ValueError("spread and guidance_scale must be positive")
+        if min(self.spread, self.guidance_scale, self.guidance_spread, self.guidance_steps) <= 0:
+            raise ValueError("spread, guidance_scale, guidance_spread and guidance_steps must be positive")
+        if self.guidance == "split" and self.reference == "none":
+            raise ValueError("guidance 'split' compares with a reference: take reference fbp or tv, or guidance cg")
         object.__setattr__(self, "spread_slopes", tuple(self.spread_slopes))
         if self.spread_slopes and not (self.scan_features and len(self.spread_slopes) == SCAN_FEATURES):
             raise ValueError(
@@ -93,7 +99,7 @@ class HTransformConfig:
     @property
     def features(self) -> int:
         """Images that enter NN1."""
-        return 2 + int(self.use_tweedie) + 2 * int(self.reference != "none")
+        return 2 + int(self.use_tweedie) + 2 * int(self.reference != "none") + int(self.guidance == "split")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; later additions only where they are in use, so that older heads keep their hash."""
@@ -101,6 +107,7 @@ class HTransformConfig:
         values["refinement"] = None if self.refinement is None else self.refinement.to_dict()
         unused = {name for name in ("scan_features", "spread_slopes", "refinement") if not values[name]}
         unused |= {"tv_iterations"} if self.tv_iterations == 16 else set()
+        unused |= {"guidance_spread", "guidance_steps"} if self.guidance not in ("cg", "split") else set()
         return {name: value for name, value in values.items() if name not in unused}
 
     @staticmethod
@@ -263,9 +270,11 @@ class HTransform(nn.Module):
         variance = self.spread(condition, x_t).square()
         level = (1 + (variance - 1) * signal.square()).sqrt()  # spread of x_t around the reference
         inputs = [(x_t - signal * reference) / level, scaled, reference, remainder / config.guidance_scale]
+        width = (variance + sigma.square() / (1 + 4 * sigma.square())).sqrt()
         if config.use_tweedie:
-            width = (variance + sigma.square() / (1 + 4 * sigma.square())).sqrt()
             inputs.append((x0 - reference) / width)
+        if config.guidance == "split":  # x0 - reference without what the data tell of it
+            inputs.append((x0 + guidance - reference - remainder) / width)
         learned = self._evaluate(inputs, t, condition)
         delta = (gain + factors[0]) * (reference - x0) + pull + scale * learned
         return x0 + delta, eps - delta / sigma

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.htransform.scan_embedding import SCAN_FEATURES, scan_embedding, spread_of
+from deft_ct.measurement import GuidanceKind
 from deft_ct.networks import UNet, UNetConfig, content_hash
 
 TIME = 999.0
@@ -27,6 +28,7 @@ class RefinementConfig:
     """Shape of a :class:`Refinement`.
 
     Args:
+        guidance: kind of the data residual, see ``Likelihood.guidance``.
         spread: typical error of the reference in the prior's range.
         spread_slopes: how the logarithm of the spread follows the scan features; empty for one spread for all scans.
         guidance_scale: the data residual is divided by this before it enters the network.
@@ -38,6 +40,7 @@ class RefinementConfig:
         ValueError: a value is not positive, or the slopes do not fit.
     """
 
+    guidance: GuidanceKind = "fbp"
     spread: float = 0.04
     spread_slopes: tuple[float, ...] = ()
     guidance_scale: float = 0.1
@@ -55,8 +58,9 @@ class RefinementConfig:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self) | {"network": self.network.to_dict(), "spread_slopes": list(self.spread_slopes)}
+        """JSON-ready values, the guidance only where it is not the default."""
+        values = asdict(self) | {"network": self.network.to_dict(), "spread_slopes": list(self.spread_slopes)}
+        return {name: value for name, value in values.items() if name != "guidance" or value != "fbp"}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> RefinementConfig:

@@ -42,8 +42,10 @@ def train_refinement(
         The refinement with the averaged weights, on the CPU.
 
     Raises:
-        ValueError: ``initial`` is of another shape, or the folder belongs to another training.
+        ValueError: ``initial`` is of another shape, the table does not fit, or the folder is of another training.
     """
+    if table.guidance != config.guidance:
+        raise ValueError(f"the table has {table.guidance} residuals, the refinement wants {config.guidance}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         network = Refinement(config)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.htransform.features import condition_for
+from deft_ct.htransform.guidance import guidance_at
 from deft_ct.htransform.head import HTransform, HTransformConfig
 from deft_ct.htransform.references import ReferenceTable, TableConfig, draw_batch
 from deft_ct.htransform.refinement import Refinement
@@ -87,7 +88,7 @@ def denoising_loss(
     x_t = prior.schedule.add_noise(x0, noise, t)
     with torch.no_grad():
         tweedie, eps = prior.predict(x_t, t)
-        guidance = likelihood.guidance(tweedie, htransform.config.guidance)
+        guidance = guidance_at(likelihood, tweedie, t, htransform)
         condition = condition_for(likelihood, htransform, tabulated=tabulated)
     x0_y, eps_y = network(x_t, t, tweedie, eps, guidance, condition)
     if htransform.config.reference == "none":
@@ -159,6 +160,9 @@ def train_htransform(
 
     count = len(source)
     if table is not None:
+        seen = config.guidance if config.refinement is None else config.refinement.guidance
+        if (table.config.reference, table.config.guidance) != (config.reference, seen):
+            raise ValueError(f"the table has {table.config.reference} references with {table.config.guidance} residuals")
         count, training = table.config.batches, _in_table_batches(training, table.config)
 
     def matching(

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from deft_ct.classical.reference import Reference
+from deft_ct.data_term import DataTerm, per_sample
 from deft_ct.measurement import Likelihood
 from deft_ct.operators.base import LinearOperator
-from deft_ct.posterior.data_term import DataTerm, per_sample
 from deft_ct.posterior.sampling import Chunk, PosteriorSampler, Walk, check_counts, check_operator, check_positive
 from deft_ct.posterior.start import START, check_start, walk_times
 from deft_ct.priors import Prior

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from deft_ct.calibration import Calibration
+from deft_ct.data_term import DataTerm
 from deft_ct.htransform import Condition, HTransform, condition_for
 from deft_ct.htransform.domain import outside_training
+from deft_ct.htransform.guidance import guidance_at
 from deft_ct.measurement import Likelihood
-from deft_ct.posterior.data_term import DataTerm
 from deft_ct.posterior.sampling import (
     Chunk,
     GuidedConfig,
@@ -224,8 +225,8 @@ def conditional_denoiser(
     def denoise(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             x0, eps = prior.predict(x_t, t)
-            guidance = likelihood.guidance(x0, htransform.config.guidance)
-        times = torch.full((len(x_t),), float(t), device=x_t.device)
+            times = torch.full((len(x_t),), float(t), device=x_t.device)
+            guidance = guidance_at(likelihood, x0, times, htransform)
         x0_y, eps_y = htransform(x_t, times, x0, eps, guidance, condition)
         return (x0_y, eps_y) if strength == 1 else (torch.lerp(x0, x0_y, strength), torch.lerp(eps, eps_y, strength))
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from deft_ct.data_term import DataTerm
 from deft_ct.measurement import Likelihood
-from deft_ct.posterior.data_term import DataTerm
 from deft_ct.posterior.dps import DPSConfig, gradient_walk
 from deft_ct.posterior.sampling import Chunk, PosteriorSampler, Walk, check_counts
 from deft_ct.posterior.start import START

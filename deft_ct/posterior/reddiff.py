@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from deft_ct.data_term import DataTerm, per_sample
 from deft_ct.measurement import Likelihood
-from deft_ct.posterior.data_term import DataTerm, per_sample
 from deft_ct.posterior.sampling import Chunk, PosteriorSampler, Walk, check_counts, check_positive
 from deft_ct.priors import Prior
 from deft_ct.schedule import time_grid

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deft_ct.data_term import DataTerm, per_sample
 from deft_ct.measurement import Likelihood
 from deft_ct.operators.svd import Decomposable
-from deft_ct.posterior.data_term import DataTerm, per_sample
 
 
 class SpectralData:

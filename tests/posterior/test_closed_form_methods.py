@@ -13,10 +13,10 @@ import torch
 from gaussian import Gaussian, MatrixOperator, gaussian_prior, smooth_gaussian
 from torch import Tensor, nn
 
+from deft_ct.data_term import DataTerm
 from deft_ct.measurement import Measurement
 from deft_ct.operators import GaussianNoise, LinearOperator, NoNoise, SuperResolution
 from deft_ct.posterior.daps import exact_draw, langevin
-from deft_ct.posterior.data_term import DataTerm
 from deft_ct.posterior.ddnm import spectral_rectifier
 from deft_ct.posterior.sampling import Chunk
 from deft_ct.priors import Prior

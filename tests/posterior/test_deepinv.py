@@ -10,9 +10,9 @@ import torch
 from gaussian import Gaussian, gaussian_prior, smooth_gaussian
 from torch import Tensor
 
+from deft_ct.data_term import DataTerm
 from deft_ct.measurement import Measurement
 from deft_ct.operators import GaussianNoise, Inpainting
-from deft_ct.posterior.data_term import DataTerm
 from deft_ct.posterior.ddrm import DDRM, DDRMConfig
 from deft_ct.posterior.diffpir import DiffPIR, DiffPIRConfig
 from deft_ct.posterior.dps import misfit_gradient

@@ -1,0 +1,203 @@
+"""What the experiments with heads on halved slices share: training, measuring, paired differences."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from few_steps import measure
+from halved import halved_pack
+
+from deft_ct.benchmark import Problem, prepare
+from deft_ct.datasets.packs import CTPack
+from deft_ct.htransform import HTransform, HTransformConfig, load_htransform, save_htransform
+from deft_ct.htransform.train import train_htransform
+from deft_ct.measurement import Measurement
+from deft_ct.metrics import Interval, mean_interval
+from deft_ct.networks import UNet, UNetConfig
+from deft_ct.posterior.deft import DEFT, DEFTConfig
+from deft_ct.priors import Prior, load_prior
+from deft_ct.scan import Scan
+from deft_ct.training import CHECKPOINT, TrainingConfig
+
+Record = dict[str, Any]
+
+
+def add_options(parser: argparse.ArgumentParser, *, steps: int) -> None:
+    """The options of every experiment."""
+    parser.add_argument("--work", type=Path, default=Path("runs/halved"), help="packs, prior, heads and finished cells")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--steps", type=int, default=steps, help="of the training of each head")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=4e-4)
+    parser.add_argument("--precision", choices=("no", "bf16"), default="bf16", help="of the networks")
+    parser.add_argument("--every", type=int, default=16, help="every k-th slice of the val pack is measured")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+class Workshop:
+    """The frozen prior, the slices, and the heads that are made from them.
+
+    Args:
+        options: of :func:`add_options`.
+        samples: posterior samples of each slice.
+    """
+
+    def __init__(self, options: argparse.Namespace, *, samples: int = 4) -> None:
+        self.options, self.samples = options, samples
+        self.training = TrainingConfig(
+            steps=options.steps, batch_size=options.batch_size, learning_rate=options.learning_rate, warmup=50,
+            ema_decay=0.995, precision=options.precision, seed=options.seed, checkpoint_minutes=1.0,
+        )  # fmt: skip
+        self.source = CTPack(halved_pack(options.work, "train"))
+        self.prior: Prior = load_prior(options.work / "prior")
+        self.prior.precision = self.training.network_precision
+        self._problems: dict[str, Problem] = {}
+
+    def network(self) -> UNetConfig:
+        """The shape of the prior's network, so that a head starts from its weights."""
+        assert isinstance(self.prior.network, UNet)
+        return self.prior.network.config
+
+    def head(
+        self, label: str, config: HTransformConfig, measurements: Sequence[Measurement], *,
+        weights: Sequence[float] | None = None, card: Record | None = None,
+    ) -> HTransform:  # fmt: skip
+        """The head ``label``, trained unless it is there; its card says the processor time of the training."""
+        folder = self.options.work / "heads" / slug(label, config.to_dict(), asdict(self.training), card)
+        if not (folder / "htransform" / "htransform.json").is_file():
+            resumed = (folder / CHECKPOINT).is_file()
+            began = time.process_time()
+            made = train_htransform(
+                self.source,
+                self.prior,
+                measurements,
+                folder,
+                config=config,
+                training=self.training,
+                weights=weights,
+                progress=False,
+            )
+            seconds = None if resumed else round(time.process_time() - began)
+            made.card |= {**(card or {}), "training_steps": self.training.steps, "seconds": seconds}
+            save_htransform(made, folder / "htransform", dtype=torch.float32)
+            print(f"{label}: trained, {seconds} s of one core", flush=True)
+        head = load_htransform(folder / "htransform")
+        head.precision = self.training.network_precision
+        return head
+
+    def problem(self, scan: Scan) -> Problem:
+        """Val slices with simulated data of a scan, the same for every head."""
+        if scan.name not in self._problems:
+            pack = CTPack(halved_pack(self.options.work, "val"), every=self.options.every)
+            self._problems[scan.name] = prepare(pack, scan, seed=self.options.seed)
+        return self._problems[scan.name]
+
+    def measured(self, head: HTransform, scan: Scan, **settings: Any) -> Record:
+        """PSNR and other figures of DEFT with a head; a finished cell is read from the disk."""
+        identity = [
+            head.content_hash(), self.prior.content_hash(), head.precision, scan.name, self.options.every,
+            self.options.seed, self.samples, settings,
+        ]  # fmt: skip
+        path = self.options.work / "cells" / f"{slug('cell', identity)}.json"
+
+        def compute() -> Record:
+            config = DEFTConfig(**{"batch_size": 16, "calibrated": False, **settings})
+            bare = HTransform(head.config, head.schedule, prior_hash=head.prior_hash)  # without the card of its scan
+            bare.load_state_dict(head.state_dict())
+            bare.precision = head.precision
+            count = 1 if config.estimate == "mean" else self.samples
+            return measure(DEFT(self.prior, bare, config), self.problem(scan), count)
+
+        return cached(path, compute)
+
+    def protocol(self) -> Record:
+        """What the figures depend on, and where they were measured."""
+        return {
+            "data": f"ct256, 2x2 means; trained on train ({len(self.source)} slices), measured on val",
+            "every": self.options.every, "seed": self.options.seed, "samples": self.samples,
+            "training": {k: v for k, v in asdict(self.training).items() if k in _TOLD},
+            "prior": self.prior.card | {"sha256": self.prior.content_hash()},
+            "machine": f"{processor()}, {torch.get_num_threads()} thread",
+            "versions": {"deft_ct": version("deft-ct"), "torch": version("torch"), "python": platform.python_version()},
+        }  # fmt: skip
+
+
+_TOLD = ("steps", "batch_size", "learning_rate", "ema_decay", "precision", "seed")
+
+
+def slug(label: str, *identity: Any) -> str:
+    """A name for a folder or file that changes with what it stands for."""
+    text = json.dumps([label, *identity], sort_keys=True, default=str)
+    word = "".join(c if c.isalnum() else "_" for c in label)
+    return f"{word}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def cached(path: Path, compute: Callable[[], Record]) -> Record:
+    """The JSON of a path, computed and written when it is not there."""
+    if path.is_file():
+        found: Record = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    value = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value) + "\n", encoding="utf-8")
+    part.replace(path)
+    return value
+
+
+def values(result: Record, which: str) -> list[float]:
+    """PSNR of every slice: of ``"single"`` samples, of their ``"mean"``, or of the ``"direct_mean"``."""
+    return list(result[which]["psnr_db"]["per_slice"])
+
+
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
+    """Mean of the paired differences with a 95 % interval (Student)."""
+    return mean_interval([a - b for a, b in zip(ours, theirs, strict=True)], method="t")
+
+
+def interval_text(interval: Interval) -> str:
+    return f"{interval.mean:+.2f} ({interval.low:+.2f} to {interval.high:+.2f})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table, the first column to the left."""
+    lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *(list(row) for row in rows)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def footer(record: Record, slices: int) -> str:
+    """What the numbers of an experiment are about."""
+    protocol, training = record["protocol"], record["protocol"]["training"]
+    return (
+        f"{protocol['data']} (every {protocol['every']}: n = {slices} slices of three patients), 128 x 128; whole "
+        f"slices, range 2000 HU; intervals 95 % of the paired differences over slices, one training of each head. "
+        f"Training: {training['steps']} steps of {training['batch_size']} slices, seed {training['seed']}, "
+        f"{training['precision']}. Machine: {protocol['machine']}. Not for clinical use."
+    )
+
+
+def processor() -> str:
+    """Name of the processor, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, one of {os.cpu_count()} cores"
+
+
+def write(out: Path, name: str, record: Record, text: str) -> None:
+    """``name.json`` and ``name.md`` in the folder of results."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (out / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)
