@@ -22,13 +22,13 @@ from halved_heads import (
     difference,
     footer,
     interval_text,
-    mean_interval,
     table,
     values,
     write,
 )
 
 from deft_ct.htransform import HTransformConfig
+from deft_ct.metrics import mean_interval
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -54,13 +54,11 @@ def run(options: argparse.Namespace) -> Record:
     """Train what is missing, measure, compare with the full head."""
     shop = Workshop(options)
     scan = halved_scan(options.scan)
-    shape, pixel_mm = shop.source.image_shape, float(sorted(shop.source.pixel_mm)[len(shop.source) // 2])
+    measurement = scan.unit_measurement(shop.source.image_shape, shop.pixel_mm)
     heads = {}
     for name, changes in VARIANTS.items():
         config = HTransformConfig(reference="none", network=shop.network(), **{"guidance": "fbp", **changes})
-        heads[name] = shop.head(
-            f"ablation {name}", config, [scan.unit_measurement(shape, pixel_mm)], card={"of": scan.name}
-        )
+        heads[name] = shop.head(f"ablation {name}", config, [measurement], card={"of": scan.name})
     rows: dict[str, Record] = {}
     for name, head in heads.items():
         rows[name] = {"seconds": head.card["seconds"], "sha256": head.content_hash(), "config": head.config.to_dict()}

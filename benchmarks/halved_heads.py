@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import platform
 import time
@@ -14,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from few_steps import measure
 from halved import halved_pack
@@ -21,14 +23,16 @@ from halved import halved_pack
 from deft_ct.benchmark import Problem, prepare
 from deft_ct.datasets.packs import CTPack
 from deft_ct.htransform import HTransform, HTransformConfig, load_htransform, save_htransform
+from deft_ct.htransform.features import SPREAD_SLOPES, scan_features
 from deft_ct.htransform.train import train_htransform
-from deft_ct.measurement import Measurement
+from deft_ct.measurement import GuidanceKind, Likelihood, Measurement
 from deft_ct.metrics import Interval, mean_interval
 from deft_ct.networks import UNet, UNetConfig
 from deft_ct.posterior.deft import DEFT, DEFTConfig
 from deft_ct.priors import Prior, load_prior
 from deft_ct.scan import Scan
 from deft_ct.training import CHECKPOINT, TrainingConfig
+from deft_ct.units import AffineMap
 
 Record = dict[str, Any]
 
@@ -96,6 +100,17 @@ class Workshop:
         head.precision = self.training.network_precision
         return head
 
+    @property
+    def pixel_mm(self) -> float:
+        """Typical pixel size of the training slices."""
+        return float(np.median(self.source.pixel_mm))
+
+    def one_scan_head(self, scan: Scan, guidance: GuidanceKind = "fbp") -> HTransform:
+        """A head of the shipped form (TV reference) for one scan, with the spread that its reference has there."""
+        measurement = scan.unit_measurement(self.source.image_shape, self.pixel_mm)
+        config = HTransformConfig(spread=spread_of(measurement), guidance=guidance, network=self.network())
+        return self.head(f"{scan.name} {guidance}", config, [measurement], card={"of": scan.name})
+
     def problem(self, scan: Scan) -> Problem:
         """Val slices with simulated data of a scan, the same for every head."""
         if scan.name not in self._problems:
@@ -134,6 +149,14 @@ class Workshop:
 
 
 _TOLD = ("steps", "batch_size", "learning_rate", "ema_decay", "precision", "seed")
+
+
+def spread_of(measurement: Measurement) -> float:
+    """Spread around the TV reference of a scan, by the rule of the heads for any scan."""
+    y = torch.zeros(1, 1, *measurement.operator.range_shape[-2:])
+    features = scan_features(Likelihood(measurement, y, AffineMap(1.0, 0.0)))[0]
+    slope = sum(float(a) * b for a, b in zip(features, SPREAD_SLOPES, strict=True))
+    return round(HTransformConfig().spread * math.exp(slope), 5)
 
 
 def slug(label: str, *identity: Any) -> str:
