@@ -114,9 +114,11 @@ class Workshop:
     def problem(self, scan: Scan) -> Problem:
         """Val slices with simulated data of a scan, the same for every head."""
         if scan.name not in self._problems:
-            pack = CTPack(halved_pack(self.options.work, "val"), every=self.options.every)
-            self._problems[scan.name] = prepare(pack, scan, seed=self.options.seed)
+            self._problems[scan.name] = prepare(self._val(), scan, seed=self.options.seed)
         return self._problems[scan.name]
+
+    def _val(self) -> CTPack:
+        return CTPack(halved_pack(self.options.work, "val"), every=self.options.every)
 
     def measured(self, head: HTransform, scan: Scan, **settings: Any) -> Record:
         """PSNR and other figures of DEFT with a head; a finished cell is read from the disk."""
@@ -140,7 +142,7 @@ class Workshop:
         """What the figures depend on, and where they were measured."""
         return {
             "data": f"ct256, 2x2 means; trained on train ({len(self.source)} slices), measured on val",
-            "every": self.options.every, "seed": self.options.seed, "samples": self.samples,
+            "every": self.options.every, "series": len(self._val().groups), "seed": self.options.seed, "samples": self.samples,
             "training": {k: v for k, v in asdict(self.training).items() if k in _TOLD},
             "prior": self.prior.card | {"sha256": self.prior.content_hash()},
             "machine": f"{processor()}, {torch.get_num_threads()} thread",
@@ -203,8 +205,8 @@ def footer(record: Record, slices: int) -> str:
     """What the numbers of an experiment are about."""
     protocol, training = record["protocol"], record["protocol"]["training"]
     return (
-        f"{protocol['data']} (every {protocol['every']}: n = {slices} slices of three patients), 128 x 128; whole "
-        f"slices, range 2000 HU; intervals 95 % of the paired differences over slices, one training of each head. "
+        f"Data: {protocol['data']} (every {protocol['every']}: n = {slices} slices of {protocol['series']} series), "
+        f"whole slices, range 2000 HU; intervals 95 % of the paired differences over slices, one training of each head. "
         f"Training: {training['steps']} steps of {training['batch_size']} slices, seed {training['seed']}, "
         f"{training['precision']}. Machine: {protocol['machine']}. Not for clinical use."
     )

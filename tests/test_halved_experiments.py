@@ -1,0 +1,112 @@
+"""The experiments on halved slices: packs, paired differences, and each experiment from end to end in the small."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from tiny import tiny_prior
+from tiny_pack import write_tiny_pack
+
+from deft_ct.datasets.packs import CTPack
+from deft_ct.networks import UNet, UNetConfig
+from deft_ct.priors import Prior, save_prior
+from deft_ct.scan import ScanRange
+
+
+@pytest.fixture
+def script(repository_root, monkeypatch):
+    """Imports an experiment by name, as its own folder would."""
+    monkeypatch.syspath_prepend(str(repository_root / "benchmarks"))
+    return importlib.import_module
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A folder with packs of 32 x 32 slices and a prior, where the experiments look for those of 128 x 128."""
+    for name in ("train", "val"):
+        write_tiny_pack(tmp_path / f"{name}.h5", count=1)
+    first = tiny_prior()
+    network = UNet(UNetConfig(patch=2, channels=(32,), attention=(False,), norm_groups=8))
+    prior = Prior(network, first.schedule, prediction="v_prediction", value_range=first.value_range, image_size=32)
+    save_prior(prior, tmp_path / "prior")
+    return tmp_path
+
+
+def _run(module, monkeypatch, work, *options):
+    command = ["script", "--work", str(work), "--out", str(work / "out"), "--steps", "1", "--every", "1"]
+    monkeypatch.setattr(sys, "argv", [*command, "--batch-size", "2", "--precision", "no", *options])
+    module.main()
+
+
+def test_a_halved_pack_holds_means_of_four_pixels(script, tmp_path):
+    source = write_tiny_pack(tmp_path / "full.h5", count=2)
+    with h5py.File(source, "a") as file:
+        file["series0"].attrs["collection"] = "test"
+    halved = script("halved").halve(source, tmp_path / "half.h5")
+    full, half = CTPack(source), CTPack(halved)
+    assert half.image_shape == (16, 16)
+    np.testing.assert_allclose(half.pixel_mm, 2 * full.pixel_mm)
+    assert half.groups[0].collection == "test" and half[1].z_mm == full[1].z_mm
+    corner = full.array()[:, 6:8, 10:12].mean((1, 2))
+    np.testing.assert_allclose(half.array()[:, 3, 5], corner, atol=0.5)
+
+
+def test_a_halved_scan_keeps_its_width(script):
+    halved_scan = script("halved").halved_scan
+    assert halved_scan("parallel60_1e5_120deg").name == "parallel60_1e5_120deg_182bins"
+    assert halved_scan("fan60_1e5").name == "fan60_1e5"
+
+
+def test_differences_are_paired(script):
+    heads = script("halved_heads")
+    found = heads.difference([30.0, 35.0, 28.1], [29.0, 34.0, 27.0])
+    assert found.mean == pytest.approx(31 / 30) and 0.8 < found.low < 1.0 < 1.0334 < found.high
+    assert heads.interval_text(found).startswith("+1.03 (+0.")
+
+
+def test_the_spread_of_a_head_for_one_scan_follows_the_rule(script):
+    heads, halved_scan = script("halved_heads"), script("halved").halved_scan
+    usual = heads.spread_of(halved_scan("parallel60_1e5").unit_measurement((128, 128), 3.0))
+    few = heads.spread_of(halved_scan("parallel15_1e5").unit_measurement((128, 128), 3.0))
+    assert usual == pytest.approx(0.04, abs=1e-4) and few == pytest.approx(0.04 * np.exp(0.6), rel=1e-3)
+
+
+def test_the_ablations_can_be_taken_up_again(script, monkeypatch, work, capsys):
+    module = script("ablations")
+    options = ("--scan", "parallel8_1e5", "--samplers", "20 DPM")
+    _run(module, monkeypatch, work, *options)
+    record = json.loads((work / "out" / "ablations.json").read_text())
+    assert list(record["rows"]) == ["full", "without x0h", "A* y", "A* y, without x0h"]
+    for row in record["rows"].values():
+        assert len(row["20 DPM"]["single"]["psnr_db"]["per_slice"]) == 2
+    assert "n = 2 slices" in (work / "out" / "ablations.md").read_text()
+    capsys.readouterr()
+    _run(module, monkeypatch, work, *options)
+    assert "one core" not in capsys.readouterr().out
+    assert json.loads((work / "out" / "ablations.json").read_text())["rows"] == record["rows"]
+
+
+def test_every_head_is_measured_on_every_scan(script, monkeypatch, work):
+    module = script("specialists")
+    monkeypatch.setattr(module, "ScanRange", lambda: ScanRange(views=(6, 9)))
+    monkeypatch.setattr(module, "GEOMETRIES", 2)
+    _run(module, monkeypatch, work, "--scans", "parallel8_1e5", "fan8_1e5", "--no-samples")
+    record = json.loads((work / "out" / "specialists.json").read_text())
+    assert {name: list(row) for name, row in record["direct_mean"].items()} == {
+        scan: ["any scan", "parallel8_1e5", "fan8_1e5"] for scan in ("parallel8_1e5", "fan8_1e5")
+    }
+    text = (work / "out" / "specialists.md").read_text()
+    assert "| trained for | parallel8_1e5 | fan8_1e5 |" in text and " of 1 |" in text
+
+
+def test_kinds_of_guidance_share_their_base_with_the_specialist(script, monkeypatch, work):
+    module = script("guidance_kinds")
+    _run(module, monkeypatch, work, "--scan", "parallel8_1e5", "--kinds", "fbp", "split", "--samples", "1")
+    rows = json.loads((work / "out" / "guidance_kinds.json").read_text())["rows"]
+    assert rows["split"]["config"]["guidance_steps"] == 5 and "guidance_steps" not in rows["fbp"]["config"]
+    assert len(list((work / "heads").iterdir())) == 2
