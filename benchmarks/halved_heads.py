@@ -141,8 +141,9 @@ class Workshop:
     def protocol(self) -> Record:
         """What the figures depend on, and where they were measured."""
         return {
-            "data": f"ct256, 2x2 means; trained on train ({len(self.source)} slices), measured on val",
-            "every": self.options.every, "series": len(self._val().groups), "seed": self.options.seed, "samples": self.samples,
+            "data": f"ct256, 2x2 means (128 x 128); trained on train ({len(self.source)} slices), measured on val",
+            "every": self.options.every, "series": len(self._val().groups), "seed": self.options.seed,
+            "samples": self.samples,
             "training": {k: v for k, v in asdict(self.training).items() if k in _TOLD},
             "prior": self.prior.card | {"sha256": self.prior.content_hash()},
             "machine": f"{processor()}, {torch.get_num_threads()} thread",
@@ -206,8 +207,8 @@ def footer(record: Record, slices: int) -> str:
     protocol, training = record["protocol"], record["protocol"]["training"]
     return (
         f"Data: {protocol['data']} (every {protocol['every']}: n = {slices} slices of {protocol['series']} series), "
-        f"whole slices, range 2000 HU; intervals 95 % of the paired differences over slices, one training of each head. "
-        f"Training: {training['steps']} steps of {training['batch_size']} slices, seed {training['seed']}, "
+        "whole slices, range 2000 HU; intervals: 95 %, of the paired differences over slices, one training of each "
+        f"head. Training: {training['steps']} steps of {training['batch_size']} slices, seed {training['seed']}, "
         f"{training['precision']}. Machine: {protocol['machine']}. Not for clinical use."
     )
 
