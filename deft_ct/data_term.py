@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -73,7 +75,10 @@ class DataTerm:
         assert isinstance(operator, LinearOperator)
         return scale * operator.adjoint(self.weights * operator(scale * x))
 
-    def solve(self, rhs: Tensor, damping: Tensor, *, iterations: int, tolerance: float = 1e-4) -> Tensor:
+    def solve(
+        self, rhs: Tensor, damping: Tensor, *, iterations: int, tolerance: float = 1e-4,
+        preconditioner: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
         """``(B^T W B + damping)^-1 rhs`` by conjugate gradients from zero.
 
         Args:
@@ -81,16 +86,20 @@ class DataTerm:
             damping: ``(B,)``, not negative.
             iterations: most iterations; with no damping, stopping early is the regularisation.
             tolerance: relative residual at which a sample stops.
+            preconditioner: see :func:`~deft_ct.operators.solvers.conjugate_gradient`.
         """
         strength = per_sample(damping, rhs)
         solution, _ = conjugate_gradient(
-            lambda x: self.normal(x) + strength * x, rhs, iterations=iterations, tolerance=tolerance
-        )
+            lambda x: self.normal(x) + strength * x, rhs, iterations=iterations, tolerance=tolerance,
+            preconditioner=preconditioner,
+        )  # fmt: skip
         return solution
 
-    def correction(self, x: Tensor, damping: Tensor, *, iterations: int) -> Tensor:
+    def correction(
+        self, x: Tensor, damping: Tensor, *, iterations: int, preconditioner: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
         """The ``d`` that minimises ``|y - A(x + d)|_W^2 + damping |d|^2``: the proximal step from ``x``."""
-        return self.solve(self.descent(x), damping, iterations=iterations)
+        return self.solve(self.descent(x), damping, iterations=iterations, preconditioner=preconditioner)
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ def conjugate_gradient(
     x0: Tensor | None = None,
     iterations: int = 50,
     tolerance: float = 1e-6,
+    preconditioner: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, int]:
     """Solve ``M x = rhs`` for a symmetric positive semi-definite ``M`` by conjugate gradients.
 
@@ -29,11 +30,14 @@ def conjugate_gradient(
         x0: start; zero when left out.
         iterations: most iterations.
         tolerance: stop a sample when ``|residual| <= tolerance * |rhs|``.
+        preconditioner: applies a symmetric positive definite approximation of the inverse of ``M``.
 
     Returns:
         The solution, and the number of iterations used.
     """
     dims = tuple(range(batch_ndim, rhs.ndim))
+    if preconditioner is not None:
+        return _preconditioned(matvec, preconditioner, rhs, dims, x0, iterations, tolerance)
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).sum(dims, keepdim=True) if dims else a * b
@@ -58,3 +62,39 @@ def conjugate_gradient(
         rr = torch.where(active, rr_next, rr)
         p = r + beta * p
     return x, used
+
+
+def _preconditioned(
+    matvec: Callable[[Tensor], Tensor],
+    preconditioner: Callable[[Tensor], Tensor],
+    rhs: Tensor,
+    dims: tuple[int, ...],
+    x0: Tensor | None,
+    iterations: int,
+    tolerance: float,
+) -> tuple[Tensor, int]:
+    """The same with a preconditioner (Golub and Van Loan, Matrix Computations, algorithm 11.5.1)."""
+    tiny = torch.finfo(rhs.dtype).tiny
+
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).sum(dims, keepdim=True) if dims else a * b
+
+    x = torch.zeros_like(rhs) if x0 is None else x0
+    r = rhs if x0 is None else rhs - matvec(x0)
+    limit = tolerance**2 * dot(rhs, rhs)
+    p = z = preconditioner(r)
+    rz = dot(r, z)
+    for used in range(iterations):
+        active = dot(r, r) > limit
+        if not bool(active.any()):
+            return x, used
+        mp = matvec(p)
+        curvature = dot(p, mp)
+        alpha = torch.where(active & (curvature > 0), rz / curvature.clamp_min(tiny), 0.0)
+        x = x + alpha * p
+        r = r - alpha * mp
+        z = preconditioner(r)
+        rz_next = dot(r, z)
+        p = z + torch.where(active, rz_next / rz.clamp_min(tiny), 0.0) * p
+        rz = torch.where(active, rz_next, rz)
+    return x, iterations

@@ -7,7 +7,10 @@ correction is, by the push-through identity, the minimiser of
 
     1/2 |y - A(x0h + d)|^2_{Sigma^-1} + |d|^2 / (2 r^2),
 
-and a few conjugate-gradient steps come near it. **The spread r.** Images of variance ``q^2`` in every pixel,
+and a few conjugate-gradient steps come near it. For CT they are preconditioned as those of TV are, and ``Sigma`` is
+white noise of the mean variance: the weights of the rays span two orders of magnitude, and with them five steps go less
+than half of the way (at 128 x 128 and 60 views, where without them five steps leave a smaller error than FBP at every
+noise level). **The spread r.** Images of variance ``q^2`` in every pixel,
 ``N(m, q^2 I)``, have given ``x_t`` the variance ``r^2 = q^2 sigma^2 / (q^2 + sigma^2)``, with
 ``sigma^2 = (1 - abar) / abar``: close to the noise where it is small, at most ``q`` where ``x_t`` says nothing.
 (``q = 1`` gives the ``sigma^2 / (1 + sigma^2)`` of PiGDM.) Neighbouring pixels of real images depend on each other, so
@@ -26,10 +29,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deft_ct.classical.preconditioner import circulant
 from deft_ct.data_term import DataTerm
 from deft_ct.htransform.head import HTransform, HTransformConfig
 from deft_ct.measurement import Likelihood
 from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.ct import RayTransform
 
 
 @torch.no_grad()
@@ -74,10 +79,10 @@ def belief_spread(sigma: Tensor, limit: float) -> Tensor:
 
 
 def proximal_correction(likelihood: Likelihood, x0: Tensor, spread: Tensor, *, iterations: int) -> Tensor:
-    """``d`` that minimises ``1/2 |y - A(x0 + d)|_W^2 + |d|^2 / (2 spread^2)``, by conjugate gradients from zero.
+    """``d`` that minimises ``|y - A(x0 + d)|^2 / (2 v) + |d|^2 / (2 spread^2)``, by conjugate gradients from zero.
 
     Args:
-        likelihood: linear; ``W`` are its inverse variances.
+        likelihood: linear; ``v`` is the mean variance of its data.
         x0: ``(B, C, H, W)`` in the prior's range.
         spread: ``(B,)`` in the prior's range.
         iterations: most iterations.
@@ -92,5 +97,9 @@ def proximal_correction(likelihood: Likelihood, x0: Tensor, spread: Tensor, *, i
         raise ValueError(
             f"guidance cg and split need a linear operator, got {type(likelihood.operator).__name__}: take score"
         )
-    term = DataTerm(likelihood, weighted=True)
-    return term.correction(x0, (term.sigma / spread).square(), iterations=iterations)
+    term = DataTerm(likelihood)
+    scan = isinstance(likelihood.operator, RayTransform)
+    return term.correction(
+        x0, (term.sigma / spread).square(), iterations=iterations,
+        preconditioner=circulant(likelihood.operator, x0) if scan else None,
+    )  # fmt: skip

@@ -1,0 +1,54 @@
+"""Conjugate gradients with a preconditioner, against dense linear algebra."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from deft_ct.operators.solvers import conjugate_gradient
+
+SIZE = 30
+
+
+def _system(seed=0):
+    """An ill-conditioned symmetric matrix, two right-hand sides and the solutions, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    basis, _ = torch.linalg.qr(torch.randn(SIZE, SIZE, generator=generator, dtype=torch.float64))
+    matrix = basis @ torch.diag(torch.logspace(-2, 2, SIZE, dtype=torch.float64)) @ basis.T
+    rhs = torch.randn(2, SIZE, generator=generator, dtype=torch.float64)
+    return matrix, rhs, torch.linalg.solve(matrix, rhs.T).T
+
+
+def _nearly_inverse(matrix):
+    noise = torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(matrix)
+    spoilt = vectors @ torch.diag(values.rsqrt())
+    return spoilt @ (torch.eye(SIZE).double() + 0.02 * (noise + noise.T)) @ spoilt.T
+
+
+@pytest.mark.parametrize("start", [None, 0.5])
+def test_a_preconditioner_leads_to_the_same_solution_in_fewer_steps(start):
+    matrix, rhs, exact = _system()
+    inverse = _nearly_inverse(matrix)
+    assert float(torch.linalg.eigvalsh(inverse).min()) > 0
+    x0 = None if start is None else torch.full_like(rhs, start)
+    found, used = conjugate_gradient(
+        lambda x: x @ matrix, rhs, x0=x0, iterations=200, tolerance=1e-10, preconditioner=lambda r: r @ inverse
+    )
+    plain, steps = conjugate_gradient(lambda x: x @ matrix, rhs, x0=x0, iterations=200, tolerance=1e-10)
+    torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(plain, exact, rtol=1e-5, atol=1e-5)
+    assert used < steps / 2
+
+
+def test_samples_do_not_influence_one_another():
+    matrix, rhs, _ = _system()
+    inverse = _nearly_inverse(matrix)
+
+    def solve(b):
+        return conjugate_gradient(
+            lambda x: x @ matrix, b, iterations=5, tolerance=1e-3, preconditioner=lambda r: r @ inverse
+        )[0]
+
+    both = solve(torch.stack([rhs[0], 1e-3 * rhs[1]]))
+    torch.testing.assert_close(both[1:], solve(1e-3 * rhs[1:]), rtol=1e-10, atol=1e-12)
