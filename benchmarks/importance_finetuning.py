@@ -83,12 +83,12 @@ def resample(weights: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def draw(
-    experiment: World, head: nn.Module, likelihood: Likelihood, paths: int, generator: torch.Generator
+    experiment: World, head: HTransform, likelihood: Likelihood, paths: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Ends of ``paths`` paths of each measurement, and their costs ``(B, paths)``."""
     config = experiment.config
     drawn = draw_paths(
-        head, experiment.prior, likelihood.repeat(paths), condition_for(likelihood, config).repeat(paths),
+        head, experiment.prior, likelihood.repeat(paths), condition_for(likelihood, head).repeat(paths),
         control_times(experiment.prior.schedule, STEPS), guidance=config.guidance,
         normal=lambda x: torch.randn(x.shape, generator=generator),
     )  # fmt: skip

@@ -162,7 +162,8 @@ def train_htransform(
     if table is not None:
         seen = config.guidance if config.refinement is None else config.refinement.guidance
         if (table.config.reference, table.config.guidance) != (config.reference, seen):
-            raise ValueError(f"the table has {table.config.reference} references with {table.config.guidance} residuals")
+            kept = f"{table.config.reference} references with {table.config.guidance} residuals"
+            raise ValueError(f"the table has {kept}, the head wants {config.reference} and {seen}")
         count, training = table.config.batches, _in_table_batches(training, table.config)
 
     def matching(
