@@ -10,14 +10,15 @@ import typer
 
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.groups import grouped
-from deft_ct.cli.train import (
+from deft_ct.cli.training_options import (
+    RESUME,
     Out,
     Progress,
     ScanOptions,
     TrainingOptions,
-    _card,
-    _finish,
-    _with_random_scans,
+    card_of,
+    finish,
+    with_random_scans,
 )
 from deft_ct.datasets.dicom_folder import CTFolder
 from deft_ct.datasets.packs import CTPack
@@ -25,7 +26,6 @@ from deft_ct.scan import ScanRange
 
 _SCANS = ScanOptions()
 _TRAINING = TrainingOptions(steps=400, learning_rate=1e-4, warmup=20, ema_decay=0.99)
-_RESUME = "run the same command again to go on from the last checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def finetune(
     The prior stays frozen, and measurements are simulated from the slices at every step. `deft-ct train htransform`
     trains from the beginning. Research only, not for clinical use.
     """
-    with one_line_errors(interrupted=_RESUME):
+    with one_line_errors(interrupted=RESUME):
         from deft_ct.htransform import load_htransform, save_htransform
         from deft_ct.htransform.train import train_htransform
         from deft_ct.priors import load_prior
@@ -96,17 +96,17 @@ def finetune(
             raise ValueError("the initial h-transform is not told the scan: give --one-scan, or train one for any scan")
         slices = source.read(frozen.image_size)
         family = ScanRange() if (first.config.scan_features if any_scan is None else any_scan) else None
-        measurements, weights = _with_random_scans(simulated.scans(), family, slices, settings.seed)
+        measurements, weights = with_random_scans(simulated.scans(), family, slices, settings.seed)
         head = train_htransform(
             slices, frozen, measurements, out, config=first.config, initial=first, weights=weights, training=settings,
             progress=progress,
         )  # fmt: skip
-        head.card = {"initial_sha256": first.content_hash(), **_card(simulated.scans(), slices, settings, family)}
+        head.card = {"initial_sha256": first.content_hash(), **card_of(simulated.scans(), slices, settings, family)}
         _say(
             f"Use it: deft-ct reconstruct SERIES_FOLDER --htransform {out / 'htransform'}"
             f"{f' --prior {prior}' if prior else ''} --out RESULT"
         )
-        _finish(out / "htransform", head.content_hash(), lambda folder: save_htransform(head, folder))
+        finish(out / "htransform", head.content_hash(), lambda folder: save_htransform(head, folder))
 
 
 def _say(text: str) -> None:

@@ -103,7 +103,7 @@ def test_it_reconstructs_as_the_last_line_says(models: tuple[Path, Path], tmp_pa
 def test_a_head_for_any_scan_stays_one(
     models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deft_ct.cli.train._GEOMETRIES", 2)
+    monkeypatch.setattr("deft_ct.cli.training_options.GEOMETRIES", 2)
     prior = tiny_prior()
     save_htransform(tiny_htransform(prior, scan_features=True, spread_slopes=SPREAD_SLOPES), tmp_path / "any")
     _write("nifti", tmp_path / "data")

@@ -11,7 +11,7 @@ from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
 from deft_ct.cli import app
-from deft_ct.cli import train as command
+from deft_ct.cli import training_options as command
 from deft_ct.datasets.packs import CTPack
 from deft_ct.htransform import load_htransform, save_htransform
 from deft_ct.htransform.features import SPREAD_SLOPES
@@ -22,7 +22,7 @@ from deft_ct.training import TrainingConfig
 
 @pytest.mark.filterwarnings("ignore:the initial h-transform:UserWarning")
 def test_a_head_for_any_scan_goes_on_from_one_for_one_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "_GEOMETRIES", 3)
+    monkeypatch.setattr(command, "GEOMETRIES", 3)
     prior = tiny_prior()
     save_prior(prior, tmp_path / "prior")
     old = tiny_htransform(tiny_prior(seed=2))
@@ -66,6 +66,6 @@ def test_the_card_tells_the_arcs_of_fans_from_those_of_parallel_beams(
 ) -> None:
     write_tiny_pack(tmp_path / "train.h5")
     scans, pack = [Scan.from_name(name) for name in names], CTPack(tmp_path / "train.h5")
-    card = command._card(scans, pack, TrainingConfig(steps=1))
+    card = command.card_of(scans, pack, TrainingConfig(steps=1))
     assert card["scan"]["degrees"] == parallel
     assert card["scan"].get("fan_degrees") == fan

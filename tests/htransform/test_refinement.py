@@ -170,9 +170,9 @@ def test_the_head_training_leaves_the_refinement_as_it_is(tmp_path):
 
 
 def test_the_commands_train_a_refinement_and_a_head_with_it(tmp_path, monkeypatch):
-    from deft_ct.cli import train as command
+    from deft_ct.cli import training_options as command
 
-    monkeypatch.setattr(command, "_GEOMETRIES", 2)
+    monkeypatch.setattr(command, "GEOMETRIES", 2)
     save_prior(tiny_prior(), tmp_path / "prior")
     write_tiny_pack(tmp_path / "train.h5")
     common = ["--any-scan", "--scan", "parallel12_1e5", "--data", str(tmp_path / "train.h5"), "--steps", "2"]
