@@ -23,6 +23,7 @@ from deft_ct.benchmark import Problem, prepare
 from deft_ct.cli import options as opt
 from deft_ct.coverage import Draws, spread_report
 from deft_ct.metrics import evaluate, mean_interval
+from deft_ct.networks.precision import check_precision
 from deft_ct.posterior.deft import DEFT
 from deft_ct.report import FOOTER
 from deft_ct.scan import Scan
@@ -162,10 +163,14 @@ def main() -> None:
     parser.add_argument("--prior")
     parser.add_argument("--htransform")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32", help="of the networks")
     arguments = parser.parse_args()
     builder = opt.Builder(
-        opt.Networks(prior=arguments.prior, htransform=arguments.htransform, models={}, device=arguments.device)
-    )
+        opt.Networks(
+            prior=arguments.prior, htransform=arguments.htransform, models={}, device=arguments.device,
+            precision=check_precision(arguments.precision),
+        )
+    )  # fmt: skip
     pack, scan = opt.read_pack(arguments.data, arguments.every), Scan.from_name(arguments.scan)
     first = builder.build("deft", {})
     protocol = {
