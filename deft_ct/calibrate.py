@@ -113,7 +113,7 @@ def calibrate(
             **vars(fitted),
             "provenance": {
                 "data": pack.path.name, "every": protocol.every, "slices": len(pack), "seed": protocol.seed,
-                "simulation_refinement": protocol.refine,
+                "simulation_refinement": protocol.refine, "network_precision": solver.prior.precision,
                 "coverage_90_raw": spread_report(draws)["coverage"]["body"]["0.9"],
                 "coverage_90_calibrated": spread_report(draws, fitted)["coverage"]["body"]["0.9"],
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),

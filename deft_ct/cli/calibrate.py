@@ -43,6 +43,7 @@ def calibrate(
     htransform: opt.HTransformName = None,
     presets: opt.Presets = True,
     device: opt.Device = "cpu",
+    precision: opt.PrecisionName = "float32",
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """Measure how far the spread of DEFT can be believed, and fit its calibration on validation slices.
@@ -56,7 +57,10 @@ def calibrate(
         if name != "deft":
             raise ValueError(f"calibrations are of deft, got {name!r}")
         chosen = Scan.from_name(scan)
-        builder = opt.Builder(opt.Networks(prior=prior, htransform=htransform, models={}, device=device))
+        networks = opt.Networks(
+            prior=prior, htransform=htransform, models={}, device=device, precision=opt.parse_precision(precision)
+        )
+        builder = opt.Builder(networks)
         built, preset = builder.for_scan(method, chosen, presets=presets)
         if preset is not None:
             console.print(f"[dim]{escape(method)}: preset {preset}[/]")
@@ -83,7 +87,7 @@ def calibrate(
                 save_png(calibration_figure(reports[text], title=title), part)
         record = {
             "scan": chosen.to_dict(), "settings": solver.config.sampling, "every": every, "samples": samples,
-            "seed": seed, "packs": reports,
+            "seed": seed, "network_precision": solver.prior.precision, "packs": reports,
         }  # fmt: skip
         with atomic_file(out / "spread.json") as part:
             part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
