@@ -54,7 +54,14 @@ def run(options: argparse.Namespace) -> Record:
             "sampled": shop.measured(head, scan, estimate="samples", steps=20),
         }
         print(f"{kind}: direct mean {rows[kind]['direct']['direct_mean']['psnr_db']['mean']:.2f} dB", flush=True)
-    return {"protocol": shop.protocol(), "scan": scan.name, "rows": rows, "worth_hu": worth(shop, heads, scan)}
+    reference = shop.reference(scan)
+    return {
+        "protocol": shop.protocol(),
+        "scan": scan.name,
+        "rows": rows,
+        "reference": reference,
+        "worth_hu": worth(shop, heads, scan),
+    }
 
 
 @torch.no_grad()
@@ -116,8 +123,8 @@ def markdown(record: Record) -> str:
     error = [[f"t = {t}", *(f"{row[name]:.1f}" for name in names)] for t, row in record["worth_hu"].items()]
     lines += table(["time", *names], error)
     lines += [
-        "", f"Scan {record['scan']}; mean of {record['protocol']['samples']} samples, 20 evaluations each. "
-        f"{footer(record, slices)}", "",
+        "", f"Scan {record['scan']}; TV reference alone {record['reference']['psnr_db']['mean']:.2f} dB; mean of "
+        f"{record['protocol']['samples']} samples, 20 evaluations each. {footer(record, slices)}", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from few_steps import measure
+from few_steps import measure, metrics
 from halved import halved_pack
 
 from deft_ct.benchmark import Problem, prepare
+from deft_ct.classical.reference import reference_reconstruction
 from deft_ct.datasets.packs import CTPack
 from deft_ct.htransform import HTransform, HTransformConfig, load_htransform, save_htransform
 from deft_ct.htransform.features import SPREAD_SLOPES, scan_features
@@ -32,7 +33,7 @@ from deft_ct.posterior.deft import DEFT, DEFTConfig
 from deft_ct.priors import Prior, load_prior
 from deft_ct.scan import Scan
 from deft_ct.training import CHECKPOINT, TrainingConfig
-from deft_ct.units import AffineMap
+from deft_ct.units import AffineMap, HounsfieldScale
 
 Record = dict[str, Any]
 
@@ -137,6 +138,15 @@ class Workshop:
             return measure(DEFT(self.prior, bare, config), self.problem(scan), count)
 
         return cached(path, compute)
+
+    def reference(self, scan: Scan) -> Record:
+        """The same figures of the TV reference alone."""
+        problem, span = self.problem(scan), self.prior.value_range
+        found = [
+            likelihood.to_physical(reference_reconstruction(likelihood, "tv"))
+            for likelihood in (measurement.likelihood(y, span) for y, measurement, _ in problem.batches)
+        ]
+        return metrics(HounsfieldScale().to_hu(torch.cat(found))[:, 0].numpy(), problem)
 
     def protocol(self) -> Record:
         """What the figures depend on, and where they were measured."""

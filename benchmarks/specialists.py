@@ -70,7 +70,14 @@ def run(options: argparse.Namespace) -> Record:
         for name, scan in scans.items()
         if options.samples
     }
-    return {"protocol": shop.protocol(), "heads": trained, "direct_mean": cells, "single": samples}
+    reference = {name: shop.reference(scan) for name, scan in scans.items()}
+    return {
+        "protocol": shop.protocol(),
+        "reference": reference,
+        "heads": trained,
+        "direct_mean": cells,
+        "single": samples,
+    }
 
 
 def markdown(record: Record) -> str:
@@ -83,6 +90,8 @@ def markdown(record: Record) -> str:
         [label, *(f"{mean_interval(found[name][label]).mean:.2f}" for name in found), str(head["seconds"])]
         for label, head in record["heads"].items()
     ]
+    reference = [f"{record['reference'][name]['psnr_db']['mean']:.2f}" for name in found]
+    rows.append(["TV reference alone", *reference, ""])
     lines += [*table(["trained for", *found, "training (s)"], rows), ""]
     lines += ["The head for any scan minus the specialist of the scan, and minus the best other specialist, in dB:", ""]
     rows = []
