@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,11 @@ class Workshop:
 
     def head(
         self, label: str, config: HTransformConfig, measurements: Sequence[Measurement], *,
-        weights: Sequence[float] | None = None, card: Record | None = None,
+        weights: Sequence[float] | None = None, card: Record | None = None, steps: int | None = None,
     ) -> HTransform:  # fmt: skip
         """The head ``label``, trained unless it is there; its card says the processor time of the training."""
-        folder = self.options.work / "heads" / slug(label, config.to_dict(), asdict(self.training), card)
+        training = replace(self.training, steps=steps or self.training.steps)
+        folder = self.options.work / "heads" / slug(label, config.to_dict(), asdict(training), card)
         if not (folder / "htransform" / "htransform.json").is_file():
             resumed = (folder / CHECKPOINT).is_file()
             began = time.process_time()
@@ -94,7 +95,7 @@ class Workshop:
                 progress=False,
             )
             seconds = None if resumed else round(time.process_time() - began)
-            made.card |= {**(card or {}), "training_steps": self.training.steps, "seconds": seconds}
+            made.card |= {**(card or {}), "training_steps": training.steps, "seconds": seconds}
             save_htransform(made, folder / "htransform", dtype=torch.float32)
             print(f"{label}: trained, {seconds} s of one core", flush=True)
         head = load_htransform(folder / "htransform")

@@ -95,11 +95,12 @@ def test_every_head_is_measured_on_every_scan(script, monkeypatch, work):
     module = script("specialists")
     monkeypatch.setattr(module, "ScanRange", lambda: ScanRange(views=(6, 9)))
     monkeypatch.setattr(module, "GEOMETRIES", 2)
-    _run(module, monkeypatch, work, "--scans", "parallel8_1e5", "fan8_1e5", "--no-samples")
+    _run(module, monkeypatch, work, "--scans", "parallel8_1e5", "fan8_1e5", "--long", "2")
     record = json.loads((work / "out" / "specialists.json").read_text())
     assert {name: list(row) for name, row in record["direct_mean"].items()} == {
-        scan: ["any scan", "parallel8_1e5", "fan8_1e5"] for scan in ("parallel8_1e5", "fan8_1e5")
+        scan: ["any scan", "any scan, longer", "parallel8_1e5", "fan8_1e5"] for scan in ("parallel8_1e5", "fan8_1e5")
     }
+    assert [head["steps"] for head in record["heads"].values()] == [1, 2, 1, 1]
     text = (work / "out" / "specialists.md").read_text()
     assert "| trained for | parallel8_1e5 | fan8_1e5 |" in text and " of 1 |" in text
 
