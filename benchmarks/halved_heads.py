@@ -90,7 +90,7 @@ class Workshop:
                 measurements,
                 folder,
                 config=config,
-                training=self.training,
+                training=training,
                 weights=weights,
                 progress=False,
             )

@@ -115,3 +115,24 @@ def test_kinds_of_guidance_share_their_base_with_the_specialist(script, monkeypa
         assert max(worth["fbp"], worth["split"]) <= worth["without"]  # the best multiple may be zero
     assert rows["split"]["config"]["guidance_steps"] == 5 and "guidance_steps" not in rows["fbp"]["config"]
     assert len(list((work / "heads").iterdir())) == 2
+
+
+def test_every_refinement_is_measured_on_every_scan(script, monkeypatch, work, capsys):
+    module = script("specialist_refinements")
+    monkeypatch.setattr(module, "ScanRange", lambda: ScanRange(views=(6, 9)))
+    monkeypatch.setattr(module, "GEOMETRIES", 2)
+    monkeypatch.setattr(
+        module, "NETWORK", UNetConfig(patch=2, channels=(32, 32), attention=(False, False), norm_groups=8)
+    )
+    monkeypatch.setattr(module, "TV_ITERATIONS", 3)
+    options = ("--scans", "parallel8_1e5", "fan8_1e5", "--batches", "2")
+    _run(module, monkeypatch, work, *options)
+    record = json.loads((work / "out" / "specialist_refinements.json").read_text())
+    for scan in ("parallel8_1e5", "fan8_1e5"):
+        assert list(record["psnr_db"][scan]) == ["any scan", "parallel8_1e5", "fan8_1e5"]
+        assert len(record["tv_psnr_db"][scan]) == 2
+        assert record["psnr_db"][scan]["any scan"] != record["tv_psnr_db"][scan]
+    assert "| TV alone |" in (work / "out" / "specialist_refinements.md").read_text()
+    capsys.readouterr()
+    _run(module, monkeypatch, work, *options)
+    assert "trained" not in capsys.readouterr().out.replace("trained for", "").replace("trained on", "")

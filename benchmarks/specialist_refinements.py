@@ -1,0 +1,151 @@
+"""One refinement of the TV reference for any scan against one for each scan, at equal training cost, at 128 x 128.
+
+The direct mean of the shipped h-transform is for the most part its refined reference. Every refinement is trained for
+the same number of steps, from a table of the same size; the one for any scan spends half of its batches on the named
+scans and half on random ones. Each is then measured on every scan.
+
+Run: python benchmarks/halved.py --out runs/halved, then
+     python benchmarks/specialist_refinements.py --work runs/halved --out benchmarks/results    (run again to go on)
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from halved import halved_scan
+from halved_heads import Record, Workshop, add_options, cached, footer, slug, spread_of, table, write
+from specialists import AMORTISED, GEOMETRIES, NOISE_LEVELS, SCANS, differences
+
+from deft_ct.classical.reference import reference_reconstruction
+from deft_ct.htransform import load_refinement, save_refinement
+from deft_ct.htransform.features import SPREAD_SLOPES, scan_features
+from deft_ct.htransform.references import TableConfig
+from deft_ct.htransform.refinement import Refinement, RefinementConfig
+from deft_ct.htransform.refinement_train import train_refinement
+from deft_ct.measurement import Measurement
+from deft_ct.metrics import evaluate, mean_interval
+from deft_ct.networks import UNetConfig
+from deft_ct.scan import Scan, ScanRange, unit_measurements
+from deft_ct.simulation import PairSource
+from deft_ct.units import PriorRange
+
+NETWORK = UNetConfig(channels=(32, 64, 96, 128), attention=(False,) * 4, patch=2)  # as in the shipped one
+TV_ITERATIONS = 40
+
+
+def trained(
+    shop: Workshop, label: str, config: RefinementConfig, measurements: Sequence[Measurement],
+    weights: Sequence[float] | None = None,
+) -> Refinement:  # fmt: skip
+    """The refinement ``label``, trained unless it is there; its card says the processor time."""
+    tabulated = TableConfig(
+        batches=shop.options.batches, batch_size=shop.training.batch_size, tv_iterations=TV_ITERATIONS,
+        scan_features=config.scan_features, seed=shop.training.seed,
+    )  # fmt: skip
+    identity = [config.to_dict(), asdict(shop.training), vars(tabulated)]
+    folder = shop.options.work / "refinements" / slug(label, *identity)
+    if not (folder / "refinement" / "refinement.json").is_file():
+        began = time.process_time()
+        pairs = PairSource(shop.source, measurements, PriorRange(), weights=weights)
+        made = train_refinement(
+            pairs, folder, config=config, table=tabulated, training=shop.training, progress=False
+        )  # fmt: skip
+        made.card |= {"training_steps": shop.training.steps, "seconds": round(time.process_time() - began)}
+        save_refinement(made, folder / "refinement", dtype=torch.float32)
+        print(f"{label}: trained, {made.card['seconds']} s of one core", flush=True)
+    return load_refinement(folder / "refinement")
+
+
+def for_any_scan(shop: Workshop, scans: list[Scan]) -> Refinement:
+    """Half of the batches on the named scans, half on random ones."""
+    drawn = [halved_scan(scan) for scan in ScanRange().draw(GEOMETRIES, shop.options.seed, levels=NOISE_LEVELS)]
+    return trained(
+        shop, AMORTISED, RefinementConfig(scan_features=True, spread_slopes=SPREAD_SLOPES, network=NETWORK),
+        unit_measurements(scans + drawn, shop.source.image_shape, shop.pixel_mm),
+        [0.5 / len(scans)] * len(scans) + [0.5 / len(drawn)] * len(drawn),
+    )  # fmt: skip
+
+
+def for_one_scan(shop: Workshop, scan: Scan) -> Refinement:
+    """A specialist."""
+    measurement = scan.unit_measurement(shop.source.image_shape, shop.pixel_mm)
+    return trained(shop, scan.name, RefinementConfig(spread=spread_of(measurement), network=NETWORK), [measurement])
+
+
+@torch.no_grad()
+def psnr_of(shop: Workshop, scan: Scan, refinement: Refinement | None) -> list[float]:
+    """PSNR of every slice, of the refined reference or of the TV reference alone."""
+    name = "tv" if refinement is None else refinement.content_hash()
+    path = (
+        shop.options.work / "cells" / f"{slug('refined', name, scan.name, shop.options.every, shop.options.seed)}.json"
+    )
+
+    def compute() -> Record:
+        problem, span, images = shop.problem(scan), PriorRange(), []
+        for y, measurement, _ in problem.batches:
+            likelihood = measurement.likelihood(y, span)
+            image = reference_reconstruction(likelihood, "tv", iterations=TV_ITERATIONS)
+            if refinement is not None:
+                told = scan_features(likelihood) if refinement.config.scan_features else None
+                image = refinement(image, likelihood.guidance(image, refinement.config.guidance), told)
+            images.append(span.affine(image)[:, 0].numpy())
+        found = evaluate(np.concatenate(images), problem.truth, data_range_hu=2000.0, body=problem.body)
+        return {"psnr_db": found.psnr.tolist()}
+
+    return list(cached(path, compute)["psnr_db"])
+
+
+def run(options: argparse.Namespace) -> Record:
+    """Train what is missing and measure every refinement on every scan."""
+    shop = Workshop(options)
+    scans = {name: halved_scan(name) for name in options.scans}
+    made = {AMORTISED: for_any_scan(shop, list(scans.values()))}
+    made |= {name: for_one_scan(shop, scan) for name, scan in scans.items()}
+    return {
+        "protocol": shop.protocol() | {"references": options.batches * options.batch_size},
+        "refinements": {label: r.card | {"sha256": r.content_hash()} for label, r in made.items()},
+        "psnr_db": {name: {label: psnr_of(shop, scan, r) for label, r in made.items()} for name, scan in scans.items()},
+        "tv_psnr_db": {name: psnr_of(shop, scan, None) for name, scan in scans.items()},
+        "single": {},
+    }
+
+
+def markdown(record: Record) -> str:
+    """The matrix of all refinements and scans, and the paired differences."""
+    found = record["psnr_db"]
+    rows = [
+        [label, *(f"{mean_interval(found[name][label]).mean:.2f}" for name in found), f"{card['seconds']}"]
+        for label, card in record["refinements"].items()
+    ]
+    rows.append(["TV alone", *(f"{np.mean(record['tv_psnr_db'][name]):.2f}" for name in found), ""])
+    head = ["scan", "any scan minus its specialist", "minus the best other specialist", "others it beats"]
+    gains = [[name, own, best, beaten] for name, own, _, best, beaten in differences(record, found, AMORTISED)]
+    slices = len(next(iter(found.values()))[AMORTISED])
+    pairs = record["protocol"]["references"]
+    return "\n".join([
+        "# One refinement for any scan against specialists",
+        "", "PSNR (dB) of the refined reference; rows: trained for.",
+        "", *table(["trained for", *found, "s"], rows), "", *table(head, gains), "",
+        f"{pairs} references of 40 iterations of TV for each. {footer(record, slices)}", "",
+    ])  # fmt: skip
+
+
+def main() -> None:
+    """Run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser, steps=700)
+    parser.add_argument("--scans", nargs="+", default=SCANS)
+    parser.add_argument("--batches", type=int, default=160, help="of references, for each refinement")
+    options = parser.parse_args()
+    record = run(options)
+    write(Path(options.out), "specialist_refinements", record, markdown(record))
+
+
+if __name__ == "__main__":
+    main()
