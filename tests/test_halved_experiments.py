@@ -9,6 +9,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+import torch
 from tiny import tiny_prior
 from tiny_pack import write_tiny_pack
 
@@ -102,6 +103,8 @@ def test_every_head_is_measured_on_every_scan(script, monkeypatch, work):
         scan: ["any scan", "any scan, longer", "parallel8_1e5", "fan8_1e5"] for scan in ("parallel8_1e5", "fan8_1e5")
     }
     assert [head["steps"] for head in record["heads"].values()] == [1, 2, 1, 1]
+    trained = [torch.load(path, weights_only=True)["step"] for path in sorted(work.glob("heads/*/checkpoint.pt"))]
+    assert sorted(trained) == [1, 1, 1, 2]
     text = (work / "out" / "specialists.md").read_text()
     assert "| trained for | parallel8_1e5 | fan8_1e5 |" in text and " of 1 |" in text
 
