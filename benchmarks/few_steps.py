@@ -74,7 +74,8 @@ def cells(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for kind, grid, steps in itertools.product(arguments.kinds, arguments.grids, arguments.steps):
         sampler, _, eta = kind.partition(":")
-        out.append({"sampler": sampler, "eta": float(eta or 0), "grid": grid, "steps": steps, **more})
+        settings = {"sampler": sampler, "eta": float(eta or 0), "grid": grid, "steps": steps, **more}
+        out.append({"estimate": "samples", **settings})
     return out + [{"estimate": "mean", "draws": count} for count in arguments.draws]
 
 
