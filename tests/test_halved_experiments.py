@@ -77,6 +77,7 @@ def test_the_spread_of_a_head_for_one_scan_follows_the_rule(script):
     assert usual == pytest.approx(0.04, abs=1e-4) and few == pytest.approx(0.04 * np.exp(0.6), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_ablations_can_be_taken_up_again(script, monkeypatch, work, capsys):
     module = script("ablations")
     options = ("--scan", "parallel8_1e5", "--samplers", "20 DPM")
