@@ -16,12 +16,13 @@ import numpy as np
 import scipy.io
 import torch
 from numpy.typing import NDArray
+from scipy.io.matlab import MatReadError, matfile_version
 from torch import Tensor
 
 from deft_ct.operators.ct import FanGeometry
 
 STRUCTS = ("CtDataLimited", "CtDataFull")
-_HDF5_MAGIC = b"MATLAB 7.3"
+_HDF5_VERSION = 2  # of matfile_version: MATLAB 7.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +122,11 @@ _NEEDED = (
 
 
 def _read_struct(path: Path) -> tuple[str, dict[str, Any]]:
-    with path.open("rb") as file:
-        start = file.read(len(_HDF5_MAGIC))
-    content = _read_hdf5(path) if start == _HDF5_MAGIC else _read_matlab5(path)
+    try:
+        version, _ = matfile_version(path, appendmat=False)
+        content = _read_hdf5(path) if version == _HDF5_VERSION else _read_matlab5(path)
+    except (ValueError, TypeError, MatReadError, OSError) as error:
+        raise ValueError(f"{path} is not a MATLAB file ({error}); is the download complete?") from error
     for name in STRUCTS:
         if name in content:
             return name, content[name]
@@ -131,10 +134,7 @@ def _read_struct(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _read_matlab5(path: Path) -> dict[str, Any]:
-    try:
-        content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
-    except (ValueError, TypeError, NotImplementedError, OSError) as error:
-        raise ValueError(f"{path} is not a MATLAB file ({error}); is the download complete?") from error
+    content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
     return {key: _plain(value) for key, value in content.items() if not key.startswith("__")}
 
 
@@ -145,11 +145,8 @@ def _plain(value: Any) -> Any:
 
 
 def _read_hdf5(path: Path) -> dict[str, Any]:
-    try:
-        with h5py.File(path, "r") as file:
-            return {key: _from_hdf5(file[key]) for key in file if not key.startswith("#")}
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as MATLAB 7.3 ({error}); is the download complete?") from error
+    with h5py.File(path, "r") as file:
+        return {key: _from_hdf5(file[key]) for key in file if not key.startswith("#")}
 
 
 def _from_hdf5(node: Any) -> Any:

@@ -53,7 +53,7 @@ def write_v73(path: Path, name: str = "CtDataFull", **changes: Any) -> Path:
             else:
                 group[f"parameters/{key}"] = np.atleast_2d(np.asarray(value, float)).T
     with path.open("r+b") as raw:
-        raw.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116))
+        raw.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116) + bytes(8) + b"\x00\x02IM")
     return path
 
 
@@ -75,6 +75,9 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "text.mat").write_text("hello " * 50)
     with pytest.raises(ValueError, match="not a MATLAB file"):
         read_htc2022(tmp_path / "text.mat")
+    (tmp_path / "empty.mat").touch()
+    with pytest.raises(ValueError, match="not a MATLAB file"):
+        read_htc2022(tmp_path / "empty.mat")
     (tmp_path / "cut.mat").write_bytes(write_v73(tmp_path / "y.mat").read_bytes()[:600])
     with pytest.raises(ValueError, match="is the download complete"):
         read_htc2022(tmp_path / "cut.mat")
