@@ -91,15 +91,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/halved"))
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--precision", choices=("no", "bf16"), default="bf16")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     for name in PACKS:
         halved_pack(options.out, name)
     training = TrainingConfig(
-        steps=options.steps, batch_size=options.batch_size, learning_rate=options.learning_rate, ema_decay=0.997,
-        warmup=50, precision=options.precision, seed=options.seed, checkpoint_minutes=1.0,
+        steps=options.steps, batch_size=options.batch_size, learning_rate=options.learning_rate,
+        optimizer=options.optimizer, ema_decay=0.997, warmup=50, precision=options.precision, seed=options.seed,
+        checkpoint_minutes=1.0,
     )  # fmt: skip
     prior = halved_prior(options.out, training)
     print(json.dumps({"prior": prior.content_hash(), "card": prior.card}))

@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def add_options(parser: argparse.ArgumentParser, *, steps: int) -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--steps", type=int, default=steps, help="of the training of each head")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=4e-4)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--precision", choices=("no", "bf16"), default="bf16", help="of the networks")
     parser.add_argument("--every", type=int, default=16, help="every k-th slice of the val pack is measured")
     parser.add_argument("--seed", type=int, default=0)
@@ -61,13 +63,19 @@ class Workshop:
     def __init__(self, options: argparse.Namespace, *, samples: int = 4) -> None:
         self.options, self.samples = options, samples
         self.training = TrainingConfig(
-            steps=options.steps, batch_size=options.batch_size, learning_rate=options.learning_rate, warmup=50,
-            ema_decay=0.995, precision=options.precision, seed=options.seed, checkpoint_minutes=1.0,
+            steps=options.steps, batch_size=options.batch_size, learning_rate=options.learning_rate,
+            optimizer=options.optimizer, warmup=50, ema_decay=0.995, precision=options.precision, seed=options.seed,
+            checkpoint_minutes=1.0,
         )  # fmt: skip
         self.source = CTPack(halved_pack(options.work, "train"))
-        self.prior: Prior = load_prior(options.work / "prior")
-        self.prior.precision = self.training.network_precision
         self._problems: dict[str, Problem] = {}
+
+    @cached_property
+    def prior(self) -> Prior:
+        """The frozen prior of halved slices, from ``halved.py``."""
+        prior = load_prior(self.options.work / "prior")
+        prior.precision = self.training.network_precision
+        return prior
 
     def network(self) -> UNetConfig:
         """The shape of the prior's network, so that a head starts from its weights."""
@@ -149,20 +157,20 @@ class Workshop:
         ]
         return metrics(HounsfieldScale().to_hu(torch.cat(found))[:, 0].numpy(), problem)
 
-    def protocol(self) -> Record:
-        """What the figures depend on, and where they were measured."""
-        return {
+    def protocol(self, *, prior: bool = True) -> Record:
+        """What the figures depend on, with the prior where it has a part, and where they were measured."""
+        told = {"prior": self.prior.card | {"sha256": self.prior.content_hash()}} if prior else {}
+        return told | {
             "data": f"ct256, 2x2 means (128 x 128); trained on train ({len(self.source)} slices), measured on val",
             "every": self.options.every, "series": len(self._val().groups), "seed": self.options.seed,
             "samples": self.samples,
             "training": {k: v for k, v in asdict(self.training).items() if k in _TOLD},
-            "prior": self.prior.card | {"sha256": self.prior.content_hash()},
             "machine": f"{processor()}, {torch.get_num_threads()} thread",
             "versions": {"deft_ct": version("deft-ct"), "torch": version("torch"), "python": platform.python_version()},
         }  # fmt: skip
 
 
-_TOLD = ("steps", "batch_size", "learning_rate", "ema_decay", "precision", "seed")
+_TOLD = ("steps", "batch_size", "learning_rate", "optimizer", "ema_decay", "precision", "seed")
 
 
 def spread_of(measurement: Measurement) -> float:
@@ -220,7 +228,8 @@ def footer(record: Record, slices: int) -> str:
         f"Data: {protocol['data']} (every {protocol['every']}: n = {slices} slices of {protocol['series']} series), "
         "whole slices, range 2000 HU; intervals: 95 %, of the paired differences over slices, one training of each "
         f"head. Training: {training['steps']} steps of {training['batch_size']} slices, seed {training['seed']}, "
-        f"{training['precision']}. Machine: {protocol['machine']}. Not for clinical use."
+        f"{training['optimizer']} at {training['learning_rate']:g}, {training['precision']}. "
+        f"Machine: {protocol['machine']}. Not for clinical use."
     )
 
 

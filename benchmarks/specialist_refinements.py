@@ -4,8 +4,7 @@ The direct mean of the shipped h-transform is for the most part its refined refe
 the same number of steps, from a table of the same size; the one for any scan spends half of its batches on the named
 scans and half on random ones. Each is then measured on every scan.
 
-Run: python benchmarks/halved.py --out runs/halved, then
-     python benchmarks/specialist_refinements.py --work runs/halved --out benchmarks/results    (run again to go on)
+Run: python benchmarks/specialist_refinements.py --work runs/halved --out benchmarks/results    (run again to go on)
 """
 
 from __future__ import annotations
@@ -35,7 +34,9 @@ from deft_ct.scan import Scan, ScanRange, unit_measurements
 from deft_ct.simulation import PairSource
 from deft_ct.units import PriorRange
 
-NETWORK = UNetConfig(channels=(32, 64, 96, 128), attention=(False,) * 4, patch=2)  # as in the shipped one
+NETWORK = UNetConfig(  # as in the shipped one
+    channels=(32, 64, 96, 128), attention=(False,) * 4, patch=2, norm_groups=8, scale_shift=True
+)
 TV_ITERATIONS = 40
 
 
@@ -105,10 +106,10 @@ def run(options: argparse.Namespace) -> Record:
     """Train what is missing and measure every refinement on every scan."""
     shop = Workshop(options)
     scans = {name: halved_scan(name) for name in options.scans}
-    made = {AMORTISED: for_any_scan(shop, list(scans.values()))}
+    made = {AMORTISED: for_any_scan(shop, [halved_scan(name) for name in SCANS])}
     made |= {name: for_one_scan(shop, scan) for name, scan in scans.items()}
     return {
-        "protocol": shop.protocol() | {"references": options.batches * options.batch_size},
+        "protocol": shop.protocol(prior=False) | {"references": options.batches * options.batch_size},
         "refinements": {label: r.card | {"sha256": r.content_hash()} for label, r in made.items()},
         "psnr_db": {name: {label: psnr_of(shop, scan, r) for label, r in made.items()} for name, scan in scans.items()},
         "tv_psnr_db": {name: psnr_of(shop, scan, None) for name, scan in scans.items()},
@@ -140,6 +141,7 @@ def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, steps=700)
+    parser.set_defaults(learning_rate=3e-3)
     parser.add_argument("--scans", nargs="+", default=SCANS)
     parser.add_argument("--batches", type=int, default=160, help="of references, for each refinement")
     options = parser.parse_args()

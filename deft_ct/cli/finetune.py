@@ -25,7 +25,7 @@ from deft_ct.datasets.packs import CTPack
 from deft_ct.scan import ScanRange
 
 _SCANS = ScanOptions()
-_TRAINING = TrainingOptions(steps=400, learning_rate=1e-4, warmup=20, ema_decay=0.99)
+_TRAINING = TrainingOptions(steps=400, learning_rate=5e-4, warmup=20, ema_decay=0.99)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -172,7 +172,7 @@ def refinement(
     channels: Channels = "32,64,96,128",
     patch: Patch = 2,
     initial: Annotated[Path | None, typer.Option(help="Go on from this refinement, with a new schedule.")] = None,
-    training: TrainingOptions = TrainingOptions(learning_rate=6e-4, ema_decay=0.99),
+    training: TrainingOptions = TrainingOptions(learning_rate=3e-3, ema_decay=0.99),
     progress: Progress = True,
 ) -> None:
     """Train the refinement of the TV reference of an h-transform and write it to OUT/refinement."""

@@ -70,7 +70,7 @@ def learned_primal_dual(
     out: Out,
     data: Source = None,
     simulated: ScanOptions = ScanOptions(),
-    training: TrainingOptions = TrainingOptions(batch_size=4, learning_rate=1e-3),
+    training: TrainingOptions = TrainingOptions(batch_size=4),
     iterations: Annotated[int, typer.Option(help="Unrolled iterations.", min=1)] = 10,
     memory: Annotated[int, typer.Option(help="Images that are carried along.", min=2)] = 5,
     features: Annotated[int, typer.Option(help="Features of the hidden layers.", min=1)] = 32,

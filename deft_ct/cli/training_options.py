@@ -37,7 +37,8 @@ class TrainingOptions:
 
     steps: Annotated[int, typer.Option(help="Optimiser steps of the whole training.", min=1)] = 2000
     batch_size: Annotated[int, typer.Option(help="Slices of one step.", min=1)] = 8
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-4
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3
+    optimizer: Annotated[str, typer.Option(help="muon, or adamw with a fifth of the learning rate.")] = "muon"
     warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.", min=1)] = 50
     ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.995
     seed: opt.Seed = 0
@@ -92,13 +93,20 @@ def read_source(data: str | None) -> CTPack | CTFolder:
     return CTPack(opt.pack_path(data) if data is not None else data_root() / "ct256" / "train.h5")
 
 
+NORM_GROUPS = 8
+"""Groups of normalised features in new networks: large ones leave the levels of features that the networks need."""
+
+
 def network_from(channels: str, patch: int = 4, layers: int = 1) -> UNetConfig:
     """The shape of a network without attention, of channels as ``"64,96,128"``."""
     try:
         levels = tuple(int(part) for part in channels.split(","))
     except ValueError:
         raise ValueError(f"channels must be whole numbers separated by commas, got {channels!r}") from None
-    return UNetConfig(channels=levels, attention=(False,) * len(levels), patch=patch, layers=layers)
+    return UNetConfig(
+        channels=levels, attention=(False,) * len(levels), patch=patch, layers=layers, norm_groups=NORM_GROUPS,
+        scale_shift=True,
+    )  # fmt: skip
 
 
 def measurements_of(scans: list[Scan], source: CTPack | CTFolder) -> list[Measurement]:

@@ -30,6 +30,8 @@ class UNetConfig:
         attention: whether each level has self-attention; the middle always has.
         head_channels: features of one attention head.
         norm_groups: groups of the group normalisation.
+        scale_shift: whether the embedding of the time scales and shifts the normalised features, instead of being added
+            before the normalisation (which takes out again what is the same over a group).
 
     Raises:
         ValueError: the values do not fit together.
@@ -43,6 +45,7 @@ class UNetConfig:
     attention: tuple[bool, ...] = (False, False, False)
     head_channels: int = 32
     norm_groups: int = 32
+    scale_shift: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
@@ -63,8 +66,9 @@ class UNetConfig:
         return int(self.patch * 2 ** (len(self.channels) - 1))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self) | {"channels": list(self.channels), "attention": list(self.attention)}
+        """JSON-ready values, ``scale_shift`` only where it is set: the hashes of older networks stay."""
+        values = asdict(self) | {"channels": list(self.channels), "attention": list(self.attention)}
+        return {name: value for name, value in values.items() if name != "scale_shift" or value}
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:
@@ -88,15 +92,15 @@ class UNet(nn.Module):
         self.config = config
         c = config.channels
         pixels = config.patch**2
-        width, groups, heads = self.embedding_width, config.norm_groups, config.head_channels
+        width = self.embedding_width
         self.time_embedding = _TimeEmbedding(c[0], width)
         self.conv_in = nn.Conv2d(config.in_channels * pixels, c[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             _Down(c[max(i - 1, 0)], c[i], width, config, i, last=i == len(c) - 1) for i in range(len(c))
         )
-        self.mid_block = _Middle(c[-1], width, groups, heads)
+        self.mid_block = _Middle(width, config)
         self.up_blocks = nn.ModuleList(_Up(width, config, i) for i in reversed(range(len(c))))
-        self.conv_norm_out = nn.GroupNorm(groups, c[0], eps=1e-5)
+        self.conv_norm_out = nn.GroupNorm(config.norm_groups, c[0], eps=1e-5)
         self.conv_out = nn.Conv2d(c[0], config.out_channels * pixels, 3, padding=1)
 
     @property
@@ -145,27 +149,33 @@ class _TimeEmbedding(nn.Module):
 
 
 class _Residual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, width: int, groups: int) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int, config: UNetConfig) -> None:
         super().__init__()
+        groups, self.scale_shift = config.norm_groups, config.scale_shift
         self.norm1 = nn.GroupNorm(groups, inputs, eps=1e-5)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.time_emb_proj = nn.Linear(width, outputs)
+        self.time_emb_proj = nn.Linear(width, 2 * outputs if self.scale_shift else outputs)
         self.norm2 = nn.GroupNorm(groups, outputs, eps=1e-5)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(functional.silu(self.norm1(x)))
-        h = h + self.time_emb_proj(emb)[:, :, None, None]
-        h = self.conv2(functional.silu(self.norm2(h)))
+        told = self.time_emb_proj(emb)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = told.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + told)
+        h = self.conv2(functional.silu(h))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
 class _Attention(nn.Module):
-    def __init__(self, channels: int, groups: int, head_channels: int) -> None:
+    def __init__(self, channels: int, config: UNetConfig) -> None:
         super().__init__()
-        self.heads = channels // head_channels
-        self.group_norm = nn.GroupNorm(groups, channels, eps=1e-5)
+        self.heads = channels // config.head_channels
+        self.group_norm = nn.GroupNorm(config.norm_groups, channels, eps=1e-5)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
@@ -198,13 +208,10 @@ class _Resample(nn.Module):
 class _Down(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int, config: UNetConfig, level: int, *, last: bool) -> None:
         super().__init__()
-        groups = config.norm_groups
         sizes = [inputs] + [outputs] * config.layers
-        self.resnets = nn.ModuleList(_Residual(sizes[j], outputs, width, groups) for j in range(config.layers))
+        self.resnets = nn.ModuleList(_Residual(sizes[j], outputs, width, config) for j in range(config.layers))
         attend = config.attention[level]
-        self.attentions = nn.ModuleList(
-            _Attention(outputs, groups, config.head_channels) for _ in range(config.layers if attend else 0)
-        )
+        self.attentions = nn.ModuleList(_Attention(outputs, config) for _ in range(config.layers if attend else 0))
         self.downsamplers = nn.ModuleList([] if last else [_Resample(outputs, up=False)])
 
     def forward(self, x: Tensor, emb: Tensor, skips: list[Tensor]) -> Tensor:
@@ -220,10 +227,11 @@ class _Down(nn.Module):
 
 
 class _Middle(nn.Module):
-    def __init__(self, channels: int, width: int, groups: int, head_channels: int) -> None:
+    def __init__(self, width: int, config: UNetConfig) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(_Residual(channels, channels, width, groups) for _ in range(2))
-        self.attentions = nn.ModuleList([_Attention(channels, groups, head_channels)])
+        channels = config.channels[-1]
+        self.resnets = nn.ModuleList(_Residual(channels, channels, width, config) for _ in range(2))
+        self.attentions = nn.ModuleList([_Attention(channels, config)])
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         x = self.attentions[0](self.resnets[0](x, emb))
@@ -234,17 +242,15 @@ class _Middle(nn.Module):
 class _Up(nn.Module):
     def __init__(self, width: int, config: UNetConfig, level: int) -> None:
         super().__init__()
-        c, groups = config.channels, config.norm_groups
+        c = config.channels
         below, here, above = c[min(level + 1, len(c) - 1)], c[level], c[max(level - 1, 0)]
         count = config.layers + 1
         self.resnets = nn.ModuleList()
         for j in range(count):
             skip = above if j == count - 1 else here
-            self.resnets.append(_Residual((below if j == 0 else here) + skip, here, width, groups))
+            self.resnets.append(_Residual((below if j == 0 else here) + skip, here, width, config))
         attend = config.attention[level]
-        self.attentions = nn.ModuleList(
-            _Attention(here, groups, config.head_channels) for _ in range(count if attend else 0)
-        )
+        self.attentions = nn.ModuleList(_Attention(here, config) for _ in range(count if attend else 0))
         self.upsamplers = nn.ModuleList([_Resample(here, up=True)] if level > 0 else [])
 
     def forward(self, x: Tensor, emb: Tensor, skips: list[Tensor]) -> Tensor:

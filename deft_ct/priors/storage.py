@@ -96,6 +96,8 @@ def diffusers_config(config: UNetConfig, image_size: int) -> dict[str, Any]:
         "attention_head_dim": config.head_channels,
         "norm_num_groups": config.norm_groups,
         "norm_eps": 1e-5,
+        "attn_norm_num_groups": config.norm_groups,  # else the middle has none beside "scale_shift"
+        "resnet_time_scale_shift": "scale_shift" if config.scale_shift else "default",
     }
 
 

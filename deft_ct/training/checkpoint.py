@@ -73,7 +73,7 @@ class State:
         if not path.is_file():
             return 0
         state = torch.load(path, map_location="cpu", weights_only=True)
-        before = state["config"]
+        before = asdict(TrainingConfig(steps=1)) | state["config"]  # older ones lack newer settings
         changed = [name for name, value in before.items() if name not in FREE and value != getattr(self.config, name)]
         if state.get("parts", before["accumulate"]) != self.parts:
             changed.append("accumulate times processes")

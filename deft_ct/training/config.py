@@ -17,10 +17,11 @@ class TrainingConfig:
     Args:
         steps: optimiser steps of the whole training.
         batch_size: items of one optimiser step, over all processes and accumulated parts: a multiple of both together.
-        learning_rate: peak rate of AdamW.
+        learning_rate: peak rate.
+        optimizer: "adamw" or "muon", see :class:`~deft_ct.training.muon.Muon`.
         warmup: steps of linear warm-up; cosine decay to ``final_rate * learning_rate`` follows.
         final_rate: fraction of the peak rate at the end.
-        weight_decay: of AdamW.
+        weight_decay: decoupled from the gradients.
         ema_decay: decay of the averaged weights; ramps up as ``(1 + n) / (10 + n)`` from the start.
         grad_clip: largest gradient norm.
         accumulate: parts that a batch is split into, one after the other, to save memory.
@@ -42,6 +43,7 @@ class TrainingConfig:
     steps: int
     batch_size: int = 8
     learning_rate: float = 3e-4
+    optimizer: Literal["adamw", "muon"] = "adamw"
     warmup: int = 100
     final_rate: float = 0.02
     weight_decay: float = 0.0
@@ -67,6 +69,8 @@ class TrainingConfig:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
+        if self.optimizer not in ("muon", "adamw"):
+            raise ValueError(f"unknown optimizer {self.optimizer!r}; known: muon, adamw")
         if self.precision not in ("no", "bf16", "fp16"):
             raise ValueError(f"unknown precision {self.precision!r}; known: no, bf16, fp16")
         if self.tensorboard and find_spec("tensorboard") is None:  # before any long work

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from deft_ct.training.checkpoint import CHECKPOINT, State, digests
 from deft_ct.training.config import TrainingConfig
 from deft_ct.training.log import TrainingLog
+from deft_ct.training.muon import Muon
 from deft_ct.training.order import item_order, mixed_seed
 from deft_ct.training.processes import accelerator_for
 
@@ -75,7 +76,8 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     if config.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    kind = Muon if config.optimizer == "muon" else torch.optim.AdamW
+    optimizer = kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     averaged = {name: value.detach().clone() for name, value in network.state_dict().items()}
     state = State(
         network=network, optimizer=optimizer, averaged=averaged, config=config, parts=parts,
@@ -84,7 +86,7 @@ def fit(
     start = state.resume(folder / CHECKPOINT)
     if start:
         accelerator.print(f"resuming at step {start} of {config.steps}")
-    # The order of AdamW's state and the averages follow the network to its device.
+    # The optimiser's state and the averages follow the network to its device.
     model, optimizer = accelerator.prepare(network, optimizer)
     averaged = {name: value.to(accelerator.device) for name, value in averaged.items()}
     state.network, state.optimizer, state.averaged = accelerator.unwrap_model(model), optimizer, averaged

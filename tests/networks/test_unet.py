@@ -11,6 +11,7 @@ from deft_ct.priors.storage import diffusers_config
         UNetConfig(patch=4, channels=(32, 64), attention=(False, False)),
         UNetConfig(patch=2, channels=(32, 32, 64), attention=(False, True, True), layers=2, head_channels=16),
         UNetConfig(patch=1, in_channels=3, out_channels=6, channels=(32,), attention=(True,), norm_groups=16),
+        UNetConfig(patch=2, channels=(32, 64), attention=(False, True), norm_groups=8, scale_shift=True),
     ],
 )
 def test_computes_what_diffusers_computes(config):
@@ -39,6 +40,27 @@ def test_extra_features_enter_where_diffusers_adds_a_class_embedding():
         got = ours(x, t, extra)
         torch.testing.assert_close(got, torch.pixel_shuffle(reference, 2), rtol=1e-4, atol=1e-5)
         assert (got - ours(x, t)).abs().max() > 1e-3
+
+
+def test_scale_and_shift_tell_the_time_whatever_the_groups_are():
+    """A shift before a normalisation over single features is lost; one behind it is not."""
+
+    def heard(**changes):
+        torch.manual_seed(0)
+        network = UNet(UNetConfig(patch=1, channels=(32,), attention=(False,), **changes)).eval()
+        x = torch.randn(1, 1, 16, 16)
+        with torch.no_grad():
+            return (network(x, torch.zeros(1)) - network(x, torch.full((1,), 900.0))).abs().max()
+
+    assert heard(norm_groups=32) < 1e-4  # 32 groups of one feature
+    assert heard(norm_groups=32, scale_shift=True) > 1e-2
+    assert heard(norm_groups=8) > 1e-2
+
+
+def test_shapes_without_scale_and_shift_are_described_as_before():
+    assert "scale_shift" not in UNetConfig().to_dict()
+    told = UNetConfig(scale_shift=True, norm_groups=8)
+    assert UNetConfig(**told.to_dict()) == told
 
 
 def test_refuses_images_that_do_not_fit():
