@@ -22,8 +22,8 @@ from deft_ct.cli.training_options import (
     TVIterations,
     card_of,
     finish,
+    head_network,
     network_from,
-    patch_of,
     read_source,
     table_of,
     with_random_scans,
@@ -57,12 +57,12 @@ def prior(
         from deft_ct.priors.train import train_prior
         from deft_ct.schedule import BetaSchedule, Schedule
 
-        source = read_source(data)
+        source, first = read_source(data), None if initial is None else load_prior(initial)
+        known = None if first is None else getattr(first.network, "config", None)
         made = train_prior(
-            source, out, network=network_from(channels, patch, layers),
+            source, out, network=known or network_from(channels, patch, layers),
             schedule=Schedule(kind=cast(BetaSchedule, schedule)), training=training.config(),
-            image_size=source.image_shape[0], initial=None if initial is None else load_prior(initial),
-            progress=progress,
+            image_size=source.image_shape[0], initial=first, progress=progress,
         )  # fmt: skip
         finish(out / "prior", made.content_hash(), lambda folder: save_prior(made, folder))
 
@@ -130,7 +130,7 @@ def htransform(
             spread_slopes=SPREAD_SLOPES if any_scan and reference == "tv" else (),
             reference=cast(Literal["none", "fbp", "tv"], reference),
             guidance=cast(GuidanceKind, guidance),
-            network=network_from(channels, patch_of(frozen)),
+            network=head_network(frozen, channels) if first is None else first.config.network,
         )  # fmt: skip
         if objective == "denoising":
             table = None
@@ -187,14 +187,15 @@ def refinement(
         source, scans, settings = read_source(data), simulated.scans(), training.config()
         family = ScanRange() if any_scan else None
         measurements, weights = with_random_scans(scans, family, source, settings.seed)
+        first = None if initial is None else load_refinement(initial)
         made = train_refinement(
             PairSource(source, measurements, PriorRange(), weights=weights), out,
             config=RefinementConfig(
                 scan_features=any_scan, spread_slopes=SPREAD_SLOPES if any_scan else (),
-                network=network_from(channels, patch),
+                network=network_from(channels, patch) if first is None else first.config.network,
             ),
             table=table_of(batches, settings, tv_iterations, any_scan), training=settings,
-            initial=None if initial is None else load_refinement(initial), progress=progress,
+            initial=first, progress=progress,
         )  # fmt: skip
         made.card |= card_of(scans, source, settings, family)
         finish(out / "refinement", made.content_hash(), lambda folder: save_refinement(made, folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -23,7 +23,9 @@ Source = Annotated[
     str | None,
     typer.Option("--data", help="HDF5 pack, a folder of CT (DICOM, NIfTI, HDF5), or a pack's name; train by default."),
 ]
-Channels = Annotated[str, typer.Option(help="Features of each level.")]
+Channels = Annotated[
+    str, typer.Option(help="Features of each level of a new network; one that goes on keeps its shape.")
+]
 Patch = Annotated[int, typer.Option(help="Side of the space-to-depth stem.", min=1)]
 Reference = Annotated[str, typer.Option(help="Reconstruction that the network starts from: fbp or tv.")]
 TVIterations = Annotated[int, typer.Option(help="Iterations of the TV reference.", min=1)]
@@ -175,6 +177,10 @@ def table_of(batches: int, training: Any, tv_iterations: int, any_scan: bool) ->
     )  # fmt: skip
 
 
-def patch_of(frozen: Any) -> int:
-    """The stem of the prior's network, so that its weights can be taken over."""
-    return int(getattr(getattr(frozen.network, "config", None), "patch", 4))
+def head_network(frozen: Any, channels: str) -> UNetConfig:
+    """The shape of a new head: as its prior's but for the channels, so that the weights can be taken over."""
+    own = getattr(frozen.network, "config", None)
+    if not isinstance(own, UNetConfig):
+        return network_from(channels)
+    shape = network_from(channels, own.patch)
+    return replace(shape, norm_groups=own.norm_groups, scale_shift=own.scale_shift)
