@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "deft_ct.priors",
         "deft_ct.measurement",
         "deft_ct.data_term",
+        "deft_ct.null_space",
         "deft_ct.training",
         "deft_ct.reconstructor",
         "deft_ct.scan",
