@@ -3,6 +3,7 @@
 from deft_ct.report.calibration import calibration_figure
 from deft_ct.report.figures import FOOTER, Window, comparison_figure, save_png
 from deft_ct.report.html import write_html
+from deft_ct.report.panels import panel_figure
 from deft_ct.report.tables import Row, metrics_json, metrics_markdown, metrics_table
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "metrics_json",
     "metrics_markdown",
     "metrics_table",
+    "panel_figure",
     "save_png",
     "write_html",
 ]

@@ -100,11 +100,11 @@ def comparison_figure(
     Raises:
         ValueError: no reconstruction, shapes differ, an unknown method, or no such slice.
     """
-    reference = _image("truth", truth, slice_index)
+    reference = as_image("truth", truth, slice_index)
     if not reconstructions:
         raise ValueError("comparison_figure needs at least one reconstruction")
-    images = {name: _image(name, image, slice_index) for name, image in reconstructions.items()}
-    deviation = None if spread is None else _image("spread", spread, slice_index)
+    images = {name: as_image(name, image, slice_index) for name, image in reconstructions.items()}
+    deviation = None if spread is None else as_image("spread", spread, slice_index)
     for name, image in {**images, **({} if deviation is None else {"spread": deviation})}.items():
         if image.shape != reference.shape:
             raise ValueError(f"{name} must have the shape of truth, {reference.shape}, got {image.shape}")
@@ -130,15 +130,15 @@ def comparison_figure(
             low, high = window.limits
             greys = {"truth": reference, **images}
             for axis, (name, image) in zip(axes[row], greys.items(), strict=False):
-                _show(axis, image, "gray", low, high, pixel_aspect)
+                show_image(axis, image, "gray", low, high, pixel_aspect)
                 if row == 0:
                     axis.set_title(titles[name])
             axes[row, 0].set_ylabel(f"{window.name}\nlevel {window.level:.0f}, width {window.width:.0f} HU")
             if deviation is not None:
-                picture = _show(axes[row, -2], deviation, "magma", 0.0, window.spread_limit, pixel_aspect)
+                picture = show_image(axes[row, -2], deviation, "magma", 0.0, window.spread_limit, pixel_aspect)
                 figure.colorbar(picture, ax=axes[row, -2], extend="max", shrink=0.85, aspect=25)
             limit = window.error_limit
-            picture = _show(axes[row, -1], images[shown] - reference, "RdBu_r", -limit, limit, pixel_aspect)
+            picture = show_image(axes[row, -1], images[shown] - reference, "RdBu_r", -limit, limit, pixel_aspect)
             figure.colorbar(picture, ax=axes[row, -1], extend="both", shrink=0.85, aspect=25)
         if deviation is not None:
             axes[0, -2].set_title(f"{'calibrated' if calibrated else 'uncalibrated'} spread\nstandard deviation, HU")
@@ -166,7 +166,12 @@ def save_png(figure: Figure, path: str | Path) -> Path:
     return target
 
 
-def _image(name: str, array: ArrayLike | torch.Tensor, slice_index: int | None) -> NDArray[np.float64]:
+def as_image(name: str, array: ArrayLike | torch.Tensor, slice_index: int | None) -> NDArray[np.float64]:
+    """One slice ``(H, W)`` of an image or a volume, the middle one if None; ``name`` is for the error message.
+
+    Raises:
+        ValueError: another shape, or no such slice.
+    """
     values = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
     if values.ndim not in (2, 3) or not values.size:
         raise ValueError(f"{name} must be (Z, H, W) or (H, W), got shape {values.shape}")
@@ -178,9 +183,10 @@ def _image(name: str, array: ArrayLike | torch.Tensor, slice_index: int | None) 
     return values.astype(np.float64)
 
 
-def _show(
+def show_image(
     axis: Axes, image: NDArray[np.float64], colors: str, low: float, high: float, pixel_aspect: float
 ) -> AxesImage:
+    """Draw an image without ticks and frame, between two values of a colour map; pixels stay pixels."""
     axis.set_xticks([])
     axis.set_yticks([])
     for side in axis.spines.values():
