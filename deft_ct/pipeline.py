@@ -23,16 +23,19 @@ from deft_ct.io.nifti import write_nifti
 from deft_ct.measurement import Measurement, describe
 from deft_ct.metrics import evaluate
 from deft_ct.networks.precision import Precision
+from deft_ct.null_space import unmeasured_map_hu
 from deft_ct.operators import PoissonNoise
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.presets import shipped_presets
 from deft_ct.reconstruct import load_reconstructor, method_class
 from deft_ct.reconstructor import Reconstruction, Reconstructor
-from deft_ct.report import FOOTER, Row, comparison_figure, metrics_json, save_png, write_html
+from deft_ct.report import FOOTER, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html
 from deft_ct.scan import Scan
 
 RUN_RECORD = "run.json"
-_OWN_FILES = frozenset({RUN_RECORD, "comparison.png", "report.html", "mean.nii.gz", "spread.nii.gz"})
+_OWN_FILES = frozenset(
+    {RUN_RECORD, "comparison.png", "report.html", "mean.nii.gz", "spread.nii.gz", "unmeasured.nii.gz", "unmeasured.png"}
+)
 _GEOMETRIES: dict[str, type[ParallelGeometry | FanGeometry]] = {"parallel": ParallelGeometry, "fan": FanGeometry}
 
 
@@ -128,6 +131,7 @@ def reconstruct_series(
     models: Mapping[str, str | Path] | None = None,
     overwrite: bool = False,
     parametric_map: bool = False,
+    unmeasured_map: bool = False,
     progress: bool = False,
 ) -> Run:
     """Simulate a sparse-view scan of a CT series, reconstruct it and write everything to one folder.
@@ -145,6 +149,9 @@ def reconstruct_series(
         models: supervised method -> path or name of its trained model; the shipped one where left out.
         overwrite: replace a folder with an earlier result.
         parametric_map: write the spread as DICOM Parametric Map, too.
+        unmeasured_map: write ``unmeasured.nii.gz`` and ``unmeasured.png``, too: where and how much of the result of
+            the main method was not measured (:func:`deft_ct.null_space.unmeasured_map_hu`), for some hundreds of
+            projections of every slice.
         progress: show progress bars.
 
     Returns:
@@ -185,8 +192,9 @@ def reconstruct_series(
         for result in results.values()
     )
     record = _record(series, settings, measurement, results, rows)
+    unmeasured = _unmeasured_hu(results[settings.method], y, measurement) if unmeasured_map else None
     with atomic_folder(target, overwrite=overwrite, is_own=_is_own_file) as work:
-        _write(work, series, settings, results, truth_hu, rows, record, parametric_map=parametric_map)
+        _write(work, series, settings, results, truth_hu, rows, record, unmeasured, parametric_map=parametric_map)
     return Run(folder=target, rows=rows, notes=(*series.notes, *(f"{name}: preset {p}" for name, p in presets.items())))
 
 
@@ -235,6 +243,12 @@ def _reconstruct(
     return replace(result, mean=result.mean.cpu(), std=std, samples=None)
 
 
+def _unmeasured_hu(result: Reconstruction, y: Tensor, measurement: Measurement) -> NDArray[np.float32]:
+    """``(Z, H, W)``."""
+    hu: NDArray[np.float32] = unmeasured_map_hu(result.mean.to(y), y, measurement).cpu().numpy()[:, 0]
+    return hu
+
+
 def _write(
     folder: Path,
     series: Series,
@@ -243,6 +257,7 @@ def _write(
     truth_hu: NDArray[np.float32],
     rows: tuple[Row, ...],
     record: dict[str, Any],
+    unmeasured: NDArray[np.float32] | None,
     *,
     parametric_map: bool,
 ) -> None:
@@ -263,9 +278,20 @@ def _write(
     figure = comparison_figure(
         truth_hu, columns, spread, data_range_hu=settings.data_range_hu, title=settings.summary, calibrated=calibrated
     )
-    picture = save_png(figure, folder / "comparison.png")
+    pictures = {"Middle slice": save_png(figure, folder / "comparison.png")}
+    if unmeasured is not None:
+        write_nifti(series.volume.with_hu(unmeasured), folder / "unmeasured.nii.gz")
+        middle = len(unmeasured) // 2
+        maps = {"not measured\nlocal RMS": unmeasured[middle]}
+        if spread is not None:
+            maps = {f"{'calibrated' if calibrated else 'uncalibrated'} spread": spread[middle], **maps}
+        figure = panel_figure(
+            truth_hu[middle], {name: column[middle] for name, column in columns.items()}, maps,
+            errors_of=(label(main),), data_range_hu=settings.data_range_hu, title=settings.summary,
+        )  # fmt: skip
+        pictures["Middle slice: what the scan did not measure"] = save_png(figure, folder / "unmeasured.png")
     title = f"{settings.method.upper()}, {settings.summary}"
-    write_html(folder / "report.html", title=title, figures={"Middle slice": picture}, rows=rows, provenance=record)
+    write_html(folder / "report.html", title=title, figures=pictures, rows=rows, provenance=record)
     (folder / RUN_RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 

@@ -75,6 +75,19 @@ def test_every_output_carries_the_same_numbers(geometry: str, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("fake")
+def test_what_was_not_measured_is_written_on_demand(tmp_path: Path) -> None:
+    settings = SparseView(compare=(), views=12, samples=2, size=SIZE, photons=1e4)
+    run = reconstruct_series(sample_series_path(), tmp_path / "out", settings, unmeasured_map=True)
+    found, mean = (np.asarray(nibabel.load(run.folder / f"{name}.nii.gz").dataobj) for name in ("unmeasured", "mean"))
+    assert found.shape == mean.shape and found.min() >= 0
+    assert 1 < np.sqrt((found**2).mean()) < 200  # HU
+    assert (run.folder / "unmeasured.png").is_file()
+    assert "what the scan did not measure" in (run.folder / "report.html").read_text()
+    again = reconstruct_series(sample_series_path(), tmp_path / "out", settings, overwrite=True)
+    assert not (again.folder / "unmeasured.png").exists()
+
+
+@pytest.mark.usefixtures("fake")
 def test_seed_and_slice_decide_the_noise(tmp_path: Path) -> None:
     def mean(name: str, seed: int) -> Any:
         settings = SparseView(compare=(), views=20, samples=2, size=SIZE, seed=seed, photons=1e4)

@@ -35,6 +35,9 @@ def reconstruct(
     htransform: Annotated[str | None, typer.Option(help="h-transform: folder or shipped name.")] = None,
     model: ModelNames = None,
     parametric_map: Annotated[bool, typer.Option(help="Write the spread as DICOM Parametric Map, too.")] = False,
+    unmeasured_map: Annotated[
+        bool, typer.Option(help="Write a map of what the scan did not measure, too; seconds a slice.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in OUT.")] = False,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
@@ -66,6 +69,7 @@ def reconstruct(
             models=parse_models(model),
             overwrite=overwrite,
             parametric_map=parametric_map,
+            unmeasured_map=unmeasured_map,
             progress=progress,
         )
     print_run(run, settings)
