@@ -80,7 +80,7 @@ def panel_figure(
     height, width = reference[part].shape
     cell = _CELL_INCHES * min(1.0, height / width)
     with rc_context(STYLE):
-        figure = Figure(figsize=(_CELL_INCHES * columns, 2 * cell + 1.7))
+        figure = Figure(figsize=(_CELL_INCHES * columns, 2 * cell + 2.0))
         FigureCanvasAgg(figure)
         figure.set_layout_engine("compressed", h_pad=0.03, w_pad=0.03, rect=(0.0, 0.045, 1.0, 0.955))
         axes = figure.subplots(2, columns, squeeze=False)
