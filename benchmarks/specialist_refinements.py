@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,20 +63,20 @@ def trained(
     return load_refinement(folder / "refinement")
 
 
-def for_any_scan(shop: Workshop, scans: list[Scan]) -> Refinement:
+def for_any_scan(shop: Workshop, scans: list[Scan], network: UNetConfig) -> Refinement:
     """Half of the batches on the named scans, half on random ones."""
     drawn = [halved_scan(scan) for scan in ScanRange().draw(GEOMETRIES, shop.options.seed, levels=NOISE_LEVELS)]
     return trained(
-        shop, AMORTISED, RefinementConfig(scan_features=True, spread_slopes=SPREAD_SLOPES, network=NETWORK),
+        shop, AMORTISED, RefinementConfig(scan_features=True, spread_slopes=SPREAD_SLOPES, network=network),
         unit_measurements(scans + drawn, shop.source.image_shape, shop.pixel_mm),
         [0.5 / len(scans)] * len(scans) + [0.5 / len(drawn)] * len(drawn),
     )  # fmt: skip
 
 
-def for_one_scan(shop: Workshop, scan: Scan) -> Refinement:
+def for_one_scan(shop: Workshop, scan: Scan, network: UNetConfig) -> Refinement:
     """A specialist."""
     measurement = scan.unit_measurement(shop.source.image_shape, shop.pixel_mm)
-    return trained(shop, scan.name, RefinementConfig(spread=spread_of(measurement), network=NETWORK), [measurement])
+    return trained(shop, scan.name, RefinementConfig(spread=spread_of(measurement), network=network), [measurement])
 
 
 @torch.no_grad()
@@ -105,11 +105,14 @@ def psnr_of(shop: Workshop, scan: Scan, refinement: Refinement | None) -> list[f
 def run(options: argparse.Namespace) -> Record:
     """Train what is missing and measure every refinement on every scan."""
     shop = Workshop(options)
+    network = replace(NETWORK, norm_groups=options.norm_groups, scale_shift=options.scale_shift)
     scans = {name: halved_scan(name) for name in options.scans}
-    made = {AMORTISED: for_any_scan(shop, [halved_scan(name) for name in SCANS])}
-    made |= {name: for_one_scan(shop, scan) for name, scan in scans.items()}
+    specialists = options.scans if options.specialists is None else options.specialists
+    made = {AMORTISED: for_any_scan(shop, list(scans.values()), network)}
+    made |= {name: for_one_scan(shop, scans[name], network) for name in specialists}
     return {
-        "protocol": shop.protocol(prior=False) | {"references": options.batches * options.batch_size},
+        "protocol": shop.protocol(prior=False)
+        | {"references": options.batches * options.batch_size, "network": network.to_dict()},
         "refinements": {label: r.card | {"sha256": r.content_hash()} for label, r in made.items()},
         "psnr_db": {name: {label: psnr_of(shop, scan, r) for label, r in made.items()} for name, scan in scans.items()},
         "tv_psnr_db": {name: psnr_of(shop, scan, None) for name, scan in scans.items()},
@@ -118,23 +121,24 @@ def run(options: argparse.Namespace) -> Record:
 
 
 def markdown(record: Record) -> str:
-    """The matrix of all refinements and scans, and the paired differences."""
+    """The matrix of all refinements and scans, and the paired differences where there are specialists."""
     found = record["psnr_db"]
     rows = [
         [label, *(f"{mean_interval(found[name][label]).mean:.2f}" for name in found), f"{card['seconds']}"]
         for label, card in record["refinements"].items()
     ]
     rows.append(["TV alone", *(f"{np.mean(record['tv_psnr_db'][name]):.2f}" for name in found), ""])
-    head = ["scan", "any scan minus its specialist", "minus the best other specialist", "others it beats"]
-    gains = [[name, own, best, beaten] for name, own, _, best, beaten in differences(record, found, AMORTISED)]
+    lines = ["# One refinement for any scan against specialists", ""]
+    lines += ["PSNR (dB) of the refined reference; rows: trained for.", "", *table(["trained for", *found, "s"], rows)]
+    known = {name: row for name, row in found.items() if name in record["refinements"]}
+    if len(known) > 1:
+        head = ["scan", "any scan minus its specialist", "minus the best other specialist", "others it beats"]
+        gains = [[name, own, best, beaten] for name, own, _, best, beaten in differences(record, known, AMORTISED)]
+        lines += ["", *table(head, gains)]
     slices = len(next(iter(found.values()))[AMORTISED])
     pairs = record["protocol"]["references"]
-    return "\n".join([
-        "# One refinement for any scan against specialists",
-        "", "PSNR (dB) of the refined reference; rows: trained for.",
-        "", *table(["trained for", *found, "s"], rows), "", *table(head, gains), "",
-        f"{pairs} references of 40 iterations of TV for each. {footer(record, slices)}", "",
-    ])  # fmt: skip
+    text = f"{pairs} references of 40 iterations of TV for each. {footer(record, slices)}"
+    return "\n".join([*lines, "", text, ""])
 
 
 def main() -> None:
@@ -142,7 +146,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, steps=700)
     parser.set_defaults(learning_rate=3e-3)
-    parser.add_argument("--scans", nargs="+", default=SCANS)
+    parser.add_argument("--scans", nargs="+", default=SCANS, help="named and measured")
+    parser.add_argument("--specialists", nargs="*", help="scans to train one for; all of them by default")
+    parser.add_argument("--norm-groups", type=int, default=NETWORK.norm_groups)
+    parser.add_argument("--scale-shift", action=argparse.BooleanOptionalAction, default=NETWORK.scale_shift)
     parser.add_argument("--batches", type=int, default=160, help="of references, for each refinement")
     options = parser.parse_args()
     record = run(options)
