@@ -82,6 +82,7 @@ CASES = (
     Case(name=f"gain of {FAULTY} elements off by 5 %", gain=0.05),
     # The networks have seen arcs from angle 0 only. They are told the angles, but the features do not hold the start.
     Case(name="first view after half a step, told", start_steps=0.5, told=True),
+    Case(name="first view after 15 steps, told", start_steps=15.0, told=True),
 )
 
 
