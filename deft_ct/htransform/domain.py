@@ -7,11 +7,15 @@ from typing import Any
 
 from deft_ct.measurement import Measurement
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
-from deft_ct.operators.ct.redundancy import angular_range
+from deft_ct.operators.ct.redundancy import angular_range, missing_fraction
 from deft_ct.operators.noise import PoissonNoise
 
 _TOLERANCE = {"views": 1.25, "photons": 2.0, "degrees": 1.1, "fan_degrees": 1.1}
 """Largest ratio to the value of the training that passes without a warning."""
+_FULL = 0.03
+"""Share of the lines that a full scan may miss."""
+_TURN = 5.0
+"""Degrees, beside one step, by which a limited arc may start elsewhere."""
 
 
 def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str]:
@@ -20,7 +24,7 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
     Args:
         card: metadata of the h-transform; ``card["scan"]`` holds ``geometry``, ``views``, ``photons``,
             ``degrees`` (of parallel scans) and ``fan_degrees``, each a value or a ``[low, high]`` range. Without
-            ``fan_degrees``, fan scans were full turns.
+            ``fan_degrees``, fan scans were full turns; without ``start_degrees`` limited arcs started at 0.
         measurement: the scan at hand.
 
     Returns:
@@ -43,6 +47,7 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
             here["degrees"] = round(degrees, 1)
         elif kind == "fan":
             found += _fan_arc(trained.get("fan_degrees", 360.0), degrees)
+        found += _start(trained.get("start_degrees", 0.0), geometry)
     if isinstance(measurement.noise, PoissonNoise):
         here["photons"] = measurement.noise.photons
     else:
@@ -62,6 +67,19 @@ def _fan_arc(trained: float | list[float], degrees: float) -> list[str]:
     arcs = f"{low:g} degrees" if low == high else f"{low:g} to {high:g} degrees"
     wanted = "full turns" if low >= 360 else arcs
     return [f"trained for {wanted} of a fan beam, the scan covers {degrees:.0f} degrees"]
+
+
+def _start(trained: float, geometry: ParallelGeometry | FanGeometry) -> list[str]:
+    """A limited arc is known by where it lies, too; a full one looks the same from every start."""
+    if missing_fraction(geometry) < _FULL:
+        return []
+    period = 360.0 if isinstance(geometry, FanGeometry) else 180.0
+    start = math.degrees(float(geometry.angle_array.min())) % period
+    away = abs((start - trained + period / 2) % period - period / 2)
+    step = math.degrees(angular_range(geometry)) / geometry.sinogram_shape[0]
+    if away <= _TURN + step:  # an arc that is run through backwards ends one step before its start
+        return []
+    return [f"trained for limited arcs that start at {trained:g} degrees, the scan's starts at {start:.0f}"]
 
 
 def _listed(value: str | list[str]) -> list[str]:

@@ -87,3 +87,20 @@ def test_reconstructing_another_scan_warns():
     y = scan.simulate(tiny_slices(1))
     with pytest.warns(UserWarning, match="trained for 12 views, the scan has 40: expect a worse result"):
         DEFT(prior, head, DEFTConfig(steps=1)).reconstruct(y, scan)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "warned"),
+    [(0, 120, None), (120, 0, None), (3, 123, None), (180, 300, None), (75, 195, 75), (-60, 60, 120), (75, 254, None)],
+)
+def test_a_limited_arc_is_known_by_where_it_lies(first, last, warned):
+    """The artefacts of a limited arc point somewhere, and the networks have seen one direction only."""
+    card = {"scan": {"geometry": "parallel", "views": 20, "photons": 1e5, "degrees": [90, 180]}}
+    full = tiny_scan(views=20, photons=1e5)
+    angles = [math.radians(first + (last - first) * n / 20) for n in range(20)]
+    geometry = full.operator.geometry.replace(angles=angles)
+    found = outside_training(card, Measurement(RayTransform(geometry), full.noise, units=full.units))
+    if warned is None:
+        assert found == []
+    else:
+        assert found == [f"trained for limited arcs that start at 0 degrees, the scan's starts at {warned}"]
