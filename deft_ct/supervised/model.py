@@ -74,7 +74,10 @@ class TrainedModel(nn.Module, abc.ABC):
     def description(self) -> dict[str, Any]:
         """Everything but the weights and the card, JSON-ready."""
         span = self.value_range
-        return {"kind": self.kind, "shape": asdict(self.shape), "value_range_hu": [span.low_hu, span.high_hu]}
+        shape = asdict(self.shape)
+        if "network" in shape:  # in its own words, which later additions do not change
+            shape["network"] = self.shape.network.to_dict()
+        return {"kind": self.kind, "shape": shape, "value_range_hu": [span.low_hu, span.high_hu]}
 
     def content_hash(self) -> str:
         """SHA-256 of the weights and of what gives them meaning."""
