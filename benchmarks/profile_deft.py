@@ -127,7 +127,7 @@ def markdown(record: dict[str, Any]) -> str:
               for name, share in found]  # fmt: skip
     return "\n".join([
         *table(["part", "ms per slice"], parts), "", *table(["kernel", "% of the time"], shares), "",
-        f"{record['device']}, {record['threads']} threads, batch of {record['batch']}, networks in "
+        f"{record['device']}, {record['threads']} thread(s), batch of {record['batch']}, networks in "
         f"{record['precision']}, {record['scan']}, 256 x 256. Medians.", "", f"{FOOTER}.", "",
     ])  # fmt: skip
 
