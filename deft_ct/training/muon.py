@@ -88,9 +88,10 @@ class Muon(torch.optim.Optimizer):
     def _matrix_change(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
-        momentum = state.setdefault("momentum", torch.zeros_like(parameter))
-        momentum.lerp_(gradient, 1 - group["momentum"])
-        ahead = gradient.lerp(momentum, group["momentum"]).flatten(1)
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        ahead = gradient.lerp(state["momentum"], group["momentum"]).flatten(1)
         return (orthogonal(ahead) * (0.2 * math.sqrt(max(ahead.shape)))).view_as(parameter)
 
     def _adam_change(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:

@@ -249,3 +249,9 @@ def test_clear_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_settings_are_refused(bad) -> None:
     with pytest.raises(ValueError):
         bad()
+
+
+def test_the_description_of_a_network_survives_additions_to_its_shape():
+    """The hash of a stored model must not change because networks have learned a new setting."""
+    model = FBPUNetModel(FBPUNetShape())
+    assert model.description()["shape"]["network"] == model.shape.network.to_dict()
