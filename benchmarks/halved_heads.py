@@ -47,6 +47,7 @@ def add_options(parser: argparse.ArgumentParser, *, steps: int) -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--momentum", type=float, default=0.95, help="of muon")
     parser.add_argument("--precision", choices=("no", "bf16"), default="bf16", help="of the networks")
     parser.add_argument("--every", type=int, default=16, help="every k-th slice of the val pack is measured")
     parser.add_argument("--seed", type=int, default=0)
@@ -64,8 +65,8 @@ class Workshop:
         self.options, self.samples = options, samples
         self.training = TrainingConfig(
             steps=options.steps, batch_size=options.batch_size, learning_rate=options.learning_rate,
-            optimizer=options.optimizer, warmup=50, ema_decay=0.995, precision=options.precision, seed=options.seed,
-            checkpoint_minutes=1.0,
+            optimizer=options.optimizer, momentum=options.momentum, warmup=50, ema_decay=0.995,
+            precision=options.precision, seed=options.seed, checkpoint_minutes=1.0,
         )  # fmt: skip
         self.source = CTPack(halved_pack(options.work, "train"))
         self._problems: dict[str, Problem] = {}

@@ -129,13 +129,15 @@ def test_every_refinement_is_measured_on_every_scan(script, monkeypatch, work, c
         module, "NETWORK", UNetConfig(patch=2, channels=(32, 32), attention=(False, False), norm_groups=8)
     )
     monkeypatch.setattr(module, "TV_ITERATIONS", 3)
-    options = ("--scans", "parallel8_1e5", "fan8_1e5", "--batches", "2")
+    options = ("--scans", "parallel8_1e5", "fan8_1e5", "--batches", "2", "--finetune", "2")
     _run(module, monkeypatch, work, *options)
     record = json.loads((work / "out" / "specialist_refinements.json").read_text())
     for scan in ("parallel8_1e5", "fan8_1e5"):
         assert list(record["psnr_db"][scan]) == ["any scan", "parallel8_1e5", "fan8_1e5"]
         assert len(record["tv_psnr_db"][scan]) == 2
         assert record["psnr_db"][scan]["any scan"] != record["tv_psnr_db"][scan]
+        assert record["finetuned"][scan]["training_steps"] == 2
+        assert record["finetuned"][scan]["psnr_db"] != record["psnr_db"][scan]["any scan"]
     assert "| TV alone |" in (work / "out" / "specialist_refinements.md").read_text()
     capsys.readouterr()
     _run(module, monkeypatch, work, *options)

@@ -118,6 +118,16 @@ def test_an_older_checkpoint_is_one_of_adamw(tmp_path):
     assert all(torch.equal(again[name], value) for name, value in first.items())
 
 
-def test_unknown_optimizers_are_refused():
-    with pytest.raises(ValueError, match="unknown optimizer"):
-        tiny_config(optimizer="magic")
+def test_the_momentum_of_the_configuration_counts(tmp_path):
+    usual = train(tmp_path / "usual")
+    same, less = train(tmp_path / "same", momentum=0.95), train(tmp_path / "less", momentum=0.5)
+    assert all(torch.equal(same[name], value) for name, value in usual.items())
+    assert not torch.equal(less["3.weight"], usual["3.weight"])  # a matrix
+
+
+@pytest.mark.parametrize(
+    "changes, message", [({"optimizer": "magic"}, "unknown optimizer"), ({"momentum": 1.0}, "momentum")]
+)
+def test_bad_settings_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_config(**changes)

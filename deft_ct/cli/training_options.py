@@ -41,6 +41,7 @@ class TrainingOptions:
     batch_size: Annotated[int, typer.Option(help="Slices of one step.", min=1)] = 8
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3
     optimizer: Annotated[str, typer.Option(help="muon, or adamw with a fifth of the learning rate.")] = "muon"
+    momentum: Annotated[float, typer.Option(help="Of muon.")] = 0.95
     warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.", min=1)] = 50
     ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.995
     seed: opt.Seed = 0

@@ -19,6 +19,7 @@ class TrainingConfig:
         batch_size: items of one optimiser step, over all processes and accumulated parts: a multiple of both together.
         learning_rate: peak rate.
         optimizer: "adamw" or "muon", see :class:`~deft_ct.training.muon.Muon`.
+        momentum: of Muon's matrices; AdamW keeps its own betas. A lower one follows the loss faster, with more noise.
         warmup: steps of linear warm-up; cosine decay to ``final_rate * learning_rate`` follows.
         final_rate: fraction of the peak rate at the end.
         weight_decay: decoupled from the gradients.
@@ -44,6 +45,7 @@ class TrainingConfig:
     batch_size: int = 8
     learning_rate: float = 3e-4
     optimizer: Literal["adamw", "muon"] = "adamw"
+    momentum: float = 0.95
     warmup: int = 100
     final_rate: float = 0.02
     weight_decay: float = 0.0
@@ -65,8 +67,8 @@ class TrainingConfig:
             raise ValueError("steps, batch_size, accumulate and log_every must be at least 1")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate must lie in (0, 1), got {self.learning_rate}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if not (0 <= self.ema_decay < 1 and 0 <= self.momentum < 1):
+            raise ValueError(f"ema_decay and momentum must lie in [0, 1), got {self.ema_decay} and {self.momentum}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
         if self.optimizer not in ("muon", "adamw"):

@@ -76,8 +76,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     if config.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    kind = Muon if config.optimizer == "muon" else torch.optim.AdamW
-    optimizer = kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = _optimizer(network, config)
     averaged = {name: value.detach().clone() for name, value in network.state_dict().items()}
     state = State(
         network=network, optimizer=optimizer, averaged=averaged, config=config, parts=parts,
@@ -160,6 +159,13 @@ def _gradients(
             accelerator.backward(value)
         total += float(value.detach())
     return total
+
+
+def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    parameters, rate, decay = network.parameters(), config.learning_rate, config.weight_decay
+    if config.optimizer == "muon":
+        return Muon(parameters, lr=rate, weight_decay=decay, momentum=config.momentum)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
 
 
 def _average(averaged: dict[str, Tensor], network: nn.Module, decay: float) -> None:
