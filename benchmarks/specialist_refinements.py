@@ -68,7 +68,7 @@ def trained(
         batches=batches, batch_size=training.batch_size, tv_iterations=TV_ITERATIONS,
         scan_features=config.scan_features, seed=training.seed,
     )  # fmt: skip
-    identity = [config.to_dict(), asdict(training), vars(tabulated)] + ([initial.content_hash()] if initial else [])
+    identity = [config.to_dict(), asdict(training), tabulated.to_dict()] + ([initial.content_hash()] if initial else [])
     folder = shop.options.work / "refinements" / slug(label, *identity)
     if not (folder / "refinement" / "refinement.json").is_file():
         began = time.process_time()

@@ -13,12 +13,13 @@ import torch
 
 from deft_ct.measurement import Measurement
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.ct.rays import Array
 from deft_ct.operators.noise import NoiseModel, NoNoise, PoissonNoise
 from deft_ct.units import HounsfieldScale
 
 _NAME = re.compile(
     r"(?P<geometry>parallel|fan)(?P<views>\d+)_(?P<photons>noisefree|\d+(?:\.\d+)?(?:e\d+)?)"
-    r"(?:_(?P<degrees>\d+(?:\.\d+)?)deg)?(?:_(?P<detectors>\d+)bins)?"
+    r"(?:_(?P<degrees>\d+(?:\.\d+)?)deg)?(?:_from(?P<start>\d+(?:\.\d+)?))?(?:_(?P<detectors>\d+)bins)?"
 )
 
 FULL_DEGREES = {"parallel": 180.0, "fan": 360.0}
@@ -33,8 +34,9 @@ class Scan:
         views: number of views.
         photons: per detector element and view; None for noise-free data.
         geometry: ``"parallel"`` or ``"fan"`` (flat detector, distances of a clinical scanner).
-        degrees: angular range, from angle 0 on; :data:`FULL_DEGREES` of the geometry if left out. A fan of half-angle
-            ``g`` misses nothing from ``180 + 2 g`` degrees on (short scan).
+        degrees: angular range; :data:`FULL_DEGREES` of the geometry if left out. A fan of half-angle ``g`` misses
+            nothing from ``180 + 2 g`` degrees on (short scan).
+        start: angle of the first view in degrees, from 0 to below 360.
         detectors: detector elements of a parallel scan, one pixel wide each.
 
     Raises:
@@ -45,6 +47,7 @@ class Scan:
     photons: float | None = 1e5
     geometry: str = "parallel"
     degrees: float = None  # type: ignore[assignment]  # a number after validation
+    start: float = 0.0
     detectors: int = 364
 
     def __post_init__(self) -> None:
@@ -54,12 +57,14 @@ class Scan:
             object.__setattr__(self, "degrees", FULL_DEGREES[self.geometry])
         if self.views < 1 or self.detectors < 1 or not 0 < self.degrees <= 360:
             raise ValueError(f"views and detectors must be at least 1 and degrees lie in (0, 360], got {self}")
+        if not 0 <= self.start < 360:
+            raise ValueError(f"start must lie in [0, 360) degrees, got {self.start}")
         if self.photons is not None and not (math.isfinite(self.photons) and self.photons > 0):
             raise ValueError(f"photons must be a positive number, or None for noise-free data, got {self.photons}")
 
     @classmethod
     def from_name(cls, name: str) -> Scan:
-        """The scan of a name such as ``parallel60_1e5_120deg``, ``fan90_noisefree`` or ``fan60_1e5_240deg``.
+        """The scan of a name such as ``parallel60_1e5_120deg_from45``, ``fan90_noisefree`` or ``fan60_1e5_240deg``.
 
         Raises:
             ValueError: the name has another form.
@@ -68,13 +73,13 @@ class Scan:
         if found is None:
             raise ValueError(
                 f"unknown scan {name!r}; expected GEOMETRYVIEWS_PHOTONS, for example parallel60_1e5, fan90_noisefree, "
-                "parallel60_1e5_120deg (limited angle), fan60_1e5_240deg (short scan)"
+                "parallel60_1e5_120deg (limited angle), parallel60_1e5_120deg_from45, fan60_1e5_240deg (short scan)"
             )
         photons = None if found["photons"] == "noisefree" else float(found["photons"])
         return cls(
             views=int(found["views"]), photons=photons, geometry=found["geometry"],
             degrees=float(found["degrees"] or FULL_DEGREES[found["geometry"]]),
-            detectors=int(found["detectors"] or 364),
+            start=float(found["start"] or 0.0), detectors=int(found["detectors"] or 364),
         )  # fmt: skip
 
     @property
@@ -87,12 +92,14 @@ class Scan:
             short = f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
             photons = short if int(exponent) >= 0 and float(short) == self.photons else f"{self.photons!r}"
         parts = [f"{self.geometry}{self.views}", photons]
-        parts += [] if self._full else [f"{self.degrees:g}deg"]
+        parts += [] if self.full else [f"{self.degrees:g}deg"]
+        parts += [f"from{self.start:g}"] if self.start else []
         parts += [f"{self.detectors}bins"] if self.geometry == "parallel" and self.detectors != 364 else []
         return "_".join(parts)
 
     @property
-    def _full(self) -> bool:
+    def full(self) -> bool:
+        """Whether the angular range is that of :data:`FULL_DEGREES`."""
         return self.degrees == FULL_DEGREES[self.geometry]
 
     @property
@@ -117,14 +124,21 @@ class Scan:
     def _geometry(self, image_shape: tuple[int, int], pixel_mm: float) -> ParallelGeometry | FanGeometry:
         if self.geometry == "fan":
             turn = FanGeometry.for_image(image_shape, pixel_mm, self.views)
-            return turn if self._full else turn.replace(angular_range=math.radians(self.degrees))
+            if self.start:
+                return turn.replace(views=None, angles=self._angles)
+            return turn if self.full else turn.replace(angular_range=math.radians(self.degrees))
         return ParallelGeometry(
             image_shape=image_shape,
             pixel_mm=pixel_mm,
-            angles=np.arange(self.views) * (math.radians(self.degrees) / self.views),
+            angles=self._angles,
             detectors=self.detectors,
             detector_mm=pixel_mm,
         )
+
+    @property
+    def _angles(self) -> Array:
+        step = math.radians(self.degrees) / self.views
+        return np.asarray(np.arange(self.views) * step + math.radians(self.start), dtype=np.float64)
 
     def _unit_geometry(self, image_shape: tuple[int, int], pixel_mm: float) -> ParallelGeometry | FanGeometry:
         real = self._geometry(image_shape, 1.0 if self.geometry == "parallel" else pixel_mm)
@@ -141,17 +155,21 @@ class Scan:
         """JSON-ready values with the name; 0 photons stand for noise-free data.
 
         ``degrees`` is that of parallel scans; a fan says its own as ``fan_degrees``, and nothing for a full turn. So
-        the dictionaries stored before there were short scans keep their meaning, and full turns their dictionaries.
+        the dictionaries stored before there were short scans keep their meaning, and full turns their dictionaries; a
+        start at 0 is not said for the same reason.
         """
         values: dict[str, object] = asdict(self) | {"name": self.name, "photons": self.photons or 0.0}
+        if not self.start:
+            del values["start"]
         if self.geometry == "fan":
             values["degrees"] = FULL_DEGREES["parallel"]
-            values |= {} if self._full else {"fan_degrees": self.degrees}
+            values |= {} if self.full else {"fan_degrees": self.degrees}
         return values
 
     def __str__(self) -> str:
         photons = "noise-free" if self.photons is None else f"{self.photons:g} photons"
-        arc = "" if self._full else f" over {self.degrees:g} degrees"
+        arc = "" if self.full else f" over {self.degrees:g} degrees"
+        arc += f" from {self.start:g} degrees" if self.start else ""
         return f"{self.views} {self.geometry} views{arc}, {photons}"
 
 
@@ -170,6 +188,7 @@ class ScanRange:
         fan_degrees: least and largest angular range of a fan-beam scan, at most 360; below half a turn and the fan
             angle (about 220 degrees) some lines are missing.
         fan_full: share of the fan-beam scans that cover a full turn.
+        any_start: whether limited arcs start anywhere, instead of at angle 0.
 
     Raises:
         ValueError: a range is empty or a value out of bounds.
@@ -182,6 +201,7 @@ class ScanRange:
     fan: float = 0.4
     fan_degrees: tuple[float, float] = (90.0, 360.0)
     fan_full: float = 0.5
+    any_start: bool = False
 
     def __post_init__(self) -> None:
         bounds = {"views": (1, math.inf), "photons": (1e-9, 1e30), "degrees": (1, 180), "fan_degrees": (1, 360)}
@@ -216,9 +236,10 @@ class ScanRange:
             part = round(low + (high - low) * rng.random(), 1)
             degrees = part if limited else FULL_DEGREES[kind]
             shift = rng.random()
+            start = round(359.9 * rng.random(), 1) if self.any_start and limited else 0.0
             for level in range(levels):
                 photons = float(f"{_between(self.photons, (level + shift) / levels):.3g}")
-                scans.append(Scan(views=views, photons=photons, geometry=kind, degrees=degrees))
+                scans.append(Scan(views=views, photons=photons, geometry=kind, degrees=degrees, start=start))
         return scans
 
 

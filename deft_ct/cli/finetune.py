@@ -95,7 +95,8 @@ def finetune(
         if any_scan and not first.config.scan_features:
             raise ValueError("the initial h-transform is not told the scan: give --one-scan, or train one for any scan")
         slices = source.read(frozen.image_size)
-        family = ScanRange() if (first.config.scan_features if any_scan is None else any_scan) else None
+        random = first.config.scan_features if any_scan is None else any_scan
+        family = ScanRange(any_start=first.config.arc_direction) if random else None
         measurements, weights = with_random_scans(simulated.scans(), family, slices, settings.seed)
         head = train_htransform(
             slices, frozen, measurements, out, config=first.config, initial=first, weights=weights, training=settings,

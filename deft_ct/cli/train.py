@@ -12,6 +12,7 @@ from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.groups import grouped
 from deft_ct.cli.training_options import (
     RESUME,
+    AnyStart,
     Channels,
     Out,
     Patch,
@@ -21,6 +22,7 @@ from deft_ct.cli.training_options import (
     TrainingOptions,
     TVIterations,
     card_of,
+    family_of,
     finish,
     head_network,
     network_from,
@@ -29,7 +31,6 @@ from deft_ct.cli.training_options import (
     with_random_scans,
 )
 from deft_ct.measurement import GuidanceKind
-from deft_ct.scan import ScanRange
 
 app = typer.Typer(no_args_is_help=True, help="Train a network. Run the same command again to resume.")
 
@@ -77,6 +78,7 @@ def htransform(
     any_scan: Annotated[
         bool, typer.Option("--any-scan", help="One head for any scan; half of the steps take the scans of --scan.")
     ] = False,
+    any_start: AnyStart = False,
     reference: Annotated[str, typer.Option(help="none, fbp or tv.")] = "tv",
     guidance: Annotated[str, typer.Option(help="score, adjoint, fbp, data, cg or split.")] = "fbp",
     channels: Channels = "64,96,128",
@@ -119,12 +121,12 @@ def htransform(
 
         frozen, source = load_prior(prior), read_source(data)
         scans, settings = simulated.scans(), training.config()
-        family = ScanRange() if any_scan else None
+        family = family_of(any_scan, any_start)
         measurements, weights = with_random_scans(scans, family, source, training.seed)
         first = None if initial is None else load_htransform(initial)
         refined = None if refinement is None else load_refinement(refinement)
         config = HTransformConfig(
-            scan_features=any_scan, tv_iterations=tv_iterations,
+            scan_features=any_scan, arc_direction=any_start, tv_iterations=tv_iterations,
             refinement=None if refined is None else refined.config,
             spread=HTransformConfig.spread if refined is None else refined.typical_error,
             spread_slopes=SPREAD_SLOPES if any_scan and reference == "tv" else (),
@@ -138,7 +140,7 @@ def htransform(
                 pairs = PairSource(source, measurements, frozen.value_range or PriorRange(), weights=weights)
                 table = tabulate(
                     pairs,
-                    table_of(batches, settings, tv_iterations, any_scan),
+                    table_of(batches, settings, tv_iterations, family),
                     references or out / "references",
                     progress=progress,
                 )
@@ -167,6 +169,7 @@ def refinement(
     any_scan: Annotated[
         bool, typer.Option("--any-scan", help="For any scan; half of the batches take the scans of --scan.")
     ] = False,
+    any_start: AnyStart = False,
     batches: Annotated[int, typer.Option(help="Batches of references, tabulated before the training.", min=1)] = 600,
     tv_iterations: TVIterations = 40,
     channels: Channels = "32,64,96,128",
@@ -185,16 +188,16 @@ def refinement(
         from deft_ct.units import PriorRange
 
         source, scans, settings = read_source(data), simulated.scans(), training.config()
-        family = ScanRange() if any_scan else None
+        family = family_of(any_scan, any_start)
         measurements, weights = with_random_scans(scans, family, source, settings.seed)
         first = None if initial is None else load_refinement(initial)
         made = train_refinement(
             PairSource(source, measurements, PriorRange(), weights=weights), out,
             config=RefinementConfig(
-                scan_features=any_scan, spread_slopes=SPREAD_SLOPES if any_scan else (),
+                scan_features=any_scan, arc_direction=any_start, spread_slopes=SPREAD_SLOPES if any_scan else (),
                 network=network_from(channels, patch) if first is None else first.config.network,
             ),
-            table=table_of(batches, settings, tv_iterations, any_scan), training=settings,
+            table=table_of(batches, settings, tv_iterations, family), training=settings,
             initial=first, progress=progress,
         )  # fmt: skip
         made.card |= card_of(scans, source, settings, family)

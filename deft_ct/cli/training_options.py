@@ -27,6 +27,10 @@ Channels = Annotated[
     str, typer.Option(help="Features of each level of a new network; one that goes on keeps its shape.")
 ]
 Patch = Annotated[int, typer.Option(help="Side of the space-to-depth stem.", min=1)]
+AnyStart = Annotated[
+    bool,
+    typer.Option("--any-start", help="With --any-scan: limited arcs start anywhere, and the network is told where."),
+]
 Reference = Annotated[str, typer.Option(help="Reconstruction that the network starts from: fbp or tv.")]
 TVIterations = Annotated[int, typer.Option(help="Iterations of the TV reference.", min=1)]
 Spread = Annotated[float, typer.Option(help="Typical error of that reconstruction, in units of 1000 HU.")]
@@ -118,6 +122,17 @@ def measurements_of(scans: list[Scan], source: CTPack | CTFolder) -> list[Measur
     return [scan.unit_measurement(source.image_shape, typical) for scan in scans]
 
 
+def family_of(any_scan: bool, any_start: bool) -> ScanRange | None:
+    """The random scans of a training, if there are any.
+
+    Raises:
+        ValueError: random starts of no random scans.
+    """
+    if any_start and not any_scan:
+        raise ValueError("--any-start is for random scans: give --any-scan, too")
+    return ScanRange(any_start=any_start) if any_scan else None
+
+
 def with_random_scans(
     scans: list[Scan], family: ScanRange | None, source: CTPack | CTFolder, seed: int
 ) -> tuple[list[Measurement], list[float] | None]:
@@ -152,6 +167,13 @@ def card_of(
         arcs += [] if family is None else getattr(family, name)
         if arcs and (others or family is not None):
             described[name] = [min(arcs), max(arcs)]
+    starts = [scan.start for scan in scans if not scan.full]
+    if family is not None and family.any_start:
+        described["start_degrees"] = [0.0, 360.0]
+    elif any(starts):
+        if len(set(starts)) > 1 or family is not None:
+            raise ValueError("limited arcs of a training start at one angle, or anywhere: give --any-scan --any-start")
+        described["start_degrees"] = starts[0]
     where = source.path if isinstance(source, CTPack) else source.root
     return {
         "scan": described, "data": {"name": where.name, "slices": len(source)}, "training_steps": training.steps,
@@ -168,13 +190,13 @@ def finish(folder: Path, sha256: str, save: Callable[[Path], object]) -> None:
         typer.echo(json.dumps({"model": str(folder), "sha256": sha256}))
 
 
-def table_of(batches: int, training: Any, tv_iterations: int, any_scan: bool) -> Any:
+def table_of(batches: int, training: Any, tv_iterations: int, family: ScanRange | None) -> Any:
     """What a table of references holds."""
     from deft_ct.htransform.references import TableConfig
 
     return TableConfig(
-        batches=batches, batch_size=training.batch_size, tv_iterations=tv_iterations, scan_features=any_scan,
-        seed=training.seed,
+        batches=batches, batch_size=training.batch_size, tv_iterations=tv_iterations,
+        scan_features=family is not None, arc_direction=family is not None and family.any_start, seed=training.seed,
     )  # fmt: skip
 
 

@@ -24,7 +24,8 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
     Args:
         card: metadata of the h-transform; ``card["scan"]`` holds ``geometry``, ``views``, ``photons``,
             ``degrees`` (of parallel scans) and ``fan_degrees``, each a value or a ``[low, high]`` range. Without
-            ``fan_degrees``, fan scans were full turns; without ``start_degrees`` limited arcs started at 0.
+            ``fan_degrees``, fan scans were full turns; without ``start_degrees`` limited arcs started at 0, with
+            a range of them anywhere.
         measurement: the scan at hand.
 
     Returns:
@@ -69,9 +70,9 @@ def _fan_arc(trained: float | list[float], degrees: float) -> list[str]:
     return [f"trained for {wanted} of a fan beam, the scan covers {degrees:.0f} degrees"]
 
 
-def _start(trained: float, geometry: ParallelGeometry | FanGeometry) -> list[str]:
+def _start(trained: float | list[float], geometry: ParallelGeometry | FanGeometry) -> list[str]:
     """A limited arc is known by where it lies, too; a full one looks the same from every start."""
-    if missing_fraction(geometry) < _FULL:
+    if isinstance(trained, list) or missing_fraction(geometry) < _FULL:
         return []
     period = 360.0 if isinstance(geometry, FanGeometry) else 180.0
     start = math.degrees(float(geometry.angle_array.min())) % period

@@ -12,7 +12,7 @@ from deft_ct.htransform.guidance import reference_guidance
 from deft_ct.htransform.head import Condition, HTransform
 from deft_ct.measurement import Likelihood
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
-from deft_ct.operators.ct.redundancy import missing_fraction
+from deft_ct.operators.ct.redundancy import missing_direction, missing_fraction
 
 SPREAD_SLOPES = (-0.3, 1.0, -0.1, 0.0)
 """``HTransformConfig.spread_slopes`` for the TV reference: how its error on val grows with fewer views, a smaller
@@ -37,7 +37,7 @@ def condition_for(
         ValueError: the configuration wants scan features and the measurement is not a scan.
     """
     config = head.config
-    scan = scan_features(likelihood) if config.scan_features else None
+    scan = scan_features(likelihood, direction=config.arc_direction) if config.scan_features else None
     if config.reference == "none":
         return Condition(scan=scan)
     if tabulated is None:
@@ -54,17 +54,19 @@ def condition_for(
     return Condition(reference=reference, remainder=remainder, scan=scan)
 
 
-def scan_features(likelihood: Likelihood) -> Tensor:
+def scan_features(likelihood: Likelihood, *, direction: bool = False) -> Tensor:
     """What an h-transform for many scans is told of the one at hand; zero for 60 full parallel views at 1e5 photons.
 
     Args:
         likelihood: of a parallel or fan-beam scan.
+        direction: whether to tell the direction of the missing lines, too.
 
     Returns:
-        ``(B, 4)`` float32, each of order one: the number of views, as ``log2(views / 60)``; what is missing of the
-        lines through the image, as twice their share (0 for a short scan of a fan, too); the noise, as
-        ``log10(photons / 1e5)`` with the equivalent photons of other noise, limited to 1e3 to 1e7; and half the fan
-        angle in radians, 0 for parallel beams.
+        ``(B, 4)`` float32, or ``(B, 6)`` with the direction, each of order one: the number of views, as
+        ``log2(views / 60)``; what is missing of the lines through the image, as twice their share (0 for a short scan
+        of a fan, too); the noise, as ``log10(photons / 1e5)`` with the equivalent photons of other noise, limited to
+        1e3 to 1e7; half the fan angle in radians, 0 for parallel beams; and the second feature times cosine and sine of
+        twice the middle direction of the missing lines, which go to zero with them.
 
     Raises:
         ValueError: the operator is not a parallel or fan-beam scan.
@@ -78,7 +80,10 @@ def scan_features(likelihood: Likelihood) -> Tensor:
     missing = missing_fraction(geometry)
     opening = float(abs(geometry.fan_angles).max()) if isinstance(geometry, FanGeometry) else 0.0
     noise = (likelihood.photons.double() / 1e5).log10().clamp(-2, 2).float()
-    fixed = noise.new_tensor([math.log2(geometry.sinogram_shape[0] / 60), 2 * missing, 0.0, opening])
-    features = fixed.repeat(len(noise), 1)
+    told = [math.log2(geometry.sinogram_shape[0] / 60), 2 * missing, 0.0, opening]
+    if direction:
+        angle = 2 * missing_direction(geometry)
+        told += [2 * missing * math.cos(angle), 2 * missing * math.sin(angle)]
+    features = noise.new_tensor(told).repeat(len(noise), 1)
     features[:, 2] = noise
     return features

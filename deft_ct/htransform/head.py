@@ -52,6 +52,7 @@ class HTransformConfig:
         use_tweedie: whether NN1 sees ``x0h``; False is an ablation of the paper.
         time_scaling: whether the learned multiple ``NN2(t)`` of the guidance is added; False is an ablation.
         scan_features: whether the network is told the scan, see ``htransform.features.scan_features``.
+        arc_direction: whether it is told where a limited arc lies, too.
         spread_slopes: how the logarithm of the spread follows the scan features; empty for one spread for all scans.
         tv_iterations: of the TV reference, see ``classical.reference``.
         refinement: network that improves the reference; None for none.
@@ -71,6 +72,7 @@ class HTransformConfig:
     use_tweedie: bool = True
     time_scaling: bool = True
     scan_features: bool = False
+    arc_direction: bool = False
     spread_slopes: tuple[float, ...] = ()
     tv_iterations: int = 16
     refinement: RefinementConfig | None = None
@@ -87,6 +89,8 @@ class HTransformConfig:
         if self.guidance == "split" and self.reference == "none":
             raise ValueError("guidance 'split' compares with a reference: take reference fbp or tv, or guidance cg")
         object.__setattr__(self, "spread_slopes", tuple(self.spread_slopes))
+        if self.arc_direction and not self.scan_features:
+            raise ValueError("arc_direction needs scan_features=True")
         if self.spread_slopes and not (self.scan_features and len(self.spread_slopes) == SCAN_FEATURES):
             raise ValueError(
                 f"spread_slopes needs scan_features=True and {SCAN_FEATURES} numbers, got {self.spread_slopes}"
@@ -95,6 +99,9 @@ class HTransformConfig:
             raise ValueError(f"tv_iterations must be at least 1, got {self.tv_iterations}")
         if self.refinement is not None and self.reference == "none":
             raise ValueError("a refinement needs a reference to improve: tv or fbp")
+        if self.refinement is not None and self.refinement.scan_features:
+            if self.refinement.arc_direction != self.arc_direction or not self.scan_features:
+                raise ValueError("the head and its refinement must be told the same of the scan")
 
     @property
     def features(self) -> int:
@@ -105,7 +112,9 @@ class HTransformConfig:
         """JSON-ready values; later additions only where they are in use, so that older heads keep their hash."""
         values = asdict(self) | {"network": self.network.to_dict(), "spread_slopes": list(self.spread_slopes)}
         values["refinement"] = None if self.refinement is None else self.refinement.to_dict()
-        unused = {name for name in ("scan_features", "spread_slopes", "refinement") if not values[name]}
+        unused = {
+            name for name in ("scan_features", "arc_direction", "spread_slopes", "refinement") if not values[name]
+        }
         unused |= {"tv_iterations"} if self.tv_iterations == 16 else set()
         unused |= {"guidance_spread", "guidance_steps"} if self.guidance not in ("cg", "split") else set()
         return {name: value for name, value in values.items() if name not in unused}
@@ -130,7 +139,7 @@ class Condition:
     Args:
         reference: ``(B, C, H, W)`` in the prior's range, or None.
         remainder: guidance of the reference: what the data still say that it does not, or None.
-        scan: ``(B, SCAN_FEATURES)`` features of the scan, or None.
+        scan: features of the scan, see ``htransform.features.scan_features``, or None.
     """
 
     reference: Tensor | None = None
@@ -184,7 +193,8 @@ class HTransform(nn.Module):
         with torch.no_grad():  # a small start in the direction of the data, as in the paper
             last.bias.copy_(torch.tensor([0.0, 0.01 if config.reference == "none" else 0.0]))
         self.time_scale = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), last)
-        self.scan_embedding = scan_embedding(self.network.embedding_width) if config.scan_features else None
+        width = self.network.embedding_width
+        self.scan_embedding = scan_embedding(width, config.arc_direction) if config.scan_features else None
         self.refinement: Refinement | None = None
         if config.refinement is not None:  # trained before the head, and frozen in its training
             self.refinement = Refinement(config.refinement).requires_grad_(False)

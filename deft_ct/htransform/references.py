@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import track
@@ -39,6 +40,7 @@ class TableConfig:
         tv_iterations: of the TV reference.
         guidance: kind of the residual.
         scan_features: whether the features of the scan are kept.
+        arc_direction: whether they say where a limited arc lies.
         seed: of the order of the slices, their changes, scans and noise.
 
     Raises:
@@ -51,16 +53,21 @@ class TableConfig:
     tv_iterations: int = 40
     guidance: GuidanceKind = "fbp"
     scan_features: bool = True
+    arc_direction: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         if min(self.batches, self.batch_size, self.tv_iterations) < 1:
             raise ValueError("batches, batch_size and tv_iterations must be at least 1")
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values, the direction only where it is kept: so older tables stay known."""
+        return {name: value for name, value in asdict(self).items() if name != "arc_direction" or value}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceBatch:
-    """Pairs of a table: images ``(B, C, H, W)`` float32 in the prior's range, scan features ``(B, 4)`` or None."""
+    """Pairs of a table: images ``(B, C, H, W)`` float32 in the prior's range, and scan features ``(B, F)`` or None."""
 
     x0: Tensor
     reference: Tensor
@@ -110,7 +117,7 @@ def tabulate(pairs: PairSource, config: TableConfig, folder: Path, *, progress: 
         ValueError: the folder holds another table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    described = json.dumps(vars(config) | {"pairs": digest(pairs.description())}, sort_keys=True)
+    described = json.dumps(config.to_dict() | {"pairs": digest(pairs.description())}, sort_keys=True)
     record = folder / "table.json"
     if record.is_file() and record.read_text(encoding="utf-8") != described:
         raise ValueError(f"{folder} holds the references of another training: use the same values, or another folder")
@@ -145,7 +152,7 @@ def _batch(pairs: PairSource, config: TableConfig, number: int) -> dict[str, Ten
     remainder = likelihood.guidance(reference, config.guidance)
     columns = {"x0": drawn.x0.half(), "reference": reference.half(), "remainder": remainder.half()}
     if config.scan_features:
-        columns["scan"] = scan_features(likelihood)
+        columns["scan"] = scan_features(likelihood, direction=config.arc_direction)
     return {name: column.contiguous() for name, column in columns.items()}
 
 

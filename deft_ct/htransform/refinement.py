@@ -33,6 +33,7 @@ class RefinementConfig:
         spread_slopes: how the logarithm of the spread follows the scan features; empty for one spread for all scans.
         guidance_scale: the data residual is divided by this before it enters the network.
         scan_features: whether the network is told the scan.
+        arc_direction: whether it is told where a limited arc lies, too.
         channels: image channels.
         network: shape of the network; its channels in and out are set from the rest.
 
@@ -45,6 +46,7 @@ class RefinementConfig:
     spread_slopes: tuple[float, ...] = ()
     guidance_scale: float = 0.1
     scan_features: bool = False
+    arc_direction: bool = False
     channels: int = 1
     network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
@@ -52,15 +54,18 @@ class RefinementConfig:
         object.__setattr__(self, "spread_slopes", tuple(self.spread_slopes))
         if not (self.spread > 0 and self.guidance_scale > 0):
             raise ValueError("spread and guidance_scale must be positive")
+        if self.arc_direction and not self.scan_features:
+            raise ValueError("arc_direction needs scan_features=True")
         if self.spread_slopes and not (self.scan_features and len(self.spread_slopes) == SCAN_FEATURES):
             raise ValueError(
                 f"spread_slopes needs scan_features=True and {SCAN_FEATURES} numbers, got {self.spread_slopes}"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values, the guidance only where it is not the default."""
+        """JSON-ready values, the guidance and the direction only where they are not the default."""
         values = asdict(self) | {"network": self.network.to_dict(), "spread_slopes": list(self.spread_slopes)}
-        return {name: value for name, value in values.items() if name != "guidance" or value != "fbp"}
+        usual = {"guidance": "fbp", "arc_direction": False}
+        return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> RefinementConfig:
@@ -87,7 +92,8 @@ class Refinement(nn.Module):
         shape = config.network.to_dict() | {"in_channels": 2 * config.channels, "out_channels": config.channels}
         self.network = UNet(UNetConfig(**shape))
         self.network.zero_output()
-        self.scan_embedding = scan_embedding(self.network.embedding_width) if config.scan_features else None
+        width = self.network.embedding_width
+        self.scan_embedding = scan_embedding(width, config.arc_direction) if config.scan_features else None
 
     @property
     def typical_error(self) -> float:
@@ -108,7 +114,7 @@ class Refinement(nn.Module):
         Args:
             reference: ``(B, C, H, W)`` in the prior's range.
             remainder: its guidance, likewise.
-            scan: ``(B, SCAN_FEATURES)``, where the configuration wants it.
+            scan: the features of the scan, where the configuration wants them.
 
         Returns:
             ``(B, C, H, W)``.

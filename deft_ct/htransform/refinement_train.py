@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from deft_ct.htransform.references import ReferenceBatch, ReferenceTable, TableConfig, tabulate
 from deft_ct.htransform.refinement import Refinement, RefinementConfig
+from deft_ct.htransform.scan_embedding import with_new_features
 from deft_ct.simulation import PairSource
 from deft_ct.training import TrainingConfig, fit
 
@@ -35,7 +37,8 @@ def train_refinement(
         config: what the network sees.
         table: the references that it is trained on.
         training: optimiser settings.
-        initial: go on from these weights, with a new schedule; None starts at ``r' = r``.
+        initial: go on from these weights, with a new schedule; what is newly told of the scan starts at zero. None
+            starts at ``r' = r``.
         progress: show progress bars.
 
     Returns:
@@ -50,9 +53,10 @@ def train_refinement(
         torch.manual_seed(training.seed)
         network = Refinement(config)
     if initial is not None:
-        if initial.config.to_dict() != config.to_dict():
+        told = replace(initial.config, arc_direction=config.arc_direction)
+        if told.to_dict() != config.to_dict() or (initial.config.arc_direction and not config.arc_direction):
             raise ValueError("the initial refinement has another shape: use its values to go on from it")
-        network.load_state_dict(initial.state_dict())
+        network.load_state_dict(with_new_features(initial.state_dict(), network))
     references = tabulate(pairs, table, folder / "references", progress=progress)
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
@@ -61,7 +65,7 @@ def train_refinement(
         return ((refined - batch.x0) / network.spread(batch.scan, batch.x0)).square().mean()
 
     identity = pairs.description() | {
-        "table": vars(table), "refinement": config.to_dict(), "initial": initial and initial.content_hash()
+        "table": table.to_dict(), "refinement": config.to_dict(), "initial": initial and initial.content_hash()
     }  # fmt: skip
     averaged = fit(network, loss, len(references), training, folder, identity=identity, progress=progress)
     trained = cast(Refinement, averaged.cpu())

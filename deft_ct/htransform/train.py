@@ -21,6 +21,7 @@ from deft_ct.htransform.guidance import guidance_at
 from deft_ct.htransform.head import HTransform, HTransformConfig
 from deft_ct.htransform.references import ReferenceTable, TableConfig, draw_batch
 from deft_ct.htransform.refinement import Refinement
+from deft_ct.htransform.scan_embedding import with_new_features
 from deft_ct.measurement import Measurement
 from deft_ct.networks import UNet
 from deft_ct.priors import Prior
@@ -224,17 +225,19 @@ def start_from_head(htransform: HTransform, initial: HTransform) -> list[str]:
         ValueError: the two differ in what the network sees or how its output is used.
     """
     own, given = htransform.config.to_dict(), initial.config.to_dict()
-    free = ("scan_features", "spread", "spread_slopes", "tv_iterations", "refinement")
+    free = ("scan_features", "arc_direction", "spread", "spread_slopes", "tv_iterations", "refinement")
     fixed = [name for name in own | given if name not in free and own.get(name) != given.get(name)]
     fixed += ["schedule"] if htransform.schedule != initial.schedule else []
-    if fixed or (initial.config.scan_features and not htransform.config.scan_features):
-        raise ValueError(
-            f"the initial h-transform has other {', '.join(fixed) or 'scan_features'}: use its values to go on from it"
-        )
-    missing, _ = htransform.load_state_dict(initial.state_dict(), strict=False)
+    for name in ("scan_features", "arc_direction"):
+        fixed += [name] if getattr(initial.config, name) and not getattr(htransform.config, name) else []
+    if fixed:
+        raise ValueError(f"the initial h-transform has other {', '.join(fixed)}: use its values to go on from it")
+    missing, _ = htransform.load_state_dict(with_new_features(initial.state_dict(), htransform), strict=False)
     missing = [name for name in missing if name.startswith("scan_embedding.")]
     found = [f"is for another prior ({initial.prior_hash[:12]})"] if initial.prior_hash != htransform.prior_hash else []
-    found += [f"has another {name}" for name in free[1:] if own.get(name) != given.get(name)]
+    found += [f"has another {name}" for name in free[2:] if own.get(name) != given.get(name)]
+    if htransform.config.arc_direction and not initial.config.arc_direction:
+        found.append("is not told where limited arcs lie: this starts at zero")
     return found + (["has no scan features: they start at zero"] if missing else [])
 
 

@@ -83,6 +83,21 @@ def missing_fraction(geometry: PlanarGeometry) -> float:
     return float(missed.mean()) / (2 * math.pi)
 
 
+def missing_direction(geometry: PlanarGeometry) -> float:
+    """Middle of the directions of the lines that no view of a limited arc measures, radians in ``[0, pi)``.
+
+    A line has the direction of the parallel view that contains it. For an arc with the middle ``m`` it is
+    ``m + pi / 2``, for a fan as well, whose central rays these are. Without a meaning where nothing is missing.
+    """
+    fan = isinstance(geometry, FanGeometry)
+    period = 2 * math.pi if fan else math.pi
+    position = np.sort(np.mod(geometry.angle_array, period))
+    gaps = np.diff(position, append=position[0] + period)
+    widest = int(gaps.argmax())
+    middle = float(position[widest] + 0.5 * gaps[widest])  # of the gap, half a period from that of the arc
+    return (middle + (0.5 * math.pi if fan else 0.0)) % math.pi
+
+
 def ray_weights(geometry: PlanarGeometry) -> Array:
     """Quadrature and redundancy weights of every ray, radians.
 

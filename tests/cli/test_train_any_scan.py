@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from deft_ct.cli import app
 from deft_ct.cli import training_options as command
 from deft_ct.datasets.packs import CTPack
-from deft_ct.htransform import load_htransform, save_htransform
+from deft_ct.htransform import load_htransform, load_refinement, save_htransform
 from deft_ct.htransform.features import SPREAD_SLOPES
 from deft_ct.priors import save_prior
 from deft_ct.scan import Scan
@@ -52,6 +52,31 @@ def test_a_head_for_any_scan_goes_on_from_one_for_one_scan(tmp_path: Path, monke
     assert head.prior_hash != old.prior_hash
 
 
+def test_networks_for_arcs_from_anywhere_are_told_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "GEOMETRIES", 3)
+    save_prior(tiny_prior(), tmp_path / "prior")
+    write_tiny_pack(tmp_path / "train.h5")
+    common = ["--data", str(tmp_path / "train.h5"), "--scan", "parallel12_1e5", "--any-start", "--steps", "1"]
+    common += ["--batch-size", "2", "--batches", "1", "--tv-iterations", "2", "--channels", "32,32", "--no-progress"]
+
+    def train(kind: str, *more: str) -> object:
+        return CliRunner().invoke(app, ["train", kind, *common, "--out", str(tmp_path / kind), *more])
+
+    refused = train("refinement")
+    assert refused.exit_code == 2 and "give --any-scan, too" in refused.output
+    first = train("refinement", "--any-scan")
+    assert first.exit_code == 0, first.output
+    made = load_refinement(tmp_path / "refinement" / "refinement")
+    assert made.config.arc_direction and made.card["scan"]["start_degrees"] == [0.0, 360.0]
+    second = train(
+        "htransform", "--any-scan", "--prior", str(tmp_path / "prior"),
+        "--refinement", str(tmp_path / "refinement" / "refinement"),
+    )  # fmt: skip
+    assert second.exit_code == 0, second.output
+    head = load_htransform(tmp_path / "htransform" / "htransform")
+    assert head.config.arc_direction and head.card["scan"]["start_degrees"] == [0.0, 360.0]
+
+
 @pytest.mark.parametrize(
     ("names", "parallel", "fan"),
     [
@@ -69,3 +94,11 @@ def test_the_card_tells_the_arcs_of_fans_from_those_of_parallel_beams(
     card = command.card_of(scans, pack, TrainingConfig(steps=1))
     assert card["scan"]["degrees"] == parallel
     assert card["scan"].get("fan_degrees") == fan
+
+
+def test_the_card_tells_where_the_one_limited_arc_starts(tmp_path: Path) -> None:
+    pack = CTPack(write_tiny_pack(tmp_path / "train.h5"))
+    here, there = (Scan.from_name(f"parallel60_1e5_120deg_from{start}") for start in (30, 75))
+    assert command.card_of([here], pack, TrainingConfig(steps=1))["scan"]["start_degrees"] == 30
+    with pytest.raises(ValueError, match="--any-start"):
+        command.card_of([here, there], pack, TrainingConfig(steps=1))
