@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -23,6 +24,13 @@ from deft_ct.cli.training_options import (
 from deft_ct.datasets.dicom_folder import CTFolder
 from deft_ct.datasets.packs import CTPack
 from deft_ct.scan import ScanRange
+
+if TYPE_CHECKING:
+    from deft_ct.classical.reference import Reference
+    from deft_ct.htransform import HTransform
+    from deft_ct.htransform.refinement import Refinement
+    from deft_ct.simulation import PairSource
+    from deft_ct.training import TrainingConfig
 
 _SCANS = ScanOptions()
 _TRAINING = TrainingOptions(steps=400, learning_rate=5e-4, warmup=20, ema_decay=0.99)
@@ -78,17 +86,24 @@ def finetune(
         ),
     ] = None,
     training: TrainingOptions = _TRAINING,
+    refinement_steps: Annotated[
+        int, typer.Option(help="Steps of the refinement of its reference before those of the head; 0: it stays.", min=0)
+    ] = 200,
+    refinement_rate: Annotated[float, typer.Option(help="Peak learning rate of these steps.")] = 2e-3,
     progress: Progress = True,
 ) -> None:
     """Fit an h-transform to CT slices of your own, starting from a trained one, and write it to OUT/htransform.
 
-    The prior stays frozen, and measurements are simulated from the slices at every step. `deft-ct train htransform`
-    trains from the beginning. Research only, not for clinical use.
+    The prior stays frozen. The refinement of the reference is fitted first, to references that are tabulated in
+    OUT/refinement, then the head around it, to measurements that are simulated at every step. `deft-ct train` trains
+    from the beginning. Research only, not for clinical use.
     """
     with one_line_errors(interrupted=RESUME):
         from deft_ct.htransform import load_htransform, save_htransform
         from deft_ct.htransform.train import train_htransform
         from deft_ct.priors import load_prior
+        from deft_ct.simulation import PairSource
+        from deft_ct.units import PriorRange
 
         settings = training.config()
         frozen, first = load_prior(prior), load_htransform(initial)
@@ -98,16 +113,45 @@ def finetune(
         random = first.config.scan_features if any_scan is None else any_scan
         family = ScanRange(any_start=first.config.arc_direction) if random else None
         measurements, weights = with_random_scans(simulated.scans(), family, slices, settings.seed)
+        refined = None
+        if first.refinement is not None and refinement_steps:
+            shorter = replace(settings, steps=refinement_steps, learning_rate=refinement_rate)
+            refined = _fitted(
+                first, PairSource(slices, measurements, PriorRange(), weights=weights), out, shorter, progress
+            )
         head = train_htransform(
-            slices, frozen, measurements, out, config=first.config, initial=first, weights=weights, training=settings,
-            progress=progress,
+            slices, frozen, measurements, out, config=first.config, initial=first, refinement=refined, weights=weights,
+            training=settings, progress=progress,
         )  # fmt: skip
         head.card = {"initial_sha256": first.content_hash(), **card_of(simulated.scans(), slices, settings, family)}
+        head.card |= {"refinement_steps": refinement_steps} if refined is not None else {}
         _say(
             f"Use it: deft-ct reconstruct SERIES_FOLDER --htransform {out / 'htransform'}"
             f"{f' --prior {prior}' if prior else ''} --out RESULT"
         )
         finish(out / "htransform", head.content_hash(), lambda folder: save_htransform(head, folder))
+
+
+PASSES = 3
+"""Times that a tabulated reference is used."""
+
+
+def _fitted(first: HTransform, pairs: PairSource, out: Path, training: TrainingConfig, progress: bool) -> Refinement:
+    """The refinement of an h-transform, trained on."""
+    from deft_ct.htransform.references import TableConfig
+    from deft_ct.htransform.refinement_train import train_refinement
+
+    assert first.refinement is not None
+    config = first.refinement.config
+    table = TableConfig(
+        batches=math.ceil(training.steps / PASSES), batch_size=training.batch_size, guidance=config.guidance,
+        reference=cast("Reference", first.config.reference), tv_iterations=first.config.tv_iterations,
+        scan_features=config.scan_features, arc_direction=config.arc_direction, seed=training.seed,
+    )  # fmt: skip
+    return train_refinement(
+        pairs, out / "refinement", config=config, table=table, training=training, initial=first.refinement,
+        progress=progress,
+    )  # fmt: skip
 
 
 def _say(text: str) -> None:

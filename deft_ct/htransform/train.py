@@ -189,7 +189,7 @@ def train_htransform(
     identity = drawn.description() | {
         "prior": prior.content_hash(), "h-transform": config.to_dict(), "time_power": time_power,
         "initial": initial.content_hash() if initial is not None else from_prior,
-        "refinement": refinement and refinement.content_hash(), "table": table and vars(table.config),
+        "refinement": refinement and refinement.content_hash(), "table": table and table.config.to_dict(),
     }  # fmt: skip
     averaged = fit(
         htransform, loss, count, training, folder, validation=validation, identity=identity, progress=progress

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,13 +16,14 @@ import pytest
 import torch
 from click.testing import Result
 from PIL import Image
-from tiny import SIZE, tiny_htransform, tiny_prior, tiny_slices
+from tiny import NETWORK, SIZE, tiny_htransform, tiny_prior, tiny_slices
 from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
 from deft_ct.cli import app
 from deft_ct.htransform import load_htransform, save_htransform
 from deft_ct.htransform.features import SPREAD_SLOPES
+from deft_ct.htransform.refinement import RefinementConfig
 from deft_ct.io import sample_series_path, write_hdf5, write_nifti
 from deft_ct.priors import save_prior
 from deft_ct.units import HounsfieldScale
@@ -116,6 +118,26 @@ def test_a_head_for_any_scan_stays_one(
     assert made["any"].card["scan"]["views"] == [12, 200] and made["one"].card["scan"]["views"] == 12
     result = _finetune(tmp_path / "data", tmp_path / "r", models, "--any-scan")
     assert result.exit_code == 2 and "is not told the scan" in result.output
+
+
+def test_the_refinement_of_the_reference_is_fitted_first(models: tuple[Path, Path], tmp_path: Path) -> None:
+    shape = RefinementConfig(network=replace(NETWORK, norm_groups=16), scan_features=True)
+    initial = tiny_htransform(tiny_prior(), scan_features=True, refinement=shape, tv_iterations=2)
+    save_htransform(initial, tmp_path / "refined")
+    _write("nifti", tmp_path / "data")
+    made = {}
+    for steps in (0, 2):
+        result = _finetune(
+            tmp_path / "data", tmp_path / f"run{steps}", (models[0], tmp_path / "refined"),
+            "--one-scan", "--refinement-steps", steps,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        made[steps] = load_htransform(tmp_path / f"run{steps}" / "htransform")
+    given, kept, fitted = (head.refinement.network.conv_out.weight for head in (initial, made[0], made[2]))
+    torch.testing.assert_close(kept, given, rtol=1e-3, atol=1e-6)  # stored in half precision
+    assert (fitted - given).abs().max() > 1e-4
+    assert made[2].config == initial.config and made[2].card["refinement_steps"] == 2
+    assert "refinement_steps" not in made[0].card
 
 
 def test_a_broken_file_is_left_out_and_named(
