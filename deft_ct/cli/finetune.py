@@ -103,6 +103,7 @@ def finetune(
         from deft_ct.htransform.train import train_htransform
         from deft_ct.priors import load_prior
         from deft_ct.simulation import PairSource
+        from deft_ct.training import steps_done
         from deft_ct.units import PriorRange
 
         settings = training.config()
@@ -116,9 +117,10 @@ def finetune(
         refined = None
         if first.refinement is not None and refinement_steps:
             shorter = replace(settings, steps=refinement_steps, learning_rate=refinement_rate)
-            refined = _fitted(
-                first, PairSource(slices, measurements, PriorRange(), weights=weights), out, shorter, progress
-            )
+            pairs = PairSource(slices, measurements, PriorRange(), weights=weights)
+            refined = _fitted(first, pairs, out / "refinement", shorter, progress)
+            if steps_done(out / "refinement") < refinement_steps:  # the time limit; a head needs the finished one
+                return
         head = train_htransform(
             slices, frozen, measurements, out, config=first.config, initial=first, refinement=refined, weights=weights,
             training=settings, progress=progress,
@@ -136,7 +138,7 @@ PASSES = 3
 """Times that a tabulated reference is used."""
 
 
-def _fitted(first: HTransform, pairs: PairSource, out: Path, training: TrainingConfig, progress: bool) -> Refinement:
+def _fitted(first: HTransform, pairs: PairSource, folder: Path, training: TrainingConfig, progress: bool) -> Refinement:
     """The refinement of an h-transform, trained on."""
     from deft_ct.htransform.references import TableConfig
     from deft_ct.htransform.refinement_train import train_refinement
@@ -149,7 +151,7 @@ def _fitted(first: HTransform, pairs: PairSource, out: Path, training: TrainingC
         scan_features=config.scan_features, arc_direction=config.arc_direction, seed=training.seed,
     )  # fmt: skip
     return train_refinement(
-        pairs, out / "refinement", config=config, table=table, training=training, initial=first.refinement,
+        pairs, folder, config=config, table=table, training=training, initial=first.refinement,
         progress=progress,
     )  # fmt: skip
 

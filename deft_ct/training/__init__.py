@@ -1,6 +1,6 @@
 """One training loop for every network of the package: settings, order of the items, loop, checkpoints, logs."""
 
-from deft_ct.training.checkpoint import CHECKPOINT, digest, ema_weights
+from deft_ct.training.checkpoint import CHECKPOINT, digest, ema_weights, steps_done
 from deft_ct.training.config import TrainingConfig
 from deft_ct.training.loop import Loss, Validation, fit
 from deft_ct.training.order import item_order, mixed_seed
@@ -8,5 +8,5 @@ from deft_ct.training.processes import is_main_process
 
 __all__ = [
     "CHECKPOINT", "Loss", "TrainingConfig", "Validation", "digest", "ema_weights", "fit", "is_main_process",
-    "item_order", "mixed_seed",
+    "item_order", "mixed_seed", "steps_done",
 ]  # fmt: skip

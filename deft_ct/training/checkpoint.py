@@ -102,6 +102,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def steps_done(folder: Path) -> int:
+    """Optimiser steps of the checkpoint in ``folder``, 0 without one: a training may have met its time limit."""
+    path = folder / CHECKPOINT
+    return int(torch.load(path, map_location="cpu", weights_only=True)["step"]) if path.is_file() else 0
+
+
 def ema_weights(folder: Path) -> dict[str, Tensor]:
     """The averaged weights of the checkpoint in ``folder``.
 

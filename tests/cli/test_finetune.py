@@ -139,6 +139,16 @@ def test_the_refinement_of_the_reference_is_fitted_first(models: tuple[Path, Pat
     assert made[2].config == initial.config and made[2].card["refinement_steps"] == 2
     assert "refinement_steps" not in made[0].card
 
+    more = ("--one-scan", "--refinement-steps", 2)
+    stopped = _finetune(
+        tmp_path / "data", tmp_path / "part", (models[0], tmp_path / "refined"), *more, "--max-minutes", 1e-9
+    )
+    assert stopped.exit_code == 0 and "run again to go on" in stopped.output
+    assert not (tmp_path / "part" / "htransform").exists()
+    again = _finetune(tmp_path / "data", tmp_path / "part", (models[0], tmp_path / "refined"), *more)
+    assert again.exit_code == 0, again.output
+    assert load_htransform(tmp_path / "part" / "htransform").content_hash() == made[2].content_hash()
+
 
 def test_a_broken_file_is_left_out_and_named(
     models: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
