@@ -167,13 +167,11 @@ def card_of(
         arcs += [] if family is None else getattr(family, name)
         if arcs and (others or family is not None):
             described[name] = [min(arcs), max(arcs)]
-    starts = [scan.start for scan in scans if not scan.full]
+    starts = {scan.start for scan in scans if not scan.full} | ({0.0} if family is not None else set())
     if family is not None and family.any_start:
-        described["start_degrees"] = [0.0, 360.0]
+        described["start_degrees"] = "any"
     elif any(starts):
-        if len(set(starts)) > 1 or family is not None:
-            raise ValueError("limited arcs of a training start at one angle, or anywhere: give --any-scan --any-start")
-        described["start_degrees"] = starts[0]
+        described["start_degrees"] = sorted(starts)
     where = source.path if isinstance(source, CTPack) else source.root
     return {
         "scan": described, "data": {"name": where.name, "slices": len(source)}, "training_steps": training.steps,

@@ -24,8 +24,8 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
     Args:
         card: metadata of the h-transform; ``card["scan"]`` holds ``geometry``, ``views``, ``photons``,
             ``degrees`` (of parallel scans) and ``fan_degrees``, each a value or a ``[low, high]`` range. Without
-            ``fan_degrees``, fan scans were full turns; without ``start_degrees`` limited arcs started at 0, with
-            a range of them anywhere.
+            ``fan_degrees``, fan scans were full turns; ``start_degrees`` lists where limited arcs started, or
+            is ``"any"``; without it they started at 0.
         measurement: the scan at hand.
 
     Returns:
@@ -48,7 +48,7 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
             here["degrees"] = round(degrees, 1)
         elif kind == "fan":
             found += _fan_arc(trained.get("fan_degrees", 360.0), degrees)
-        found += _start(trained.get("start_degrees", 0.0), geometry)
+        found += _start(trained.get("start_degrees", [0.0]), geometry)
     if isinstance(measurement.noise, PoissonNoise):
         here["photons"] = measurement.noise.photons
     else:
@@ -70,17 +70,18 @@ def _fan_arc(trained: float | list[float], degrees: float) -> list[str]:
     return [f"trained for {wanted} of a fan beam, the scan covers {degrees:.0f} degrees"]
 
 
-def _start(trained: float | list[float], geometry: ParallelGeometry | FanGeometry) -> list[str]:
+def _start(trained: str | list[float], geometry: ParallelGeometry | FanGeometry) -> list[str]:
     """A limited arc is known by where it lies, too; a full one looks the same from every start."""
-    if isinstance(trained, list) or missing_fraction(geometry) < _FULL:
+    if isinstance(trained, str) or missing_fraction(geometry) < _FULL:
         return []
     period = 360.0 if isinstance(geometry, FanGeometry) else 180.0
     start = math.degrees(float(geometry.angle_array.min())) % period
-    away = abs((start - trained + period / 2) % period - period / 2)
+    away = min(abs((start - known + period / 2) % period - period / 2) for known in trained)
     step = math.degrees(angular_range(geometry)) / geometry.sinogram_shape[0]
     if away <= _TURN + step:  # an arc that is run through backwards ends one step before its start
         return []
-    return [f"trained for limited arcs that start at {trained:g} degrees, the scan's starts at {start:.0f}"]
+    known = " or ".join(f"{angle:g}" for angle in trained)
+    return [f"trained for limited arcs that start at {known} degrees, the scan's starts at {start:.0f}"]
 
 
 def _listed(value: str | list[str]) -> list[str]:

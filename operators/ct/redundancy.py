@@ -52,9 +52,7 @@ def angular_range(geometry: PlanarGeometry) -> float:
 
     It is the period less what the widest gap between views has over the usual one, for views in any order.
     """
-    period = 2 * math.pi if isinstance(geometry, FanGeometry) else math.pi
-    position = np.sort(np.mod(geometry.angle_array, period))
-    gaps = np.diff(position, append=position[0] + period)
+    _, gaps, period = _gaps(geometry)
     return float(period - gaps.max() + np.median(gaps[gaps > 1e-9]))
 
 
@@ -89,13 +87,17 @@ def missing_direction(geometry: PlanarGeometry) -> float:
     A line has the direction of the parallel view that contains it. For an arc with the middle ``m`` it is
     ``m + pi / 2``, for a fan as well, whose central rays these are. Without a meaning where nothing is missing.
     """
-    fan = isinstance(geometry, FanGeometry)
-    period = 2 * math.pi if fan else math.pi
-    position = np.sort(np.mod(geometry.angle_array, period))
-    gaps = np.diff(position, append=position[0] + period)
+    position, gaps, period = _gaps(geometry)
     widest = int(gaps.argmax())
-    middle = float(position[widest] + 0.5 * gaps[widest])  # of the gap, half a period from that of the arc
-    return (middle + (0.5 * math.pi if fan else 0.0)) % math.pi
+    arc = float(position[widest] + 0.5 * gaps[widest]) + 0.5 * period  # its middle is opposite that of the gap
+    return (arc + 0.5 * math.pi) % math.pi
+
+
+def _gaps(geometry: PlanarGeometry) -> tuple[Array, Array, float]:
+    """Sorted angles of the views in one period, the gap after each, and the period."""
+    period = 2 * math.pi if isinstance(geometry, FanGeometry) else math.pi
+    position = np.sort(np.mod(geometry.angle_array, period))
+    return position, np.diff(position, append=position[0] + period), period
 
 
 def ray_weights(geometry: PlanarGeometry) -> Array:

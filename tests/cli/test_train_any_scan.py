@@ -67,14 +67,14 @@ def test_networks_for_arcs_from_anywhere_are_told_where(tmp_path: Path, monkeypa
     first = train("refinement", "--any-scan")
     assert first.exit_code == 0, first.output
     made = load_refinement(tmp_path / "refinement" / "refinement")
-    assert made.config.arc_direction and made.card["scan"]["start_degrees"] == [0.0, 360.0]
+    assert made.config.arc_direction and made.card["scan"]["start_degrees"] == "any"
     second = train(
         "htransform", "--any-scan", "--prior", str(tmp_path / "prior"),
         "--refinement", str(tmp_path / "refinement" / "refinement"),
     )  # fmt: skip
     assert second.exit_code == 0, second.output
     head = load_htransform(tmp_path / "htransform" / "htransform")
-    assert head.config.arc_direction and head.card["scan"]["start_degrees"] == [0.0, 360.0]
+    assert head.config.arc_direction and head.card["scan"]["start_degrees"] == "any"
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,11 @@ def test_the_card_tells_the_arcs_of_fans_from_those_of_parallel_beams(
     assert card["scan"].get("fan_degrees") == fan
 
 
-def test_the_card_tells_where_the_one_limited_arc_starts(tmp_path: Path) -> None:
+def test_the_card_tells_where_limited_arcs_start(tmp_path: Path) -> None:
     pack = CTPack(write_tiny_pack(tmp_path / "train.h5"))
     here, there = (Scan.from_name(f"parallel60_1e5_120deg_from{start}") for start in (30, 75))
-    assert command.card_of([here], pack, TrainingConfig(steps=1))["scan"]["start_degrees"] == 30
-    with pytest.raises(ValueError, match="--any-start"):
-        command.card_of([here, there], pack, TrainingConfig(steps=1))
+    training = TrainingConfig(steps=1)
+    assert command.card_of([here], pack, training)["scan"]["start_degrees"] == [30]
+    assert command.card_of([there, here], pack, training)["scan"]["start_degrees"] == [30, 75]
+    assert command.card_of([here], pack, training, command.family_of(True, False))["scan"]["start_degrees"] == [0, 30]
+    assert "start_degrees" not in command.card_of([Scan()], pack, training)["scan"]

@@ -178,5 +178,9 @@ def test_arcs_from_anywhere_get_no_warning_where_the_training_had_them():
     card = {"scan": {"geometry": ["fan", "parallel"], "views": [15, 200], "photons": [1e4, 1e6], "degrees": [90, 180]}}
     scan = replace(ARC, start=75.0).measurement(SHAPE, PIXEL)
     assert [text for text in outside_training(card, scan) if "start" in text]
-    card["scan"]["start_degrees"] = [0.0, 360.0]
-    assert outside_training(card, scan) == []
+    card["scan"]["start_degrees"] = [0.0, 30.0]
+    (text,) = outside_training(card, scan)
+    assert "start at 0 or 30 degrees" in text
+    for known in ([0.0, 75.0], "any"):
+        card["scan"]["start_degrees"] = known
+        assert outside_training(card, scan) == []
