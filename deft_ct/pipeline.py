@@ -26,7 +26,7 @@ from deft_ct.networks.precision import Precision
 from deft_ct.null_space import unmeasured_map_hu
 from deft_ct.operators import PoissonNoise
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
-from deft_ct.presets import shipped_presets
+from deft_ct.presets import nearest_preset
 from deft_ct.reconstruct import load_reconstructor, method_class
 from deft_ct.reconstructor import Reconstruction, Reconstructor
 from deft_ct.report import FOOTER, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html
@@ -93,11 +93,13 @@ class SparseView:
         return (*(name for name in dict.fromkeys(self.compare) if name != self.method), self.method)
 
     @property
-    def scan(self) -> str | None:
-        """Name of the scan that presets are tuned for, if there is one for this size of slices."""
-        if self.size != 256:
-            return None
-        return Scan(views=self.views, photons=self.photons, geometry=self.geometry).name
+    def scan(self) -> Scan:
+        """What is simulated, without the size of the slices."""
+        return Scan(views=self.views, photons=self.photons, geometry=self.geometry)
+
+    def preset(self, method: str) -> str | None:
+        """The shipped preset of a method that suits the scan best; None for slices of a size that none is tuned for."""
+        return nearest_preset(method, self.scan) if self.size == 256 else None
 
     @property
     def summary(self) -> str:
@@ -166,7 +168,7 @@ def reconstruct_series(
     settings = settings or SparseView()
     target = check_writable(out, overwrite=overwrite, source=source)
     # Everything that can fail fails before the long work: networks first, then the input.
-    presets = {name: settings.scan for name in settings.methods if settings.scan in shipped_presets(name)}
+    presets = {name: preset for name in settings.methods if (preset := settings.preset(name)) is not None}
     solvers = {
         name: load_reconstructor(
             name, prior=prior, htransform=htransform, model=(models or {}).get(name), preset=presets.get(name),

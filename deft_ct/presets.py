@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from deft_ct.scan import Scan
+
+_FULL_ARC = {"parallel": 180.0, "fan": 220.0}  # degrees from which hardly a line is missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,33 @@ def shipped_presets(method: str) -> list[str]:
     """Names of the scans that a method has a shipped preset for, sorted."""
     root = _root()
     return sorted(path.parent.name for path in root.glob(f"*/{method}.json")) if root.is_dir() else []
+
+
+def nearest_preset(method: str, scan: Scan) -> str | None:
+    """Name of the shipped preset that suits a scan best: its own, or else that of the most similar scan.
+
+    One unit of distance is a factor of two in views, of ten in photons, 30 degrees of missing arc, or the other kind of
+    beam. Noise-free data count as 1e8 photons.
+
+    Args:
+        method: the method that it must be for.
+        scan: of slices of 256 x 256 pixels, which presets are tuned for.
+
+    Returns:
+        A name for :func:`load_preset`; None where the method has no shipped preset.
+    """
+    names = shipped_presets(method)
+    if scan.name in names:
+        return scan.name
+    return min(names, key=lambda name: (_distance(scan, Scan.from_name(name)), name), default=None)
+
+
+def _distance(a: Scan, b: Scan) -> float:
+    def place(scan: Scan) -> tuple[float, ...]:
+        missing = max(0.0, _FULL_ARC[scan.geometry] - scan.degrees)
+        return math.log2(scan.views), math.log10(scan.photons or 1e8), missing / 30, float(scan.geometry == "fan")
+
+    return math.dist(place(a), place(b))
 
 
 def _root() -> Path:

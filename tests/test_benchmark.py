@@ -22,7 +22,7 @@ from deft_ct.comparison import Protocol, comparison_json, comparison_markdown, r
 from deft_ct.datasets.packs import CTPack
 from deft_ct.memory import peak_memory
 from deft_ct.operators.ct import FanGeometry
-from deft_ct.presets import Preset, load_preset
+from deft_ct.presets import Preset, load_preset, nearest_preset
 from deft_ct.reconstruct import load_reconstructor
 from deft_ct.scan import Scan
 
@@ -178,6 +178,30 @@ def test_presets_give_options_and_explicit_ones_win(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(ValueError, match="is not a preset"):
         load_preset("tv", path)
+
+
+@pytest.mark.parametrize(
+    ("scan", "expected"),
+    [
+        ("parallel60_1e5", "parallel60_1e5"),
+        ("parallel50_2e5", "parallel60_1e5"),
+        ("parallel24_1e5", "parallel20_1e5"),
+        ("parallel60_3e5_100deg", "parallel60_1e5_120deg"),
+        ("parallel60_1e5_170deg", "parallel60_1e5"),
+        ("parallel60_1e7", "parallel60_noisefree"),
+        ("fan80_1e5", "fan60_1e5"),
+        ("fan60_1e5_240deg", "fan60_1e5"),
+    ],
+)
+def test_a_scan_without_a_preset_takes_that_of_the_most_similar(
+    scan: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg", "parallel60_noisefree", "fan60_1e5")
+    for name in names:
+        Preset(method="tv", scan=name, options={}, provenance={}).write(tmp_path / name / "tv.json")
+    monkeypatch.setattr("deft_ct.presets._root", lambda: tmp_path)
+    assert nearest_preset("tv", Scan.from_name(scan)) == expected
+    assert nearest_preset("fbp", Scan.from_name(scan)) is None
 
 
 def _invoke(*arguments: object) -> tuple[int, str]:

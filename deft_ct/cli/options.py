@@ -12,7 +12,7 @@ import typer
 
 from deft_ct.datasets.packs import CTPack, data_root
 from deft_ct.networks.precision import Precision, check_precision
-from deft_ct.presets import shipped_presets
+from deft_ct.presets import nearest_preset
 from deft_ct.reconstruct import load_reconstructor, method_class
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
 from deft_ct.scan import Scan
@@ -45,7 +45,7 @@ Methods = Annotated[
     typer.Option("--method", help="Method with options, e.g. 'fbp:filter=hann'. Repeat for several."),
 ]
 Presets = Annotated[
-    bool, typer.Option("--presets/--no-presets", help="Use the shipped preset of a method where the scan matches.")
+    bool, typer.Option("--presets/--no-presets", help="Use the shipped preset of the scan, or of the most similar one.")
 ]
 
 
@@ -168,12 +168,12 @@ class Builder:
         return solver
 
     def for_scan(self, text: str, scan: Scan, *, presets: bool) -> tuple[Reconstructor, str | None]:
-        """The method of ``"name:option=value"`` with its shipped preset for a scan, if there is one.
+        """The method of ``"name:option=value"`` with its shipped preset for a scan, or the one for the most similar.
 
         Returns:
-            The method, and the name of the preset that was used.
+            The method, and the name of the preset that was used; None where the method has none.
         """
         name, options = parse_method(text)
         method_class(name)
-        preset = scan.name if presets and scan.name in shipped_presets(name) else None
+        preset = nearest_preset(name, scan) if presets else None
         return self.build(name, options, preset=preset), preset
