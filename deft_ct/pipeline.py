@@ -27,7 +27,7 @@ from deft_ct.null_space import unmeasured_map_hu
 from deft_ct.operators import PoissonNoise
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.presets import nearest_preset
-from deft_ct.reconstruct import load_reconstructor, method_class
+from deft_ct.reconstruct import load_reconstructor, method_class, spelling
 from deft_ct.reconstructor import Reconstruction, Reconstructor
 from deft_ct.report import FOOTER, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html
 from deft_ct.scan import Scan
@@ -224,7 +224,7 @@ def simulated_measurement(series: Series, settings: SparseView) -> Measurement:
 
 def label(result: Reconstruction) -> str:
     """The name of a method in figures and tables; that of a sampling method says that it is a mean."""
-    name = str(result.provenance["method"]).upper()
+    name = spelling(str(result.provenance["method"]))
     return name if result.std is None else f"{name} mean"
 
 

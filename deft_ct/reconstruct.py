@@ -39,6 +39,17 @@ _METHODS = {
     "unconditional": "deft_ct.posterior.unconditional:Unconditional",
 }
 
+_SPELLINGS = {
+    "conditional": "conditional diffusion", "ddnm": "DDNM+", "deft_online": "DEFT online", "diffpir": "DiffPIR",
+    "fbp_unet": "FBP + U-Net", "learned_primal_dual": "learned primal-dual", "pigdm": "PiGDM", "reddiff": "RED-diff",
+    "tikhonov": "Tikhonov", "unconditional": "unconditional",
+}  # fmt: skip
+
+
+def spelling(name: str) -> str:
+    """How a method is written in figures and tables: as in its paper, for most in capitals."""
+    return _SPELLINGS.get(name, name.upper())
+
 
 def methods() -> list[str]:
     """Names of all reconstruction methods, sorted."""

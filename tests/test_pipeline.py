@@ -16,6 +16,7 @@ import torch
 from deft_ct import pipeline
 from deft_ct.io import read_dicom_series, sample_series_path
 from deft_ct.pipeline import SparseView, at_size, reconstruct_series
+from deft_ct.reconstruct import spelling
 from deft_ct.reconstructor import Estimate, Reconstructor, Request
 
 SIZE = 64
@@ -112,6 +113,11 @@ def test_missing_networks_and_bad_settings_fail_before_the_input_is_read(tmp_pat
 def test_methods_are_run_once_the_main_one_last() -> None:
     assert SparseView(method="tv", compare=("fbp", "tv", "fbp")).methods == ("fbp", "tv")
     assert SparseView(views=60, photons=1e5).summary == "60 parallel views, 100,000 photons"
+
+
+def test_methods_are_written_as_in_their_papers() -> None:
+    words = [spelling(name) for name in ("fbp", "tv", "deft", "reddiff", "learned_primal_dual")]
+    assert words == ["FBP", "TV", "DEFT", "RED-diff", "learned primal-dual"]
 
 
 def test_at_size_refuses_what_cannot_be_averaged() -> None:

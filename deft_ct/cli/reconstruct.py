@@ -23,8 +23,12 @@ def reconstruct(
     method: Annotated[str, typer.Option(help="Method; `deft-ct info` lists them.")] = _DEFAULTS.method,
     samples: Annotated[int, typer.Option(help="Posterior samples of every slice.")] = _DEFAULTS.samples,
     compare: Annotated[
-        str, typer.Option(help="Methods to run beside it, separated by commas; '' for none.")
-    ] = ",".join(_DEFAULTS.compare),
+        list[str] | None,
+        typer.Option(
+            help="Methods to run beside it, separated by commas or repeated; '' for none. "
+            f"Default: {','.join(_DEFAULTS.compare)}."
+        ),
+    ] = None,
     geometry: Annotated[str, typer.Option(help="parallel or fan.")] = _DEFAULTS.geometry,
     series: Annotated[str | None, typer.Option(metavar="UID", help="SeriesInstanceUID, if there are several.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of noise and sampling.")] = _DEFAULTS.seed,
@@ -49,7 +53,7 @@ def reconstruct(
     with one_line_errors():
         settings = SparseView(
             method=method,
-            compare=tuple(name.strip() for name in compare.split(",") if name.strip()),
+            compare=_names(compare),
             views=views,
             photons=photons,
             geometry=geometry,
@@ -73,3 +77,9 @@ def reconstruct(
             progress=progress,
         )
     print_run(run, settings)
+
+
+def _names(texts: list[str] | None) -> tuple[str, ...]:
+    if texts is None:
+        return _DEFAULTS.compare
+    return tuple(name.strip() for name in ",".join(texts).split(",") if name.strip())

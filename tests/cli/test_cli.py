@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from deft_ct.cli import app
 from deft_ct.io import read_dicom_series, sample_series_path
 from deft_ct.metrics import body_mask
+from deft_ct.pipeline import SparseView
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -55,6 +56,29 @@ def test_help_names_every_command_and_option(invoke: Callable[..., Result]) -> N
         assert option in options
     for option in ("--device", "--compare", "--overwrite"):
         assert option in options
+
+
+@pytest.mark.parametrize(
+    ("words", "compared"),
+    [
+        ((), ("fbp", "tv")),
+        (("--compare", ""), ()),
+        (("--compare", "fbp, cgls"), ("fbp", "cgls")),
+        (("--compare", "fbp", "--compare", "cgls,tv"), ("fbp", "cgls", "tv")),
+    ],
+)
+def test_methods_to_compare_are_a_list_or_repeated(
+    words: tuple[str, ...], compared: tuple[str, ...], invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[SparseView] = []
+
+    def stop(source: object, out: object, settings: SparseView, **_: object) -> None:
+        seen.append(settings)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("deft_ct.cli.reconstruct.reconstruct_series", stop)
+    assert invoke("reconstruct", sample_series_path(), "--out", "nowhere", *words).exit_code == 2
+    assert seen[0].compare == compared
 
 
 @pytest.fixture(scope="module")
