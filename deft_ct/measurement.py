@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from deft_ct.operators.base import LinearOperator, Operator
 from deft_ct.operators.ct import RayTransform
-from deft_ct.operators.noise import NoiseModel, NoNoise
+from deft_ct.operators.noise import NoiseModel, NoNoise, PoissonNoise
 from deft_ct.seeds import Key, generator_for, image_keys
 from deft_ct.units import AffineMap, HounsfieldScale, PriorRange
 
@@ -123,6 +123,16 @@ class Measurement:
                 self.operator.geometry.refined(factor), self.operator.backend, kernel=self.operator.kernel
             )
         return self._fine[factor]
+
+    def fit_weights(self, y: Tensor) -> Tensor:
+        """Inverse variance of each entry of ``y``: the weights ``w`` of a fit ``|A x - y|^2_w + penalty(x)``.
+
+        Noise-free line integrals count as those of :data:`NOISE_FREE_PHOTONS`, because the ones that they have by
+        convention would let any penalty that suits noisy scans flatten the image.
+        """
+        if isinstance(self.noise, NoNoise) and isinstance(self.operator, RayTransform):
+            return PoissonNoise(photons=NOISE_FREE_PHOTONS).weights(y)
+        return self.noise.weights(y)
 
 
 class Likelihood:

@@ -27,10 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deft_ct.measurement import NOISE_FREE_PHOTONS, Measurement
+from deft_ct.measurement import Measurement
 from deft_ct.operators.base import LinearOperator
-from deft_ct.operators.ct import RayTransform
-from deft_ct.operators.noise import NoNoise, PoissonNoise
 from deft_ct.operators.solvers import conjugate_gradient
 
 PRIOR_SPREAD_HU = 200.0
@@ -107,7 +105,7 @@ def split(
         UserWarning: the tolerance was not met.
     """
     operator, variance = _checked(x, y, measurement, spread, tolerance)
-    weights = _weights(y, measurement).to(x)
+    weights = measurement.fit_weights(y).to(x)
     unmeasured, used = conjugate_gradient(
         lambda v: v + variance * operator.adjoint(weights * operator(v)), x, iterations=iterations, tolerance=tolerance
     )
@@ -226,12 +224,6 @@ def _checked(
     _check_positive("spread", spread)
     _check_positive("tolerance", tolerance)
     return operator, spread**2
-
-
-def _weights(y: Tensor, measurement: Measurement) -> Tensor:
-    if isinstance(measurement.noise, NoNoise) and isinstance(measurement.operator, RayTransform):
-        return PoissonNoise(photons=NOISE_FREE_PHOTONS).weights(y)
-    return measurement.noise.weights(y)
 
 
 def _check_positive(name: str, value: float) -> None:

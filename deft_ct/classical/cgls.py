@@ -238,7 +238,7 @@ class Tikhonov(Reconstructor):
         measurement = request.measurement
         x, info = tikhonov(
             request.y, linear(self.name, measurement.operator),
-            weights=measurement.noise.weights(request.y), strength=config.strength,
+            weights=measurement.fit_weights(request.y), strength=config.strength,
             penalty=config.penalty, iterations=config.iterations, tolerance=config.tolerance,
         )  # fmt: skip
         return Estimate(mean=x, record={"solver": info.record()})

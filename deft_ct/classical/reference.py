@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from deft_ct.classical.tv import total_variation
-from deft_ct.measurement import NOISE_FREE_PHOTONS, Likelihood
+from deft_ct.measurement import Likelihood
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.ct.redundancy import missing_fraction
-from deft_ct.operators.noise import NoNoise, PoissonNoise
 
 Reference = Literal["fbp", "tv"]
 
@@ -65,13 +64,11 @@ def reference_reconstruction(likelihood: Likelihood, kind: Reference, *, iterati
     scale = likelihood.to_physical.scale
     strength = torch.as_tensor(TV_STRENGTH, device=likelihood.y.device)
     strength = strength / (scale[:, :, 0, 0] if isinstance(scale, Tensor) else scale)
-    weights = likelihood.weights
     if isinstance(operator, RayTransform):
         photons = likelihood.photons.clamp(*_PHOTONS).to(likelihood.y)
         strength = strength * (photons.reshape(-1, *[1] * (likelihood.y.ndim - 3)) / 1e5) ** TV_EXPONENT
-        if isinstance(likelihood.noise, NoNoise):
-            weights = PoissonNoise(photons=NOISE_FREE_PHOTONS).weights(likelihood.y)
         iterations = max(iterations, _least_iterations(operator))
+    weights = likelihood.measurement.fit_weights(likelihood.y)
     mu, _ = total_variation(
         likelihood.y, operator, weights=weights, strength=strength, iterations=iterations, tolerance=0.0
     )

@@ -256,7 +256,7 @@ class TV(Reconstructor):
         config: TVConfig = self.config
         x, info = total_variation(
             request.y, linear(self.name, request.measurement.operator),
-            weights=request.measurement.noise.weights(request.y), strength=config.strength,
+            weights=request.measurement.fit_weights(request.y), strength=config.strength,
             iterations=config.iterations, tolerance=config.tolerance, nonnegative=config.nonnegative,
         )  # fmt: skip
         return Estimate(mean=x, record={"solver": info.record()})

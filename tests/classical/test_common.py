@@ -10,7 +10,7 @@ import torch
 from deft_ct.classical import cgls, sirt, tikhonov, total_variation
 from deft_ct.measurement import Measurement
 from deft_ct.operators.ct import fbp
-from deft_ct.operators.noise import PoissonNoise
+from deft_ct.operators.noise import NoNoise, PoissonNoise
 from deft_ct.reconstruct import load_reconstructor, method_class
 
 
@@ -124,6 +124,17 @@ def test_methods_by_name(case, name, options, limit):
         assert torch.equal(result.mean, fbp(y, case.operator.geometry, "ram-lak"))
     else:
         assert len(result.provenance["solver"]["iterations"]) == 2
+
+
+@pytest.mark.parametrize(("name", "limit"), [("tv", 0.02), ("tikhonov", 0.25)])
+def test_the_default_penalty_does_not_flatten_noise_free_data(case, name, limit):
+    clean = case.operator(case.truth)
+    results = [
+        load_reconstructor(name).reconstruct(clean, Measurement(case.operator, noise)).mean
+        for noise in (NoNoise(), PoissonNoise(photons=1e6))
+    ]
+    assert torch.equal(*results)
+    assert _error(results[0], case) < limit
 
 
 @pytest.mark.parametrize(
