@@ -11,8 +11,6 @@ from typing import Any
 
 from deft_ct.scan import Scan
 
-_FULL_ARC = {"parallel": 180.0, "fan": 220.0}  # degrees from which hardly a line is missing
-
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
@@ -80,8 +78,8 @@ def shipped_presets(method: str) -> list[str]:
 def nearest_preset(method: str, scan: Scan) -> str | None:
     """Name of the shipped preset that suits a scan best: its own, or else that of the most similar scan.
 
-    One unit of distance is a factor of two in views, of ten in photons, 30 degrees of missing arc, or the other kind of
-    beam. Noise-free data count as 1e8 photons.
+    One unit of distance is a factor of two in views, of ten in photons, a sixth of the lines missing (30 degrees of
+    parallel beams), or the other kind of beam. Noise-free data count as 1e8 photons.
 
     Args:
         method: the method that it must be for.
@@ -98,8 +96,8 @@ def nearest_preset(method: str, scan: Scan) -> str | None:
 
 def _distance(a: Scan, b: Scan) -> float:
     def place(scan: Scan) -> tuple[float, ...]:
-        missing = max(0.0, _FULL_ARC[scan.geometry] - scan.degrees)
-        return math.log2(scan.views), math.log10(scan.photons or 1e8), missing / 30, float(scan.geometry == "fan")
+        fan = float(scan.geometry == "fan")
+        return math.log2(scan.views), math.log10(scan.photons or 1e8), 6 * scan.missing, fan
 
     return math.dist(place(a), place(b))
 

@@ -14,6 +14,7 @@ import torch
 from deft_ct.measurement import Measurement
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.ct.rays import Array
+from deft_ct.operators.ct.redundancy import missing_fraction
 from deft_ct.operators.noise import NoiseModel, NoNoise, PoissonNoise
 from deft_ct.units import HounsfieldScale
 
@@ -101,6 +102,11 @@ class Scan:
     def full(self) -> bool:
         """Whether the angular range is that of :data:`FULL_DEGREES`."""
         return self.degrees == FULL_DEGREES[self.geometry]
+
+    @property
+    def missing(self) -> float:
+        """Share of the lines through a slice that no view measures, see ``operators.ct.redundancy``."""
+        return missing_fraction(self._geometry((256, 256), 1.5))
 
     @property
     def noise(self) -> NoiseModel:
