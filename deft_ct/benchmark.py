@@ -92,13 +92,17 @@ def prepare(
     truth = np.concatenate([np.stack([s.hu[0].numpy() for s in batch]) for batch in batches]).clip(min=-1000.0)
     measurements: dict[float, Measurement] = {}
     prepared: list[tuple[Tensor, Measurement, list[str]]] = []
+    simulator: Measurement | None = None
+    current = math.nan
     for batch in batches:
         width = batch[0].pixel_mm
         if width not in measurements:
             measurements[width] = scan.measurement(pack.image_shape, width).to(device)
+        if simulator is None or width != current:  # of one pixel size at a time: its finer grid takes as much memory
+            simulator, current = scan.measurement(pack.image_shape, width).to(device), width
         names = [f"{s.group}/{s.index}" for s in batch]
         x = HounsfieldScale().to_attenuation(torch.stack([s.hu for s in batch]).clamp_min(-1000.0)).to(device)
-        y = measurements[width].simulate(x, seed=seed, keys=names, refine=refine)
+        y = simulator.simulate(x, seed=seed, keys=names, refine=refine)
         prepared.append((y, measurements[width], names))
     return Problem(
         scan=scan, truth=truth, body=body_mask(truth), batches=prepared, seed=seed, refine=refine, device=device

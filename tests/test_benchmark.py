@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from pathlib import Path
@@ -22,6 +23,7 @@ from deft_ct.comparison import Protocol, comparison_json, comparison_markdown, r
 from deft_ct.datasets.packs import CTPack
 from deft_ct.memory import peak_memory
 from deft_ct.operators.ct import FanGeometry
+from deft_ct.operators.ct.backends.matrix import _PAIRS
 from deft_ct.presets import Preset, load_preset, nearest_preset
 from deft_ct.reconstruct import load_reconstructor
 from deft_ct.scan import Scan
@@ -100,6 +102,15 @@ def test_scores_are_those_of_scikit_image_and_data_do_not_depend_on_the_batch(pa
     expected = [peak_signal_noise_ratio(t, e, data_range=2000.0) for t, e in zip(truth, score.estimate, strict=True)]
     np.testing.assert_allclose(score.metrics.psnr, expected, rtol=1e-6)
     assert score.evaluations_per_slice == 0 and score.memory_mib is not None
+
+
+def test_one_finer_grid_at_a_time_is_held(pack: CTPack) -> None:
+    problem = prepare(pack, SCAN, batch_size=2)
+    kept = {id(m): m for _, m, _ in problem.batches}.values()
+    assert len(kept) > 1  # of several pixel sizes
+    finer = [m.operator.geometry.refined(2) for m in kept]
+    gc.collect()
+    assert not any((geometry, "joseph") in _PAIRS for geometry in finer)
 
 
 def test_peak_memory_sees_what_was_freed() -> None:

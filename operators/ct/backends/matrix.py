@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import weakref
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -23,6 +25,9 @@ CHUNK = 16
 STORED_BYTES = 2 * 10**9
 """Most memory of the two float32 matrices together; larger ones are built in blocks of views for every product."""
 BLOCK_BYTES = 256 * 10**6
+KEPT_SHARE = 0.5
+"""Of the memory of a device: what the matrices of all geometries together may take. Beyond it the ones that were used
+longest ago are let go of, and built again when they are needed: data sets with many pixel sizes have one for each."""
 
 _NUMPY: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
 
@@ -36,6 +41,8 @@ class MatrixPair:
         self._csr: dict[torch.dtype, CSR] = {}
         self._torch: dict[tuple[torch.dtype, torch.device, bool], Tensor] = {}
         self._single: dict[tuple[torch.dtype, bool], SingleProduct] = {}
+        self.used = 0
+        """When it was last used: a count over all pairs."""
 
     def csr(self, dtype: torch.dtype) -> CSR:
         """The system matrix as NumPy arrays."""
@@ -49,10 +56,28 @@ class MatrixPair:
         if key not in self._torch:
             csr = self.csr(dtype)
             self._torch[key] = (csr.transposed() if transpose else csr).to_torch(device)
+            make_room(self, device)
         return self._torch[key]
+
+    def stored_bytes(self, device: torch.device) -> int:
+        """Memory that the matrices take on a device; on the CPU a matrix shares that of its arrays."""
+        host = device.type == "cpu"
+        stored = sum(csr.nbytes for csr in self._csr.values()) if host else 0
+        for (_, place, transpose), matrix in self._torch.items():
+            if place == device and (transpose or not host):
+                parts = matrix.values(), matrix.col_indices(), matrix.crow_indices()
+                stored += sum(part.nbytes for part in parts)
+        return stored
+
+    def release(self) -> None:
+        """Let go of the matrices; they are built again when they are needed."""
+        self._csr.clear()
+        self._torch.clear()
+        self._single.clear()
 
     def product(self, x: Tensor, *, transpose: bool) -> Tensor:
         """The matrix (or its transpose) times every row of ``x``; one row alone has a faster way to the same bits."""
+        self.used = next(_USES)
         matrix = self.get(x.dtype, x.device, transpose=transpose)
         if len(x) != 1 or x.device.type != "cpu":
             return batch_last_product(matrix, x)
@@ -63,6 +88,21 @@ class MatrixPair:
 
 
 _PAIRS: weakref.WeakValueDictionary[tuple[Geometry, Kernel], MatrixPair] = weakref.WeakValueDictionary()
+_USES = itertools.count(1)
+
+
+def make_room(wanted: MatrixPair, device: torch.device) -> None:
+    """Release the pairs that were used longest ago while all together take more than :data:`KEPT_SHARE`."""
+    cuda = device.type == "cuda"
+    total = torch.cuda.get_device_properties(device).total_memory if cuda else psutil.virtual_memory().total
+    pairs = sorted(_PAIRS.values(), key=lambda pair: pair.used)
+    excess = sum(pair.stored_bytes(device) for pair in pairs) - KEPT_SHARE * total
+    for pair in pairs:
+        if excess <= 0:
+            return
+        if pair is not wanted:
+            excess -= pair.stored_bytes(device)
+            pair.release()
 
 
 def matrix_pair(geometry: Geometry, kernel: Kernel = "joseph") -> MatrixPair:
