@@ -281,7 +281,8 @@ def test_the_command_line_trains_what_it_can_benchmark(
     common = ("--data", pack.path, "--steps", 2, "--batch-size", 2, "--warmup", 1, "--no-progress", "--views", 16)
     code, text = _invoke("train", kind, "--out", tmp_path / "t", *common, "--detectors", 48, *options)
     assert code == 0, text
-    card = json.loads((tmp_path / "t" / folder / "model.json").read_text())["card"]
+    trained = tmp_path / "t" / folder / "model.json"
+    card = json.loads(trained.read_text())["card"]
     assert card["scan"]["name"] == SCAN.name and card["data"] == {"name": "val.h5", "slices": 8}
     name = method.partition(":")[0]
     code, text = _invoke(
@@ -289,6 +290,12 @@ def test_the_command_line_trains_what_it_can_benchmark(
         "--method", method, "--model", f"{name}={tmp_path / 't' / folder}", "--no-progress",
     )  # fmt: skip
     assert code == 0, text
+    code, text = _invoke(
+        "train", kind, "--out", tmp_path / "on", "--initial", trained.parent, *common, "--detectors", 48
+    )
+    assert code == 0, text  # in the shape of the first, without its options
+    card = json.loads((tmp_path / "on" / folder / "model.json").read_text())["card"]
+    assert card["initial_sha256"] == json.loads(trained.read_text())["sha256"]
 
 
 def test_the_command_line_trains_a_prior_and_its_h_transform(pack: CTPack, tmp_path: Path) -> None:

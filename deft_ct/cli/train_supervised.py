@@ -30,17 +30,27 @@ from deft_ct.cli.training_options import (
 
 def _supervised(
     model_type: Any, shape: Any, out: Path, data: str | None, simulated: ScanOptions, training: TrainingOptions,
-    progress: bool,
+    initial: str | None, progress: bool,
 ) -> None:  # fmt: skip
     from deft_ct.simulation import PairSource
     from deft_ct.supervised.train import train_model
     from deft_ct.units import PriorRange
 
     source, scans, settings = read_source(data), simulated.scans(), training.config()
+    first = None if initial is None else model_type.load(initial)
     pairs = PairSource(source, measurements_of(scans, source), PriorRange())
-    made = train_model(model_type, shape, pairs, out, training=settings, progress=progress)
-    made.card |= card_of(scans, source, settings)
+    made = train_model(
+        model_type, shape if first is None else first.shape, pairs, out, training=settings, initial=first,
+        progress=progress,
+    )  # fmt: skip
+    made.card |= card_of(scans, source, settings) | ({} if first is None else {"initial_sha256": first.content_hash()})
     finish(out / "model", made.content_hash(), made.save)
+
+
+Initial = Annotated[
+    str | None,
+    typer.Option(help="Go on from this model (folder or shipped name) with its shape, with a new schedule."),
+]
 
 
 @grouped
@@ -53,6 +63,7 @@ def fbp_unet(
     spread: Spread = 0.1,
     channels: Channels = "64,96,128",
     patch: Patch = 4,
+    initial: Initial = None,
     progress: Progress = True,
 ) -> None:
     """Train FBP and U-Net and write it to OUT/model."""
@@ -62,7 +73,7 @@ def fbp_unet(
         shape = FBPUNetShape(
             reference=cast(Literal["fbp", "tv"], reference), spread=spread, network=network_from(channels, patch)
         )
-        _supervised(FBPUNetModel, shape, out, data, simulated, training, progress)
+        _supervised(FBPUNetModel, shape, out, data, simulated, training, initial, progress)
 
 
 @grouped
@@ -76,6 +87,7 @@ def learned_primal_dual(
     features: Annotated[int, typer.Option(help="Features of the hidden layers.", min=1)] = 32,
     start: Annotated[str, typer.Option(help="zero (as in the paper) or fbp.")] = "fbp",
     spread: Spread = 0.1,
+    initial: Initial = None,
     progress: Progress = True,
 ) -> None:
     """Train the learned primal-dual method and write it to OUT/model."""
@@ -83,7 +95,7 @@ def learned_primal_dual(
         from deft_ct.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
 
         shape = PrimalDualShape(iterations=iterations, memory=memory, channels=features, start=start, spread=spread)
-        _supervised(PrimalDualModel, shape, out, data, simulated, training, progress)
+        _supervised(PrimalDualModel, shape, out, data, simulated, training, initial, progress)
 
 
 @grouped
@@ -97,6 +109,7 @@ def conditional(
     spread: Spread = 0.1,
     channels: Channels = "64,96,128",
     patch: Patch = 4,
+    initial: Initial = None,
     progress: Progress = True,
 ) -> None:
     """Train a conditional diffusion model from scratch and write it to OUT/model."""
@@ -107,7 +120,7 @@ def conditional(
             reference=cast(Literal["fbp", "tv"], reference), residual=residual, spread=spread,
             network=network_from(channels, patch),
         )  # fmt: skip
-        _supervised(ConditionalModel, shape, out, data, simulated, training, progress)
+        _supervised(ConditionalModel, shape, out, data, simulated, training, initial, progress)
 
 
 @grouped
@@ -119,6 +132,7 @@ def i2sb(
     reference: Reference = "fbp",
     channels: Channels = "64,96,128",
     patch: Patch = 4,
+    initial: Initial = None,
     progress: Progress = True,
 ) -> None:
     """Train the Schroedinger bridge from a quick reconstruction to the image and write it to OUT/model."""
@@ -126,4 +140,4 @@ def i2sb(
         from deft_ct.supervised.i2sb import I2SBModel, I2SBShape
 
         shape = I2SBShape(reference=cast(Literal["fbp", "tv"], reference), network=network_from(channels, patch))
-        _supervised(I2SBModel, shape, out, data, simulated, training, progress)
+        _supervised(I2SBModel, shape, out, data, simulated, training, initial, progress)

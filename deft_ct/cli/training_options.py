@@ -88,7 +88,7 @@ class ScanOptions:
         return [opt.scan_of(self.views, self.geometry, self.degrees, self.photons, self.detectors)]
 
 
-GEOMETRIES, NOISE_LEVELS = 32, 4
+GEOMETRIES, NOISE_LEVELS = 96, 4
 """Random geometries of a training for any scan, and photon counts for each: setting one up takes seconds."""
 RESUME = "run the same command again to go on from the last checkpoint"
 

@@ -26,6 +26,7 @@ def train_model(
     folder: Path,
     *,
     training: TrainingConfig,
+    initial: Model | None = None,
     validation: Validation | None = None,
     progress: bool = True,
 ) -> Model:
@@ -37,6 +38,7 @@ def train_model(
         pairs: slices and scans.
         folder: checkpoint, log and set-up; an interrupted training goes on from it.
         training: optimiser settings.
+        initial: go on from these weights, with a new schedule; None starts at random ones.
         validation: scores the averaged network.
         progress: show a progress bar.
 
@@ -44,12 +46,18 @@ def train_model(
         The model with the averaged weights, on the CPU, frozen.
 
     Raises:
-        ValueError: the folder belongs to another training.
+        ValueError: the folder belongs to another training, or ``initial`` has another shape.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         model = model_type(shape, value_range=pairs.value_range)
-    _remember(folder, model.description() | {"slices": len(pairs), "scans": len(pairs.measurements)})
+    setup = model.description() | {"slices": len(pairs), "scans": len(pairs.measurements)}
+    if initial is not None:
+        if initial.description() != model.description():
+            raise ValueError("the initial model has another shape or value range: use its values to go on from it")
+        model.load_state_dict(initial.state_dict())
+        setup |= {"initial": initial.content_hash()}
+    _remember(folder, setup)
 
     def loss(network: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         return model.training_loss(network, pairs.draw(indices, generator), generator)
