@@ -174,6 +174,9 @@ def refinement(
     tv_iterations: TVIterations = 40,
     channels: Channels = "32,64,96,128",
     patch: Patch = 2,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="In use, take the mean with what the mirror images give (--any-start).")
+    ] = False,
     initial: Annotated[Path | None, typer.Option(help="Go on from this refinement, with a new schedule.")] = None,
     training: TrainingOptions = TrainingOptions(learning_rate=3e-3, ema_decay=0.99),
     progress: Progress = True,
@@ -194,7 +197,8 @@ def refinement(
         made = train_refinement(
             PairSource(source, measurements, PriorRange(), weights=weights), out,
             config=RefinementConfig(
-                scan_features=any_scan, arc_direction=any_start, spread_slopes=SPREAD_SLOPES if any_scan else (),
+                scan_features=any_scan, arc_direction=any_start, mirror=mirror,
+                spread_slopes=SPREAD_SLOPES if any_scan else (),
                 network=network_from(channels, patch) if first is None else first.config.network,
             ),
             table=table_of(batches, settings, tv_iterations, family), training=settings,

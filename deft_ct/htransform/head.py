@@ -197,7 +197,14 @@ class HTransform(nn.Module):
         self.scan_embedding = scan_embedding(width, config.arc_direction) if config.scan_features else None
         self.refinement: Refinement | None = None
         if config.refinement is not None:  # trained before the head, and frozen in its training
-            self.refinement = Refinement(config.refinement).requires_grad_(False)
+            self.refinement = Refinement(config.refinement).requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> HTransform:
+        """As in torch, but the refinement, which is frozen, always works as in use."""
+        super().train(mode)
+        if self.refinement is not None:
+            self.refinement.eval()
+        return self
 
     def content_hash(self) -> str:
         """SHA-256 of the weights and of everything that gives them meaning."""

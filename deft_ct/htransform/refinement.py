@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deft_ct.htransform.scan_embedding import SCAN_FEATURES, scan_embedding, spread_of
+from deft_ct.htransform.scan_embedding import MIRRORED, SCAN_FEATURES, scan_embedding, spread_of
 from deft_ct.measurement import GuidanceKind
 from deft_ct.networks import UNet, UNetConfig, content_hash
 
@@ -34,6 +34,8 @@ class RefinementConfig:
         guidance_scale: the data residual is divided by this before it enters the network.
         scan_features: whether the network is told the scan.
         arc_direction: whether it is told where a limited arc lies, too.
+        mirror: in use, not in training, take the mean with what the mirror images give, mirrored back: twice the work
+            for a smaller error. Needs ``arc_direction``, because a mirrored scan may have its arc elsewhere.
         channels: image channels.
         network: shape of the network; its channels in and out are set from the rest.
 
@@ -47,6 +49,7 @@ class RefinementConfig:
     guidance_scale: float = 0.1
     scan_features: bool = False
     arc_direction: bool = False
+    mirror: bool = False
     channels: int = 1
     network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
@@ -56,15 +59,17 @@ class RefinementConfig:
             raise ValueError("spread and guidance_scale must be positive")
         if self.arc_direction and not self.scan_features:
             raise ValueError("arc_direction needs scan_features=True")
+        if self.mirror and not self.arc_direction:
+            raise ValueError("mirror needs arc_direction=True")
         if self.spread_slopes and not (self.scan_features and len(self.spread_slopes) == SCAN_FEATURES):
             raise ValueError(
                 f"spread_slopes needs scan_features=True and {SCAN_FEATURES} numbers, got {self.spread_slopes}"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values, the guidance and the direction only where they are not the default."""
+        """JSON-ready values, later additions only where they are not the default."""
         values = asdict(self) | {"network": self.network.to_dict(), "spread_slopes": list(self.spread_slopes)}
-        usual = {"guidance": "fbp", "arc_direction": False}
+        usual = {"guidance": "fbp", "arc_direction": False, "mirror": False}
         return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
 
     @staticmethod
@@ -122,6 +127,13 @@ class Refinement(nn.Module):
         Raises:
             ValueError: the scan features are missing.
         """
+        refined = self._refined(reference, remainder, scan)
+        if not self.config.mirror or self.training:
+            return refined
+        seen = None if scan is None else scan * scan.new_tensor(MIRRORED)
+        return (refined + self._refined(reference.flip(-1), remainder.flip(-1), seen).flip(-1)) / 2
+
+    def _refined(self, reference: Tensor, remainder: Tensor, scan: Tensor | None) -> Tensor:
         extra = None
         if self.scan_embedding is not None:
             if scan is None:

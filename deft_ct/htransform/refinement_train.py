@@ -53,7 +53,7 @@ def train_refinement(
         torch.manual_seed(training.seed)
         network = Refinement(config)
     if initial is not None:
-        told = replace(initial.config, arc_direction=config.arc_direction)
+        told = replace(initial.config, arc_direction=config.arc_direction, mirror=config.mirror)
         if told.to_dict() != config.to_dict() or (initial.config.arc_direction and not config.arc_direction):
             raise ValueError("the initial refinement has another shape: use its values to go on from it")
         network.load_state_dict(with_new_features(initial.state_dict(), network))

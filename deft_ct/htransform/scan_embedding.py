@@ -9,6 +9,8 @@ from torch.nn import functional
 
 SCAN_FEATURES, DIRECTION_FEATURES = 4, 2
 """Numbers that describe a scan, see ``htransform.features.scan_features``, and those of the direction of an arc."""
+MIRRORED = (1.0, 1.0, 1.0, 1.0, 1.0, -1.0)
+"""What these numbers are multiplied by when scan and image are mirrored left to right: a direction changes its sign."""
 
 
 def scan_embedding(width: int, direction: bool = False) -> nn.Sequential:

@@ -31,6 +31,7 @@ from deft_ct.htransform.refinement import Refinement, RefinementConfig
 from deft_ct.htransform.refinement_train import train_refinement
 from deft_ct.htransform.train import denoising_loss, train_htransform
 from deft_ct.priors import save_prior
+from deft_ct.scan import Scan
 from deft_ct.simulation import PairSource
 from deft_ct.training import TrainingConfig
 from deft_ct.units import PriorRange
@@ -68,6 +69,33 @@ def test_it_starts_at_the_reference_and_is_told_the_scan():
     assert not torch.allclose(few, many, rtol=1e-2, atol=1e-2)
     with pytest.raises(ValueError, match="needs the scan features"):
         made(*images)
+
+
+def test_the_mirrored_refinement_of_the_mirror_image_is_the_mirror_image_of_the_refinement():
+    torch.manual_seed(5)
+    made = Refinement(replace(CONFIG, arc_direction=True, mirror=True))
+    with torch.no_grad():
+        made.network.conv_out.weight.normal_(0, 0.1)
+        made.scan_embedding[-1].weight.normal_(0, 1.0)
+    images = torch.randn(2, 2, 1, SIZE, SIZE)
+
+    def told(start: float) -> torch.Tensor:  # an arc from -a to b, mirrored, goes from -b to a
+        scan = Scan(views=12, degrees=120, start=start).measurement((SIZE, SIZE), 1.0)
+        likelihood = scan.likelihood(torch.zeros(2, 1, *scan.operator.range_shape), PriorRange())
+        return scan_features(likelihood, direction=True)
+
+    scan, other = told(30.0), told(40.0)  # views from 30 to 140 and, mirrored, from 40 to 150 degrees
+    assert not torch.allclose(scan, other)
+    one, two = (Scan(views=12, degrees=120, start=a).measurement((SIZE, SIZE), 1.0).operator for a in (30.0, 40.0))
+    assert torch.allclose(one(images[0]), two(images[0].flip(-1)).flip(-2), atol=1e-4)
+    for mode, equal in ((False, True), (True, False)):
+        made.train(mode)
+        mirrored = made(*images.flip(-1), scan=other).flip(-1)
+        assert torch.allclose(mirrored, made(*images, scan=scan), atol=1e-5) is equal
+    with pytest.raises(ValueError, match="mirror needs arc_direction"):
+        replace(CONFIG, mirror=True)
+    head = tiny_htransform(tiny_prior(), scan_features=True, arc_direction=True, refinement=made.config)
+    assert not head.train().refinement.training and head.network.training
 
 
 def test_a_head_works_around_the_refined_reference():
