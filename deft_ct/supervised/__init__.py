@@ -1,18 +1,14 @@
 """Methods whose networks are trained for a scan: FBP and U-Net, learned primal-dual, conditional diffusion, I2SB."""
 
 from deft_ct.supervised.conditional import Conditional, ConditionalConfig, ConditionalModel, ConditionalShape
-from deft_ct.supervised.fbp_unet import FBPUNet, FBPUNetConfig, FBPUNetModel, FBPUNetShape
+from deft_ct.supervised.direct import DirectConfig, DirectReconstructor
+from deft_ct.supervised.fbp_unet import FBPUNet, FBPUNetModel, FBPUNetShape
 from deft_ct.supervised.i2sb import I2SB, I2SBConfig, I2SBModel, I2SBShape
-from deft_ct.supervised.learned_primal_dual import (
-    LearnedPrimalDual,
-    LearnedPrimalDualConfig,
-    PrimalDualModel,
-    PrimalDualShape,
-)
+from deft_ct.supervised.learned_primal_dual import LearnedPrimalDual, PrimalDualModel, PrimalDualShape
 from deft_ct.supervised.model import TrainedModel, TrainedReconstructor
 
 __all__ = [
-    "I2SB", "Conditional", "ConditionalConfig", "ConditionalModel", "ConditionalShape", "FBPUNet", "FBPUNetConfig",
-    "FBPUNetModel", "FBPUNetShape", "I2SBConfig", "I2SBModel", "I2SBShape", "LearnedPrimalDual",
-    "LearnedPrimalDualConfig", "PrimalDualModel", "PrimalDualShape", "TrainedModel", "TrainedReconstructor",
+    "I2SB", "Conditional", "ConditionalConfig", "ConditionalModel", "ConditionalShape", "DirectConfig",
+    "DirectReconstructor", "FBPUNet", "FBPUNetModel", "FBPUNetShape", "I2SBConfig", "I2SBModel", "I2SBShape",
+    "LearnedPrimalDual", "PrimalDualModel", "PrimalDualShape", "TrainedModel", "TrainedReconstructor",
 ]  # fmt: skip

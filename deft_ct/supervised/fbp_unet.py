@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from deft_ct.classical.reference import Reference, reference_reconstruction
 from deft_ct.measurement import Likelihood
 from deft_ct.networks import UNetConfig
-from deft_ct.reconstructor import Estimate, Request
 from deft_ct.simulation import Pairs
-from deft_ct.supervised.model import TrainedModel, TrainedReconstructor, image_network, on_any_size
+from deft_ct.supervised.direct import DirectReconstructor
+from deft_ct.supervised.model import TrainedModel, image_network, on_any_size
 from deft_ct.units import PriorRange
 
 
@@ -66,35 +66,12 @@ class FBPUNetModel(TrainedModel):
         return ((network(reference) - pairs.x0) / self.shape.spread).square().mean()
 
 
-@dataclass(frozen=True, kw_only=True)
-class FBPUNetConfig:
-    """Settings of :class:`FBPUNet`.
-
-    Attributes:
-        batch_size: images at once; changes memory and speed, not results.
-    """
-
-    batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-
-
-class FBPUNet(TrainedReconstructor):
+class FBPUNet(DirectReconstructor):
     """FBP (or TV), then a trained U-Net."""
 
     name: ClassVar[str] = "fbp_unet"
-    config_type: ClassVar[type] = FBPUNetConfig
     model_type: ClassVar[type[TrainedModel]] = FBPUNetModel
 
-    @torch.no_grad()
-    def _estimate(self, request: Request) -> Estimate:
-        likelihood = self._likelihood(request)
-        parts = []
-        with self._bar(request, len(request.y)) as tick:
-            for start in range(0, len(request.y), self.config.batch_size):
-                part: Likelihood = likelihood[start : start + self.config.batch_size]
-                parts.append(self.model(reference_reconstruction(part, self.model.shape.reference)))
-                tick(len(parts[-1]))
-        return Estimate(mean=likelihood.to_physical(torch.cat(parts)))
+    def _image(self, likelihood: Likelihood) -> Tensor:
+        image: Tensor = self.model(reference_reconstruction(likelihood, self.model.shape.reference))
+        return image

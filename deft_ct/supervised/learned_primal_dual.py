@@ -17,9 +17,9 @@ from deft_ct.classical.common import linear
 from deft_ct.classical.reference import reference_reconstruction
 from deft_ct.measurement import Likelihood
 from deft_ct.operators.base import LinearOperator
-from deft_ct.reconstructor import Estimate, Request
 from deft_ct.simulation import Pairs
-from deft_ct.supervised.model import TrainedModel, TrainedReconstructor
+from deft_ct.supervised.direct import DirectReconstructor
+from deft_ct.supervised.model import TrainedModel
 from deft_ct.units import PriorRange
 
 
@@ -131,34 +131,12 @@ def _adjoint(operator: LinearOperator, y: Tensor) -> Tensor:
         return operator.adjoint(y.float())
 
 
-@dataclass(frozen=True, kw_only=True)
-class LearnedPrimalDualConfig:
-    """Settings of :class:`LearnedPrimalDual`.
-
-    Attributes:
-        batch_size: images at once; changes memory and speed, not results.
-    """
-
-    batch_size: int = 4
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-
-
-class LearnedPrimalDual(TrainedReconstructor):
+class LearnedPrimalDual(DirectReconstructor):
     """The learned primal-dual method, for any linear operator with data ``(B, 1, views, detectors)``."""
 
     name: ClassVar[str] = "learned_primal_dual"
-    config_type: ClassVar[type] = LearnedPrimalDualConfig
     model_type: ClassVar[type[TrainedModel]] = PrimalDualModel
 
-    @torch.no_grad()
-    def _estimate(self, request: Request) -> Estimate:
-        likelihood = self._likelihood(request)
-        parts = []
-        with self._bar(request, len(request.y)) as tick:
-            for start in range(0, len(request.y), self.config.batch_size):
-                parts.append(self.model(likelihood[start : start + self.config.batch_size]))
-                tick(len(parts[-1]))
-        return Estimate(mean=likelihood.to_physical(torch.cat(parts)))
+    def _image(self, likelihood: Likelihood) -> Tensor:
+        image: Tensor = self.model(likelihood)
+        return image
