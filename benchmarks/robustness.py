@@ -203,6 +203,12 @@ def lines_of(rows: Sequence[Record]) -> list[str]:
     )  # fmt: skip
 
 
+def found_shifts(values: Sequence[float | None]) -> tuple[str, str]:
+    """Range of the shifts that were found, and of how many slices."""
+    found = [value for value in values if value is not None]
+    return f"{min(found):+.2f} to {max(found):+.2f}" if found else "-", f"{len(found)} of {len(values)}"
+
+
 def markdown(record: Record) -> str:
     """Both tables, and what the numbers are about."""
     settings = record["settings"]
@@ -213,6 +219,11 @@ def markdown(record: Record) -> str:
         "## Being told a wrong noise level, the data being the same", "",
         "Changes from the case in which the methods know the photons of the data.", "",
         *lines_of(record["against_told"]), "",
+        "## What `operators.ct.detector_shift` finds in the data of single slices", "",
+        *table(
+            ["case", "elements, smallest to largest", "slices that tell"],
+            [[case, *found_shifts(values)] for case, values in record["detector_shift_elements"].items()],
+        ), "",
         f"Pack {settings['pack']}, every {settings['every']}: n = {settings['slices']} slices, {settings['scan']}, "
         f"seed {settings['seed']}, networks in {settings['precision']}; whole slices, range {DATA_RANGE_HU:g} HU. "
         "Angles: an independent Gaussian error of every view, the same for all slices; detector and gain: one shift "
@@ -253,8 +264,17 @@ def main(
         return prepare(pack, nominal, seed=seed, batch_size=batch_size)
 
     cells: dict[tuple[str, str], Record] = {}
+    shifts: dict[str, list[float | None]] = {}
     for case in CASES:
         problem = cache(lambda case=case: perturbed(exact(), case))
+
+        def shifts_of(problem: Any = problem) -> Record:
+            batches = problem().batches
+            return {"elements": [measurement.detector_shift(y) for data, measurement, _ in batches for y in data]}
+
+        data_identity = [str(pack.path), every, nominal.name, seed, asdict(case), batch_size]
+        found = cached(work / f"{slug(f'{case.name} shift', data_identity)}.json", shifts_of)
+        shifts[case.name] = found["elements"]
         for name, solver in solvers.items():
 
             def compute(name: str = name, solver: Any = solver, problem: Any = problem) -> Record:
@@ -277,6 +297,7 @@ def main(
         },
         "against_exact": rows_against(cells, [(case.name, EXACT) for case in CASES], names),
         "against_told": rows_against(cells, mistold, names),
+        "detector_shift_elements": shifts,
         "slices": [{"case": case, "method": method, "values": cell} for (case, method), cell in cells.items()],
     }  # fmt: skip
     write(out, "robustness", record, markdown(record))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deft_ct.operators.base import LinearOperator, Operator
-from deft_ct.operators.ct import RayTransform
+from deft_ct.operators.ct import RayTransform, detector_shift
 from deft_ct.operators.noise import NoiseModel, NoNoise, PoissonNoise
 from deft_ct.seeds import Key, generator_for, image_keys
 from deft_ct.units import AffineMap, HounsfieldScale, PriorRange
@@ -112,6 +112,17 @@ class Measurement:
                 f"the data hold {bad} NaN or infinite values: were zero counts logged? Clip the counts before the "
                 "logarithm, or mask the detector pixels"
             )
+
+    def detector_shift(self, y: Tensor) -> float | None:
+        """See :func:`deft_ct.operators.ct.detector_shift`; None for data that are not line integrals, too."""
+        if not isinstance(self.operator, RayTransform) or not self.post_log(y):
+            return None
+        return detector_shift(y, self.operator.geometry)
+
+    def post_log(self, y: Tensor) -> bool:
+        """Whether data are on the scale of the operator: not counts, which are before the logarithm."""
+        probe = torch.ones_like(y[:1])
+        return torch.equal(self.noise.mean(probe), probe)
 
     def _refined(self, factor: int) -> Operator:
         if factor < 1:

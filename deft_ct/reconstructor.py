@@ -9,17 +9,20 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
 from deft_ct.measurement import Measurement, describe
+from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.priors import Prior
 from deft_ct.progress import progress_bar
 from deft_ct.search import SearchSpace
 from deft_ct.seeds import Key, image_keys
 
+SHIFT_ELEMENTS = 0.15
+"""Detector elements by which the data may seem shifted without a warning."""
 PLAUSIBLE_HU = 1e5
 """A CT image beyond this has diverged: metal has some 1e4 HU, and noise that reaches 1e5 leaves nothing to see."""
 PLAUSIBLE_IMAGE = 100.0
@@ -166,7 +169,8 @@ class Reconstructor(abc.ABC):
             The reconstruction in physical units.
 
         Warns:
-            UserWarning: values lie far outside of what an image can hold: the method has diverged.
+            UserWarning: the data are those of a detector that is off, see ``operators.ct.detector_shift``; or values
+                lie far outside of what an image can hold: the method has diverged.
 
         Raises:
             ValueError: the data do not fit the measurement, are not finite, or ``num_samples`` < 1.
@@ -180,6 +184,9 @@ class Reconstructor(abc.ABC):
             y=y, measurement=measurement, num_samples=num_samples, seed=seed, keys=image_keys(len(y), keys),
             progress=progress,
         )  # fmt: skip
+        shift = measurement.detector_shift(y)
+        if shift is not None and abs(shift) > SHIFT_ELEMENTS:
+            warnings.warn(_shift_advice(measurement, shift), UserWarning, stacklevel=2)
         began, evaluations = time.perf_counter(), self._evaluations()
         try:
             estimate = self._estimate(request)
@@ -204,6 +211,7 @@ class Reconstructor(abc.ABC):
             "images": len(y),
             "measurement": describe(measurement),
             "data_residual": _relative_residual(y, mean, measurement),
+            "detector_shift_elements": shift,
             "spread": None if std is None else {"calibrated": False},
             "network_evaluations_per_image": (self._evaluations() - evaluations) / len(y),
             "seconds_per_image": seconds / len(y),
@@ -266,6 +274,16 @@ class PriorReconstructor(Reconstructor):
 
     def _describe(self) -> dict[str, Any]:
         return {"prior_sha256": self.prior.content_hash(), "network_precision": self.prior.precision}
+
+
+def _shift_advice(measurement: Measurement, shift: float) -> str:
+    geometry = cast(PlanarGeometry, measurement.operator.geometry)
+    offset = geometry.detector_offset_mm + shift * geometry.detector_mm
+    return (
+        f"the data look like those of a detector that is off by {shift:+.2f} elements, and half an element can cost "
+        f"several dB: set detector_offset_mm={offset:.4g} in the geometry, or correct the scan with "
+        "operators.ct.calibrate"
+    )
 
 
 def _relative_residual(y: Tensor, mean: Tensor, measurement: Measurement) -> float:

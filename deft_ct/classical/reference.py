@@ -48,8 +48,7 @@ def reference_reconstruction(likelihood: Likelihood, kind: Reference, *, iterati
         ValueError: the kind is unknown, the data are not on the scale of the operator (counts before the logarithm),
             or TV is asked for and the operator is not linear.
     """
-    probe = torch.ones_like(likelihood.y[:1])
-    if not torch.equal(likelihood.noise.mean(probe), probe):
+    if not likelihood.measurement.post_log(likelihood.y):
         raise ValueError(
             f"the {kind} reference needs post-log data, {type(likelihood.noise).__name__} here is before the "
             "logarithm: take -log of the transmittance and post_log=True"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from deft_ct.operators.ct.alignment import detector_shift
 from deft_ct.operators.ct.backprojection import FilteredBackprojection, fbp
 from deft_ct.operators.ct.calibration import Calibration, calibrate
 from deft_ct.operators.ct.cone import ConeGeometry
@@ -23,6 +24,7 @@ __all__ = [
     "RayTransform",
     "ScanPreset",
     "calibrate",
+    "detector_shift",
     "dm4ct",
     "fbp",
     "fdk",
