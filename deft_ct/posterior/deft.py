@@ -54,7 +54,7 @@ class DEFTConfig(GuidedConfig):
             drawn only if more than one is asked for, and give the spread. A head without a reference predicts the
             noise, whose error counts ``sigma`` times there (158 at the end of the linear schedule): take
             ``"samples"`` with it.
-        draws: noise images that ``"mean"`` averages over, one evaluation each.
+        draws: noise images that ``"mean"`` averages over, one evaluation each; more change next to nothing.
         sampler: ``"ddim"`` (first order) or ``"dpm-solver"``, DPM-Solver++(2M) (second order).
         grid: times of the evaluations, see :func:`~deft_ct.schedule.time_grid`.
         guidance_strength: multiplies what the h-transform adds to the prior's score; 1 as trained. More is no longer
@@ -69,7 +69,7 @@ class DEFTConfig(GuidedConfig):
 
     steps: int = 20
     estimate: Literal["samples", "mean"] = "mean"
-    draws: int = 2
+    draws: int = 1
     sampler: SamplerName = "dpm-solver"
     grid: Spacing = "log_snr"
     guidance_strength: float = 1.0

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import tiny_htransform, tiny_prior, tiny_scan, tiny_slices
@@ -24,9 +26,10 @@ def test_samples_do_not_depend_on_the_batch(reference):
     prior, scan = tiny_prior(), tiny_scan()
     head = tiny_htransform(prior, reference=reference)
     y = scan.simulate(tiny_slices(3), seed=1)
-    whole = DEFT(prior, head, DEFTConfig(steps=4, batch_size=5)).reconstruct(y, scan, num_samples=2, seed=7, keys="abc")
+    config = DEFTConfig(steps=4, batch_size=5, estimate="samples" if reference == "none" else "mean")
+    whole = DEFT(prior, head, config).reconstruct(y, scan, num_samples=2, seed=7, keys="abc")
     for i, key in enumerate("abc"):
-        single = DEFT(prior, head, DEFTConfig(steps=4, batch_size=1)).reconstruct(
+        single = DEFT(prior, head, replace(config, batch_size=1)).reconstruct(
             y[i : i + 1], scan, num_samples=2, seed=7, keys=[key]
         )
         scale = whole.samples.abs().max()
