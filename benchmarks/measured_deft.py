@@ -7,7 +7,7 @@ measured data are at hand. Nothing is tuned. What is done so that the networks s
   water has 0.0333/mm: with that water, acrylic lies at about 0 HU, like soft tissue, and holes at -1000 HU, like air.
 - *Noise.* Photon noise whose number of photons is fitted to the differences of neighbouring views.
 - *Detector.* Pairs of elements are averaged, so that neighbouring rays are one pixel apart at the axis.
-- *Start.* Angles count from the first view, as the arcs of the training do: the image is turned by its angle.
+- *Start.* Angles count from the first view, and the image is turned by its angle, but for one arc.
 
     python benchmarks/measured_deft.py DATA_FOLDER
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +93,14 @@ def prepare(
     truth = np.concatenate([np.stack([s.hu[0].numpy() for s in batch]) for batch in batches]).clip(min=-1000.0)
     measurements: dict[float, Measurement] = {}
     prepared: list[tuple[Tensor, Measurement, list[str]]] = []
-    simulator: Measurement | None = None
-    current = math.nan
-    for batch in batches:
-        width = batch[0].pixel_mm
-        if width not in measurements:
-            measurements[width] = scan.measurement(pack.image_shape, width).to(device)
-        if simulator is None or width != current:  # of one pixel size at a time: its finer grid takes as much memory
-            simulator, current = scan.measurement(pack.image_shape, width).to(device), width
-        names = [f"{s.group}/{s.index}" for s in batch]
-        x = HounsfieldScale().to_attenuation(torch.stack([s.hu for s in batch]).clamp_min(-1000.0)).to(device)
-        y = simulator.simulate(x, seed=seed, keys=names, refine=refine)
-        prepared.append((y, measurements[width], names))
+    for width, run in groupby(batches, key=lambda batch: batch[0].pixel_mm):
+        told = measurements.setdefault(width, scan.measurement(pack.image_shape, width).to(device))
+        # One of its own, for the run alone: the finer grid that it holds takes as much memory as the other.
+        simulator = scan.measurement(pack.image_shape, width).to(device)
+        for batch in run:
+            names = [f"{s.group}/{s.index}" for s in batch]
+            x = HounsfieldScale().to_attenuation(torch.stack([s.hu for s in batch]).clamp_min(-1000.0)).to(device)
+            prepared.append((simulator.simulate(x, seed=seed, keys=names, refine=refine), told, names))
     return Problem(
         scan=scan, truth=truth, body=body_mask(truth), batches=prepared, seed=seed, refine=refine, device=device
     )

@@ -120,7 +120,7 @@ class Measurement:
         return detector_shift(y, self.operator.geometry)
 
     def post_log(self, y: Tensor) -> bool:
-        """Whether data are on the scale of the operator: not counts, which are before the logarithm."""
+        """Whether the mean of such data is ``A(x)``: they are not counts, which are before the logarithm."""
         probe = torch.ones_like(y[:1])
         return torch.equal(self.noise.mean(probe), probe)
 

@@ -216,8 +216,7 @@ def _checked(
     measurement.check(y)
     if len(x) != len(y):
         raise ValueError(f"there must be data for every image, got {len(x)} images and data of {len(y)}")
-    probe = torch.ones_like(y[:1])
-    if not torch.equal(measurement.noise.mean(probe), probe):
+    if not measurement.post_log(y):
         raise ValueError("the split needs post-log data: take -log of the transmittance and post_log=True")
     if spread is None:
         spread = PRIOR_SPREAD if measurement.units is None else PRIOR_SPREAD_HU * measurement.units.scale

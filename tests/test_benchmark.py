@@ -104,7 +104,7 @@ def test_scores_are_those_of_scikit_image_and_data_do_not_depend_on_the_batch(pa
     assert score.evaluations_per_slice == 0 and score.memory_mib is not None
 
 
-def test_one_finer_grid_at_a_time_is_held(pack: CTPack) -> None:
+def test_the_finer_grids_of_the_simulation_are_not_kept(pack: CTPack) -> None:
     problem = prepare(pack, SCAN, batch_size=2)
     kept = {id(m): m for _, m, _ in problem.batches}.values()
     assert len(kept) > 1  # of several pixel sizes

@@ -93,8 +93,7 @@ def minimise(prior: Prior, chunk: Chunk, config: REDDiffConfig) -> Tensor:
 def start(chunk: Chunk) -> Tensor:
     """The pseudo-inverse of the data in the prior's range, or noise where there is none."""
     likelihood = chunk.likelihood
-    probe = torch.ones_like(likelihood.y[:1])
-    if not torch.equal(likelihood.noise.mean(probe), probe):  # data before the logarithm
+    if not likelihood.measurement.post_log(likelihood.y):
         return chunk.start
     try:
         return likelihood.to_physical.inverse(likelihood.operator.pseudo_inverse(likelihood.y))

@@ -198,8 +198,7 @@ def check_operator(name: str, need: Need, likelihood: Likelihood) -> None:
     kind = type(likelihood.operator).__name__
     if not isinstance(likelihood.operator, LinearOperator):
         raise ValueError(f"{name} needs a linear operator, {kind} is not: use dps, daps or reddiff")
-    probe = torch.ones_like(likelihood.y[:1])
-    if not torch.equal(likelihood.noise.mean(probe), probe):
+    if not likelihood.measurement.post_log(likelihood.y):
         raise ValueError(
             f"{name} needs data whose mean is linear in the image, and {type(likelihood.noise).__name__} before the "
             "logarithm is not: take post-log data, or use dps, daps or reddiff"

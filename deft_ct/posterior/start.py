@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from deft_ct.classical.reference import Reference, reference_reconstruction
@@ -67,9 +66,8 @@ def warm_start(likelihood: Likelihood, config: WarmStart) -> Tensor | None:
     """
     if config.start == 1:
         return None
-    probe = torch.ones_like(likelihood.y[:1])
     operator = likelihood.operator
-    if not isinstance(operator, LinearOperator) or not torch.equal(likelihood.noise.mean(probe), probe):
+    if not isinstance(operator, LinearOperator) or not likelihood.measurement.post_log(likelihood.y):
         raise ValueError(
             "a start below 1 needs data whose mean is linear in the image (a linear operator, post-log data): there is "
             "no quick reconstruction of others; use start=1"

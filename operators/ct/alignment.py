@@ -38,7 +38,7 @@ def detector_shift(sinogram: Tensor, geometry: Geometry) -> float | None:
         The shift, positive where ``detector_offset_mm`` should be larger. None where the data do not tell it: cone
         beams, arcs below 90 degrees (of a fan: below a full turn), truncated views, no object, an error
         above 0.06 elements: the standard error, and what a straight line through the air on both sides, which should
-        be zero, changes. (A real scan with 1 % of its largest value there gave shifts that differed by 0.6.)
+        be zero, changes.
 
     Raises:
         ValueError: the sinogram does not fit the geometry.

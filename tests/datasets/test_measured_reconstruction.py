@@ -23,7 +23,7 @@ from skimage.transform import iradon
 from deft_ct.classical import total_variation
 from deft_ct.datasets.data_exchange import estimate_center, read_data_exchange
 from deft_ct.datasets.htc2022 import challenge_score, read_htc2022
-from deft_ct.operators.ct import FanGeometry, RayTransform, fbp
+from deft_ct.operators.ct import FanGeometry, RayTransform, detector_shift, fbp
 
 Array = NDArray[np.float64]
 
@@ -215,6 +215,11 @@ def test_the_tooth_is_centred_where_its_views_say(data_root):
     assert abs(at[best] - centre) <= 1
     assert (np.diff(shares[: best + 1]) < 0).all()
     assert (np.diff(shares[best:]) > 0).all()
+
+
+def test_the_air_beside_the_tooth_is_too_uneven_to_tell_a_shift(data_root):
+    scan = read_data_exchange(data_root / "raw_projections" / "tomopy_tooth.h5", center=296.0, rows=slice(0, 1))
+    assert detector_shift(scan.sinogram, scan.geometry) is None
 
 
 def test_the_tooth_is_that_of_scikit_image(data_root):
