@@ -7,7 +7,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from deft_ct.presets import nearest_preset
 from deft_ct.reconstruct import load_reconstructor, method_class, spelling
 from deft_ct.reconstructor import Reconstruction, Reconstructor
 from deft_ct.report import FOOTER, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html
-from deft_ct.scan import Scan
+from deft_ct.scan import FULL_DEGREES, Scan
 
 RUN_RECORD = "run.json"
 _OWN_FILES = frozenset(
@@ -46,9 +46,12 @@ class SparseView:
     Args:
         method: whose result is written; a name of :func:`deft_ct.reconstruct.methods`.
         compare: methods that are run beside it, for the figure and the table.
-        views: equally spaced views, over half a turn (parallel) or a full one (fan).
+        views: equally spaced views.
         photons: per detector element and view, before the patient.
         geometry: ``"parallel"`` or ``"fan"`` (flat detector, distances of a clinical scanner).
+        degrees: angular range of the views; half a turn (parallel) or a full one (fan) when None.
+        start: angle of the first view in degrees, from 0 to below 360.
+        options: method -> fields of its configuration; they go before its preset, see ``load_reconstructor``.
         samples: posterior samples of every slice.
         seed: of noise and sampling; each slice's randomness depends on it and on the slice's SOPInstanceUID.
         size: slices are averaged down to this many pixels a side (that of the prior) before anything else.
@@ -66,6 +69,9 @@ class SparseView:
     views: int = 60
     photons: float = 1e5
     geometry: str = "parallel"
+    degrees: float | None = None
+    start: float = 0.0
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     samples: int = 4
     seed: int = 0
     size: int = 256
@@ -84,6 +90,9 @@ class SparseView:
             raise ValueError(f"photons must be a positive number, got {self.photons}")
         if self.geometry not in _GEOMETRIES:
             raise ValueError(f"geometry must be one of {', '.join(_GEOMETRIES)}, got {self.geometry!r}")
+        if idle := sorted(set(self.options) - set(self.methods)):
+            raise ValueError(f"there are options for {', '.join(idle)}, which is not among the methods")
+        _ = self.scan  # raises ValueError where the arc is impossible
         if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device {self.device} was asked for, but torch sees no CUDA device; use cpu")
 
@@ -95,7 +104,8 @@ class SparseView:
     @property
     def scan(self) -> Scan:
         """What is simulated, without the size of the slices."""
-        return Scan(views=self.views, photons=self.photons, geometry=self.geometry)
+        degrees = FULL_DEGREES[self.geometry] if self.degrees is None else self.degrees
+        return Scan(views=self.views, photons=self.photons, geometry=self.geometry, degrees=degrees, start=self.start)
 
     def preset(self, method: str) -> str | None:
         """The shipped preset of a method that suits the scan best; None for slices of a size that none is tuned for."""
@@ -104,7 +114,7 @@ class SparseView:
     @property
     def summary(self) -> str:
         """One line for titles and headers."""
-        return f"{self.views} {self.geometry} views, {self.photons:,.0f} photons"
+        return f"{self.views} {self.geometry} views{self.scan.arc}, {self.photons:,.0f} photons"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +182,7 @@ def reconstruct_series(
     solvers = {
         name: load_reconstructor(
             name, prior=prior, htransform=htransform, model=(models or {}).get(name), preset=presets.get(name),
-            device=settings.device, precision=settings.precision,
+            device=settings.device, precision=settings.precision, **settings.options.get(name, {}),
         )
         for name in settings.methods
     }  # fmt: skip
@@ -217,7 +227,7 @@ def at_size(series: Series, size: int) -> Series:
 
 def simulated_measurement(series: Series, settings: SparseView) -> Measurement:
     """The scan that is simulated of a series."""
-    geometry = _GEOMETRIES[settings.geometry].for_volume(series, settings.views)
+    geometry = settings.scan.on_arc(_GEOMETRIES[settings.geometry].for_volume(series, settings.views))
     noise = PoissonNoise(photons=settings.photons)
     return Measurement(RayTransform(geometry), noise, units=series.units).to(settings.device)
 
@@ -264,7 +274,7 @@ def _write(
     parametric_map: bool,
 ) -> None:
     main = results[settings.method]
-    about = f"{settings.method.upper()} {settings.views} views"
+    about = f"{settings.method.upper()} {settings.views} views{settings.scan.arc}"
     calibrated = bool((main.provenance.get("spread") or {}).get("calibrated"))
     kind = "" if main.std is None else f", {'calibrated' if calibrated else 'uncalibrated'} spread"
     count = main.provenance["num_samples"]

@@ -127,12 +127,21 @@ class Scan:
         """The scan of slices of one pixel size."""
         return Measurement(RayTransform(self._geometry(image_shape, pixel_mm)), self.noise, units=HounsfieldScale())
 
+    def on_arc(self, geometry: ParallelGeometry | FanGeometry) -> ParallelGeometry | FanGeometry:
+        """A geometry with the arc of this scan in the place of its own.
+
+        Args:
+            geometry: as many views, over :data:`FULL_DEGREES` from angle 0 on.
+        """
+        if self.full and not self.start:
+            return geometry
+        if isinstance(geometry, FanGeometry) and not self.start:
+            return geometry.replace(angular_range=math.radians(self.degrees))
+        return geometry.replace(views=None, angles=self._angles)
+
     def _geometry(self, image_shape: tuple[int, int], pixel_mm: float) -> ParallelGeometry | FanGeometry:
         if self.geometry == "fan":
-            turn = FanGeometry.for_image(image_shape, pixel_mm, self.views)
-            if self.start:
-                return turn.replace(views=None, angles=self._angles)
-            return turn if self.full else turn.replace(angular_range=math.radians(self.degrees))
+            return self.on_arc(FanGeometry.for_image(image_shape, pixel_mm, self.views))
         return ParallelGeometry(
             image_shape=image_shape,
             pixel_mm=pixel_mm,
@@ -172,11 +181,15 @@ class Scan:
             values |= {} if self.full else {"fan_degrees": self.degrees}
         return values
 
+    @property
+    def arc(self) -> str:
+        """The angular range in words, with a space before them; nothing for a full scan from angle 0 on."""
+        over = "" if self.full else f" over {self.degrees:g} degrees"
+        return f"{over} from {self.start:g} degrees" if self.start else over
+
     def __str__(self) -> str:
         photons = "noise-free" if self.photons is None else f"{self.photons:g} photons"
-        arc = "" if self.full else f" over {self.degrees:g} degrees"
-        arc += f" from {self.start:g} degrees" if self.start else ""
-        return f"{self.views} {self.geometry} views{arc}, {photons}"
+        return f"{self.views} {self.geometry} views{self.arc}, {photons}"
 
 
 @dataclass(frozen=True, kw_only=True)

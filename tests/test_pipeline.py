@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,35 @@ def test_missing_networks_and_bad_settings_fail_before_the_input_is_read(tmp_pat
 def test_methods_are_run_once_the_main_one_last() -> None:
     assert SparseView(method="tv", compare=("fbp", "tv", "fbp")).methods == ("fbp", "tv")
     assert SparseView(views=60, photons=1e5).summary == "60 parallel views, 100,000 photons"
+
+
+@pytest.mark.parametrize("geometry", ["parallel", "fan"])
+@pytest.mark.parametrize("start", [0.0, 45.0])
+def test_a_limited_arc_is_that_of_the_scan_of_its_name(geometry: str, start: float) -> None:
+    settings = SparseView(views=30, geometry=geometry, degrees=120, start=start, size=SIZE)
+    series = read_dicom_series(sample_series_path()).resampled(512 // SIZE)
+    found = pipeline.simulated_measurement(series, settings).operator.geometry
+    expected = math.radians(start) + np.arange(30) * math.radians(120) / 30
+    np.testing.assert_allclose(found.angles, expected, atol=1e-12)
+    assert settings.summary.startswith(f"30 {geometry} views over 120 degrees")
+    assert settings.scan.name.startswith(f"{geometry}30_1e5_120deg")
+
+
+def test_a_full_scan_is_the_one_without_an_arc() -> None:
+    series = read_dicom_series(sample_series_path()).resampled(512 // SIZE)
+    for geometry, turn in (("parallel", 180), ("fan", 360)):
+        told = pipeline.simulated_measurement(series, SparseView(geometry=geometry, degrees=turn, size=SIZE))
+        usual = pipeline.simulated_measurement(series, SparseView(geometry=geometry, size=SIZE))
+        assert told.operator.geometry == usual.operator.geometry
+
+
+def test_impossible_arcs_and_idle_options_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"degrees lie in \(0, 360\]"):
+        SparseView(degrees=0)
+    with pytest.raises(ValueError, match=r"start must lie in \[0, 360\)"):
+        SparseView(start=-5)
+    with pytest.raises(ValueError, match="options for dds, which is not among the methods"):
+        SparseView(options={"dds": {"steps": 3}})
 
 
 def test_methods_are_written_as_in_their_papers() -> None:

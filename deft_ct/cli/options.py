@@ -93,6 +93,17 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
     return name, parse_options([item for item in rest.split(",") if item], where=text)
 
 
+def split_methods(texts: Sequence[str]) -> list[str]:
+    """``["fbp,tv:strength=80,iterations=20", "dds"]`` as ``["fbp", "tv:strength=80,iterations=20", "dds"]``."""
+    found: list[str] = []
+    for item in (part.strip() for text in texts for part in text.split(",")):
+        if found and ":" in found[-1] and "=" in item and ":" not in item:
+            found[-1] += f",{item}"
+        elif item:
+            found.append(item)
+    return found
+
+
 def parse_models(items: Sequence[str] | None) -> dict[str, str]:
     """``["fbp_unet=folder"]`` as a dictionary.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from deft_ct.cli.errors import one_line_errors
-from deft_ct.cli.options import ModelNames, PrecisionName, parse_models, parse_precision
+from deft_ct.cli.options import ModelNames, PrecisionName, parse_method, parse_models, parse_precision, split_methods
 from deft_ct.cli.output import print_run
 from deft_ct.pipeline import SparseView, reconstruct_series
 
@@ -20,16 +21,26 @@ def reconstruct(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; new or empty.")],
     views: Annotated[int, typer.Option(help="Simulated views.")] = _DEFAULTS.views,
     photons: Annotated[float, typer.Option(help="Photons per detector element and view.")] = _DEFAULTS.photons,
-    method: Annotated[str, typer.Option(help="Method; `deft-ct info` lists them.")] = _DEFAULTS.method,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD", help="NAME or NAME:option=value,option=value; `deft-ct info` lists the methods."
+        ),
+    ] = _DEFAULTS.method,
     samples: Annotated[int, typer.Option(help="Posterior samples of every slice.")] = _DEFAULTS.samples,
     compare: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="METHODS",
             help="Methods to run beside it, separated by commas or repeated; '' for none. "
-            f"Default: {','.join(_DEFAULTS.compare)}."
+            f"Default: {','.join(_DEFAULTS.compare)}.",
         ),
     ] = None,
     geometry: Annotated[str, typer.Option(help="parallel or fan.")] = _DEFAULTS.geometry,
+    degrees: Annotated[
+        float | None, typer.Option(help="Angular range of the views; 180 (parallel) or 360 (fan) by default.")
+    ] = _DEFAULTS.degrees,
+    start: Annotated[float, typer.Option(help="Angle of the first view in degrees.")] = _DEFAULTS.start,
     series: Annotated[str | None, typer.Option(metavar="UID", help="SeriesInstanceUID, if there are several.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of noise and sampling.")] = _DEFAULTS.seed,
     size: Annotated[int, typer.Option(help="Slices are averaged down to this side.")] = _DEFAULTS.size,
@@ -51,12 +62,16 @@ def reconstruct(
     report and run.json. Research only, not for clinical use.
     """
     with one_line_errors():
+        main, *others = [parse_method(text) for text in (method, *_compared(compare))]
         settings = SparseView(
-            method=method,
-            compare=_names(compare),
+            method=main[0],
+            compare=tuple(name for name, _ in others),
+            options=_options([*others, main]),
             views=views,
             photons=photons,
             geometry=geometry,
+            degrees=degrees,
+            start=start,
             samples=samples,
             seed=seed,
             size=size,
@@ -79,7 +94,13 @@ def reconstruct(
     print_run(run, settings)
 
 
-def _names(texts: list[str] | None) -> tuple[str, ...]:
-    if texts is None:
-        return _DEFAULTS.compare
-    return tuple(name.strip() for name in ",".join(texts).split(",") if name.strip())
+def _compared(texts: list[str] | None) -> list[str]:
+    return list(_DEFAULTS.compare) if texts is None else split_methods(texts)
+
+
+def _options(methods: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name, options in methods:
+        if found.setdefault(name, options) != options:
+            raise ValueError(f"{name} is there twice with different options: every method runs once")
+    return {name: options for name, options in found.items() if options}

@@ -81,6 +81,22 @@ def test_methods_to_compare_are_a_list_or_repeated(
     assert seen[0].compare == compared
 
 
+def test_methods_take_options(invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[SparseView] = []
+
+    def stop(source: object, out: object, settings: SparseView, **_: object) -> None:
+        seen.append(settings)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("deft_ct.cli.reconstruct.reconstruct_series", stop)
+    words = ("--method", "deft:steps=50", "--compare", "fbp, tv:strength=80,iterations=20,sirt")
+    invoke("reconstruct", sample_series_path(), "--out", "nowhere", *words, "--degrees", "120", "--start", "45")
+    (settings,) = seen
+    assert settings.methods == ("fbp", "tv", "sirt", "deft")
+    assert settings.options == {"tv": {"strength": 80, "iterations": 20}, "deft": {"steps": 50}}
+    assert settings.scan.name == "parallel60_1e5_120deg_from45"
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("run") / "out"
@@ -149,6 +165,10 @@ def test_runs_are_repeatable_and_replace_only_their_own(
     [
         (("--method", "magic"), "unknown method 'magic'; known methods: .*deft.*fbp.*tv"),
         (("--compare", "fbp,magic"), "unknown method 'magic'"),
+        (("--method", "fbp:magic=1"), "fbp has no option magic"),
+        (("--compare", "tv:strength=8,tv"), "tv is there twice with different options"),
+        (("--degrees", "400"), "degrees lie in"),
+        (("--start", "360"), "start must lie in"),
         (("--views", "0"), "views must be at least 1, got 0"),
         (("--photons", "-1"), "photons must be a positive number"),
         (("--photons", "nan"), "photons must be a positive number"),
