@@ -3,6 +3,8 @@
 Heads of the paper's form (no reference) are trained at equal cost, on the same slices, noise and order, and their
 posteriors are sampled for the same data. ``A* y`` is filtered back-projection of the data in the place of that of the
 residual, without the learned multiple ``NN2(t)``, as in the paper. One head that the paper has not has guidance "cg".
+The heads have the shape of the prior and start from its weights; with ``--small`` they are small and start from random
+ones, as the paper's do.
 
 Run: python benchmarks/halved.py --out runs/halved, then
      python benchmarks/ablations.py --work runs/halved --out benchmarks/results    (run again to go on)
@@ -11,6 +13,7 @@ Run: python benchmarks/halved.py --out runs/halved, then
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,9 @@ from halved_heads import (
     values,
     write,
 )
+from torch import nn
 
-from deft_ct.htransform import HTransformConfig
+from deft_ct.htransform import HTransform, HTransformConfig
 from deft_ct.metrics import mean_interval
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -41,6 +45,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 PAPER = {"full": 35.81, "without x0h": 35.74, "A* y": 34.04, "A* y, without x0h": 26.62}
 """PSNR (dB) in the paper's Table 6: other data, scan, prior and networks, so only the order can be compared."""
+SMALL = (32, 32, 64)
+"""Channels of the small heads."""
 SAMPLERS: dict[str, dict[str, Any]] = {
     "50 DDIM": {"estimate": "samples", "sampler": "ddim", "grid": "uniform", "eta": 1.0, "steps": 50},
     "20 DPM": {"estimate": "samples", "steps": 20},
@@ -56,17 +62,29 @@ def run(options: argparse.Namespace) -> Record:
     shop = Workshop(options)
     scan = halved_scan(options.scan)
     measurement = scan.unit_measurement(shop.source.image_shape, shop.pixel_mm)
-    heads = {}
-    for name, changes in VARIANTS.items():
-        config = HTransformConfig(reference="none", network=shop.network(), **{"guidance": "fbp", **changes})
-        heads[name] = shop.head(f"ablation {name}", config, [measurement], card={"of": scan.name})
+    network = replace(shop.network(), channels=SMALL) if options.small else shop.network()
+    heads: dict[str, HTransform] = {}
+    for name in options.heads:
+        config = HTransformConfig(reference="none", network=network, **{"guidance": "fbp", **VARIANTS[name]})
+        heads[name] = shop.head(
+            f"ablation {name}", config, [measurement], card={"of": scan.name}, from_prior=not options.small
+        )
     rows: dict[str, Record] = {}
     for name, head in heads.items():
         rows[name] = {"seconds": head.card["seconds"], "sha256": head.content_hash(), "config": head.config.to_dict()}
+        rows[name]["parameters"] = parameters(head)
         for label in options.samplers:
             rows[name][label] = shop.measured(head, scan, **SAMPLERS[label])
             print(name, label, f"{rows[name][label]['mean']['psnr_db']['mean']:.2f} dB", flush=True)
-    return {"protocol": shop.protocol(), "scan": scan.name, "rows": rows, "paper_db": PAPER}
+    return {
+        "protocol": shop.protocol(), "scan": scan.name, "rows": rows, "paper_db": PAPER, "small": options.small,
+        "prior_parameters": parameters(shop.prior.network),
+    }  # fmt: skip
+
+
+def parameters(network: nn.Module) -> int:
+    """How many weights it has."""
+    return sum(p.numel() for p in network.parameters())
 
 
 def markdown(record: Record) -> str:
@@ -86,7 +104,9 @@ def markdown(record: Record) -> str:
         count = record["protocol"]["samples"]
         head = ["head", "one sample", "minus full", f"mean of {count}", "minus full", "paper", "training (s)"]
         lines += [*table(head, body), ""]
+    start = "small, from random weights" if record["small"] else "of the shape of the prior, from its weights"
     lines += [
+        f"Heads {start} (full: {rows['full']['parameters']:,} parameters, prior: {record['prior_parameters']:,}). "
         f"Scan {record['scan']}. The paper's column is its Table 6 on other data, with other networks: only the order "
         f"can be compared. {footer(record, slices)}", "",
     ]  # fmt: skip
@@ -99,9 +119,12 @@ def main() -> None:
     add_options(parser, steps=1000)
     parser.add_argument("--scan", default="parallel60_1e5")
     parser.add_argument("--samplers", nargs="+", choices=tuple(SAMPLERS), default=tuple(SAMPLERS))
+    parser.add_argument("--heads", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS), help="with full")
+    parser.add_argument("--small", action="store_true", help="small heads from random weights")
     options = parser.parse_args()
     record = run(options)
-    write(Path(options.out), "ablations", record, markdown(record))
+    name = "ablations_small" if options.small else "ablations"
+    write(Path(options.out), name if options.seed == 0 else f"{name}_seed{options.seed}", record, markdown(record))
 
 
 if __name__ == "__main__":

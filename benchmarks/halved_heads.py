@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -24,8 +24,10 @@ from halved import halved_pack
 from deft_ct.benchmark import Problem, prepare
 from deft_ct.classical.reference import reference_reconstruction
 from deft_ct.datasets.packs import CTPack
-from deft_ct.htransform import HTransform, HTransformConfig, load_htransform, save_htransform
+from deft_ct.htransform import HTransform, HTransformConfig, condition_for, load_htransform, save_htransform
 from deft_ct.htransform.features import SPREAD_SLOPES, scan_features
+from deft_ct.htransform.references import ReferenceTable
+from deft_ct.htransform.refinement import Refinement
 from deft_ct.htransform.train import train_htransform
 from deft_ct.measurement import GuidanceKind, Likelihood, Measurement
 from deft_ct.metrics import Interval, mean_interval
@@ -85,11 +87,14 @@ class Workshop:
 
     def head(
         self, label: str, config: HTransformConfig, measurements: Sequence[Measurement], *,
-        weights: Sequence[float] | None = None, card: Record | None = None, steps: int | None = None,
+        weights: Sequence[float] | None = None, card: Record | None = None, refinement: Refinement | None = None,
+        references: Callable[[], ReferenceTable] | None = None, from_prior: bool = True,
     ) -> HTransform:  # fmt: skip
         """The head ``label``, trained unless it is there; its card says the processor time of the training."""
-        training = replace(self.training, steps=steps or self.training.steps)
-        folder = self.options.work / "heads" / slug(label, config.to_dict(), asdict(training), card)
+        training = self.training
+        identity = [config.to_dict(), asdict(training), card, refinement.content_hash() if refinement else None]
+        identity += [] if from_prior else ["random weights"]
+        folder = self.options.work / "heads" / slug(label, *identity)
         if not (folder / "htransform" / "htransform.json").is_file():
             resumed = (folder / CHECKPOINT).is_file()
             began = time.process_time()
@@ -101,6 +106,9 @@ class Workshop:
                 config=config,
                 training=training,
                 weights=weights,
+                refinement=refinement,
+                table=references() if references else None,
+                from_prior=from_prior,
                 progress=False,
             )
             seconds = None if resumed else round(time.process_time() - began)
@@ -149,13 +157,14 @@ class Workshop:
 
         return cached(path, compute)
 
-    def reference(self, scan: Scan) -> Record:
-        """The same figures of the TV reference alone."""
-        problem, span = self.problem(scan), self.prior.value_range
-        found = [
-            likelihood.to_physical(reference_reconstruction(likelihood, "tv"))
-            for likelihood in (measurement.likelihood(y, span) for y, measurement, _ in problem.batches)
-        ]
+    @torch.no_grad()
+    def reference(self, scan: Scan, head: HTransform | None = None) -> Record:
+        """The same figures of the TV reference alone, or of the one that a head starts from."""
+        problem, span, found = self.problem(scan), self.prior.value_range, []
+        for y, measurement, _ in problem.batches:
+            likelihood = measurement.likelihood(y, span)
+            image = None if head is None else condition_for(likelihood, head).reference
+            found.append(likelihood.to_physical(reference_reconstruction(likelihood, "tv") if image is None else image))
         return metrics(HounsfieldScale().to_hu(torch.cat(found))[:, 0].numpy(), problem)
 
     def protocol(self, *, prior: bool = True) -> Record:

@@ -2,8 +2,8 @@
 
 The direct mean of the shipped h-transform is for the most part its refined reference. Every refinement is trained for
 the same number of steps, from a table of the same size; the one for any scan spends half of its batches on the named
-scans and half on random ones. Each is then measured on every scan. ``--finetune K`` fits the one for any scan to each
-scan in K further steps at a third of the learning rate, on a table that is smaller in proportion.
+scans and half on random ones. Each is then measured on every scan. ``--finetune K L`` fits the one for any scan to each
+scan in K, and in L, further steps at a third of the learning rate, on a table that is smaller in proportion.
 
 Run: python benchmarks/specialist_refinements.py --work runs/halved --out benchmarks/results    (run again to go on)
 """
@@ -13,8 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,35 +32,59 @@ from halved_heads import (
     table,
     write,
 )
-from specialists import AMORTISED, GEOMETRIES, NOISE_LEVELS, SCANS, differences
 
 from deft_ct.classical.reference import reference_reconstruction
 from deft_ct.htransform import load_refinement, save_refinement
 from deft_ct.htransform.features import SPREAD_SLOPES, scan_features
-from deft_ct.htransform.references import TableConfig
+from deft_ct.htransform.references import ReferenceTable, TableConfig, tabulate
 from deft_ct.htransform.refinement import Refinement, RefinementConfig
 from deft_ct.htransform.refinement_train import train_refinement
-from deft_ct.measurement import Measurement
 from deft_ct.metrics import evaluate, mean_interval
 from deft_ct.networks import UNetConfig
 from deft_ct.scan import Scan, ScanRange, unit_measurements
 from deft_ct.simulation import PairSource
 from deft_ct.units import PriorRange
 
+SCANS = (
+    "parallel20_1e5", "parallel60_1e5", "parallel120_1e5", "fan60_1e5", "parallel60_1e5_120deg", "parallel60_1e4",
+)  # fmt: skip
+AMORTISED = "any scan"
+GEOMETRIES, NOISE_LEVELS = 32, 4  # of the random scans
 NETWORK = UNetConfig(  # as in the shipped one
     channels=(32, 64, 96, 128), attention=(False,) * 4, patch=2, norm_groups=8, scale_shift=True
 )
 TV_ITERATIONS = 40
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A refinement with what it was trained on.
+
+    Args:
+        refinement: the network.
+        pairs: draws the slices and data.
+        tabulated: what its references are.
+        folder: of the references.
+    """
+
+    refinement: Refinement
+    pairs: PairSource
+    tabulated: TableConfig
+    folder: Path
+
+    @property
+    def references(self) -> ReferenceTable:
+        """Read from the disk, computed where they are missing."""
+        return tabulate(self.pairs, self.tabulated, self.folder, progress=False)
+
+
 def trained(
-    shop: Workshop, label: str, config: RefinementConfig, measurements: Sequence[Measurement],
-    weights: Sequence[float] | None = None, initial: Refinement | None = None,
-) -> Refinement:  # fmt: skip
+    shop: Workshop, label: str, config: RefinementConfig, pairs: PairSource, initial: Refinement | None = None,
+    steps: int = 0,
+) -> Trained:  # fmt: skip
     """The refinement ``label``, trained unless it is there; its card says the processor time."""
     training, batches = shop.training, shop.options.batches
     if initial is not None:
-        steps = shop.options.finetune
         training = replace(training, steps=steps, learning_rate=training.learning_rate / 3, warmup=10)
         batches = math.ceil(batches * steps / shop.training.steps)
     tabulated = TableConfig(
@@ -72,36 +95,45 @@ def trained(
     folder = shop.options.work / "refinements" / slug(label, *identity)
     if not (folder / "refinement" / "refinement.json").is_file():
         began = time.process_time()
-        pairs = PairSource(shop.source, measurements, PriorRange(), weights=weights)
         made = train_refinement(
             pairs, folder, config=config, table=tabulated, training=training, initial=initial, progress=False
         )  # fmt: skip
         made.card |= {"training_steps": training.steps, "seconds": round(time.process_time() - began)}
         save_refinement(made, folder / "refinement", dtype=torch.float32)
         print(f"{label}: trained, {made.card['seconds']} s of one core", flush=True)
-    return load_refinement(folder / "refinement")
-
-
-def for_any_scan(shop: Workshop, scans: list[Scan], network: UNetConfig) -> Refinement:
-    """Half of the batches on the named scans, half on random ones."""
-    drawn = [halved_scan(scan) for scan in ScanRange().draw(GEOMETRIES, shop.options.seed, levels=NOISE_LEVELS)]
-    return trained(
-        shop, AMORTISED, RefinementConfig(scan_features=True, spread_slopes=SPREAD_SLOPES, network=network),
-        unit_measurements(scans + drawn, shop.source.image_shape, shop.pixel_mm),
-        [0.5 / len(scans)] * len(scans) + [0.5 / len(drawn)] * len(drawn),
+    return Trained(
+        refinement=load_refinement(folder / "refinement"), pairs=pairs, tabulated=tabulated,
+        folder=folder / "references",
     )  # fmt: skip
 
 
-def for_one_scan(shop: Workshop, scan: Scan, network: UNetConfig) -> Refinement:
+def any_scan_pairs(shop: Workshop, scans: list[Scan]) -> PairSource:
+    """Half of the batches of the named scans, half of random ones, as ``deft-ct train ... --any-scan`` draws them."""
+    drawn = [halved_scan(scan) for scan in ScanRange().draw(GEOMETRIES, shop.options.seed, levels=NOISE_LEVELS)]
+    return PairSource(
+        shop.source, unit_measurements(scans + drawn, shop.source.image_shape, shop.pixel_mm), PriorRange(),
+        weights=[0.5 / len(scans)] * len(scans) + [0.5 / len(drawn)] * len(drawn),
+    )  # fmt: skip
+
+
+def for_any_scan(shop: Workshop, scans: list[Scan], network: UNetConfig) -> Trained:
+    """The amortised refinement."""
+    config = RefinementConfig(scan_features=True, spread_slopes=SPREAD_SLOPES, network=network)
+    return trained(shop, AMORTISED, config, any_scan_pairs(shop, scans))
+
+
+def for_one_scan(shop: Workshop, scan: Scan, network: UNetConfig) -> Trained:
     """A specialist."""
     measurement = scan.unit_measurement(shop.source.image_shape, shop.pixel_mm)
-    return trained(shop, scan.name, RefinementConfig(spread=spread_of(measurement), network=network), [measurement])
+    pairs = PairSource(shop.source, [measurement], PriorRange())
+    return trained(shop, scan.name, RefinementConfig(spread=spread_of(measurement), network=network), pairs)
 
 
-def fitted(shop: Workshop, scan: Scan, initial: Refinement) -> Refinement:
-    """The one for any scan, trained on with one scan."""
+def fitted(shop: Workshop, scan: Scan, initial: Refinement, steps: int) -> Trained:
+    """The one for any scan, trained on with one scan for some steps."""
     measurement = scan.unit_measurement(shop.source.image_shape, shop.pixel_mm)
-    return trained(shop, f"any to {scan.name}", initial.config, [measurement], initial=initial)
+    pairs = PairSource(shop.source, [measurement], PriorRange())
+    return trained(shop, f"any to {scan.name}", initial.config, pairs, initial, steps)
 
 
 @torch.no_grad()
@@ -133,21 +165,45 @@ def run(options: argparse.Namespace) -> Record:
     network = replace(NETWORK, norm_groups=options.norm_groups, scale_shift=options.scale_shift)
     scans = {name: halved_scan(name) for name in options.scans}
     specialists = options.scans if options.specialists is None else options.specialists
-    made = {AMORTISED: for_any_scan(shop, list(scans.values()), network)}
-    made |= {name: for_one_scan(shop, scans[name], network) for name in specialists}
-    tuned = {name: fitted(shop, scans[name], made[AMORTISED]) for name in specialists} if options.finetune else {}
+    made = {AMORTISED: for_any_scan(shop, list(scans.values()), network).refinement}
+    made |= {name: for_one_scan(shop, scans[name], network).refinement for name in specialists}
+    tuned = {
+        steps: {name: fitted(shop, scans[name], made[AMORTISED], steps).refinement for name in specialists}
+        for steps in options.finetune
+    }
     return {
         "protocol": shop.protocol(prior=False)
         | {"references": options.batches * options.batch_size, "network": network.to_dict()},
         "refinements": {label: r.card | {"sha256": r.content_hash()} for label, r in made.items()},
         "psnr_db": {name: {label: psnr_of(shop, scan, r) for label, r in made.items()} for name, scan in scans.items()},
         "finetuned": {
-            name: {"psnr_db": psnr_of(shop, scans[name], r)} | r.card | {"sha256": r.content_hash()}
-            for name, r in tuned.items()
+            str(steps): {
+                name: {"psnr_db": psnr_of(shop, scans[name], r)} | r.card | {"sha256": r.content_hash()}
+                for name, r in row.items()
+            }
+            for steps, row in tuned.items()
         },
         "tv_psnr_db": {name: psnr_of(shop, scan, None) for name, scan in scans.items()},
-        "single": {},
     }
+
+
+Found = dict[str, dict[str, list[float]]]
+"""PSNR of every slice, for each scan and each network."""
+
+
+def differences(found: Found) -> list[list[str]]:
+    """A row for each scan: the amortised network minus its specialist, minus the best other one, how many it beats."""
+    rows = []
+    for name, row in found.items():
+        mine, others = row[AMORTISED], {label: row[label] for label in row if label not in (AMORTISED, name)}
+        gains = {label: difference(mine, theirs) for label, theirs in others.items()}
+        best = min(gains, key=lambda label: gains[label].mean)
+        better = sum(gain.low > 0 for gain in gains.values())  # beyond the interval
+        rows.append([
+            name, interval_text(difference(mine, row[name])), f"{interval_text(gains[best])} ({best})",
+            f"{better} of {len(others)}",
+        ])  # fmt: skip
+    return rows
 
 
 def markdown(record: Record) -> str:
@@ -157,10 +213,9 @@ def markdown(record: Record) -> str:
         [label, *(f"{mean_interval(found[name][label]).mean:.2f}" for name in found), f"{card['seconds']}"]
         for label, card in record["refinements"].items()
     ]
-    tuned = record["finetuned"]
-    if tuned:
-        steps, seconds = (next(iter(tuned.values()))["training_steps"], max(c["seconds"] for c in tuned.values()))
+    for steps, tuned in record["finetuned"].items():
         means = [f"{np.mean(tuned[name]['psnr_db']):.2f}" if name in tuned else "" for name in found]
+        seconds = max(card["seconds"] for card in tuned.values())
         rows.append([f"any scan, then {steps} steps on the scan", *means, f"+{seconds} each"])
     rows.append(["TV alone", *(f"{np.mean(record['tv_psnr_db'][name]):.2f}" for name in found), ""])
     lines = ["# One refinement for any scan against specialists", ""]
@@ -168,12 +223,11 @@ def markdown(record: Record) -> str:
     known = {name: row for name, row in found.items() if name in record["refinements"]}
     if len(known) > 1:
         head = ["scan", "any scan minus its specialist", "minus the best other specialist", "others it beats"]
-        gains = [[name, own, best, beaten] for name, own, _, best, beaten in differences(record, known, AMORTISED)]
-        if tuned:
-            head.insert(2, "fitted, minus its specialist")
+        gains = differences(known)
+        for steps, tuned in reversed(record["finetuned"].items()):
+            head.insert(2, f"fitted in {steps} steps, minus its specialist")
             for row in gains:
-                apart = difference(tuned[row[0]]["psnr_db"], known[row[0]][row[0]]) if row[0] in tuned else None
-                row.insert(2, interval_text(apart) if apart else "")
+                row.insert(2, interval_text(difference(tuned[row[0]]["psnr_db"], known[row[0]][row[0]])))
         lines += ["", *table(head, gains)]
     slices = len(next(iter(found.values()))[AMORTISED])
     pairs = record["protocol"]["references"]
@@ -181,20 +235,25 @@ def markdown(record: Record) -> str:
     return "\n".join([*lines, "", text, ""])
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options, whose defaults are the experiment."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(made, steps=2000)
+    made.set_defaults(learning_rate=6e-3, momentum=0.9)
+    made.add_argument("--scans", nargs="+", default=SCANS, help="named and measured")
+    made.add_argument("--specialists", nargs="*", help="scans to train one for; all of them by default")
+    made.add_argument("--norm-groups", type=int, default=NETWORK.norm_groups)
+    made.add_argument("--scale-shift", action=argparse.BooleanOptionalAction, default=NETWORK.scale_shift)
+    made.add_argument("--batches", type=int, default=640, help="of references, for each refinement")
+    made.add_argument(
+        "--finetune", type=int, nargs="*", default=(), help="steps of fitting the one for any scan to each scan"
+    )
+    return made
+
+
 def main() -> None:
     """Run, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser, steps=2000)
-    parser.set_defaults(learning_rate=6e-3, momentum=0.9)
-    parser.add_argument("--scans", nargs="+", default=SCANS, help="named and measured")
-    parser.add_argument("--specialists", nargs="*", help="scans to train one for; all of them by default")
-    parser.add_argument("--norm-groups", type=int, default=NETWORK.norm_groups)
-    parser.add_argument("--scale-shift", action=argparse.BooleanOptionalAction, default=NETWORK.scale_shift)
-    parser.add_argument("--batches", type=int, default=640, help="of references, for each refinement")
-    parser.add_argument(
-        "--finetune", type=int, default=0, help="steps of fitting the one for any scan to each; 0: none"
-    )
-    options = parser.parse_args()
+    options = parser().parse_args()
     record = run(options)
     write(Path(options.out), "specialist_refinements", record, markdown(record))
 

@@ -9,7 +9,6 @@ import sys
 import h5py
 import numpy as np
 import pytest
-import torch
 from tiny import tiny_prior
 from tiny_pack import write_tiny_pack
 
@@ -94,20 +93,33 @@ def test_the_ablations_can_be_taken_up_again(script, monkeypatch, work, capsys):
     assert json.loads((work / "out" / "ablations.json").read_text())["rows"] == record["rows"]
 
 
-def test_every_head_is_measured_on_every_scan(script, monkeypatch, work):
-    module = script("specialists")
+@pytest.fixture
+def small_refinements(script, monkeypatch):
+    module = script("specialist_refinements")
     monkeypatch.setattr(module, "ScanRange", lambda: ScanRange(views=(6, 9)))
     monkeypatch.setattr(module, "GEOMETRIES", 2)
-    _run(module, monkeypatch, work, "--scans", "parallel8_1e5", "fan8_1e5", "--long", "2")
-    record = json.loads((work / "out" / "specialists.json").read_text())
+    monkeypatch.setattr(
+        module, "NETWORK", UNetConfig(patch=2, channels=(32, 32), attention=(False, False), norm_groups=8)
+    )
+    monkeypatch.setattr(module, "TV_ITERATIONS", 3)
+    return module
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["refined", "bare"])
+def test_every_head_is_measured_on_every_scan(script, small_refinements, monkeypatch, work, bare):
+    module, name = script("specialists"), "specialists_bare_1" if bare else "specialists_1"
+    options = ("--scans", "parallel8_1e5", "fan8_1e5", "--refinement-steps", "1", "--batches", "1")
+    _run(module, monkeypatch, work, *options, *["--bare"] * bare)
+    record = json.loads((work / "out" / f"{name}.json").read_text())
     assert {name: list(row) for name, row in record["direct_mean"].items()} == {
-        scan: ["any scan", "any scan, longer", "parallel8_1e5", "fan8_1e5"] for scan in ("parallel8_1e5", "fan8_1e5")
+        scan: ["any scan", "parallel8_1e5", "fan8_1e5"] for scan in ("parallel8_1e5", "fan8_1e5")
     }
-    assert [head["steps"] for head in record["heads"].values()] == [1, 2, 1, 1]
-    trained = [torch.load(path, weights_only=True)["step"] for path in sorted(work.glob("heads/*/checkpoint.pt"))]
-    assert sorted(trained) == [1, 1, 1, 2]
-    text = (work / "out" / "specialists.md").read_text()
-    assert "| trained for | parallel8_1e5 | fan8_1e5 |" in text and " of 1 |" in text
+    refinements = [head["config"].get("refinement") for head in record["heads"].values()]
+    assert refinements == [None] * 3 if bare else all(refinements)
+    one = record["direct_mean"]["fan8_1e5"]
+    assert one["any scan"]["direct_mean"]["psnr_db"] != one["fan8_1e5"]["direct_mean"]["psnr_db"]
+    text = (work / "out" / f"{name}.md").read_text()
+    assert "| trained for | parallel8_1e5 | fan8_1e5 | s |" in text and " of 1 |" in text
 
 
 def test_kinds_of_guidance_share_their_base_with_the_specialist(script, monkeypatch, work):
@@ -121,23 +133,19 @@ def test_kinds_of_guidance_share_their_base_with_the_specialist(script, monkeypa
     assert len(list((work / "heads").iterdir())) == 2
 
 
-def test_every_refinement_is_measured_on_every_scan(script, monkeypatch, work, capsys):
-    module = script("specialist_refinements")
-    monkeypatch.setattr(module, "ScanRange", lambda: ScanRange(views=(6, 9)))
-    monkeypatch.setattr(module, "GEOMETRIES", 2)
-    monkeypatch.setattr(
-        module, "NETWORK", UNetConfig(patch=2, channels=(32, 32), attention=(False, False), norm_groups=8)
-    )
-    monkeypatch.setattr(module, "TV_ITERATIONS", 3)
-    options = ("--scans", "parallel8_1e5", "fan8_1e5", "--batches", "2", "--finetune", "2")
+def test_every_refinement_is_measured_on_every_scan(small_refinements, monkeypatch, work, capsys):
+    module = small_refinements
+    options = ("--scans", "parallel8_1e5", "fan8_1e5", "--batches", "2", "--finetune", "1", "2")
     _run(module, monkeypatch, work, *options)
     record = json.loads((work / "out" / "specialist_refinements.json").read_text())
     for scan in ("parallel8_1e5", "fan8_1e5"):
         assert list(record["psnr_db"][scan]) == ["any scan", "parallel8_1e5", "fan8_1e5"]
         assert len(record["tv_psnr_db"][scan]) == 2
         assert record["psnr_db"][scan]["any scan"] != record["tv_psnr_db"][scan]
-        assert record["finetuned"][scan]["training_steps"] == 2
-        assert record["finetuned"][scan]["psnr_db"] != record["psnr_db"][scan]["any scan"]
+        for steps in (1, 2):
+            fitted = record["finetuned"][str(steps)][scan]
+            assert fitted["training_steps"] == steps
+            assert fitted["psnr_db"] != record["psnr_db"][scan]["any scan"]
     assert "| TV alone |" in (work / "out" / "specialist_refinements.md").read_text()
     capsys.readouterr()
     _run(module, monkeypatch, work, *options)
