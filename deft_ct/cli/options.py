@@ -83,14 +83,21 @@ def parse_options(items: Sequence[str], *, where: str) -> dict[str, Any]:
     return options
 
 
+OF_THE_COMMAND = {"prior", "htransform", "model", "preset", "device", "precision"}
+"""What ``load_reconstructor`` takes beside the fields of a method's configuration."""
+
+
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:
     """``"name"`` or ``"name:option=value,option=value"`` as a name and options.
 
     Raises:
-        ValueError: the text is of another form.
+        ValueError: the text is of another form, or an option is one of the command.
     """
     name, _, rest = text.partition(":")
-    return name, parse_options([item for item in rest.split(",") if item], where=text)
+    options = parse_options([item for item in rest.split(",") if item], where=text)
+    if taken := sorted(set(options) & OF_THE_COMMAND):
+        raise ValueError(f"{', '.join(taken)} in {text!r} is an option of the command, not of a method")
+    return name, options
 
 
 def split_methods(texts: Sequence[str]) -> list[str]:

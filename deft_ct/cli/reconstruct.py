@@ -99,8 +99,9 @@ def _compared(texts: list[str] | None) -> list[str]:
 
 
 def _options(methods: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The options of every method that has some; a method may be there again without them."""
     found: dict[str, dict[str, Any]] = {}
     for name, options in methods:
-        if found.setdefault(name, options) != options:
+        if options and found.setdefault(name, options) != options:
             raise ValueError(f"{name} is there twice with different options: every method runs once")
-    return {name: options for name, options in found.items() if options}
+    return found

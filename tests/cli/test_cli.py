@@ -91,7 +91,9 @@ def test_methods_take_options(invoke: Callable[..., Result], monkeypatch: pytest
     monkeypatch.setattr("deft_ct.cli.reconstruct.reconstruct_series", stop)
     words = ("--method", "deft:steps=50", "--compare", "fbp, tv:strength=80,iterations=20,sirt")
     invoke("reconstruct", sample_series_path(), "--out", "nowhere", *words, "--degrees", "120", "--start", "45")
-    (settings,) = seen
+    invoke("reconstruct", sample_series_path(), "--out", "nowhere", "--method", "tv:strength=80")
+    settings, other = seen
+    assert other.methods == ("fbp", "tv") and other.options == {"tv": {"strength": 80}}
     assert settings.methods == ("fbp", "tv", "sirt", "deft")
     assert settings.options == {"tv": {"strength": 80, "iterations": 20}, "deft": {"steps": 50}}
     assert settings.scan.name == "parallel60_1e5_120deg_from45"
@@ -166,7 +168,8 @@ def test_runs_are_repeatable_and_replace_only_their_own(
         (("--method", "magic"), "unknown method 'magic'; known methods: .*deft.*fbp.*tv"),
         (("--compare", "fbp,magic"), "unknown method 'magic'"),
         (("--method", "fbp:magic=1"), "fbp has no option magic"),
-        (("--compare", "tv:strength=8,tv"), "tv is there twice with different options"),
+        (("--method", "fbp:device=cuda"), "device in 'fbp:device=cuda' is an option of the command"),
+        (("--compare", "tv:strength=8,tv:strength=9"), "tv is there twice with different options"),
         (("--degrees", "400"), "degrees lie in"),
         (("--start", "360"), "start must lie in"),
         (("--views", "0"), "views must be at least 1, got 0"),
