@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> Record:
     measurement = scan.unit_measurement(shop.source.image_shape, shop.pixel_mm)
     network = replace(shop.network(), channels=SMALL) if options.small else shop.network()
     heads: dict[str, HTransform] = {}
-    for name in options.heads:
+    for name in dict.fromkeys(("full", *options.heads)):
         config = HTransformConfig(reference="none", network=network, **{"guidance": "fbp", **VARIANTS[name]})
         heads[name] = shop.head(
             f"ablation {name}", config, [measurement], card={"of": scan.name}, from_prior=not options.small
@@ -119,7 +119,7 @@ def main() -> None:
     add_options(parser, steps=1000)
     parser.add_argument("--scan", default="parallel60_1e5")
     parser.add_argument("--samplers", nargs="+", choices=tuple(SAMPLERS), default=tuple(SAMPLERS))
-    parser.add_argument("--heads", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS), help="with full")
+    parser.add_argument("--heads", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS), help="besides full")
     parser.add_argument("--small", action="store_true", help="small heads from random weights")
     options = parser.parse_args()
     record = run(options)

@@ -116,6 +116,11 @@ def any_scan_pairs(shop: Workshop, scans: list[Scan]) -> PairSource:
     )  # fmt: skip
 
 
+def one_scan_pairs(shop: Workshop, scan: Scan) -> PairSource:
+    """All batches of one scan."""
+    return PairSource(shop.source, [scan.unit_measurement(shop.source.image_shape, shop.pixel_mm)], PriorRange())
+
+
 def for_any_scan(shop: Workshop, scans: list[Scan], network: UNetConfig) -> Trained:
     """The amortised refinement."""
     config = RefinementConfig(scan_features=True, spread_slopes=SPREAD_SLOPES, network=network)
@@ -124,16 +129,13 @@ def for_any_scan(shop: Workshop, scans: list[Scan], network: UNetConfig) -> Trai
 
 def for_one_scan(shop: Workshop, scan: Scan, network: UNetConfig) -> Trained:
     """A specialist."""
-    measurement = scan.unit_measurement(shop.source.image_shape, shop.pixel_mm)
-    pairs = PairSource(shop.source, [measurement], PriorRange())
-    return trained(shop, scan.name, RefinementConfig(spread=spread_of(measurement), network=network), pairs)
+    pairs = one_scan_pairs(shop, scan)
+    return trained(shop, scan.name, RefinementConfig(spread=spread_of(pairs.measurements[0]), network=network), pairs)
 
 
 def fitted(shop: Workshop, scan: Scan, initial: Refinement, steps: int) -> Trained:
     """The one for any scan, trained on with one scan for some steps."""
-    measurement = scan.unit_measurement(shop.source.image_shape, shop.pixel_mm)
-    pairs = PairSource(shop.source, [measurement], PriorRange())
-    return trained(shop, f"any to {scan.name}", initial.config, pairs, initial, steps)
+    return trained(shop, f"any to {scan.name}", initial.config, one_scan_pairs(shop, scan), initial, steps)
 
 
 @torch.no_grad()
@@ -197,11 +199,11 @@ def differences(found: Found) -> list[list[str]]:
     for name, row in found.items():
         mine, others = row[AMORTISED], {label: row[label] for label in row if label not in (AMORTISED, name)}
         gains = {label: difference(mine, theirs) for label, theirs in others.items()}
-        best = min(gains, key=lambda label: gains[label].mean)
+        best = min(gains, key=lambda label: gains[label].mean, default=None)
         better = sum(gain.low > 0 for gain in gains.values())  # beyond the interval
         rows.append([
-            name, interval_text(difference(mine, row[name])), f"{interval_text(gains[best])} ({best})",
-            f"{better} of {len(others)}",
+            name, interval_text(difference(mine, row[name])),
+            "" if best is None else f"{interval_text(gains[best])} ({best})", f"{better} of {len(others)}",
         ])  # fmt: skip
     return rows
 
@@ -221,7 +223,7 @@ def markdown(record: Record) -> str:
     lines = ["# One refinement for any scan against specialists", ""]
     lines += ["PSNR (dB) of the refined reference; rows: trained for.", "", *table(["trained for", *found, "s"], rows)]
     known = {name: row for name, row in found.items() if name in record["refinements"]}
-    if len(known) > 1:
+    if known:
         head = ["scan", "any scan minus its specialist", "minus the best other specialist", "others it beats"]
         gains = differences(known)
         for steps, tuned in reversed(record["finetuned"].items()):

@@ -64,11 +64,11 @@ def heads_of(shop: Workshop, scans: dict[str, Scan], *, bare: bool) -> dict[str,
 def head_on(shop: Workshop, label: str, source: Trained, shared: Trained | None) -> HTransform:
     """A head trained on the pairs of ``source``, around the refinement that all of them share, if there is one."""
     refinement = None if shared is None else shared.refinement
-    spread, told = HTransformConfig.spread, refinement is not None or label == AMORTISED
+    told = refinement is not None or label == AMORTISED
     if refinement is not None:
         spread = refinement.typical_error
-    elif not told:
-        spread = spread_of(source.pairs.measurements[0])
+    else:
+        spread = HTransformConfig.spread if told else spread_of(source.pairs.measurements[0])
     config = HTransformConfig(
         spread=spread, scan_features=told, spread_slopes=SPREAD_SLOPES if told else (), tv_iterations=TV_ITERATIONS,
         refinement=None if refinement is None else refinement.config, network=shop.network(),

@@ -93,6 +93,20 @@ def test_the_ablations_can_be_taken_up_again(script, monkeypatch, work, capsys):
     assert json.loads((work / "out" / "ablations.json").read_text())["rows"] == record["rows"]
 
 
+def test_small_heads_start_from_random_weights(script, monkeypatch, work):
+    module = script("ablations")
+    monkeypatch.setattr(module, "SMALL", (32,))  # the shape of the prior here, so that only the start differs
+    found = {}
+    for name, options in {"ablations": (), "ablations_small": ("--small",)}.items():
+        options += ("--scan", "parallel8_1e5", "--samplers", "20 DPM", "--heads", "A* y")
+        _run(module, monkeypatch, work, *options)
+        found[name] = json.loads((work / "out" / f"{name}.json").read_text())
+        assert list(found[name]["rows"]) == ["full", "A* y"]
+    usual, small = (record["rows"]["full"] for record in found.values())
+    assert usual["config"] == small["config"] and usual["sha256"] != small["sha256"]
+    assert "Heads small, from random weights" in (work / "out" / "ablations_small.md").read_text()
+
+
 @pytest.fixture
 def small_refinements(script, monkeypatch):
     module = script("specialist_refinements")
@@ -120,6 +134,12 @@ def test_every_head_is_measured_on_every_scan(script, small_refinements, monkeyp
     assert one["any scan"]["direct_mean"]["psnr_db"] != one["fan8_1e5"]["direct_mean"]["psnr_db"]
     text = (work / "out" / f"{name}.md").read_text()
     assert "| trained for | parallel8_1e5 | fan8_1e5 | s |" in text and " of 1 |" in text
+
+
+def test_one_specialist_has_no_other_to_be_compared_with(script):
+    found = {"a": {"any scan": [30.0, 31.0], "a": [30.5, 31.4]}}
+    ((name, own, best, beaten),) = script("specialist_refinements").differences(found)
+    assert name == "a" and own.startswith("-0.45") and (best, beaten) == ("", "0 of 0")
 
 
 def test_kinds_of_guidance_share_their_base_with_the_specialist(script, monkeypatch, work):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -83,7 +84,7 @@ def parse_options(items: Sequence[str], *, where: str) -> dict[str, Any]:
     return options
 
 
-OF_THE_COMMAND = {"prior", "htransform", "model", "preset", "device", "precision"}
+OF_THE_COMMAND = frozenset(signature(load_reconstructor).parameters)
 """What ``load_reconstructor`` takes beside the fields of a method's configuration."""
 
 

@@ -169,6 +169,7 @@ def test_runs_are_repeatable_and_replace_only_their_own(
         (("--compare", "fbp,magic"), "unknown method 'magic'"),
         (("--method", "fbp:magic=1"), "fbp has no option magic"),
         (("--method", "fbp:device=cuda"), "device in 'fbp:device=cuda' is an option of the command"),
+        (("--compare", "tv:name=fbp"), "name in 'tv:name=fbp' is an option of the command"),
         (("--compare", "tv:strength=8,tv:strength=9"), "tv is there twice with different options"),
         (("--degrees", "400"), "degrees lie in"),
         (("--start", "360"), "start must lie in"),
