@@ -180,8 +180,12 @@ def tune_dps(experiment: Experiment, steps: int, tell: Callable[[str], None]) ->
     for norm, sizes in (("l2", (0.1, 0.3, 1.0, 3.0)), ("l2sq", (0.1, 0.3, 1.0, 3.0))):
         for zeta in sizes:
             method = load_reconstructor("dps", prior=experiment.prior, steps=steps, zeta=zeta, norm=norm)
-            mean = experiment.scale.inverse(method.reconstruct(y, experiment.measurement, num_samples=2).mean)
-            value = float(psnr(mean, experiment.tuning).nan_to_num(-100).mean())
+            try:
+                found = method.reconstruct(y, experiment.measurement, num_samples=2).mean
+            except FloatingPointError:
+                tell(f"dps {norm} zeta {zeta}: diverged")
+                continue
+            value = float(psnr(experiment.scale.inverse(found), experiment.tuning).mean())
             tell(f"dps {norm} zeta {zeta}: {value:.2f} dB on the tuning measurements")
             if value > best["psnr"]:
                 best = {"psnr": value, "zeta": zeta, "norm": norm}
