@@ -7,6 +7,7 @@ applied to any geometry.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,12 +16,19 @@ from torch import Tensor, nn
 
 from deft_ct.classical.common import linear
 from deft_ct.classical.reference import reference_reconstruction
+from deft_ct.htransform.features import scan_features
+from deft_ct.htransform.scan_embedding import DIRECTION_FEATURES, SCAN_FEATURES
 from deft_ct.measurement import Likelihood
 from deft_ct.operators.base import LinearOperator
 from deft_ct.simulation import Pairs
 from deft_ct.supervised.direct import DirectReconstructor
 from deft_ct.supervised.model import TrainedModel
 from deft_ct.units import PriorRange
+
+BALANCED_VIEWS = 60
+"""Number of views at which a network for any scan weighs its data as one for a single scan does."""
+EMBEDDING = 32
+"""Width of the embedding of the scan."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +41,8 @@ class PrimalDualShape:
         channels: features of the two hidden layers of each network.
         start: ``"zero"`` as in the paper, or ``"fbp"``, which needs fewer iterations and less training.
         spread: typical error in the value range; divides the loss.
+        scan_features: one network for any scan: scale and shift of the hidden features follow a description of the
+            scan, and dual variables keep their size whatever the number of views.
 
     Raises:
         ValueError: a value is unknown or not positive.
@@ -43,6 +53,7 @@ class PrimalDualShape:
     channels: int = 32
     start: str = "fbp"
     spread: float = 0.1
+    scan_features: bool = False
 
     def __post_init__(self) -> None:
         if min(self.iterations, self.channels) < 1 or self.memory < 2:
@@ -69,8 +80,16 @@ class PrimalDualModel(TrainedModel):
     ) -> None:
         super().__init__(shape, value_range=value_range, card=card)
         steps, m = range(shape.iterations), shape.memory
-        self.dual = nn.ModuleList(_update(m + 2, m, shape.channels) for _ in steps)
-        self.primal = nn.ModuleList(_update(m + 1, m, shape.channels) for _ in steps)
+        self.dual = nn.ModuleList(_Update(m + 2, m, shape.channels) for _ in steps)
+        self.primal = nn.ModuleList(_Update(m + 1, m, shape.channels) for _ in steps)
+        self.scan_embedding = _scan_embedding(4 * shape.iterations * shape.channels) if shape.scan_features else None
+
+    def description(self) -> dict[str, Any]:
+        """As for every model; networks for single scans keep the description that they had before there were others."""
+        values = super().description()
+        if not self.shape.scan_features:
+            del values["shape"]["scan_features"]
+        return values
 
     def forward(self, likelihood: Likelihood) -> Tensor:
         """Reconstruct.
@@ -97,9 +116,19 @@ class PrimalDualModel(TrainedModel):
             f = f.expand(-1, memory, -1, -1).clone()
         else:
             f = y.new_zeros(len(y), memory, *operator.domain_shape)
-        for dual, primal in zip(self.dual, self.primal, strict=True):
-            h = h + dual(torch.cat([h, _apply(operator, f[:, 1:2]) / norm, y], 1)).float()
-            f = f + primal(torch.cat([f, _adjoint(operator, h[:, :1]) / norm], 1)).float()
+        # A ray sees about as much whatever the number of views, while the norm grows with its square root.
+        balance = 1.0
+        modulation: list[Tensor | None] = [None] * (2 * len(self.dual))
+        if self.scan_embedding is not None:
+            balance = math.sqrt(y.shape[-2] / BALANCED_VIEWS)
+            features = scan_features(likelihood, direction=True)
+            modulation = list(self.scan_embedding(features).float().chunk(2 * len(self.dual), 1))
+        y = y * balance
+        for k, (dual, primal) in enumerate(zip(self.dual, self.primal, strict=True)):
+            seen = torch.cat([h, _apply(operator, f[:, 1:2]) * (balance / norm), y], 1)
+            h = h + dual(seen, modulation[2 * k]).float()
+            seen = torch.cat([f, _adjoint(operator, h[:, :1]) / (balance * norm)], 1)
+            f = f + primal(seen, modulation[2 * k + 1]).float()
         out: Tensor = likelihood.to_physical.inverse(f[:, :1] * scale)
         return out
 
@@ -108,16 +137,36 @@ class PrimalDualModel(TrainedModel):
         return ((network(pairs.likelihood) - pairs.x0) / self.shape.spread).square().mean()
 
 
-def _update(inputs: int, outputs: int, channels: int) -> nn.Sequential:
+class _Update(nn.Sequential):
     """The paper's three layers; the last starts near zero, so that the iteration starts near the identity."""
-    last = nn.Conv2d(channels, outputs, 3, padding=1)
-    for parameter in last.parameters():
-        nn.init.normal_(parameter, std=1e-3)
-    return nn.Sequential(
-        nn.Conv2d(inputs, channels, 3, padding=1), nn.PReLU(channels),
-        nn.Conv2d(channels, channels, 3, padding=1), nn.PReLU(channels),
-        last,
-    )  # fmt: skip
+
+    def __init__(self, inputs: int, outputs: int, channels: int) -> None:
+        last = nn.Conv2d(channels, outputs, 3, padding=1)
+        for parameter in last.parameters():
+            nn.init.normal_(parameter, std=1e-3)
+        super().__init__(
+            nn.Conv2d(inputs, channels, 3, padding=1), nn.PReLU(channels),
+            nn.Conv2d(channels, channels, 3, padding=1), nn.PReLU(channels),
+            last,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """Apply the layers; ``modulation`` ``(B, 2 channels)`` scales and shifts the features of the first one."""
+        first, *others = self
+        x = first(x)
+        if modulation is not None:
+            scale, shift = modulation[:, :, None, None].to(x).chunk(2, 1)
+            x = x * (1 + scale) + shift
+        for layer in others:
+            x = layer(x)
+        return x
+
+
+def _scan_embedding(outputs: int) -> nn.Sequential:
+    last = nn.Linear(EMBEDDING, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(SCAN_FEATURES + DIRECTION_FEATURES, EMBEDDING), nn.SiLU(), last)
 
 
 def _apply(operator: LinearOperator, x: Tensor) -> Tensor:

@@ -1,0 +1,69 @@
+"""Train a learned primal-dual network for any scan, starting from the weights of the shipped one for three scans.
+
+    python scripts/train_any_scan_primal_dual.py --data FOLDER --out OUT --steps 2400
+
+FOLDER holds the training slices (packs, DICOM, NIfTI). Half of the steps draw one of three common scans, the others one
+of 96 random geometries at four photon counts each. Run the same command again to resume.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deft_ct.datasets.dicom_folder import CTFolder
+from deft_ct.scan import Scan, ScanRange, unit_measurements
+from deft_ct.simulation import PairSource
+from deft_ct.supervised.learned_primal_dual import PrimalDualModel
+from deft_ct.supervised.train import train_model
+from deft_ct.training import TrainingConfig
+from deft_ct.units import PriorRange
+
+COMMON = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
+FAMILY = ScanRange(views=(10, 360), photons=(1e3, 1e6), any_start=True)
+GEOMETRIES, NOISE_LEVELS = 96, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--max-minutes", type=float)
+    parser.add_argument("--seed", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    source = CTFolder(arguments.data)
+    named = [Scan.from_name(name) for name in COMMON]
+    drawn = FAMILY.draw(GEOMETRIES, arguments.seed, levels=NOISE_LEVELS)
+    measurements = unit_measurements(named + drawn, source.image_shape, float(np.median(source.pixel_mm)))
+    weights = [0.5 / len(named)] * len(named) + [0.5 / len(drawn)] * len(drawn)
+    pairs = PairSource(source, measurements, PriorRange(), weights=weights)
+    shipped = PrimalDualModel.load()
+    shape = replace(shipped.shape, scan_features=True)
+    # The embedding of the scan starts at zero, so the larger network starts as the shipped one.
+    start = PrimalDualModel(shape, value_range=shipped.value_range)
+    start.load_state_dict(start.state_dict() | shipped.state_dict())
+    training = TrainingConfig(
+        steps=arguments.steps, batch_size=4, learning_rate=4e-3, momentum=0.9, optimizer="muon", warmup=50,
+        ema_decay=0.997, precision="bf16", seed=arguments.seed, max_minutes=arguments.max_minutes,
+    )  # fmt: skip
+    model = train_model(PrimalDualModel, shape, pairs, arguments.out, training=training, initial=start)
+    model.card |= {
+        "scan": {
+            "name": list(COMMON), "geometry": ["fan", "parallel"], "family": asdict(FAMILY), "start_degrees": "any",
+            "views": list(FAMILY.views), "photons": list(FAMILY.photons), "degrees": list(FAMILY.degrees),
+            "fan_degrees": list(FAMILY.fan_degrees),
+        },
+        "initial_sha256": shipped.content_hash(), "training_steps": training.steps, "seed": training.seed,
+        "batch_size": training.batch_size, "slices": len(source),
+    }  # fmt: skip
+    model.save(arguments.out / "model")
+
+
+if __name__ == "__main__":
+    main()
