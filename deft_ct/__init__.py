@@ -11,26 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deft_ct import datasets, io, operators
-    from deft_ct.htransform import load_htransform
-    from deft_ct.measurement import Measurement
-    from deft_ct.priors import Prior, load_prior
-    from deft_ct.reconstruct import load_reconstructor, methods
-    from deft_ct.reconstructor import Reconstruction, Reconstructor
-    from deft_ct.units import HounsfieldScale, PriorRange
+    from deft_ct.ct.hounsfield import HounsfieldScale
+    from deft_ct.diffusion import Prior, load_prior
+    from deft_ct.measurement.measurement import Measurement
+    from deft_ct.measurement.scales import PriorRange
+    from deft_ct.methods.deft import load_htransform
+    from deft_ct.methods.registry import load_reconstructor, methods
+    from deft_ct.reconstruction import Reconstruction
+    from deft_ct.reconstructor import Reconstructor
 
 __version__ = version("deft-ct")
 
 _HOME = {
-    "HounsfieldScale": "deft_ct.units",
-    "Measurement": "deft_ct.measurement",
-    "Prior": "deft_ct.priors",
-    "PriorRange": "deft_ct.units",
-    "Reconstruction": "deft_ct.reconstructor",
+    "HounsfieldScale": "deft_ct.ct.hounsfield",
+    "Measurement": "deft_ct.measurement.measurement",
+    "Prior": "deft_ct.diffusion",
+    "PriorRange": "deft_ct.measurement.scales",
+    "Reconstruction": "deft_ct.reconstruction",
     "Reconstructor": "deft_ct.reconstructor",
-    "load_htransform": "deft_ct.htransform",
-    "load_prior": "deft_ct.priors",
-    "load_reconstructor": "deft_ct.reconstruct",
-    "methods": "deft_ct.reconstruct",
+    "load_htransform": "deft_ct.methods.deft",
+    "load_prior": "deft_ct.diffusion",
+    "load_reconstructor": "deft_ct.methods.registry",
+    "methods": "deft_ct.methods.registry",
 }
 _PACKAGES = ("datasets", "io", "operators")
 

@@ -7,110 +7,22 @@ import platform
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from deft_ct.measurement import Measurement, describe
-from deft_ct.operators.ct.geometry import PlanarGeometry
-from deft_ct.priors import Prior
-from deft_ct.progress import progress_bar
-from deft_ct.search import SearchSpace
-from deft_ct.seeds import Key, image_keys
+from deft_ct.diffusion import Prior
+from deft_ct.measurement.measurement import Measurement
+from deft_ct.reconstruction import Estimate, Reconstruction, Request
+from deft_ct.runtime.progress import progress_bar
+from deft_ct.runtime.search_space import SearchSpace
+from deft_ct.runtime.seeds import Key, image_keys
 
-SHIFT_ELEMENTS = 0.15
-"""Detector elements by which the data may seem shifted without a warning."""
-PLAUSIBLE_HU = 1e5
-"""A CT image beyond this has diverged: metal has some 1e4 HU, and noise that reaches 1e5 leaves nothing to see."""
 PLAUSIBLE_IMAGE = 100.0
-"""The same for images of a prior without HU, which lie in about [-1, 1]."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reconstruction:
-    """The result of a method, in the physical units of the measurement (1/mm for CT).
-
-    Attributes:
-        mean: ``(B, C, H, W)``, the reconstruction; the mean of the samples for a sampling method.
-        std: ``(B, C, H, W)``, pixelwise spread of the samples; None with fewer than two of them. As they are, or
-            rescaled by a calibration: ``provenance["spread"]`` says which.
-        samples: ``(B, S, C, H, W)``, draws from the posterior; None for a method that gives one answer.
-        provenance: JSON-ready record of method, configuration, seed, measurement, versions, cost and data residual.
-        measurement: what the data were taken with.
-    """
-
-    mean: Tensor
-    std: Tensor | None
-    samples: Tensor | None
-    provenance: dict[str, Any]
-    measurement: Measurement = field(repr=False)
-
-    @property
-    def mean_hu(self) -> Tensor:
-        """The reconstruction in HU.
-
-        Raises:
-            ValueError: the measurement has no Hounsfield scale.
-        """
-        return self._units().inverse(self.mean)
-
-    @property
-    def std_hu(self) -> Tensor | None:
-        """The spread in HU, or None."""
-        scale = self._units().scale
-        return None if self.std is None else self.std / scale
-
-    @property
-    def samples_hu(self) -> Tensor | None:
-        """The samples in HU, or None."""
-        units = self._units()
-        return None if self.samples is None else units.inverse(self.samples)
-
-    def _units(self) -> Any:
-        if self.measurement.units is None:
-            raise ValueError("this measurement has no Hounsfield scale: pass units=HounsfieldScale() to Measurement")
-        return self.measurement.units.affine
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What a method's own code returns, in physical units; mean or samples may be left out, not both.
-
-    Attributes:
-        mean: ``(B, C, H, W)``; the mean of the samples when left out.
-        samples: ``(B, S, C, H, W)``.
-        std: ``(B, C, H, W)``; the spread of the samples when left out.
-        record: more for the provenance.
-    """
-
-    mean: Tensor | None = None
-    samples: Tensor | None = None
-    std: Tensor | None = None
-    record: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One call of a method, checked.
-
-    Attributes:
-        y: data ``(B, C, *)``.
-        measurement: physics, noise, units.
-        num_samples: draws wanted for each image.
-        seed: of all randomness.
-        keys: a name for each image; its randomness depends on (seed, key) alone.
-        progress: whether to show progress bars.
-    """
-
-    y: Tensor
-    measurement: Measurement
-    num_samples: int
-    seed: int
-    keys: list[Key]
-    progress: bool
+"""Largest believable magnitude of images of a prior without a scale, which lie in about [-1, 1]."""
 
 
 class Reconstructor(abc.ABC):
@@ -169,8 +81,8 @@ class Reconstructor(abc.ABC):
             The reconstruction in physical units.
 
         Warns:
-            UserWarning: the data are those of a detector that is off, see ``operators.ct.detector_shift``; or values
-                lie far outside of what an image can hold: the method has diverged.
+            UserWarning: the operator finds a fault in the data (``Operator.diagnose``); or values lie far
+                outside of what an image can hold: the method has diverged.
 
         Raises:
             ValueError: the data do not fit the measurement, are not finite, or ``num_samples`` < 1.
@@ -184,9 +96,9 @@ class Reconstructor(abc.ABC):
             y=y, measurement=measurement, num_samples=num_samples, seed=seed, keys=image_keys(len(y), keys),
             progress=progress,
         )  # fmt: skip
-        shift = measurement.detector_shift(y)
-        if shift is not None and abs(shift) > SHIFT_ELEMENTS:
-            warnings.warn(_shift_advice(measurement, shift), UserWarning, stacklevel=2)
+        diagnosis = measurement.diagnose(y)
+        for advice in diagnosis.warnings:
+            warnings.warn(advice, UserWarning, stacklevel=2)
         began, evaluations = time.perf_counter(), self._evaluations()
         try:
             estimate = self._estimate(request)
@@ -209,9 +121,9 @@ class Reconstructor(abc.ABC):
             "seed": seed,
             "num_samples": 1 if samples is None else samples.shape[1],
             "images": len(y),
-            "measurement": describe(measurement),
+            "measurement": measurement.describe(),
             "data_residual": _relative_residual(y, mean, measurement),
-            "detector_shift_elements": shift,
+            **diagnosis.record,
             "spread": None if std is None else {"calibrated": False},
             "network_evaluations_per_image": (self._evaluations() - evaluations) / len(y),
             "seconds_per_image": seconds / len(y),
@@ -225,8 +137,8 @@ class Reconstructor(abc.ABC):
         return Reconstruction(mean=mean, std=std, samples=samples, provenance=provenance, measurement=measurement)
 
     def _plausible(self, measurement: Measurement) -> float:
-        """Largest magnitude of an image that has not diverged, in HU for CT."""
-        return float("inf") if measurement.units is None else PLAUSIBLE_HU
+        """Largest magnitude of an image that has not diverged, in the unit of the scale."""
+        return float("inf") if measurement.units is None else measurement.units.plausible
 
     def _check_diverged(self, request: Request, mean: Tensor, samples: Tensor | None) -> None:
         """Refuse results that are not finite, and warn of implausible ones, image by image."""
@@ -242,7 +154,7 @@ class Reconstructor(abc.ABC):
             raise FloatingPointError(f"{self.name} diverged to NaN or infinite values for images {broken}: {advice}")
         wild = [key for key, fine in zip(request.keys, (largest <= limit).tolist(), strict=True) if not fine]
         if wild:
-            unit = "" if units is None else " HU"
+            unit = "" if units is None else f" {units.unit}"
             warnings.warn(
                 f"{self.name} diverged for images {wild}: values up to {float(largest.max()):.1e}{unit}; {advice}",
                 UserWarning,
@@ -270,20 +182,10 @@ class PriorReconstructor(Reconstructor):
         return self.prior.evaluations
 
     def _plausible(self, measurement: Measurement) -> float:
-        return PLAUSIBLE_IMAGE if measurement.units is None else PLAUSIBLE_HU
+        return PLAUSIBLE_IMAGE if measurement.units is None else measurement.units.plausible
 
     def _describe(self) -> dict[str, Any]:
         return {"prior_sha256": self.prior.content_hash(), "network_precision": self.prior.precision}
-
-
-def _shift_advice(measurement: Measurement, shift: float) -> str:
-    geometry = cast(PlanarGeometry, measurement.operator.geometry)
-    offset = geometry.detector_offset_mm + shift * geometry.detector_mm
-    return (
-        f"the data look like those of a detector that is off by {shift:+.2f} elements, and half an element can cost "
-        f"several dB: set detector_offset_mm={offset:.4g} in the geometry, or correct the scan with "
-        "operators.ct.calibrate"
-    )
 
 
 def _relative_residual(y: Tensor, mean: Tensor, measurement: Measurement) -> float:
@@ -291,6 +193,3 @@ def _relative_residual(y: Tensor, mean: Tensor, measurement: Measurement) -> flo
     with torch.no_grad():
         residual = y - measurement.noise.mean(measurement.operator(mean))
     return float(residual.norm() / y.norm().clamp_min(torch.finfo(y.dtype).tiny))
-
-
-__all__ = ["Estimate", "PriorReconstructor", "Reconstruction", "Reconstructor", "Request"]

@@ -9,22 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from deft_ct.operators.base import LinearOperator, Operator
-from deft_ct.operators.blur import Blur, GaussianBlur, MotionBlur, SeparableBlur
-from deft_ct.operators.colorization import Colorization
-from deft_ct.operators.compressed_sensing import CompressedSensing
-from deft_ct.operators.faults import DeadDetectors, RingArtefact
-from deft_ct.operators.hdr import HDR
+from deft_ct.operators.ct.faults import DeadDetectors, RingArtefact
 from deft_ct.operators.identity import Identity
-from deft_ct.operators.inpainting import Inpainting
-from deft_ct.operators.jpeg import JPEG
-from deft_ct.operators.masks import box_mask, freeform_mask, random_mask
+from deft_ct.operators.image.blur import Blur, GaussianBlur, MotionBlur, SeparableBlur
+from deft_ct.operators.image.colorization import Colorization
+from deft_ct.operators.image.compressed_sensing import CompressedSensing
+from deft_ct.operators.image.conventions import preset, presets
+from deft_ct.operators.image.hdr import HDR
+from deft_ct.operators.image.inpainting import Inpainting
+from deft_ct.operators.image.jpeg import JPEG
+from deft_ct.operators.image.masks import box_mask, freeform_mask, random_mask
+from deft_ct.operators.image.nonlinear_blur import NonlinearBlur
+from deft_ct.operators.image.phase_retrieval import PhaseRetrieval
+from deft_ct.operators.image.quantisation import Quantisation
+from deft_ct.operators.image.super_resolution import SuperResolution
 from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise, PoissonNoise
-from deft_ct.operators.nonlinear_blur import NonlinearBlur
-from deft_ct.operators.phase_retrieval import PhaseRetrieval
-from deft_ct.operators.presets import preset, presets
-from deft_ct.operators.quantisation import Quantisation
 from deft_ct.operators.solvers import conjugate_gradient
-from deft_ct.operators.super_resolution import SuperResolution
 from deft_ct.operators.svd import Decomposable, SingularValueDecomposition
 
 if TYPE_CHECKING:

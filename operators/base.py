@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -43,6 +44,32 @@ class _Linear(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], kernel: Kernel, transpose: Kernel, x: Tensor) -> tuple[Tensor, int]:
         # Kernels take any number of leading axes, so a mapped axis is one more of them.
         return _Linear.apply(kernel, transpose, x.movedim(in_dims[2], 0)), 0
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What an operator finds suspicious in data.
+
+    Attributes:
+        record: JSON-ready findings, for run records.
+        warnings: one sentence for each finding that should reach the user.
+    """
+
+    record: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RegularisationHint:
+    """How to set up a quick total-variation reconstruction.
+
+    Attributes:
+        strength: ``(B,)``, multiplies the usual strength.
+        least_iterations: fewer do not converge.
+    """
+
+    strength: Tensor
+    least_iterations: int
 
 
 class Operator(nn.Module, abc.ABC):
@@ -103,6 +130,50 @@ class Operator(nn.Module, abc.ABC):
         """
         name = type(self).__name__
         raise TypeError(f"{name} has no pseudo-inverse; use a method that needs only the operator itself")
+
+    def refined(self, factor: int) -> Operator:
+        """This operator on a grid ``factor`` times finer, for simulating data with another model than that of the fit.
+
+        Raises:
+            ValueError: the operator has no finer twin.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be simulated on a finer grid; use refine=1")
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready description, for run records."""
+        return {"operator": type(self).__name__}
+
+    def diagnose(self, y: Tensor) -> Diagnosis:
+        """Look for faults in noisy data ``(B, C, *range_shape)``; nothing by default."""
+        return Diagnosis()
+
+    def features(self, y: Tensor, weights: Tensor | None) -> Tensor:
+        """A few numbers that tell a network which measurement it has.
+
+        Args:
+            y: data ``(B, C, *range_shape)``.
+            weights: inverse variance of each entry, of the shape of ``y``; None for noise-free data.
+
+        Returns:
+            ``(B, F)`` float32, each of order one.
+
+        Raises:
+            ValueError: the operator has no such description.
+        """
+        raise ValueError(f"{type(self).__name__} has no features that a network could be conditioned on")
+
+    def regularisation_hint(self, y: Tensor, weights: Tensor | None) -> RegularisationHint | None:
+        """How to set up a quick total-variation reconstruction of data; None where nothing is known about it.
+
+        Args:
+            y: data ``(B, C, *range_shape)``.
+            weights: inverse variance of each entry, of the shape of ``y``; None for noise-free data.
+        """
+        return None
+
+    def nominal_weights(self, y: Tensor) -> Tensor:
+        """Weights of noise-free data ``y`` in a penalised fit: one each, unless the physics suggests others."""
+        return torch.ones_like(y)
 
 
 class LinearOperator(Operator):
@@ -166,6 +237,14 @@ class LinearOperator(Operator):
         """Least-squares solution of minimum norm by conjugate gradients; CT overrides it with FBP."""
         solution, _ = conjugate_gradient(self.normal, self.adjoint(y), batch_ndim=y.ndim - len(self.range_shape))
         return solution
+
+    def first_guess(self, y: Tensor) -> Tensor:
+        """Where an iteration starts: zero, or a smooth quick reconstruction; ``(N, *range_shape)`` to images."""
+        return y.new_zeros(len(y), *self.domain_shape)
+
+    def preconditioner(self, like: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """A fast approximate inverse of ``A^T A`` on tensors such as ``like``, where the operator has one."""
+        return None
 
     @property
     def T(self) -> LinearOperator:  # noqa: N802  (the field's name)

@@ -12,11 +12,11 @@ import typer
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from deft_ct.diffusion import load_prior
+from deft_ct.diffusion.samplers import walk
+from deft_ct.diffusion.schedule import time_grid
 from deft_ct.networks.precision import check_precision
-from deft_ct.priors import load_prior
-from deft_ct.samplers import walk
-from deft_ct.schedule import time_grid
-from deft_ct.seeds import generator_for, normal_like
+from deft_ct.runtime.seeds import generator_for, normal_like
 
 
 def main(

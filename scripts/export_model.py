@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from deft_ct.htransform import load_htransform, save_htransform
-from deft_ct.htransform.storage import METADATA as HTRANSFORM
-from deft_ct.priors import load_prior, save_prior
-from deft_ct.priors.storage import METADATA as PRIOR
-from deft_ct.reconstruct import method_class
-from deft_ct.supervised.model import METADATA as MODEL
+from deft_ct.diffusion import load_prior, save_prior
+from deft_ct.diffusion.prior_folder import METADATA as PRIOR
+from deft_ct.methods.deft import load_htransform, save_htransform
+from deft_ct.methods.deft.folder import METADATA as HTRANSFORM
+from deft_ct.methods.registry import method_class
+from deft_ct.methods.supervised.model import METADATA as MODEL
 
 
 def main(

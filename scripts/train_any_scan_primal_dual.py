@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from deft_ct.ct.scan import Scan
+from deft_ct.ct.scan_range import ScanRange, unit_measurements
 from deft_ct.datasets.dicom_folder import CTFolder
-from deft_ct.scan import Scan, ScanRange, unit_measurements
-from deft_ct.simulation import PairSource
-from deft_ct.supervised.learned_primal_dual import PrimalDualModel
-from deft_ct.supervised.train import train_model
+from deft_ct.measurement.scales import PriorRange
+from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel
+from deft_ct.methods.supervised.train import train_model
 from deft_ct.training import TrainingConfig
-from deft_ct.units import PriorRange
+from deft_ct.training.pairs import PairSource
 
 COMMON = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 FAMILY = ScanRange(views=(10, 360), photons=(1e3, 1e6), any_start=True)

@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from deft_ct.campaign import CT_STEPS, Budget, run_campaign, seconds_per_trial
 from deft_ct.cli import options as opt
 from deft_ct.cli.compare import DEFAULT_SCANS
 from deft_ct.cli.errors import one_line_errors
-from deft_ct.scan import Scan
-from deft_ct.tuning import Objective
+from deft_ct.ct.scan import Scan
+from deft_ct.evaluation.sweep import CT_STEPS, Budget, run_campaign, seconds_per_trial
+from deft_ct.evaluation.tuning import Objective
 
 
 def main(

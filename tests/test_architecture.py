@@ -14,40 +14,40 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "deft_ct.operators",
         "deft_ct.networks",
-        "deft_ct.schedule",
-        "deft_ct.seeds",
-        "deft_ct.units",
-        "deft_ct.volume",
-        "deft_ct.metrics",
+        "deft_ct.diffusion.schedule",
+        "deft_ct.runtime.seeds",
+        "deft_ct.measurement.scales",
+        "deft_ct.ct.volume",
+        "deft_ct.evaluation.metrics",
         "deft_ct.testing",
-        "deft_ct.memory",
-        "deft_ct.progress",
-        "deft_ct.search",
+        "deft_ct.runtime.memory",
+        "deft_ct.runtime.progress",
+        "deft_ct.runtime.search_space",
     ),
     (
-        "deft_ct.samplers",
-        "deft_ct.priors",
-        "deft_ct.measurement",
-        "deft_ct.data_term",
-        "deft_ct.null_space",
+        "deft_ct.diffusion.samplers",
+        "deft_ct.diffusion",
+        "deft_ct.measurement.measurement",
+        "deft_ct.measurement.data_term",
+        "deft_ct.evaluation.null_space",
         "deft_ct.training",
         "deft_ct.reconstructor",
-        "deft_ct.scan",
-        "deft_ct.simulation",
-        "deft_ct.presets",
-        "deft_ct.coverage",
-        "deft_ct.calibration",
+        "deft_ct.ct.scan",
+        "deft_ct.training.pairs",
+        "deft_ct.methods.presets",
+        "deft_ct.evaluation.spread",
+        "deft_ct.methods.deft.spread_calibration",
     ),
-    ("deft_ct.posterior", "deft_ct.classical", "deft_ct.supervised", "deft_ct.htransform"),
-    ("deft_ct.reconstruct",),
+    ("deft_ct.methods.guided", "deft_ct.methods.classical", "deft_ct.methods.supervised", "deft_ct.methods.deft"),
+    ("deft_ct.methods.registry",),
     ("deft_ct.io", "deft_ct.report", "deft_ct.datasets"),
     (
-        "deft_ct.pipeline",
-        "deft_ct.benchmark",
-        "deft_ct.comparison",
-        "deft_ct.tuning",
-        "deft_ct.campaign",
-        "deft_ct.calibrate",
+        "deft_ct.workflows.reconstruct_series",
+        "deft_ct.evaluation.problem",
+        "deft_ct.evaluation.runner",
+        "deft_ct.evaluation.tuning",
+        "deft_ct.evaluation.sweep",
+        "deft_ct.evaluation.spread_fit",
     ),
     ("deft_ct",),  # deft_ct/__init__.py: the public names
     ("deft_ct.cli", "deft_ct.__main__", "scripts", "benchmarks"),
@@ -186,16 +186,18 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 def test_the_checks_can_fail(tmp_path: Path) -> None:
     (tmp_path / "deft_ct" / "io").mkdir(parents=True)
-    (tmp_path / "deft_ct" / "io" / "__init__.py").write_text("from deft_ct.units import hu\n")
+    (tmp_path / "deft_ct" / "io" / "__init__.py").write_text("from deft_ct.measurement.scales import hu\n")
     (tmp_path / "deft_ct" / "units.py").write_text("def hu():\n    from . import io\n")
     (tmp_path / "deft_ct" / "volume.py").write_text(
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import deft_ct.io\n"
     )
     small = modules(tmp_path)
-    assert imports("deft_ct.units", small["deft_ct.units"], small, lazy=True) == {"deft_ct.io"}
-    assert imports("deft_ct.units", small["deft_ct.units"], small, lazy=False) == set()
-    assert imports("deft_ct.volume", small["deft_ct.volume"], small, lazy=True) == set()
-    assert layer_of("deft_ct.io") > layer_of("deft_ct.units")
+    assert imports("deft_ct.measurement.scales", small["deft_ct.measurement.scales"], small, lazy=True) == {
+        "deft_ct.io"
+    }
+    assert imports("deft_ct.measurement.scales", small["deft_ct.measurement.scales"], small, lazy=False) == set()
+    assert imports("deft_ct.ct.volume", small["deft_ct.ct.volume"], small, lazy=True) == set()
+    assert layer_of("deft_ct.io") > layer_of("deft_ct.measurement.scales")
     with pytest.raises(AssertionError, match="belongs to no layer"):
         layer_of("deft_ct.misc")
     assert cycles({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == [["a", "b"]]

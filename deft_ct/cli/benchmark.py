@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from deft_ct.benchmark import run_benchmark, scores_json
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
+from deft_ct.evaluation.problem import run_benchmark, scores_json
 from deft_ct.io import atomic_file
 from deft_ct.report import FOOTER, Row, metrics_table
 

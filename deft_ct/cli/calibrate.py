@@ -11,15 +11,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from deft_ct.calibrate import SpreadProtocol, draw, refuse_test_data, report, report_markdown
-from deft_ct.calibrate import calibrate as fit
-from deft_ct.calibration import Calibration
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
+from deft_ct.ct.scan import Scan
+from deft_ct.evaluation.spread_fit import SpreadProtocol, draw, refuse_test_data, report, report_markdown
+from deft_ct.evaluation.spread_fit import calibrate_spread as fit
 from deft_ct.io import atomic_file
-from deft_ct.posterior.deft import DEFT
+from deft_ct.methods.deft.reconstructor import DEFT
+from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.report import FOOTER, calibration_figure, save_png
-from deft_ct.scan import Scan
 
 
 def calibrate(
@@ -68,7 +68,7 @@ def calibrate(
         solver = DEFT(built.prior, built.htransform, replace(built.config, calibrated=False))
         protocol = SpreadProtocol(every=every, samples=samples, seed=seed, batch_size=batch_size, device=device)
         packs = {text: opt.read_pack(text, every) for text in dict.fromkeys([data, *(also or ())])}
-        fitted = None if calibration is None else Calibration.read(calibration)
+        fitted = None if calibration is None else SpreadCalibration.read(calibration)
         if fitted is None:
             refuse_test_data(packs[data])
         reports = {}

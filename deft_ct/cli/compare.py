@@ -12,7 +12,8 @@ from rich.markup import escape
 
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
-from deft_ct.comparison import (
+from deft_ct.ct.scan import Scan
+from deft_ct.evaluation.runner import (
     Protocol,
     comparison_json,
     comparison_markdown,
@@ -21,11 +22,10 @@ from deft_ct.comparison import (
     run_comparison,
 )
 from deft_ct.io import atomic_file
-from deft_ct.reconstruct import method_class
-from deft_ct.reconstruct import methods as known_methods
+from deft_ct.methods.registry import method_class
+from deft_ct.methods.registry import methods as known_methods
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER
-from deft_ct.scan import Scan
 
 DEFAULT_SCANS = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 

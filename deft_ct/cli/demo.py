@@ -10,7 +10,7 @@ import typer
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.output import print_run
 from deft_ct.io import sample_series_path
-from deft_ct.pipeline import SparseView, reconstruct_series
+from deft_ct.workflows.reconstruct_series import SparseView, reconstruct_series
 
 
 def demo(

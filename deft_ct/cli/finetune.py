@@ -21,16 +21,16 @@ from deft_ct.cli.training_options import (
     finish,
     with_random_scans,
 )
+from deft_ct.ct.scan_range import ScanRange
 from deft_ct.datasets.dicom_folder import CTFolder
 from deft_ct.datasets.packs import CTPack
-from deft_ct.scan import ScanRange
 
 if TYPE_CHECKING:
-    from deft_ct.classical.reference import Reference
-    from deft_ct.htransform import HTransform
-    from deft_ct.htransform.refinement import Refinement
-    from deft_ct.simulation import PairSource
+    from deft_ct.methods.deft import HTransform
+    from deft_ct.methods.deft.refinement import Refinement
+    from deft_ct.methods.initial import Reference
     from deft_ct.training import TrainingConfig
+    from deft_ct.training.pairs import PairSource
 
 _SCANS = ScanOptions()
 _TRAINING = TrainingOptions(steps=400, learning_rate=5e-4, warmup=20, ema_decay=0.99)
@@ -99,12 +99,12 @@ def finetune(
     from the beginning. Research only, not for clinical use.
     """
     with one_line_errors(interrupted=RESUME):
-        from deft_ct.htransform import load_htransform, save_htransform
-        from deft_ct.htransform.train import train_htransform
-        from deft_ct.priors import load_prior
-        from deft_ct.simulation import PairSource
+        from deft_ct.diffusion import load_prior
+        from deft_ct.measurement.scales import PriorRange
+        from deft_ct.methods.deft import load_htransform, save_htransform
+        from deft_ct.methods.deft.train import train_htransform
         from deft_ct.training import steps_done
-        from deft_ct.units import PriorRange
+        from deft_ct.training.pairs import PairSource
 
         settings = training.config()
         frozen, first = load_prior(prior), load_htransform(initial)
@@ -140,8 +140,8 @@ PASSES = 3
 
 def _fitted(first: HTransform, pairs: PairSource, folder: Path, training: TrainingConfig, progress: bool) -> Refinement:
     """The refinement of an h-transform, trained on."""
-    from deft_ct.htransform.references import TableConfig
-    from deft_ct.htransform.refinement_train import train_refinement
+    from deft_ct.methods.deft.initial_table import TableConfig
+    from deft_ct.methods.deft.train_refinement import train_refinement
 
     assert first.refinement is not None
     config = first.refinement.config

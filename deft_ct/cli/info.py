@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from deft_ct.htransform.storage import shipped_htransforms
-from deft_ct.priors.storage import shipped_priors
-from deft_ct.reconstruct import methods
-from deft_ct.supervised.model import FORMAT
+from deft_ct.diffusion.prior_folder import shipped_priors
+from deft_ct.methods.deft.folder import shipped_htransforms
+from deft_ct.methods.registry import methods
+from deft_ct.methods.supervised.model import FORMAT
 
 _CORE = ("deft-ct", "torch", "numpy", "scipy", "pydicom", "nibabel")
 _OPTIONAL = {  # distribution -> extra

@@ -7,9 +7,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from deft_ct.cli.errors import one_line_errors
-from deft_ct.htransform.storage import load_htransform, shipped_htransforms
-from deft_ct.priors.storage import load_prior, shipped_priors
-from deft_ct.supervised.model import FORMAT
+from deft_ct.diffusion.prior_folder import load_prior, shipped_priors
+from deft_ct.methods.deft.folder import load_htransform, shipped_htransforms
+from deft_ct.methods.supervised.model import FORMAT
 
 
 def models() -> None:

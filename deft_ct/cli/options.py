@@ -11,13 +11,13 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack, data_root
+from deft_ct.methods.presets import nearest_preset
+from deft_ct.methods.registry import load_reconstructor, method_class
+from deft_ct.methods.supervised.model import TrainedReconstructor
 from deft_ct.networks.precision import Precision, check_precision
-from deft_ct.presets import nearest_preset
-from deft_ct.reconstruct import load_reconstructor, method_class
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
-from deft_ct.scan import Scan
-from deft_ct.supervised.model import TrainedReconstructor
 
 Views = Annotated[int, typer.Option(help="Views of the simulated scan.", min=1)]
 Geometry = Annotated[str, typer.Option(help="parallel or fan.")]
@@ -165,7 +165,7 @@ class Builder:
         self._loaded: dict[str, Any] = {}
 
     def build(self, name: str, options: dict[str, Any], *, preset: str | None = None) -> Reconstructor:
-        """A method with some options; see :func:`~deft_ct.reconstruct.load_reconstructor`."""
+        """A method with some options; see :func:`~deft_ct.methods.registry.load_reconstructor`."""
         kept = self._loaded
         named = self.networks.htransform
         solver = load_reconstructor(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape
 
-from deft_ct.pipeline import Run, SparseView
 from deft_ct.report import FOOTER, metrics_table
+from deft_ct.workflows.reconstruct_series import Run, SparseView
 
 
 def print_run(run: Run, settings: SparseView) -> None:

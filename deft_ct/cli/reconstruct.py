@@ -11,7 +11,7 @@ import typer
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.options import ModelNames, PrecisionName, parse_method, parse_models, parse_precision, split_methods
 from deft_ct.cli.output import print_run
-from deft_ct.pipeline import SparseView, reconstruct_series
+from deft_ct.workflows.reconstruct_series import SparseView, reconstruct_series
 
 _DEFAULTS = SparseView()
 

@@ -30,7 +30,7 @@ from deft_ct.cli.training_options import (
     table_of,
     with_random_scans,
 )
-from deft_ct.measurement import GuidanceKind
+from deft_ct.measurement.likelihood import GuidanceKind
 
 app = typer.Typer(no_args_is_help=True, help="Train a network. Run the same command again to resume.")
 
@@ -54,9 +54,9 @@ def prior(
 ) -> None:
     """Train an unconditional prior and write it to OUT/prior."""
     with one_line_errors(interrupted=RESUME):
-        from deft_ct.priors import load_prior, save_prior
-        from deft_ct.priors.train import train_prior
-        from deft_ct.schedule import BetaSchedule, Schedule
+        from deft_ct.diffusion import load_prior, save_prior
+        from deft_ct.diffusion.schedule import BetaSchedule, Schedule
+        from deft_ct.diffusion.train import train_prior
 
         source, first = read_source(data), None if initial is None else load_prior(initial)
         known = None if first is None else getattr(first.network, "config", None)
@@ -109,15 +109,15 @@ def htransform(
 ) -> None:
     """Train the h-transform of a prior (DEFT) and write it to OUT/htransform."""
     with one_line_errors(interrupted=RESUME):
-        from deft_ct.htransform import HTransformConfig, load_htransform, load_refinement, save_htransform
-        from deft_ct.htransform.control import ControlConfig, ControlObjective
-        from deft_ct.htransform.control_train import SimulatedMeasurements, train_control
-        from deft_ct.htransform.features import SPREAD_SLOPES
-        from deft_ct.htransform.references import tabulate
-        from deft_ct.htransform.train import train_htransform
-        from deft_ct.priors import load_prior
-        from deft_ct.simulation import PairSource
-        from deft_ct.units import PriorRange
+        from deft_ct.diffusion import load_prior
+        from deft_ct.measurement.scales import PriorRange
+        from deft_ct.methods.deft import HTransformConfig, load_htransform, load_refinement, save_htransform
+        from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
+        from deft_ct.methods.deft.control import ControlConfig, ControlObjective
+        from deft_ct.methods.deft.initial_table import tabulate
+        from deft_ct.methods.deft.train import train_htransform
+        from deft_ct.methods.deft.train_control import SimulatedMeasurements, train_control
+        from deft_ct.training.pairs import PairSource
 
         frozen, source = load_prior(prior), read_source(data)
         scans, settings = simulated.scans(), training.config()
@@ -183,12 +183,12 @@ def refinement(
 ) -> None:
     """Train the refinement of the TV reference of an h-transform and write it to OUT/refinement."""
     with one_line_errors(interrupted=RESUME):
-        from deft_ct.htransform import load_refinement, save_refinement
-        from deft_ct.htransform.features import SPREAD_SLOPES
-        from deft_ct.htransform.refinement import RefinementConfig
-        from deft_ct.htransform.refinement_train import train_refinement
-        from deft_ct.simulation import PairSource
-        from deft_ct.units import PriorRange
+        from deft_ct.measurement.scales import PriorRange
+        from deft_ct.methods.deft import load_refinement, save_refinement
+        from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
+        from deft_ct.methods.deft.refinement import RefinementConfig
+        from deft_ct.methods.deft.train_refinement import train_refinement
+        from deft_ct.training.pairs import PairSource
 
         source, scans, settings = read_source(data), simulated.scans(), training.config()
         family = family_of(any_scan, any_start)

@@ -32,9 +32,9 @@ def _supervised(
     model_type: Any, shape: Any, out: Path, data: str | None, simulated: ScanOptions, training: TrainingOptions,
     initial: str | None, progress: bool,
 ) -> None:  # fmt: skip
-    from deft_ct.simulation import PairSource
-    from deft_ct.supervised.train import train_model
-    from deft_ct.units import PriorRange
+    from deft_ct.measurement.scales import PriorRange
+    from deft_ct.methods.supervised.train import train_model
+    from deft_ct.training.pairs import PairSource
 
     source, scans, settings = read_source(data), simulated.scans(), training.config()
     first = None if initial is None else model_type.load(initial)
@@ -68,7 +68,7 @@ def fbp_unet(
 ) -> None:
     """Train FBP and U-Net and write it to OUT/model."""
     with one_line_errors(interrupted=RESUME):
-        from deft_ct.supervised.fbp_unet import FBPUNetModel, FBPUNetShape
+        from deft_ct.methods.supervised.fbp_unet import FBPUNetModel, FBPUNetShape
 
         shape = FBPUNetShape(
             reference=cast(Literal["fbp", "tv"], reference), spread=spread, network=network_from(channels, patch)
@@ -92,7 +92,7 @@ def learned_primal_dual(
 ) -> None:
     """Train the learned primal-dual method and write it to OUT/model."""
     with one_line_errors(interrupted=RESUME):
-        from deft_ct.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
+        from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
 
         shape = PrimalDualShape(iterations=iterations, memory=memory, channels=features, start=start, spread=spread)
         _supervised(PrimalDualModel, shape, out, data, simulated, training, initial, progress)
@@ -114,7 +114,7 @@ def conditional(
 ) -> None:
     """Train a conditional diffusion model from scratch and write it to OUT/model."""
     with one_line_errors(interrupted=RESUME):
-        from deft_ct.supervised.conditional import ConditionalModel, ConditionalShape
+        from deft_ct.methods.supervised.conditional import ConditionalModel, ConditionalShape
 
         shape = ConditionalShape(
             reference=cast(Literal["fbp", "tv"], reference), residual=residual, spread=spread,
@@ -137,7 +137,7 @@ def i2sb(
 ) -> None:
     """Train the Schroedinger bridge from a quick reconstruction to the image and write it to OUT/model."""
     with one_line_errors(interrupted=RESUME):
-        from deft_ct.supervised.i2sb import I2SBModel, I2SBShape
+        from deft_ct.methods.supervised.i2sb import I2SBModel, I2SBShape
 
         shape = I2SBShape(reference=cast(Literal["fbp", "tv"], reference), network=network_from(channels, patch))
         _supervised(I2SBModel, shape, out, data, simulated, training, initial, progress)

@@ -12,11 +12,12 @@ import numpy as np
 import typer
 
 from deft_ct.cli import options as opt
+from deft_ct.ct.scan import Scan
+from deft_ct.ct.scan_range import ScanRange, unit_measurements
 from deft_ct.datasets.dicom_folder import CTFolder
 from deft_ct.datasets.packs import CTPack, data_root
-from deft_ct.measurement import Measurement
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.networks import UNetConfig
-from deft_ct.scan import Scan, ScanRange, unit_measurements
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the checkpoint, the log and the result.")]
 Source = Annotated[
@@ -190,7 +191,7 @@ def finish(folder: Path, sha256: str, save: Callable[[Path], object]) -> None:
 
 def table_of(batches: int, training: Any, tv_iterations: int, family: ScanRange | None) -> Any:
     """What a table of references holds."""
-    from deft_ct.htransform.references import TableConfig
+    from deft_ct.methods.deft.initial_table import TableConfig
 
     return TableConfig(
         batches=batches, batch_size=training.batch_size, tv_iterations=tv_iterations,

@@ -12,8 +12,8 @@ from rich.markup import escape
 
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
-from deft_ct.scan import Scan
-from deft_ct.tuning import tune as run_tuning
+from deft_ct.ct.scan import Scan
+from deft_ct.evaluation.tuning import tune as run_tuning
 
 
 def tune(

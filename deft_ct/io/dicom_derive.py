@@ -20,7 +20,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-from deft_ct.units import HU_MIN
+from deft_ct.ct.hounsfield import HU_MIN
 
 PROGRAM = "deft-ct"
 WARNING = "RESEARCH ONLY - NOT FOR CLINICAL USE"

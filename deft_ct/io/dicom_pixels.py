@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
+from deft_ct.ct.hounsfield import HU_MIN
 from deft_ct.io.dicom_files import DicomFile, DicomSeriesError, quiet_pydicom
-from deft_ct.units import HU_MIN
 
 _DECODERS = "pip install 'deft-ct[dicom-compressed]'"
 

@@ -13,6 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import DSfloat
 from torch import Tensor
 
+from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.ct.volume import Volume
 from deft_ct.io.dicom_checks import (
     check_alike,
     check_each,
@@ -24,8 +26,6 @@ from deft_ct.io.dicom_checks import (
 )
 from deft_ct.io.dicom_files import DicomFile, DicomSeriesError, Found, find_series
 from deft_ct.io.dicom_pixels import read_hu
-from deft_ct.units import HounsfieldScale
-from deft_ct.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class Series:
         return tuple(str(header.SOPInstanceUID) for header in self.headers)
 
     def attenuation(self, *, nonnegative: bool = False) -> Tensor:
-        """(Z, 1, H, W) float32 attenuation in 1/mm; see :meth:`deft_ct.volume.Volume.attenuation`."""
+        """(Z, 1, H, W) float32 attenuation in 1/mm; see :meth:`deft_ct.ct.volume.Volume.attenuation`."""
         return self.volume.attenuation(nonnegative=nonnegative)
 
     def resampled(self, factor: int = 2) -> Series:

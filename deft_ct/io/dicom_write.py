@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from torch import Tensor
 
-from deft_ct.io.atomic import atomic_folder, check_writable
+from deft_ct.ct.volume import Volume
 from deft_ct.io.dicom_derive import (
     CT_NUMBERS,
     IMPLEMENTATION_PREFIX,
@@ -28,7 +28,7 @@ from deft_ct.io.dicom_derive import (
 )
 from deft_ct.io.dicom_parametric_map import require_highdicom, save_parametric_map
 from deft_ct.io.dicom_read import Series
-from deft_ct.volume import Volume
+from deft_ct.runtime.atomic import atomic_folder, check_writable
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from deft_ct.io.atomic import atomic_file
-from deft_ct.units import HounsfieldScale
-from deft_ct.volume import Volume
+from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.ct.volume import Volume
+from deft_ct.runtime.atomic import atomic_file
 
 NOTE = "research only, not for clinical use"
 

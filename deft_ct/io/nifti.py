@@ -11,9 +11,9 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
-from deft_ct.io.atomic import atomic_file
-from deft_ct.units import HounsfieldScale
-from deft_ct.volume import LPS_TO_RAS, Volume
+from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.ct.volume import LPS_TO_RAS, Volume
+from deft_ct.runtime.atomic import atomic_file
 
 SUFFIXES = (".nii", ".nii.gz")
 NOTE = "HU; research only, not for clinical use"

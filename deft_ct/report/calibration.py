@@ -19,7 +19,7 @@ def calibration_figure(found: Mapping[str, Any], *, title: str = "") -> Figure:
     """Three panels on how far a spread can be believed.
 
     Args:
-        found: ``"raw"`` and perhaps ``"calibrated"`` reports of :func:`deft_ct.coverage.spread_report`.
+        found: ``"raw"`` and perhaps ``"calibrated"`` reports of :func:`deft_ct.evaluation.spread.spread_report`.
         title: of the figure.
 
     Returns:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 
-from deft_ct.metrics import body_mask, psnr, rmse
+from deft_ct.evaluation.metrics import body_mask, psnr, rmse
 
 FOOTER = "Research only, not for clinical use; simulated sparse view"
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from deft_ct.metrics import Mask, body_mask, psnr, rmse
+from deft_ct.evaluation.metrics import Mask, body_mask, psnr, rmse
 from deft_ct.report.figures import FOOTER, LUNG, SOFT_TISSUE, STYLE, Window, as_image, show_image
 
 _CELL_INCHES = 2.6

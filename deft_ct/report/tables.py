@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
-from deft_ct.metrics import Interval, Metrics
+from deft_ct.evaluation.metrics import Metrics
+from deft_ct.evaluation.statistics import Interval
 
 _COLUMNS = (  # metric, heading, decimals
     ("psnr", "PSNR (dB)", 2),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from deft_ct.operators.ct.alignment import detector_shift
+from deft_ct.operators.ct.alignment import AlignmentResult, align_scan
 from deft_ct.operators.ct.backprojection import FilteredBackprojection, fbp
-from deft_ct.operators.ct.calibration import Calibration, calibrate
 from deft_ct.operators.ct.cone import ConeGeometry
+from deft_ct.operators.ct.detector_offset import detector_shift
 from deft_ct.operators.ct.differentiable import project
 from deft_ct.operators.ct.fdk import fdk
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry
@@ -16,14 +16,14 @@ from deft_ct.operators.ct.presets import ScanPreset, dm4ct, genregbench, htc2022
 from deft_ct.operators.ct.ray_transform import RayTransform
 
 __all__ = [
-    "Calibration",
+    "AlignmentResult",
     "ConeGeometry",
     "FanGeometry",
     "FilteredBackprojection",
     "ParallelGeometry",
     "RayTransform",
     "ScanPreset",
-    "calibrate",
+    "align_scan",
     "detector_shift",
     "dm4ct",
     "fbp",

@@ -23,8 +23,8 @@ def without_graph(name: str, value: object) -> None:
     if any(getattr(item, "requires_grad", False) for item in items):
         raise TypeError(
             f"{name} requires gradients, which a geometry cannot carry: differentiate "
-            f"deft_ct.operators.ct.project(image, geometry, {name}=...), calibrate with "
-            f"deft_ct.operators.ct.calibrate, or pass {name}.detach()"
+            f"deft_ct.operators.ct.project(image, geometry, {name}=...), align the scan with "
+            f"deft_ct.operators.ct.align_scan, or pass {name}.detach()"
         )
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deft_ct.operators.ct.faults import RingArtefact
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry
-from deft_ct.operators.faults import RingArtefact
 from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise, PoissonNoise
 
 __all__ = ["DM4CTSetting", "ScanPreset", "dm4ct", "genregbench", "htc2022", "transmittance_scale"]

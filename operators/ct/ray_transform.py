@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.base import Diagnosis, LinearOperator, RegularisationHint
+from deft_ct.operators.circulant import circulant
 from deft_ct.operators.ct.backends import Kernel, make_backend
 from deft_ct.operators.ct.backprojection import fbp
 from deft_ct.operators.ct.cone import ConeGeometry
+from deft_ct.operators.ct.detector_offset import detector_shift
 from deft_ct.operators.ct.fdk import fdk
+from deft_ct.operators.ct.features import scan_features
 from deft_ct.operators.ct.geometry import PlanarGeometry
+from deft_ct.operators.ct.photons import NOISE_FREE_PHOTONS
 from deft_ct.operators.ct.system_matrix import Geometry
+from deft_ct.operators.ct.tv_hint import total_variation_hint
+from deft_ct.operators.noise import PoissonNoise
+
+SHIFT_ELEMENTS = 0.15
+"""Detector elements by which data may seem shifted without a warning."""
 
 
 class RayTransform(LinearOperator):
@@ -78,3 +90,60 @@ class RayTransform(LinearOperator):
         if isinstance(self.geometry, ConeGeometry):
             return fdk(y, self.geometry)
         return fbp(y, self.geometry)
+
+    def refined(self, factor: int) -> RayTransform:
+        """The same scan on an image grid and detector ``factor`` times finer; see ``ScanGeometry.refined``."""
+        return RayTransform(self.geometry.refined(factor), self.backend, kernel=self.kernel)
+
+    def describe(self) -> dict[str, Any]:
+        """Geometry, backend and kernel, JSON-ready."""
+        return super().describe() | {
+            "geometry": self.geometry.to_dict(), "backend": self.backend, "kernel": self.kernel
+        }  # fmt: skip
+
+    def diagnose(self, y: Tensor) -> Diagnosis:
+        """Look for a shifted detector in line integrals; see :func:`~deft_ct.operators.ct.detector_shift`."""
+        shift = detector_shift(y, self.geometry)
+        record = {"detector_shift_elements": shift}
+        if shift is None or abs(shift) <= SHIFT_ELEMENTS or isinstance(self.geometry, ConeGeometry):
+            return Diagnosis(record)
+        offset = self.geometry.detector_offset_mm + shift * self.geometry.detector_mm
+        advice = (
+            f"the data look like those of a detector that is off by {shift:+.2f} elements, and half an element can "
+            f"cost several dB: set detector_offset_mm={offset:.4g} in the geometry, or correct the scan with "
+            "operators.ct.align_scan"
+        )
+        return Diagnosis(record, (advice,))
+
+    def features(self, y: Tensor, weights: Tensor | None) -> Tensor:
+        """See :func:`~deft_ct.operators.ct.features.scan_features`.
+
+        Raises:
+            ValueError: a cone beam.
+        """
+        if isinstance(self.geometry, ConeGeometry):
+            raise ValueError(
+                "networks that are conditioned on the scan are for parallel and fan beams, got a cone beam"
+            )
+        return scan_features(self.geometry, y, weights)
+
+    def nominal_weights(self, y: Tensor) -> Tensor:
+        """Photon weights at :data:`~deft_ct.operators.ct.photons.NOISE_FREE_PHOTONS`.
+
+        With weights of one, any penalty that suits noisy scans would flatten the image.
+        """
+        return PoissonNoise(photons=NOISE_FREE_PHOTONS).weights(y)
+
+    def regularisation_hint(self, y: Tensor, weights: Tensor | None) -> RegularisationHint:
+        """See :func:`~deft_ct.operators.ct.tv_hint.total_variation_hint`."""
+        return total_variation_hint(self.geometry, y, weights)
+
+    def first_guess(self, y: Tensor) -> Tensor:
+        """Hann-filtered back-projection; zero for cone beams."""
+        if isinstance(self.geometry, ConeGeometry):
+            return super().first_guess(y)
+        return fbp(y, self.geometry, filter="hann")
+
+    def preconditioner(self, like: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """The circulant approximation of planar scans, see :func:`~deft_ct.operators.circulant.circulant`."""
+        return None if isinstance(self.geometry, ConeGeometry) else circulant(self, like)

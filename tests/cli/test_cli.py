@@ -15,9 +15,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from deft_ct.cli import app
+from deft_ct.evaluation.metrics import body_mask
 from deft_ct.io import read_dicom_series, sample_series_path
-from deft_ct.metrics import body_mask
-from deft_ct.pipeline import SparseView
+from deft_ct.workflows.reconstruct_series import SparseView
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -216,7 +216,7 @@ def test_an_interrupted_run_leaves_nothing(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("deft_ct.pipeline.write_html", stop)  # the last file but one
+    monkeypatch.setattr("deft_ct.workflows.reconstruct_series.write_html", stop)  # the last file but one
     result = invoke("reconstruct", sample_series_path(), "--out", tmp_path / "out", *FAST)
     assert result.exit_code == 130
     assert list(tmp_path.iterdir()) == []

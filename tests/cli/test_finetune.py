@@ -21,13 +21,13 @@ from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
 from deft_ct.cli import app
-from deft_ct.htransform import load_htransform, save_htransform
-from deft_ct.htransform.features import SPREAD_SLOPES
-from deft_ct.htransform.refinement import RefinementConfig
+from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.ct.volume import Volume
+from deft_ct.diffusion import save_prior
 from deft_ct.io import sample_series_path, write_hdf5, write_nifti
-from deft_ct.priors import save_prior
-from deft_ct.units import HounsfieldScale
-from deft_ct.volume import Volume
+from deft_ct.methods.deft import load_htransform, save_htransform
+from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
+from deft_ct.methods.deft.refinement import RefinementConfig
 
 
 def _hu(count: int = 3) -> np.ndarray:

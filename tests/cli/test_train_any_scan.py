@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from deft_ct.cli import app
 from deft_ct.cli import training_options as command
+from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
-from deft_ct.htransform import load_htransform, load_refinement, save_htransform
-from deft_ct.htransform.features import SPREAD_SLOPES
-from deft_ct.priors import save_prior
-from deft_ct.scan import Scan
+from deft_ct.diffusion import save_prior
+from deft_ct.methods.deft import load_htransform, load_refinement, save_htransform
+from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
 from deft_ct.training import TrainingConfig
 
 

@@ -11,8 +11,8 @@ from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
 from deft_ct.cli import app
-from deft_ct.htransform import load_htransform
-from deft_ct.priors import save_prior
+from deft_ct.diffusion import save_prior
+from deft_ct.methods.deft import load_htransform
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from deft_ct.cli import app
 from deft_ct.cli.groups import grouped
-from deft_ct.reconstruct import method_class
+from deft_ct.methods.registry import method_class
 
 UNET = ["--channels", "32", "--patch", "2"]
 COMMANDS = {

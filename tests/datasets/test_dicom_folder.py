@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from skimage.measure import block_reduce
 
+from deft_ct.ct.volume import Volume
 from deft_ct.datasets.dicom_folder import CTFolder, resize_slices
 from deft_ct.io import read_dicom_series, sample_series_path, write_hdf5, write_nifti
-from deft_ct.volume import Volume
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from scipy.optimize import least_squares
 from skimage.filters import threshold_otsu
 from skimage.transform import iradon
 
-from deft_ct.classical import total_variation
 from deft_ct.datasets.data_exchange import estimate_center, read_data_exchange
 from deft_ct.datasets.htc2022 import challenge_score, read_htc2022
+from deft_ct.methods.classical import total_variation
 from deft_ct.operators.ct import FanGeometry, RayTransform, detector_shift, fbp
 
 Array = NDArray[np.float64]

@@ -18,8 +18,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.io import DicomSeriesError, read_all_dicom_series, read_dicom_series, sample_series_path
-from deft_ct.units import HounsfieldScale
 
 MakeSeries = Callable[..., list[Path]]
 Z = (0.0, 2.5, 5.0, 7.5)

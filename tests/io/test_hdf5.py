@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
+from deft_ct.ct.volume import Volume
 from deft_ct.io import read_hdf5, write_hdf5
-from deft_ct.volume import Volume
 
 VOLUME = Volume(
     np.random.default_rng(0).normal(0, 300, (3, 4, 5)),

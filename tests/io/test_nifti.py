@@ -6,9 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from deft_ct.ct.volume import Volume
 from deft_ct.io import read_dicom_series, sample_series_path
 from deft_ct.io.nifti import read_nifti, write_nifti
-from deft_ct.volume import Volume
 
 
 @pytest.fixture

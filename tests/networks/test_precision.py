@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from deft_ct.diffusion import Prior
+from deft_ct.diffusion.schedule import Schedule
+from deft_ct.methods.registry import load_reconstructor
 from deft_ct.networks import UNet, UNetConfig
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
-from deft_ct.priors import Prior
-from deft_ct.reconstruct import load_reconstructor
-from deft_ct.schedule import Schedule
 
 
 def _prior(precision: str = "float32") -> Prior:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from deft_ct.diffusion.prior_folder import diffusers_config
 from deft_ct.networks import UNet, UNetConfig
-from deft_ct.priors.storage import diffusers_config
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import torch
 
-from deft_ct.operators.faults import DeadDetectors, RingArtefact
+from deft_ct.operators.ct.faults import DeadDetectors, RingArtefact
 from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise, PoissonNoise
 
 MODELS = [

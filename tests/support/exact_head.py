@@ -6,12 +6,12 @@ import torch
 from gaussian import Gaussian, MatrixOperator, gaussian_prior, smooth_gaussian
 from torch import Tensor
 
-from deft_ct.htransform import Condition, HTransform, HTransformConfig
-from deft_ct.measurement import Measurement
+from deft_ct.diffusion.schedule import Schedule
+from deft_ct.measurement.measurement import Measurement
+from deft_ct.methods.deft import Condition, HTransform, HTransformConfig
+from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.networks import UNetConfig
 from deft_ct.operators.noise import GaussianNoise
-from deft_ct.posterior.deft import DEFT, DEFTConfig
-from deft_ct.schedule import Schedule
 
 SIDE, PIXELS, ROWS, SIGMA = 4, 16, 6, 0.2
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from deft_ct.diffusion import Prior
+from deft_ct.diffusion.schedule import Schedule
 from deft_ct.operators.base import LinearOperator
-from deft_ct.priors import Prior
-from deft_ct.schedule import Schedule
 
 
 class MatrixOperator(LinearOperator):

@@ -13,7 +13,7 @@ import torch
 from gaussian import Gaussian
 from torch import Tensor, nn
 
-from deft_ct.schedule import Schedule
+from deft_ct.diffusion.schedule import Schedule
 
 
 @dataclass(frozen=True)

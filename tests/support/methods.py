@@ -9,13 +9,13 @@ import torch
 from tiny import NETWORK, tiny_htransform, tiny_prior, tiny_scan, tiny_slices
 from torch import Tensor
 
-from deft_ct.measurement import Measurement
+from deft_ct.diffusion import Prior
+from deft_ct.diffusion.schedule import Schedule
+from deft_ct.measurement.measurement import Measurement
+from deft_ct.methods.registry import load_reconstructor, method_class
 from deft_ct.networks import UNet
 from deft_ct.operators import GaussianBlur, GaussianNoise
-from deft_ct.priors import Prior
-from deft_ct.reconstruct import load_reconstructor, method_class
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
-from deft_ct.schedule import Schedule
 
 FEW = {"steps": 3, "ode_steps": 2, "cg_iterations": 3, "iterations": 5, "batch_size": 2}
 """Settings that any method may have, small."""

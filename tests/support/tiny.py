@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from deft_ct.htransform import HTransform, HTransformConfig
-from deft_ct.measurement import Measurement
+from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.diffusion import Prior
+from deft_ct.diffusion.schedule import Schedule
+from deft_ct.measurement.measurement import Measurement
+from deft_ct.measurement.scales import PriorRange
+from deft_ct.methods.deft import HTransform, HTransformConfig
 from deft_ct.networks import UNet, UNetConfig
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
-from deft_ct.priors import Prior
-from deft_ct.schedule import Schedule
-from deft_ct.units import HounsfieldScale, PriorRange
 
 SIZE = 32
 NETWORK = UNetConfig(patch=2, channels=(32, 32), attention=(False, False))

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 from tiny import tiny_slices
 
-from deft_ct.units import HounsfieldScale
+from deft_ct.ct.hounsfield import HounsfieldScale
 
 
 def write_tiny_pack(path: Path, count: int = 4, pixel_mm: float = 8.0) -> Path:

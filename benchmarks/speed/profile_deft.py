@@ -1,0 +1,160 @@
+"""Where DEFT spends its time: milliseconds of each part, of a slice and of a training step, and shares of kernels.
+
+Run: python benchmarks/speed/profile_deft.py --device cpu --precision bfloat16 --threads 1 --out benchmarks/results
+     python benchmarks/speed/profile_deft.py --device cuda --precision bfloat16 --batch-size 16 --out benchmarks/results
+Simulated 60 parallel views of the first val slices. Writes profile_DEVICE.json and profile_DEVICE.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from halved_heads import processor, table
+from torch.profiler import ProfilerActivity, profile
+
+from deft_ct.cli import options as opt
+from deft_ct.ct.scan import Scan
+from deft_ct.diffusion import load_prior
+from deft_ct.evaluation.problem import prepare
+from deft_ct.methods.deft import condition_for, load_htransform
+from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
+from deft_ct.methods.deft.train import denoising_loss
+from deft_ct.methods.initial import reference_reconstruction
+from deft_ct.report import FOOTER
+from deft_ct.training.muon import Muon
+from deft_ct.training.pairs import Pairs
+
+KERNELS = 6
+WARM = 2
+
+
+def milliseconds(work: Callable[[], Any], device: torch.device, repeats: int) -> float:
+    """Median time of ``work``, after two runs that are not counted."""
+    times = []
+    for _ in range(WARM + repeats):
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return 1000 * float(np.median(times[WARM:]))
+
+
+def kernels(work: Callable[[], Any], device: torch.device) -> list[tuple[str, float]]:
+    """The kernels with the largest share of the time of ``work``, and that share."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with profile(activities=activities) as recorded:
+        work()
+
+    def own(event: Any) -> float:
+        return float(event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total)
+
+    events = sorted(recorded.key_averages(), key=own, reverse=True)
+    total = sum(own(event) for event in events) or 1.0
+    return [(event.key, own(event) / total) for event in events[:KERNELS]]
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything, for one batch of slices."""
+    device, count = torch.device(options.device), options.batch_size
+    prior, head = load_prior(None), load_htransform(None)
+    prior.precision = head.precision = options.precision
+    prior, head = prior.to(device), head.to(device)
+    problem = prepare(opt.read_pack(options.data, every=options.every), Scan.from_name(options.scan), seed=0)
+    y, measurement, _ = problem.batches[0]
+    copies = -(-count // len(y))
+    y, measurement = y.repeat(copies, 1, 1, 1)[:count].to(device), measurement.to(device)
+    likelihood = measurement.likelihood(y, prior.value_range)
+    keys = [str(n) for n in range(count)]
+
+    reference = reference_reconstruction(likelihood, head.config.reference, iterations=head.config.tv_iterations)
+    condition = condition_for(likelihood, head)
+    x_t, t = torch.randn_like(reference), torch.full((count,), 500.0, device=device)
+    x0, eps = prior.predict(x_t, 500.0)
+    residual = likelihood.guidance(x0, head.config.guidance)
+    mean, samples = (DEFT(prior, head, DEFTConfig(batch_size=count, estimate=kind)) for kind in ("mean", "samples"))
+    trained = load_htransform(None).to(device).requires_grad_(True)
+    if trained.refinement is not None:
+        trained.refinement.requires_grad_(False)
+    trained.precision = options.precision
+    optimizer = Muon(trained.parameters(), 1e-6)
+    lower = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(options.precision)
+
+    def train() -> None:
+        pairs = Pairs(x0=reference, likelihood=likelihood)
+        with torch.autocast(device.type, dtype=lower, enabled=lower is not None):
+            loss = denoising_loss(trained, trained, prior, pairs, t, x_t, tabulated=(reference, residual))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    frozen = torch.no_grad()
+    parts: dict[str, Callable[[], Any]] = {
+        "TV reference": lambda: reference_reconstruction(
+            likelihood, head.config.reference, iterations=head.config.tv_iterations
+        ),
+        "refinement": lambda: frozen(head.refine)(reference, residual, condition.scan),
+        "evaluation of the prior": lambda: prior.predict(x_t, 500.0),
+        "guidance (FBP of the residual)": lambda: likelihood.guidance(x0, head.config.guidance),
+        "evaluation of the head": lambda: frozen(head)(x_t, t, x0, eps, residual, condition),
+        "a reconstructed slice, direct mean": lambda: mean.reconstruct(y, measurement, num_samples=1, keys=keys),
+        "a reconstructed slice, one sample": lambda: samples.reconstruct(y, measurement, num_samples=1, keys=keys),
+        "training of the head, a slice": train,
+    }
+    record: dict[str, Any] = {"milliseconds_per_slice": {}, "kernels": {}}
+    for name, work in parts.items():
+        record["milliseconds_per_slice"][name] = milliseconds(work, device, options.repeats) / count
+    for name in ("a reconstructed slice, direct mean", "a reconstructed slice, one sample"):
+        record["kernels"][name] = kernels(parts[name], device)
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    return record | {
+        "device": machine, "threads": torch.get_num_threads(), "batch": count, "precision": options.precision,
+        "scan": options.scan, "prior_sha256": prior.content_hash(), "htransform_sha256": head.content_hash(),
+    }  # fmt: skip
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """Two tables: parts, kernels."""
+    parts = [[name, f"{value:.1f}"] for name, value in record["milliseconds_per_slice"].items()]
+    shares = [[f"{work}: {name}", f"{100 * share:.0f}"] for work, found in record["kernels"].items()
+              for name, share in found]  # fmt: skip
+    return "\n".join([
+        *table(["part", "ms per slice"], parts), "", *table(["kernel", "% of the time"], shares), "",
+        f"{record['device']}, {record['threads']} thread(s), batch of {record['batch']}, networks in "
+        f"{record['precision']}, {record['scan']}, 256 x 256. Medians.", "", f"{FOOTER}.", "",
+    ])  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="bfloat16")
+    parser.add_argument("--threads", type=int, default=0, help="0: as torch has it")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--scan", default="parallel60_1e5")
+    parser.add_argument("--data", default="val")
+    parser.add_argument("--every", type=int, default=32)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    record = measure(options)
+    text = markdown(record)
+    options.out.mkdir(parents=True, exist_ok=True)
+    stem = f"profile_{torch.device(options.device).type}"
+    (options.out / f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (options.out / f"{stem}.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Time the ray transform side by side with other libraries in one process: ms per slice, forward and adjoint.
+
+A cell is an image size, a number of views and a batch size. In a cell, rounds interleave the candidates, so that slow
+phases of the machine hit all of them; every candidate is called once before (compilation, plans, matrices). The table
+shows medians. Results are written after each cell, and cells that are there already are skipped: run the same command
+again to go on. Peers that are not installed, or fail, are left out with the reason. On a quiet machine:
+
+    python -W ignore benchmarks/speed/ray_transform.py --views 60 200 --out OUT/main
+    python -W ignore benchmarks/speed/ray_transform.py --views 1000 --minutes 7 --out OUT/main   # repeat until done
+
+Peers: `pip install astra-toolbox odl finufft diffct mbirjax deepinv` (scikit-image comes with deft-ct). deepinv needs
+a torchvision of the same build as torch, CPU or CUDA, and does not import beside another one. So in an environment of
+its own, whose versions belong together:
+
+    pip install torch==2.14.1 torchvision==0.29.1 deepinv==0.5.0 mbirjax==0.7.3 diffct==2.5.0 finufft==2.5.1 \
+        astra-toolbox==2.5.0 odl==1.0.0 numba==0.68.1
+    pip install -e .
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from projector_peers import PEERS, Candidate, candidates
+from projector_table import markdown
+
+from deft_ct.operators.ct import ParallelGeometry
+from deft_ct.operators.ct.backends.choice import matrix_bytes
+
+PACKAGES = (
+    "torch", "numpy", "numba", "astra-toolbox", "odl", "scikit-image", "mbirjax", "jax", "diffct", "deepinv", "finufft",
+)  # fmt: skip
+
+
+def roofline() -> dict[str, float]:
+    """What the machine gives: float32 matrix product (GFLOP/s) and memory read (GB/s), best of five."""
+    a = torch.rand(1024, 1024)
+    stream = torch.rand(64 * 2**20)
+    times: dict[str, list[float]] = {"sgemm": [], "read": []}
+    for _ in range(5):
+        for name, call in (("sgemm", lambda: a @ a), ("read", stream.sum)):
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return {
+        "sgemm_gflops": 2 * 1024**3 / min(times["sgemm"]) / 1e9,
+        "read_gb_per_s": stream.numel() * 4 / min(times["read"]) / 1e9,
+    }
+
+
+def measure(found: list[Candidate], rounds: int, seconds: float, threads: int) -> list[dict[str, Any]]:
+    """Medians and best times of each candidate in ms per slice; slow ones stop after ``seconds``."""
+    samples: list[tuple[list[float], list[float]]] = [([], []) for _ in found]
+    for _ in range(rounds):
+        for candidate, taken in zip(found, samples, strict=True):
+            if sum(map(sum, taken)) * candidate.slices > 1e3 * seconds:
+                continue
+            torch.set_num_threads(candidate.threads or threads)
+            for call, times in zip(candidate.pair, taken, strict=True):
+                start = time.perf_counter()
+                call()
+                times.append(1e3 * (time.perf_counter() - start) / candidate.slices)
+    return [
+        {
+            "name": c.name, "key": c.key, "threads": c.threads, "backend": c.backend, "slices": c.slices,
+            "forward": statistics.median(f), "adjoint": statistics.median(a), "best_forward": min(f),
+            "best_adjoint": min(a), "samples": len(f),
+        }
+        for c, (f, a) in zip(found, samples, strict=True)
+    ]  # fmt: skip
+
+
+def memory_mb(backend: str | None, geometry: ParallelGeometry) -> float | None:
+    """Memory that one of our backends keeps for a geometry."""
+    if backend == "matrix":
+        return matrix_bytes(geometry) / 1e6
+    if backend == "symmetric":
+        return matrix_bytes(geometry) / 8e6
+    rays = geometry.sinogram_shape[0] * geometry.sinogram_shape[1]
+    return 36 * rays / 1e6 if backend == "joseph" else None
+
+
+def cell(pixels: int, views: int, batch: int, keys: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time one cell."""
+    geometry = ParallelGeometry.for_image((pixels, pixels), 384 / pixels, views)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(batch, pixels, pixels, generator=generator)
+    y = torch.rand(batch, *geometry.sinogram_shape, generator=generator)
+    torch.set_num_threads(arguments.threads)
+    machine = roofline()
+    left_out: dict[str, str] = {}
+    found = candidates(geometry, x, y, arguments.threads, keys, left_out)
+    busy, own, start = _busy_seconds(), time.process_time(), time.perf_counter()
+    times = measure(found, arguments.rounds, arguments.seconds, arguments.threads)
+    took = time.perf_counter() - start
+    others = (_busy_seconds() - busy - (time.process_time() - own)) / took
+    for record in times:
+        record["memory_mb"] = memory_mb(record["backend"], geometry)
+    return {
+        "pixels": pixels, "views": views, "batch": batch, "asked": keys, "times": times, "left_out": left_out,
+        # 1.8 products for each pixel and view (Joseph), at the speed of a matrix product.
+        "floor_ms": 1e3 * 2 * 1.8 * pixels**2 * views / (machine["sgemm_gflops"] * 1e9),
+        "other_load_cores": max(0.0, others),
+    } | machine  # fmt: skip
+
+
+def _busy_seconds() -> float:
+    now = psutil.cpu_times()
+    return float(now.user + now.system + getattr(now, "nice", 0.0))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    if not path.exists():
+        return {"unit": "ms per slice"} | settings | {"cells": []}
+    content: dict[str, Any] = json.loads(path.read_text())
+    differing = [key for key, value in settings.items() if content.get(key) != value]
+    if differing:
+        raise SystemExit(f"{path} was made with other {', '.join(differing)}: choose another --out")
+    return content
+
+
+def main() -> None:
+    """Measure cell by cell; write JSON and Markdown after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pixels", nargs="+", type=int, default=[256, 362, 512])
+    parser.add_argument("--views", nargs="+", type=int, default=[60, 200, 1000])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--backends", nargs="*", default=["auto", "matrix", "symmetric", "joseph"], help="ours")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each candidate, after its first call")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after this time")
+    parser.add_argument("--out", type=Path, required=True, help="path without suffix")
+    arguments = parser.parse_args()
+    settings = {
+        "threads": arguments.threads,
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+        "machine": platform.processor() or platform.machine(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+    target = arguments.out.with_suffix(".json")
+    content = _load(target, settings)
+    keys = [*arguments.peers, *arguments.backends]
+    start = time.monotonic()
+    grid = [(p, v, b) for v in arguments.views for p in arguments.pixels for b in arguments.batches]
+    for pixels, views, batch in grid:
+        same = [c for c in content["cells"] if (c["pixels"], c["views"], c["batch"]) == (pixels, views, batch)]
+        if any(set(keys) <= set(c["asked"]) for c in same):
+            continue
+        if time.monotonic() - start > 60 * arguments.minutes:
+            sys.stderr.write("time is up: run the same command again to go on\n")
+            break
+        began = time.monotonic()
+        content["cells"] = [c for c in content["cells"] if c not in same]
+        content["cells"].append(cell(pixels, views, batch, keys, arguments))
+        content["cells"].sort(key=lambda c: (c["views"], c["pixels"], c["batch"]))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(content, indent=1) + "\n")
+        arguments.out.with_suffix(".md").write_text(markdown(content))
+        sys.stderr.write(f"{pixels} px, {views} views, batch {batch}: {time.monotonic() - began:.0f} s\n")
+    sys.stdout.write(markdown(content))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Values that only CT has: Hounsfield scale, volumes, scans."""

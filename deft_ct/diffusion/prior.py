@@ -1,0 +1,121 @@
+"""The frozen, unconditional diffusion model that every diffusion method of the package starts from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from deft_ct.diffusion.schedule import Schedule
+from deft_ct.measurement.scales import AffineMap, PriorRange
+from deft_ct.networks import content_hash
+from deft_ct.networks.precision import Precision, check_precision, network_precision
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample")
+
+
+class Prior(nn.Module):
+    """A diffusion model of clean images, frozen.
+
+    Args:
+        network: maps ``(x_t, t)`` with ``x_t`` ``(B, C, H, W)`` and ``t`` ``(B,)`` to a tensor of ``C`` channels, or of
+            ``2 C`` when the model also predicts a variance (Nichol and Dhariwal 2021); the second half is not used.
+        schedule: the noise schedule it was trained with.
+        prediction: what the network predicts, in diffusers' words.
+        value_range: HU that -1 and +1 stand for; None for images that are not CT.
+        channels: image channels C.
+        image_size: side of the training images in pixels; networks without a fixed size accept others.
+        card: free JSON metadata (data, licences, training), kept with the model.
+        precision: of the network evaluations, see ``network_precision``; not a part of the model.
+
+    Raises:
+        ValueError: ``prediction`` or ``precision`` is unknown.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        *,
+        prediction: Prediction = "epsilon",
+        value_range: PriorRange | None = None,
+        channels: int = 1,
+        image_size: int = 256,
+        card: dict[str, Any] | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__()
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"unknown prediction {prediction!r}; known: {', '.join(PREDICTIONS)}")
+        self.network = network.eval().requires_grad_(False)
+        self.schedule = schedule
+        self.prediction: Prediction = prediction
+        self.value_range = value_range
+        self.channels = channels
+        self.image_size = image_size
+        self.card = dict(card or {})
+        self.precision = check_precision(precision)
+        self.evaluations = 0
+        """Network evaluations so far, one for each image of each call: the cost that methods are compared by."""
+
+    def train(self, mode: bool = True) -> Prior:
+        """A prior stays in evaluation mode: it is never trained after loading."""
+        return super().train(False)
+
+    @property
+    def unit_range(self) -> AffineMap:
+        """The map from the prior's values to HU, or the identity for images that are not CT."""
+        return AffineMap(1.0, 0.0) if self.value_range is None else self.value_range.affine
+
+    def predict(self, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Tweedie's estimate of ``x_0`` and the noise, from one network evaluation.
+
+        Differentiable with respect to ``x_t`` (methods such as DPS need it; DEFT calls it without a graph).
+
+        Args:
+            x_t: noisy images ``(B, C, H, W)``.
+            t: times in ``[0, schedule.steps - 1]``, ``(B,)`` or one for all.
+
+        Returns:
+            ``(x0, eps)``, each of the shape of ``x_t``; ``x0`` is not clamped.
+
+        Raises:
+            ValueError: the number of channels is wrong.
+        """
+        if x_t.ndim != 4 or x_t.shape[1] != self.channels:
+            raise ValueError(f"the prior takes images of shape (B, {self.channels}, H, W), got {tuple(x_t.shape)}")
+        times = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(x_t.shape[0])
+        self.evaluations += x_t.shape[0]
+        with network_precision(x_t.device, self.precision):
+            out = self.network(x_t, times)[:, : self.channels].to(x_t.dtype)
+        if self.prediction == "v_prediction":
+            return self.schedule.x0_eps_from_v(x_t, out, times)
+        if self.prediction == "epsilon":
+            return self.schedule.x0_from_eps(x_t, out, times), out
+        return out, self.schedule.eps_from_x0(x_t, out, times)
+
+    def eps(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """The noise in ``x_t``; the score is ``-eps / sqrt(1 - abar_t)``. See :meth:`predict`."""
+        return self.predict(x_t, t)[1]
+
+    def denoise(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """``E[x_0 | x_t]`` as the prior sees it. See :meth:`predict`."""
+        return self.predict(x_t, t)[0]
+
+    def content_hash(self) -> str:
+        """SHA-256 of the weights (as stored, float16) and of what gives them meaning; identifies the prior."""
+        return content_hash(self.network, self.description())
+
+    def description(self) -> dict[str, Any]:
+        """Schedule, prediction, channels and range: everything but the weights and the card, JSON-ready."""
+        span = self.value_range
+        return {
+            "schedule": asdict(self.schedule),
+            "prediction": self.prediction,
+            "channels": self.channels,
+            "image_size": self.image_size,
+            "value_range_hu": None if span is None else [span.low, span.high],
+        }

@@ -1,0 +1,9 @@
+"""Samplers: time-stepping of any denoiser."""
+
+from deft_ct.diffusion.samplers.ddim import Denoiser, ddim, ddim_coefficients, pairs
+from deft_ct.diffusion.samplers.dpm_solver import dpm_solver
+from deft_ct.diffusion.samplers.walk import SAMPLERS, SamplerName, check_sampler, walk
+
+__all__ = [
+    "SAMPLERS", "Denoiser", "SamplerName", "check_sampler", "ddim", "ddim_coefficients", "dpm_solver", "pairs", "walk"
+]  # fmt: skip

@@ -1,0 +1,230 @@
+"""What of an image a scan has measured above its noise, and what it has not.
+
+Of ``x ~ N(0, s^2 I)`` the data ``y = A x + noise`` of inverse variances ``W`` leave the posterior mean ``M x`` (of
+noise-free data), with
+
+    M = (A^T W A + I / s^2)^-1 A^T W A.
+
+On a right singular vector of ``W^1/2 A`` with singular value ``a`` the operator M is ``(a s)^2 / (1 + (a s)^2)``: near
+1 where the signal stands above the noise, 0 in the null space, 1/2 where both are equal. It is the resolution matrix of
+regularised inversion (Backus and Gilbert 1968; Menke, Geophysical Data Analysis, ch. 4), and without noise ``x - M x``
+is the null-space component of range-null-space decompositions (Wang, Yu and Zhang 2022, arXiv 2212.00490). What a
+reconstruction shows in ``x - M x`` comes from its prior and not from the data.
+
+The unmeasured part ``u`` is solved for itself, ``(I + s^2 A^T W A) u = x``: the eigenvalues are at least 1, so that the
+residual of the iteration bounds its error, whatever the condition of the scan. It takes some hundreds of iterations for
+60 views and 1e5 photons. The circulant preconditioner of TV hardly saves any (128 x 128 pixels): what spreads the
+eigenvalues are the weights and the views' lines in the Fourier plane, more than the fall-off with frequency.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from deft_ct.measurement.measurement import Measurement
+from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.solvers import conjugate_gradient
+
+PRIOR_SPREAD_HU = 200.0
+"""Default of the prior standard deviation ``s``: the contrast of fat, soft tissue and contrast-filled vessels, and the
+spread that guidance ``split`` takes for the same purpose (``HTransformConfig.guidance_spread``, chosen on train)."""
+PRIOR_SPREAD = 0.2
+"""The same for images without HU, which lie in [-1, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """An image in two parts, whose sum it is up to rounding.
+
+    Attributes:
+        measured: ``M x``, ``(B, C, H, W)`` in the unit of the image.
+        unmeasured: ``x - M x``, same shape and unit.
+    """
+
+    measured: Tensor
+    unmeasured: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class NullSpaceReport:
+    """How a reconstruction errs and invents, image by image; whole images, each tensor ``(B,)`` in float64.
+
+    Attributes:
+        error_measured: share of the energy of the error ``e`` that the scan measured, ``<e, M e> / |e|^2``, 0 to 1.
+        error_unmeasured: the rest, ``<e, e - M e> / |e|^2``. M is symmetric and between 0 and 1, so neither share is
+            negative and they add to 1; NaN where there is no error.
+        correlation: ``<u, v> / |u| |v|`` of the unmeasured parts of reconstruction ``u`` and truth ``v``: 1 where the
+            prior filled in what was there, up to a factor, and 0 for independent inventions; NaN where one is zero.
+        amount: ``|u| / |v|``: below 1 where the reconstruction shows less than there was.
+    """
+
+    error_measured: Tensor
+    error_unmeasured: Tensor
+    correlation: Tensor
+    amount: Tensor
+
+
+@torch.no_grad()
+def split(
+    x: Tensor,
+    y: Tensor,
+    measurement: Measurement,
+    *,
+    spread: float | None = None,
+    tolerance: float = 1e-2,
+    iterations: int = 1000,
+) -> Split:
+    """Split images into what the scan measured above the noise and the rest.
+
+    Args:
+        x: ``(B, C, H, W)`` in the physical units of the measurement (1/mm for CT).
+        y: ``(B, C, *)`` data of the scan; they give the statistical weights, and nothing else.
+        measurement: linear operator and noise. Noise-free CT data count as those of
+            :data:`~deft_ct.operators.ct.photons.NOISE_FREE_PHOTONS`, other noise-free data have variance 1.
+        spread: ``s`` in the unit of ``x``; :data:`PRIOR_SPREAD_HU` for CT, else :data:`PRIOR_SPREAD`.
+        tolerance: an image is done when the norm of the error of its parts is certainly below this fraction of the
+            norm of the image. It is far below for an image that is mostly measured: 0.3 HU RMS for a slice of
+            256 x 256, 60 views and 1e5 photons, by 260 iterations (2.6 s of one core).
+        iterations: most iterations of conjugate gradients, one ``A`` and one ``A^T`` each.
+
+    Returns:
+        The parts, in the dtype of ``x``.
+
+    Raises:
+        TypeError: the operator is not linear.
+        ValueError: ``x`` or ``y`` has another shape or is not finite, they hold different numbers of images,
+            ``spread`` or ``tolerance`` is not positive, or the data are counts before the logarithm.
+
+    Warns:
+        UserWarning: the tolerance was not met.
+    """
+    operator, variance = _checked(x, y, measurement, spread, tolerance)
+    weights = measurement.fit_weights(y).to(x)
+    unmeasured, used = conjugate_gradient(
+        lambda v: v + variance * operator.adjoint(weights * operator(v)), x, iterations=iterations, tolerance=tolerance
+    )
+    if used == iterations:
+        warnings.warn(
+            f"the split into measured and unmeasured parts was stopped after {iterations} iterations, perhaps before "
+            f"its tolerance of {tolerance:g}; raise iterations, or lower spread",
+            UserWarning,
+            stacklevel=2,
+        )
+    return Split(measured=x - unmeasured, unmeasured=unmeasured)
+
+
+def local_rms(x: Tensor, *, sigma: float = 2.0) -> Tensor:
+    """Root of the mean square in a Gaussian window around each pixel: where an image has its energy.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        sigma: of the window, in pixels; it is cut off at three of them and renormalised at the border.
+
+    Returns:
+        Of the shape and in the unit of ``x``, >= 0.
+
+    Raises:
+        ValueError: ``sigma`` is not a positive number, or ``x`` is not ``(B, C, H, W)``.
+    """
+    _check_positive("sigma", sigma)
+    if x.ndim != 4:
+        raise ValueError(f"x must be (B, C, H, W), got shape {tuple(x.shape)}")
+    radius = math.ceil(3 * sigma)
+    axis = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
+    window = (-axis.square() / (2 * sigma**2)).exp()
+
+    def blurred(image: Tensor) -> Tensor:
+        tall = functional.conv2d(image, window.reshape(1, 1, -1, 1), padding=(radius, 0))
+        return functional.conv2d(tall, window.reshape(1, 1, 1, -1), padding=(0, radius))
+
+    energy = blurred(x.square().reshape(-1, 1, *x.shape[-2:])).reshape(x.shape)
+    return (energy / blurred(x.new_ones(1, 1, *x.shape[-2:]))).sqrt()
+
+
+def unmeasured_map_hu(x: Tensor, y: Tensor, measurement: Measurement, *, spread: float | None = None) -> Tensor:
+    """Where and how much of an image was not measured: :func:`local_rms` of its unmeasured part, in HU.
+
+    Args:
+        x: ``(B, 1, H, W)`` in 1/mm; a reconstruction, or a truth.
+        y: ``(B, 1, views, detectors)`` line integrals.
+        measurement: of CT, with a Hounsfield scale.
+        spread: see :func:`split`, in 1/mm.
+
+    Returns:
+        Of the shape of ``x``, HU, >= 0.
+
+    Raises:
+        TypeError, ValueError: see :func:`split`; or the measurement has no Hounsfield scale.
+    """
+    if measurement.units is None:
+        raise ValueError("a map in HU needs a Hounsfield scale: pass units=HounsfieldScale() to Measurement")
+    return local_rms(split(x, y, measurement, spread=spread).unmeasured) / measurement.units.affine.scale
+
+
+def null_space_report(error: Split, truth: Split) -> NullSpaceReport:
+    """Where a reconstruction errs, and how what it filled in compares with a known truth.
+
+    It takes the error and not the reconstruction, whose parts are the sums: M is linear, and the tolerance of
+    :func:`split` is then one of the error, not of the image that is tens of times larger.
+
+    Args:
+        error: :func:`split` of reconstruction minus truth.
+        truth: :func:`split` of the truth by the same scan with the same spread.
+
+    Returns:
+        One value for each image.
+
+    Raises:
+        ValueError: the two differ in shape.
+    """
+    if error.unmeasured.shape != truth.unmeasured.shape:
+        raise ValueError(
+            f"error and truth must have one shape, got {tuple(error.unmeasured.shape)} and "
+            f"{tuple(truth.unmeasured.shape)}"
+        )
+    left, v = (part.unmeasured.double().flatten(1) for part in (error, truth))
+    whole = left + error.measured.double().flatten(1)
+    u = left + v
+    unmeasured = (whole * left).sum(1) / whole.square().sum(1)
+    return NullSpaceReport(
+        error_measured=1 - unmeasured,
+        error_unmeasured=unmeasured,
+        correlation=(u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1)),
+        amount=u.norm(dim=1) / v.norm(dim=1),
+    )
+
+
+def _checked(
+    x: Tensor, y: Tensor, measurement: Measurement, spread: float | None, tolerance: float
+) -> tuple[LinearOperator, float]:
+    """The operator, and ``s^2``."""
+    operator = measurement.operator
+    if not isinstance(operator, LinearOperator):
+        raise TypeError(f"the split needs a LinearOperator, got {type(operator).__name__}")
+    shape = operator.domain_shape
+    if x.ndim != 4 or tuple(x.shape[4 - len(shape) :]) != shape:
+        raise ValueError(f"the images must be (B, C, H, W) and end with {shape}, got shape {tuple(x.shape)}")
+    bad = int((~torch.isfinite(x)).sum())
+    if bad:
+        raise ValueError(f"the images hold {bad} NaN or infinite values; repair them first")
+    measurement.check(y)
+    if len(x) != len(y):
+        raise ValueError(f"there must be data for every image, got {len(x)} images and data of {len(y)}")
+    if not measurement.post_log(y):
+        raise ValueError("the split needs post-log data: take -log of the transmittance and post_log=True")
+    if spread is None:
+        spread = PRIOR_SPREAD if measurement.units is None else PRIOR_SPREAD_HU * measurement.units.affine.scale
+    _check_positive("spread", spread)
+    _check_positive("tolerance", tolerance)
+    return operator, spread**2
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a positive number, got {value}")

@@ -1,0 +1,107 @@
+"""The quadratic data term that guided methods share, in the range of the prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.noise import NoNoise
+from deft_ct.operators.solvers import conjugate_gradient
+
+
+class DataTerm:
+    """``|y - A(x)|_W^2 / (2 sigma^2)`` for images ``x`` in the prior's range, with ``mean(W) = 1`` for each sample.
+
+    The split of the inverse variances into relative weights ``W`` and one ``sigma`` for each sample lets the
+    parameters of a method keep their meaning with and without weights. In the same spirit :attr:`norm` is the norm
+    of the operator as the prior sees it: step sizes are given for an operator of norm 1 and divided by it.
+
+    Args:
+        likelihood: the measurement with its data.
+        weighted: True takes the statistical weights of the noise model; False takes white noise of the same mean
+            variance, the mismatched model that most of the literature uses on Poisson data.
+        noise_free: standard deviation that noise-free data are given, for an operator of norm 1 and images in
+            [-1, 1].
+    """
+
+    def __init__(self, likelihood: Likelihood, *, weighted: bool = False, noise_free: float = 1e-3) -> None:
+        self.likelihood = likelihood
+        y, scale = likelihood.y, likelihood.to_physical.scale
+        steepness = scale.abs().flatten() if isinstance(scale, Tensor) else y.new_full((len(y),), abs(scale))
+        operator = likelihood.operator
+        largest = operator.norm() if isinstance(operator, LinearOperator) else None
+        self.norm = torch.ones_like(steepness) if largest is None else steepness.to(y) * largest
+        """``(B,)``: norm of the linear operator on the prior's range, 1 for a nonlinear one."""
+        self.exact = isinstance(likelihood.noise, NoNoise)
+        """Whether the data are noise-free."""
+        inverse_variance = likelihood.weights
+        if self.exact:
+            self.sigma = noise_free * self.norm
+            self.weights = torch.ones_like(y)
+        elif weighted:
+            mean = inverse_variance.flatten(1).mean(1)
+            self.sigma = mean.rsqrt()
+            self.weights = inverse_variance / per_sample(mean, y)
+        else:
+            self.sigma = inverse_variance.reciprocal().flatten(1).mean(1).sqrt()
+            self.weights = torch.ones_like(y)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """``y - E[y | x]``, of the shape of the data."""
+        return self.likelihood.residual(x)
+
+    def pull_back(self, x: Tensor, v: Tensor) -> Tensor:
+        """``J(x)^T v``, with ``J`` the derivative of the expected data by the image in the prior's range."""
+        physical = self.likelihood.to_physical(x)
+        clean = self.likelihood.operator(physical)
+        with torch.enable_grad():
+            point = clean.detach().requires_grad_()
+            expected = self.likelihood.noise.mean(point)
+            if expected is not point:  # data before the logarithm
+                (v,) = torch.autograd.grad(expected, point, v)
+        return self.likelihood.operator.vjp(physical, v) * self.likelihood.to_physical.scale
+
+    def descent(self, x: Tensor) -> Tensor:
+        """``J(x)^T W (y - E[y | x])``: ``sigma^2`` times the score of the data term, of the shape of ``x``."""
+        return self.pull_back(x, self.weights * self.residual(x))
+
+    def normal(self, x: Tensor) -> Tensor:
+        """``B^T W B x`` of the linear part ``B`` of the operator, of the shape of ``x``."""
+        scale, operator = self.likelihood.to_physical.scale, self.likelihood.operator
+        assert isinstance(operator, LinearOperator)
+        return scale * operator.adjoint(self.weights * operator(scale * x))
+
+    def solve(
+        self, rhs: Tensor, damping: Tensor, *, iterations: int, tolerance: float = 1e-4,
+        preconditioner: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """``(B^T W B + damping)^-1 rhs`` by conjugate gradients from zero.
+
+        Args:
+            rhs: ``(B, C, H, W)``.
+            damping: ``(B,)``, not negative.
+            iterations: most iterations; with no damping, stopping early is the regularisation.
+            tolerance: relative residual at which a sample stops.
+            preconditioner: see :func:`~deft_ct.operators.solvers.conjugate_gradient`.
+        """
+        strength = per_sample(damping, rhs)
+        solution, _ = conjugate_gradient(
+            lambda x: self.normal(x) + strength * x, rhs, iterations=iterations, tolerance=tolerance,
+            preconditioner=preconditioner,
+        )  # fmt: skip
+        return solution
+
+    def correction(
+        self, x: Tensor, damping: Tensor, *, iterations: int, preconditioner: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """The ``d`` that minimises ``|y - A(x + d)|_W^2 + damping |d|^2``: the proximal step from ``x``."""
+        return self.solve(self.descent(x), damping, iterations=iterations, preconditioner=preconditioner)
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """``(B,)`` values shaped to broadcast over ``like`` ``(B, ...)``."""
+    return values.to(like).reshape(-1, *(1,) * (like.ndim - 1))

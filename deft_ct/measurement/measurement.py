@@ -1,0 +1,144 @@
+"""A measurement: physics, noise and units in one value, and the data term that guided methods see.
+
+``Measurement`` speaks physical units (attenuation in 1/mm for CT). ``Likelihood`` is the same measurement with its
+data ``y``, seen from the value range of a prior; it is the only thing that a guided diffusion method knows of the
+physics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.measurement.scales import AffineMap, PriorRange, Scale
+from deft_ct.operators.base import Diagnosis, Operator
+from deft_ct.operators.noise import NoiseModel, NoNoise
+from deft_ct.runtime.seeds import Key, generator_for, image_keys
+
+_INTERPOLATION = {2: "bilinear", 3: "trilinear"}
+
+
+class Measurement:
+    """How data come about: ``y = noise(A(x))`` for an image ``x`` in physical units.
+
+    Args:
+        operator: the forward model A.
+        noise: what the detector adds; noise-free when left out.
+        units: what the numbers mean, for CT a Hounsfield scale; None when images are in the prior's own range.
+    """
+
+    def __init__(self, operator: Operator, noise: NoiseModel | None = None, *, units: Scale | None = None) -> None:
+        self.operator = operator
+        self.noise = noise or NoNoise()
+        self.units = units
+        self._fine: dict[int, Operator] = {}
+
+    def to(self, device: torch.device | str) -> Measurement:
+        """The same measurement with its operator on ``device``."""
+        return Measurement(self.operator.to(device), self.noise, units=self.units)
+
+    def simulate(self, x: Tensor, *, seed: int = 0, keys: Sequence[Key] | None = None, refine: int = 1) -> Tensor:
+        """Simulate data of a known image.
+
+        Args:
+            x: ``(B, *image_shape)`` in physical units.
+            seed: of the noise.
+            keys: a name for each image; its noise depends on (seed, key) alone. Positions in the batch by default.
+            refine: simulate on an image grid this many times finer (bilinear interpolation), so that the
+                reconstruction does not use the model that made the data (the "inverse crime"). Only for operators that
+                have a finer twin, see ``Operator.refined``.
+
+        Returns:
+            ``(B, C, *)`` data.
+
+        Raises:
+            ValueError: ``x`` is not finite, ``refine`` < 1, or the operator cannot be refined.
+        """
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("the image holds NaN or infinite values; repair or crop it before simulating data")
+        names = image_keys(len(x), keys)
+        clean = self.operator(x) if refine == 1 else self._refined(refine)(_interpolate(x, refine))
+        return self.noise.sample(clean, [generator_for(seed, "noise", name) for name in names])
+
+    def likelihood(self, y: Tensor, prior_range: PriorRange | None = None) -> Likelihood:
+        """The data term of ``y`` for images in a prior's range.
+
+        Args:
+            y: ``(B, C, *)`` data.
+            prior_range: range of the prior in the unit of the scale; None when the prior's range is physical.
+
+        Raises:
+            ValueError: only one of prior and measurement has a scale; ``y`` is not finite
+                or of the wrong shape.
+        """
+        self.check(y)
+        return Likelihood(self, y, self.scale_to(prior_range))
+
+    def scale_to(self, prior_range: PriorRange | None) -> AffineMap:
+        """The map from a prior's range to physical units.
+
+        Raises:
+            ValueError: only one of the two has a scale.
+        """
+        if (self.units is None) != (prior_range is None):
+            have, lack = ("prior", "measurement") if self.units is None else ("measurement", "prior")
+            raise ValueError(
+                f"the {have} has a scale (HU for CT) and the {lack} has none: both or none need one. Pass units=, for "
+                "CT HounsfieldScale(), to the Measurement, or take a prior of the right kind"
+            )
+        return AffineMap(1.0, 0.0) if self.units is None or prior_range is None else self.units.after(prior_range)
+
+    def check(self, y: Tensor) -> None:
+        """Raise a ValueError unless ``y`` can be data of this measurement."""
+        shape = self.operator.range_shape
+        fits = (
+            isinstance(y, Tensor)
+            and y.ndim in (4, len(shape) + 1, len(shape) + 2)
+            and tuple(y.shape[y.ndim - len(shape) :]) == shape
+        )
+        if not fits:
+            got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise ValueError(f"the data must have shape (B, C, {', '.join(map(str, shape[-2:]))}), got {got}")
+        if not bool(torch.isfinite(y).all()):
+            bad = int((~torch.isfinite(y)).sum())
+            raise ValueError(
+                f"the data hold {bad} NaN or infinite values: were zero counts logged? Clip the counts before the "
+                "logarithm, or mask the detector pixels"
+            )
+
+    def diagnose(self, y: Tensor) -> Diagnosis:
+        """Faults that the operator finds in the data, see ``Operator.diagnose``; none for data before the log."""
+        return self.operator.diagnose(y) if self.post_log(y) else Diagnosis()
+
+    def post_log(self, y: Tensor) -> bool:
+        """Whether the mean of such data is ``A(x)``: they are not counts, which are before the logarithm."""
+        probe = torch.ones_like(y[:1])
+        return torch.equal(self.noise.mean(probe), probe)
+
+    def _refined(self, factor: int) -> Operator:
+        if factor < 1:
+            raise ValueError(f"refine must be at least 1, got {factor}")
+        if factor not in self._fine:
+            self._fine[factor] = self.operator.refined(factor)
+        return self._fine[factor]
+
+    def fit_weights(self, y: Tensor) -> Tensor:
+        """Inverse variance of each entry of ``y``: the weights ``w`` of a fit ``|A x - y|^2_w + penalty(x)``.
+
+        For noise-free data these are the nominal ones of the operator, see ``Operator.nominal_weights``.
+        """
+        return self.operator.nominal_weights(y) if isinstance(self.noise, NoNoise) else self.noise.weights(y)
+
+    def describe(self) -> dict[str, Any]:
+        """Operator, noise and units as plain values, for run records."""
+        described = self.operator.describe() | {"noise": self.noise.to_dict()}
+        return described if self.units is None else described | {"units": self.units.to_dict()}
+
+
+def _interpolate(x: Tensor, factor: int) -> Tensor:
+    return functional.interpolate(x, scale_factor=factor, mode=_INTERPOLATION[x.ndim - 2], align_corners=False)

@@ -1,0 +1,1 @@
+"""Every reconstruction method, by name."""

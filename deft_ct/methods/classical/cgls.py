@@ -1,0 +1,253 @@
+"""Conjugate gradients for least squares, and Tikhonov regularisation by the same iteration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from deft_ct.methods.classical.common import (
+    Problem,
+    SolverInfo,
+    check_iteration,
+    check_number,
+    linear,
+    per_sample,
+    prepare,
+)
+from deft_ct.operators.base import LinearOperator
+from deft_ct.reconstruction import Estimate, Request
+from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.search_space import Choice, Range, SearchSpace
+
+Penalty = Literal["identity", "gradient"]
+
+
+def cgls(
+    y: Tensor,
+    operator: LinearOperator,
+    *,
+    weights: Tensor | None = None,
+    iterations: int = 20,
+    tolerance: float = 1e-6,
+    discrepancy: float = 0.0,
+    x0: Tensor | None = None,
+) -> tuple[Tensor, SolverInfo]:
+    """Minimise ``1/2 |A x - y|_W^2`` by conjugate gradients (Hestenes and Stiefel 1952; Bjorck 1996, sec. 7.4).
+
+    Stopping early is the regularisation. A sample stops when its gradient ``|A^T W (y - A x)|`` has fallen to
+    ``tolerance`` times that of ``x = 0``, or when the mean of ``w (A x - y)^2`` over all rays is at most
+    ``discrepancy`` (Morozov's principle; with inverse variances as weights, 1 is the level of the noise).
+
+    Args:
+        y: ``(..., *range_shape)``, data.
+        operator: ``A``.
+        weights: ``w``, broadcastable to ``y``, >= 0; ones when left out.
+        iterations: most iterations.
+        tolerance: see above.
+        discrepancy: see above; 0 switches the second rule off.
+        x0: start ``(..., *domain_shape)``; zero when left out.
+
+    Returns:
+        ``x`` ``(..., *domain_shape)``, and how the iterations ended, with the relative gradient as residual.
+
+    Raises:
+        TypeError: the operator is not linear, or ``y`` is not floating-point.
+        ValueError: a wrong shape, NaN, or a number out of range.
+    """
+    problem = prepare("cgls", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance)
+    check_number("cgls: discrepancy", discrepancy)
+    return _solve(problem, operator, 0.0, "identity", iterations, tolerance, discrepancy)
+
+
+def tikhonov(
+    y: Tensor,
+    operator: LinearOperator,
+    *,
+    weights: Tensor | None = None,
+    strength: float,
+    penalty: Penalty = "gradient",
+    iterations: int = 200,
+    tolerance: float = 1e-4,
+    x0: Tensor | None = None,
+) -> tuple[Tensor, SolverInfo]:
+    """Minimise ``1/2 |A x - y|_W^2 + strength / 2 |L x|^2`` by conjugate gradients.
+
+    With inverse variances as weights this is the posterior mean under a Gaussian prior with precision
+    ``strength L^T L``, so the strength belongs to the images (its unit is one over the square of that of ``x``).
+
+    Args:
+        y: ``(..., *range_shape)``, data.
+        operator: ``A``; images ``(..., H, W)`` for the gradient penalty.
+        weights: ``w``, broadcastable to ``y``, >= 0; ones when left out.
+        strength: >= 0.
+        penalty: ``L``: ``"identity"``, or ``"gradient"`` for forward differences along the last two axes (zero across
+            the border).
+        iterations: most iterations.
+        tolerance: a sample stops when the gradient of the objective has fallen to this fraction of that at ``x = 0``.
+        x0: start ``(..., *domain_shape)``; zero when left out.
+
+    Returns:
+        ``x`` ``(..., *domain_shape)``, and how the iterations ended, with the relative gradient as residual.
+
+    Raises:
+        TypeError: the operator is not linear, or ``y`` is not floating-point.
+        ValueError: a wrong shape, NaN, a number out of range, or an unknown penalty.
+    """
+    problem = prepare("tikhonov", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance)
+    check_number("tikhonov: strength", strength)
+    _check_penalty(penalty)
+    return _solve(problem, operator, strength, penalty, iterations, tolerance, 0.0)
+
+
+@torch.no_grad()
+def _solve(
+    problem: Problem,
+    operator: LinearOperator,
+    strength: float,
+    penalty: Penalty,
+    iterations: int,
+    tolerance: float,
+    discrepancy: float,
+) -> tuple[Tensor, SolverInfo]:
+    """Conjugate gradients on the normal equations in their least-squares form: the residual is carried along."""
+    y, w = problem.y, 1.0 if problem.weights is None else problem.weights
+    tiny = torch.finfo(y.dtype).tiny
+    x = y.new_zeros(len(y), *operator.domain_shape) if problem.x0 is None else problem.x0.clone()
+    r = y if problem.x0 is None else y - operator(x)
+    limit = _energy(operator.adjoint(w * y))
+    s = operator.adjoint(w * r)
+    if strength:
+        s = s - strength * _laplacian(x, penalty)
+    p, gamma = s, _energy(s)
+    used = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    for _ in range(iterations):
+        alive = gamma > tolerance**2 * limit
+        if discrepancy:
+            alive &= (w * r.square()).flatten(1).mean(1) > discrepancy
+        if not bool(alive.any()):
+            break
+        q = operator(p)
+        curvature = (w * q.square()).flatten(1).sum(1)
+        if strength:
+            lp = strength * _laplacian(p, penalty)
+            curvature = curvature + (p * lp).flatten(1).sum(1)
+        alpha = torch.where(alive & (curvature > 0), gamma / curvature.clamp_min(tiny), 0.0)
+        x = x + per_sample(alpha, x) * p
+        r = r - per_sample(alpha, r) * q
+        s_new = operator.adjoint(w * r)
+        if strength:
+            s_new = s_new - strength * _laplacian(x, penalty)
+        gamma_new = _energy(s_new)
+        p = s_new + per_sample(gamma_new / gamma.clamp_min(tiny), p) * p
+        gamma = torch.where(alive, gamma_new, gamma)
+        used += alive
+    residual = (gamma / limit.clamp_min(tiny)).sqrt()
+    converged = residual <= tolerance
+    if discrepancy:
+        converged |= (w * r.square()).flatten(1).mean(1) <= discrepancy
+    info = SolverInfo(*(problem.unflatten(value.cpu()) for value in (used, residual, converged)))
+    return problem.unflatten(x), info
+
+
+def _energy(x: Tensor) -> Tensor:
+    return x.flatten(1).square().sum(1)
+
+
+def _laplacian(x: Tensor, penalty: Penalty) -> Tensor:
+    """``L^T L x``."""
+    if penalty == "identity":
+        return x
+    out = torch.zeros_like(x)
+    down, right = x.diff(dim=-2), x.diff(dim=-1)
+    out[..., :-1, :] -= down
+    out[..., 1:, :] += down
+    out[..., :-1] -= right
+    out[..., 1:] += right
+    return out
+
+
+def _check_penalty(penalty: str) -> None:
+    if penalty not in ("identity", "gradient"):
+        raise ValueError(f'penalty must be "identity" or "gradient", got {penalty!r}')
+
+
+@dataclass(frozen=True, kw_only=True)
+class CGLSConfig:
+    """Settings of :class:`CGLS`.
+
+    Attributes:
+        iterations: most iterations; stopping early is the regularisation.
+        tolerance: relative gradient at which an image is done.
+        discrepancy: weighted mean square residual at which an image is done; 0 switches this rule off.
+        weighted: whether to use the statistical weights of the noise model.
+    """
+
+    iterations: int = 14
+    tolerance: float = 1e-6
+    discrepancy: float = 0.0
+    weighted: bool = False
+
+    def __post_init__(self) -> None:
+        check_iteration("CGLSConfig", self.iterations, self.tolerance)
+        check_number("discrepancy", self.discrepancy)
+
+
+class CGLS(Reconstructor):
+    """Conjugate gradients for least squares, stopped early."""
+
+    name: ClassVar[str] = "cgls"
+    config_type: ClassVar[type] = CGLSConfig
+    search_space: ClassVar[SearchSpace] = {"iterations": Range(3, 60, log=True), "weighted": Choice((False, True))}
+
+    def _estimate(self, request: Request) -> Estimate:
+        config: CGLSConfig = self.config
+        measurement = request.measurement
+        x, info = cgls(
+            request.y, linear(self.name, measurement.operator),
+            weights=measurement.noise.weights(request.y) if config.weighted else None,
+            iterations=config.iterations, tolerance=config.tolerance, discrepancy=config.discrepancy,
+        )  # fmt: skip
+        return Estimate(mean=x, record={"solver": info.record()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TikhonovConfig:
+    """Settings of :class:`Tikhonov`.
+
+    Attributes:
+        strength: weight of the penalty, >= 0; see :func:`tikhonov`.
+        penalty: ``"identity"`` or ``"gradient"``.
+        iterations: most iterations.
+        tolerance: relative gradient at which an image is done.
+    """
+
+    strength: float = 1e5
+    penalty: Penalty = "gradient"
+    iterations: int = 200
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_number("strength", self.strength)
+        _check_penalty(self.penalty)
+        check_iteration("TikhonovConfig", self.iterations, self.tolerance)
+
+
+class Tikhonov(Reconstructor):
+    """Quadratic regularisation with the statistical weights of the measurement's noise model."""
+
+    name: ClassVar[str] = "tikhonov"
+    config_type: ClassVar[type] = TikhonovConfig
+    search_space: ClassVar[SearchSpace] = {"strength": Range(1e3, 1e7, log=True)}
+
+    def _estimate(self, request: Request) -> Estimate:
+        config: TikhonovConfig = self.config
+        measurement = request.measurement
+        x, info = tikhonov(
+            request.y, linear(self.name, measurement.operator),
+            weights=measurement.fit_weights(request.y), strength=config.strength,
+            penalty=config.penalty, iterations=config.iterations, tolerance=config.tolerance,
+        )  # fmt: skip
+        return Estimate(mean=x, record={"solver": info.record()})

@@ -1,0 +1,153 @@
+"""What the iterative solvers share: checks of their input, the start, and the record of how they ended."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deft_ct.operators.base import LinearOperator, Operator
+
+
+@dataclass(frozen=True)
+class SolverInfo:
+    """How an iterative solver ended, sample by sample; every tensor has the batch shape of the data.
+
+    Attributes:
+        iterations: iterations used.
+        residual: the quantity that the stopping rule of the solver looks at, at the end; NaN where it was not computed
+            (tolerance 0).
+        converged: whether the rule was met.
+    """
+
+    iterations: Tensor
+    residual: Tensor
+    converged: Tensor
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready summary for the provenance of a reconstruction."""
+        residual = self.residual.flatten().tolist()
+        return {
+            "iterations": self.iterations.flatten().tolist(),
+            "stopping_residual": [value if math.isfinite(value) else None for value in residual],
+            "converged": self.converged.flatten().tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Checked data with the batch axes flattened to one.
+
+    Attributes:
+        y: ``(N, *range_shape)``.
+        weights: ``(N, *range_shape)`` or None for ones.
+        x0: ``(N, *domain_shape)`` or None.
+        batch: the batch shape that was flattened.
+    """
+
+    y: Tensor
+    weights: Tensor | None
+    x0: Tensor | None
+    batch: tuple[int, ...]
+
+    def unflatten(self, x: Tensor) -> Tensor:
+        """Give ``(N, *)`` its batch axes back."""
+        return x.reshape((*self.batch, *x.shape[1:]))
+
+
+def linear(name: str, operator: Operator) -> LinearOperator:
+    """The operator, if it is linear.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(operator, LinearOperator):
+        raise TypeError(f"{name} needs a LinearOperator, got {type(operator).__name__}")
+    return operator
+
+
+def prepare(
+    name: str,
+    y: Tensor,
+    operator: LinearOperator,
+    *,
+    weights: Tensor | None,
+    x0: Tensor | None,
+    iterations: int,
+    tolerance: float,
+) -> Problem:
+    """Check what every solver is given, before any work.
+
+    Raises:
+        TypeError: the operator is not linear, or a tensor is not floating-point.
+        ValueError: a wrong shape, a value that is not finite, a negative weight, ``iterations`` < 1 or
+            ``tolerance`` < 0.
+    """
+    shape = linear(name, operator).range_shape
+    if not isinstance(y, Tensor) or not y.is_floating_point():
+        got = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(f"{name}: y must be a floating-point torch tensor, got {got}")
+    if y.ndim < len(shape) or tuple(y.shape[y.ndim - len(shape) :]) != shape:
+        raise ValueError(f"{name}: y must have trailing shape {shape}, got shape {tuple(y.shape)}")
+    _finite(name, "y", y)
+    check_iteration(name, iterations, tolerance)
+    batch = tuple(y.shape[: y.ndim - len(shape)])
+    if not operator.matched:
+        warnings.warn(
+            f"{name}: the adjoint of {type(operator).__name__} is not exact (matched is False), so the iterations may "
+            'not converge; choose a matched backend, for example "matrix"',
+            UserWarning,
+            stacklevel=3,
+        )
+    if weights is not None:
+        try:
+            weights = weights.to(y).expand(y.shape)
+        except RuntimeError:
+            raise ValueError(
+                f"{name}: weights must broadcast to the shape of y, {tuple(y.shape)}, got {tuple(weights.shape)}"
+            ) from None
+        _finite(name, "weights", weights)
+        if bool((weights < 0).any()):
+            raise ValueError(f"{name}: weights are inverse variances and must be >= 0, got {float(weights.min())}")
+        weights = weights.reshape(-1, *shape)
+    if x0 is not None:
+        if tuple(x0.shape) != batch + operator.domain_shape:
+            raise ValueError(f"{name}: x0 must have shape {batch + operator.domain_shape}, got {tuple(x0.shape)}")
+        _finite(name, "x0", x0)
+        x0 = x0.detach().to(y).reshape(-1, *operator.domain_shape)
+    return Problem(y.detach().reshape(-1, *shape), weights, x0, batch)
+
+
+def start(operator: LinearOperator, y: Tensor, *, nonnegative: bool) -> Tensor:
+    """Where an iteration begins when the caller does not say; see ``LinearOperator.first_guess``."""
+    x = operator.first_guess(y)
+    return x.clamp_min_(0) if nonnegative else x
+
+
+def per_sample(value: Tensor, like: Tensor) -> Tensor:
+    """Append axes to ``(N,)`` until it broadcasts against ``like``."""
+    return value.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def check_iteration(name: str, iterations: int, tolerance: float) -> None:
+    """Raise a ValueError unless there is at least one iteration and the tolerance is a number >= 0."""
+    if iterations < 1:
+        raise ValueError(f"{name}: iterations must be at least 1, got {iterations}")
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise ValueError(f"{name}: tolerance must be a finite number >= 0 (0: run all iterations), got {tolerance}")
+
+
+def check_number(name: str, value: float) -> None:
+    """Raise a ValueError unless ``value`` is finite and >= 0."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be a finite number >= 0, got {value}")
+
+
+def _finite(name: str, what: str, value: Tensor) -> None:
+    bad = int((~torch.isfinite(value)).sum())
+    if bad:
+        raise ValueError(f"{name}: {what} holds {bad} NaN or infinite values; mask or repair them first")

@@ -1,0 +1,46 @@
+"""Filtered back-projection as a reconstruction method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from deft_ct.operators.ct import RayTransform, fbp
+from deft_ct.operators.ct.filters import check_filter
+from deft_ct.operators.ct.geometry import PlanarGeometry
+from deft_ct.reconstruction import Estimate, Request
+from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.search_space import Choice, Range, SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class FBPConfig:
+    """Settings of :class:`FBP`.
+
+    Attributes:
+        filter: ``"ram-lak"``, ``"shepp-logan"``, ``"cosine"``, ``"hamming"`` or ``"hann"``.
+        cutoff: where the filter ends, as a fraction of the Nyquist frequency, in (0, 1].
+    """
+
+    filter: str = "hann"
+    cutoff: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_filter(self.filter, self.cutoff)
+
+
+class FBP(Reconstructor):
+    """Filtered back-projection; for operators other than ray transforms their own pseudo-inverse."""
+
+    name: ClassVar[str] = "fbp"
+    config_type: ClassVar[type] = FBPConfig
+    search_space: ClassVar[SearchSpace] = {
+        "filter": Choice(("ram-lak", "shepp-logan", "cosine", "hamming", "hann")),
+        "cutoff": Range(0.2, 1.0),
+    }
+
+    def _estimate(self, request: Request) -> Estimate:
+        operator, config = request.measurement.operator, self.config
+        if isinstance(operator, RayTransform) and isinstance(operator.geometry, PlanarGeometry):
+            return Estimate(mean=fbp(request.y, operator.geometry, config.filter, config.cutoff))
+        return Estimate(mean=operator.pseudo_inverse(request.y))

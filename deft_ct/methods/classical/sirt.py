@@ -1,0 +1,120 @@
+"""SIRT and its statistically weighted form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from deft_ct.methods.classical.common import SolverInfo, check_iteration, linear, per_sample, prepare
+from deft_ct.operators.base import LinearOperator
+from deft_ct.reconstruction import Estimate, Request
+from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.search_space import Choice, Range, SearchSpace
+
+
+@torch.no_grad()
+def sirt(
+    y: Tensor,
+    operator: LinearOperator,
+    *,
+    weights: Tensor | None = None,
+    iterations: int = 200,
+    tolerance: float = 1e-4,
+    x0: Tensor | None = None,
+    nonnegative: bool = True,
+) -> tuple[Tensor, SolverInfo]:
+    """Simultaneous iterative reconstruction: ``x <- x + C A^T W (y - A x)``, then ``x <- max(x, 0)`` if asked.
+
+    Without weights this is SIRT (Gilbert 1972; Gregor and Benson, IEEE Trans. Med. Imaging 2008): W holds one over the
+    row sums of A and C one over its column sums. With weights, ``C = 1 / (A^T W A 1)``: the separable surrogate of
+    weighted least squares (Erdogan and Fessler, Phys. Med. Biol. 1999), of which SIRT is the case above. Both decrease
+    ``|A x - y|_W`` at every iteration for an operator with non-negative entries, such as a ray transform. Stopping
+    early is the regularisation.
+
+    Args:
+        y: ``(..., *range_shape)``, data.
+        operator: ``A``, with non-negative entries.
+        weights: broadcastable to ``y``, >= 0; inverse variances, for example.
+        iterations: most iterations.
+        tolerance: a sample stops when an iteration changes it by less than this fraction of its norm. 0 runs all.
+        x0: start ``(..., *domain_shape)``; zero when left out.
+        nonnegative: whether ``x >= 0`` is imposed.
+
+    Returns:
+        ``x`` ``(..., *domain_shape)``, and how the iterations ended, with the relative change as residual.
+
+    Raises:
+        TypeError: the operator is not linear, or ``y`` is not floating-point.
+        ValueError: a wrong shape, NaN, or a number out of range.
+    """
+    problem = prepare("sirt", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance)
+    ones = torch.ones(1, *operator.domain_shape, dtype=problem.y.dtype, device=problem.y.device)
+    reach = operator(ones)
+    w = _inverse(reach) if problem.weights is None else problem.weights
+    step = _inverse(operator.adjoint(w * reach))
+    x = torch.zeros_like(ones).repeat(len(problem.y), *[1] * (ones.ndim - 1)) if problem.x0 is None else problem.x0
+    alive = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    used = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    change = x.new_full((len(x),), math.nan)
+    for _ in range(iterations):
+        new = x + step * operator.adjoint(w * (problem.y - operator(x)))
+        if nonnegative:
+            new.clamp_min_(0)
+        if tolerance > 0:
+            moved = (new - x).flatten(1).norm(dim=1)
+            change = torch.where(alive, moved / new.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny), change)
+        x = torch.where(per_sample(alive, x), new, x)
+        used += alive
+        alive = alive & ~(change <= tolerance)
+        if not bool(alive.any()):
+            break
+    info = SolverInfo(*(problem.unflatten(value.cpu()) for value in (used, change, change <= tolerance)))
+    return problem.unflatten(x), info
+
+
+def _inverse(sums: Tensor) -> Tensor:
+    """One over the sums, and 0 for rays that miss the image and pixels that no ray sees."""
+    floor = 1e-6 * sums.abs().amax(tuple(range(1, sums.ndim)), keepdim=True)
+    return torch.where(sums > floor, 1 / sums.clamp_min(torch.finfo(sums.dtype).tiny), 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SIRTConfig:
+    """Settings of :class:`SIRT`.
+
+    Attributes:
+        iterations: most iterations.
+        tolerance: relative change at which an image is done.
+        nonnegative: whether values below zero are ruled out.
+        weighted: whether to use the statistical weights of the noise model instead of those of SIRT.
+    """
+
+    iterations: int = 200
+    tolerance: float = 1e-4
+    nonnegative: bool = True
+    weighted: bool = False
+
+    def __post_init__(self) -> None:
+        check_iteration("SIRTConfig", self.iterations, self.tolerance)
+
+
+class SIRT(Reconstructor):
+    """Simultaneous iterative reconstruction."""
+
+    name: ClassVar[str] = "sirt"
+    config_type: ClassVar[type] = SIRTConfig
+    search_space: ClassVar[SearchSpace] = {"iterations": Range(10, 400, log=True), "weighted": Choice((False, True))}
+
+    def _estimate(self, request: Request) -> Estimate:
+        config: SIRTConfig = self.config
+        measurement = request.measurement
+        x, info = sirt(
+            request.y, linear(self.name, measurement.operator),
+            weights=measurement.noise.weights(request.y) if config.weighted else None,
+            iterations=config.iterations, tolerance=config.tolerance, nonnegative=config.nonnegative,
+        )  # fmt: skip
+        return Estimate(mean=x, record={"solver": info.record()})

@@ -1,0 +1,263 @@
+"""Total variation with statistical weights and non-negativity."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from deft_ct.methods.classical.common import (
+    Problem,
+    SolverInfo,
+    check_iteration,
+    check_number,
+    linear,
+    per_sample,
+    prepare,
+    start,
+)
+from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.circulant import Circulant, circulant
+from deft_ct.reconstruction import Estimate, Request
+from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.search_space import Range, SearchSpace
+
+# Dual step of the data term relative to the geometric mean of the weights, and over-relaxation; broad optima.
+_DATA_STEP = 0.02
+_RELAXATION = 1.7
+_CHECK_EVERY = 5
+
+
+@torch.no_grad()
+def total_variation(
+    y: Tensor,
+    operator: LinearOperator,
+    *,
+    weights: Tensor | None = None,
+    strength: float | Tensor = 250.0,
+    iterations: int = 200,
+    tolerance: float = 1e-4,
+    x0: Tensor | None = None,
+    nonnegative: bool = True,
+) -> tuple[Tensor, SolverInfo]:
+    """Minimise ``1/2 sum_i w_i (A x - y)_i^2 + strength * sum_j |(D x)_j|`` over ``x``, with ``x >= 0`` by default.
+
+    ``D`` takes forward differences between neighbouring pixels (zero across the border), and ``|.|`` is the length of
+    the two-component vector: isotropic total variation (Rudin, Osher and Fatemi 1992).
+
+    With inverse variances as weights this is the posterior mode under the prior ``exp(-strength * TV(x))``, so a
+    strength belongs to the images (its unit is one over that of ``x``) and carries over between photon counts, numbers
+    of views and pixel sizes. For attenuation in 1/mm about 250 is best at 1e5 photons and 1.3 to 2 mm pixels, with a
+    broad optimum, 150 at 1e4 and 500 at 1e6, where errors of the model begin to outweigh noise.
+
+    Solved by the primal-dual method of Chambolle and Pock (J. Math. Imaging Vis. 2011), over-relaxed (Condat 2013).
+    Data term, variation and sign constraint are all dualised, which leaves the primal step free of constraints: it is
+    preconditioned by a circulant matrix that is close to ``A^T A`` (:mod:`deft_ct.operators.circulant`). This is
+    ADMM with the splitting of Ramani and Fessler (IEEE Trans. Med. Imaging 2012), its inner linear system replaced by
+    one FFT. The steps satisfy the condition of convergence for every input. An iteration takes one ``A`` and one
+    ``A^T``; 20 of them come within 0.3 dB of the minimiser's PSNR for 60-view CT. A strength so large that it flattens
+    the image takes thousands.
+
+    Args:
+        y: ``(..., *range_shape)``, data.
+        operator: ``A``, on images ``(H, W)``.
+        weights: ``w``, broadcastable to ``y``, >= 0; ones when left out.
+        strength: >= 0, one number or a tensor of the batch shape.
+        iterations: most iterations.
+        tolerance: a sample stops when an iteration changes it by less than this fraction of its norm (looked at every
+            5 iterations). 0 runs all iterations.
+        x0: start ``(..., H, W)``; for CT Hann-filtered FBP when left out, else zero.
+        nonnegative: whether ``x >= 0`` is imposed.
+
+    Returns:
+        ``x`` ``(..., H, W)``, and how the iterations ended, with the relative change as residual.
+
+    Raises:
+        TypeError: the operator is not linear, or ``y`` is not floating-point.
+        ValueError: a wrong shape, NaN, or a number out of range.
+    """
+    problem = prepare(
+        "total_variation", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance
+    )
+    if len(operator.domain_shape) != 2:
+        raise ValueError(f"total_variation needs images (H, W), got an operator on {operator.domain_shape}")
+    radius = _strengths(strength, problem)
+    n = len(problem.y)
+    out = problem.y.new_empty(n, *operator.domain_shape)
+    used = torch.full((n,), iterations)
+    residual = torch.full((n,), math.nan, dtype=problem.y.dtype)
+    state = _Iteration(problem, operator, radius, nonnegative)
+    alive = torch.arange(n)
+    for k in range(1, iterations + 1):
+        if not len(alive):
+            break
+        look = k == iterations or (tolerance > 0 and k % _CHECK_EVERY == 0)
+        change = state.step(look and tolerance > 0)
+        if not look:
+            continue
+        done = change <= tolerance if tolerance > 0 else torch.zeros(len(alive), dtype=torch.bool)
+        leave = torch.ones_like(done) if k == iterations else done
+        residual[alive] = change
+        used[alive] = k
+        if bool(leave.any()):
+            out[alive[leave]] = state.solution(leave)
+            alive = alive[~leave]
+            state.keep(~leave)
+    info = SolverInfo(problem.unflatten(used), problem.unflatten(residual), problem.unflatten(residual <= tolerance))
+    return problem.unflatten(out), info
+
+
+def tv_objective(
+    x: Tensor, y: Tensor, operator: LinearOperator, *, weights: Tensor | None = None, strength: float | Tensor
+) -> Tensor:
+    """The objective of :func:`total_variation` without the constraint: the batch shape of ``x``."""
+    dims = tuple(range(-len(operator.range_shape), 0))
+    misfit = (operator(x) - y).square()
+    fit = (misfit if weights is None else weights * misfit).sum(dims) / 2
+    dy = torch.nn.functional.pad(x.diff(dim=-2), (0, 0, 0, 1))
+    dx = torch.nn.functional.pad(x.diff(dim=-1), (0, 1))
+    return fit + strength * torch.hypot(dy, dx).sum((-2, -1))
+
+
+class _Iteration:
+    """The state of the iteration, updated in place; duals are divided by the step of the data term."""
+
+    def __init__(self, problem: Problem, operator: LinearOperator, strength: Tensor, nonnegative: bool) -> None:
+        y = problem.y
+        weights = torch.ones_like(y) if problem.weights is None else problem.weights
+        step = _DATA_STEP * _geometric_mean(weights)
+        self.operator = operator
+        self.t: Circulant = circulant(operator, y)
+        self.radius = strength / step
+        self.x = start(operator, y, nonnegative=nonnegative) if problem.x0 is None else problem.x0.clone()
+        # u <- keep * u + gain * (A xbar - y): the proximal step of the data term with the relaxation folded in.
+        shrink = weights / (weights + per_sample(step, y))
+        self.gain = _RELAXATION * shrink
+        self.fade = self.gain + (1 - _RELAXATION)
+        self.shift = self.gain * y
+        self.data = (operator(self.x) - y).mul_(shrink)
+        self.gradient = y.new_zeros(len(y), 2, *operator.domain_shape)
+        self.sign = torch.zeros_like(self.x) if nonnegative else None
+        self.new = torch.empty_like(self.x)
+
+    def step(self, measure: bool) -> Tensor:
+        """One iteration; returns the relative change of each sample if asked to, else NaN."""
+        pull = self.operator.adjoint(self.data)
+        extrapolated = torch.empty_like(self.x)
+        change = torch.full((len(self.x),), math.nan, dtype=self.x.dtype)
+        for part in _blocks(self.x):
+            change[part] = self._image_step(part, pull[part], extrapolated[part], measure)
+        self.data.mul_(self.fade).addcmul_(self.gain, self.operator(extrapolated)).sub_(self.shift)
+        return change
+
+    def _image_step(self, part: slice, pull: Tensor, extrapolated: Tensor, measure: bool) -> Tensor | float:
+        """Everything on the image grid, for one block that fits the cache."""
+        x, new, gradient = self.x[part], self.new[part], self.gradient[part]
+        uy, ux = gradient[:, 0], gradient[:, 1]
+        pull -= uy
+        pull[:, 1:] += uy[:, :-1]
+        pull -= ux
+        pull[:, :, 1:] += ux[:, :, :-1]
+        if self.sign is not None:
+            pull += self.sign[part]
+        move = self.t(pull)
+        torch.sub(x, move, out=new)
+        torch.sub(new, move, out=extrapolated)
+        x.sub_(move, alpha=_RELAXATION)
+
+        trial = torch.zeros_like(gradient)
+        torch.sub(extrapolated[:, 1:], extrapolated[:, :-1], out=trial[:, 0, :-1])
+        torch.sub(extrapolated[:, :, 1:], extrapolated[:, :, :-1], out=trial[:, 1, :, :-1])
+        trial = torch.add(gradient, trial, alpha=self.t.gradient)
+        length = (trial[:, 0].square()).addcmul_(trial[:, 1], trial[:, 1]).clamp_min_(torch.finfo(x.dtype).tiny)
+        scale = length.rsqrt_().mul_(per_sample(self.radius[part], x)).clamp_max_(1)
+        trial *= scale[:, None]
+        gradient.lerp_(trial, _RELAXATION)
+        if self.sign is not None:
+            sign = self.sign[part]
+            sign.lerp_(torch.add(sign, extrapolated, alpha=self.t.positivity).clamp_max_(0), _RELAXATION)
+        if not measure:
+            return math.nan
+        return (move.flatten(1).norm(dim=1) / new.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)).cpu()
+
+    def solution(self, which: Tensor) -> Tensor:
+        """The current images of the samples in a mask."""
+        x = self.new[which.to(self.new.device)]
+        return x if self.sign is None else x.clamp_min_(0)
+
+    def keep(self, which: Tensor) -> None:
+        """Go on with the samples in a mask only."""
+        which = which.to(self.x.device)
+        for name in ("x", "new", "data", "gradient", "gain", "fade", "shift", "radius"):
+            setattr(self, name, getattr(self, name)[which])
+        if self.sign is not None:
+            self.sign = self.sign[which]
+
+
+def _blocks(x: Tensor) -> list[slice]:
+    """One image at a time on a CPU, where it then stays in the cache; all at once elsewhere."""
+    size = 1 if x.device.type == "cpu" else len(x)
+    return [slice(first, first + size) for first in range(0, len(x), size)]
+
+
+def _geometric_mean(weights: Tensor) -> Tensor:
+    """Of the positive weights of each sample; 1 where there are none."""
+    flat = weights.flatten(1)
+    positive = flat > 0
+    logs = torch.where(positive, flat, 1.0).log()
+    return (logs.sum(1) / positive.sum(1).clamp_min(1)).exp()
+
+
+def _strengths(strength: float | Tensor, problem: Problem) -> Tensor:
+    """One strength for each flattened sample."""
+    value = torch.as_tensor(strength, dtype=problem.y.dtype, device=problem.y.device)
+    if not bool((torch.isfinite(value) & (value >= 0)).all()):
+        raise ValueError(f"total_variation: strength must be finite and >= 0, got {strength}")
+    try:
+        return value.expand(problem.batch).reshape(-1)
+    except RuntimeError:
+        raise ValueError(
+            f"total_variation: strength must be a number or have the batch shape {problem.batch}, "
+            f"got shape {tuple(value.shape)}"
+        ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TVConfig:
+    """Settings of :class:`TV`.
+
+    Attributes:
+        strength: weight of the total variation, >= 0; see :func:`total_variation`.
+        iterations: most iterations.
+        tolerance: relative change at which an image is done.
+        nonnegative: whether attenuation below zero is ruled out.
+    """
+
+    strength: float = 250.0
+    iterations: int = 200
+    tolerance: float = 1e-4
+    nonnegative: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("strength", self.strength)
+        check_iteration("TVConfig", self.iterations, self.tolerance)
+
+
+class TV(Reconstructor):
+    """Total variation with the statistical weights of the measurement's noise model."""
+
+    name: ClassVar[str] = "tv"
+    config_type: ClassVar[type] = TVConfig
+    search_space: ClassVar[SearchSpace] = {"strength": Range(20.0, 5000.0, log=True)}
+
+    def _estimate(self, request: Request) -> Estimate:
+        config: TVConfig = self.config
+        x, info = total_variation(
+            request.y, linear(self.name, request.measurement.operator),
+            weights=request.measurement.fit_weights(request.y), strength=config.strength,
+            iterations=config.iterations, tolerance=config.tolerance, nonnegative=config.nonnegative,
+        )  # fmt: skip
+        return Estimate(mean=x, record={"solver": info.record()})

@@ -1,0 +1,109 @@
+"""H-transforms on disk: safetensors, and one JSON file of what the weights mean."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deft_ct.diffusion.schedule import Schedule
+from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
+from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
+from deft_ct.methods.deft.spread_calibration import PATTERN, SpreadCalibration
+from deft_ct.networks.storage import ModelFormat
+
+WEIGHTS = "htransform.safetensors"
+METADATA = "htransform.json"
+CALIBRATIONS = "calibrations"
+"""Key of the card under which a loaded h-transform carries the calibrations that lie beside it."""
+
+_FORMAT = ModelFormat(noun="h-transform", assets="htransforms", weights=WEIGHTS, metadata=METADATA)
+
+
+def save_htransform(htransform: HTransform, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write an h-transform as a folder; an existing one there is replaced in one step.
+
+    Args:
+        htransform: what to write.
+        folder: target.
+        dtype: of the stored weights.
+    """
+    card = {key: value for key, value in htransform.card.items() if key != CALIBRATIONS}
+    meta = {**htransform.description(), "card": card, "sha256": htransform.content_hash()}
+    _FORMAT.write(folder, htransform.state_dict(), meta, dtype=dtype)
+
+
+def load_htransform(name_or_path: str | Path | None = None) -> HTransform:
+    """Load an h-transform by path, or by the name of a shipped one.
+
+    Args:
+        name_or_path: folder written by :func:`save_htransform`, a shipped name, or None for the default one.
+
+    Returns:
+        The h-transform in float32 on the CPU, frozen. Its card holds the calibrations of the folder
+        (``calibration*.json``), if there are any.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a shipped h-transform has this name.
+        ValueError: the folder is not an h-transform, or its content does not match its SHA-256.
+    """
+    folder = _FORMAT.find(name_or_path)
+    meta, weights = _FORMAT.read(folder)
+    htransform = HTransform(
+        HTransformConfig.from_dict(meta["config"]),
+        Schedule(**meta["schedule"]),
+        prior_hash=meta["prior_sha256"],
+        card={**meta["card"], **_calibrations(folder)},
+    )
+    htransform.load_state_dict(weights)
+    _FORMAT.check(folder, htransform.content_hash(), meta["sha256"])
+    return htransform.eval().requires_grad_(False)
+
+
+def _calibrations(folder: Path) -> dict[str, Any]:
+    found = [asdict(SpreadCalibration.read(path)) for path in sorted(folder.glob(PATTERN))]
+    return {CALIBRATIONS: found} if found else {}
+
+
+def shipped_htransforms() -> list[str]:
+    """Names of the h-transforms that come with the package, the default first."""
+    return _FORMAT.shipped()
+
+
+_REFINEMENT = ModelFormat(
+    noun="refinement", assets="refinements", weights="refinement.safetensors", metadata="refinement.json"
+)
+
+
+def save_refinement(refinement: Refinement, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write a refinement of the reference as a folder; an existing one there is replaced in one step.
+
+    Args:
+        refinement: what to write.
+        folder: target.
+        dtype: of the stored weights.
+    """
+    meta = {
+        "config": refinement.config.to_dict(), "relative_error": refinement.relative_error, "card": refinement.card,
+        "sha256": refinement.content_hash(),
+    }  # fmt: skip
+    _REFINEMENT.write(folder, refinement.state_dict(), meta, dtype=dtype)
+
+
+def load_refinement(folder: str | Path) -> Refinement:
+    """Load a refinement that :func:`save_refinement` has written, in float32 on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder is not a refinement, or its content does not match its SHA-256.
+    """
+    path = _REFINEMENT.find(folder)
+    meta, weights = _REFINEMENT.read(path)
+    refinement = Refinement(
+        RefinementConfig.from_dict(meta["config"]), relative_error=meta["relative_error"], card=meta["card"]
+    )
+    refinement.load_state_dict(weights)
+    _REFINEMENT.check(path, refinement.content_hash(), meta["sha256"])
+    return refinement.eval().requires_grad_(False)

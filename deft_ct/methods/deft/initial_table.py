@@ -1,0 +1,164 @@
+"""A table of training slices with their reference reconstructions, computed once and used for several passes.
+
+Total variation costs more than a step of the networks that improve it, so these are trained from a table: blocks of
+pairs in a folder, each written in one step, so that an interrupted tabulation goes on where it stopped. The data are
+not kept, as they are cheap: :func:`draw_batch` simulates those of any batch again, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from deft_ct.measurement.likelihood import GuidanceKind
+from deft_ct.methods.deft.conditioning import scan_features
+from deft_ct.methods.initial import Reference, reference_reconstruction
+from deft_ct.training import digest, item_order, mixed_seed
+from deft_ct.training.pairs import Pairs, PairSource
+
+BLOCK = 8
+"""Batches in a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableConfig:
+    """What a table holds; everything in it follows from this, the slices and the scans.
+
+    Args:
+        batches: batches of pairs; the slices of a batch share a scan.
+        batch_size: pairs in a batch.
+        reference: kind of the reconstruction.
+        tv_iterations: of the TV reference.
+        guidance: kind of the residual.
+        scan_features: whether the features of the scan are kept.
+        arc_direction: whether they say where a limited arc lies.
+        seed: of the order of the slices, their changes, scans and noise.
+
+    Raises:
+        ValueError: a count is below 1.
+    """
+
+    batches: int
+    batch_size: int = 8
+    reference: Reference = "tv"
+    tv_iterations: int = 40
+    guidance: GuidanceKind = "fbp"
+    scan_features: bool = True
+    arc_direction: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.batches, self.batch_size, self.tv_iterations) < 1:
+            raise ValueError("batches, batch_size and tv_iterations must be at least 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values, the direction only where it is kept: so older tables stay known."""
+        return {name: value for name, value in asdict(self).items() if name != "arc_direction" or value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceBatch:
+    """Pairs of a table: images ``(B, C, H, W)`` float32 in the prior's range, and scan features ``(B, F)`` or None."""
+
+    x0: Tensor
+    reference: Tensor
+    remainder: Tensor
+    scan: Tensor | None
+
+
+class ReferenceTable:
+    """The pairs in a folder, held in memory as float16.
+
+    Args:
+        config: what was tabulated.
+        blocks: of :func:`tabulate`.
+    """
+
+    def __init__(self, config: TableConfig, blocks: list[dict[str, Tensor]]) -> None:
+        self.config = config
+        self._columns = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+    def __len__(self) -> int:
+        return len(self._columns["x0"])
+
+    def batch(self, indices: Tensor) -> ReferenceBatch:
+        """The pairs ``indices``, int64 ``(B,)``."""
+        found = {name: column[indices].float() for name, column in self._columns.items()}
+        return ReferenceBatch(
+            x0=found["x0"], reference=found["reference"], remainder=found["remainder"], scan=found.get("scan")
+        )
+
+    def whole_batch(self, number: int) -> ReferenceBatch:
+        """The pairs of the batch ``number``, in the order of :func:`draw_batch`."""
+        size = self.config.batch_size
+        return self.batch(torch.arange(number * size, (number + 1) * size))
+
+
+@torch.no_grad()
+def tabulate(pairs: PairSource, config: TableConfig, folder: Path, *, progress: bool = True) -> ReferenceTable:
+    """Compute the table, or what is missing of it.
+
+    Args:
+        pairs: draws slices and data.
+        config: see :class:`TableConfig`.
+        folder: of the blocks.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: the folder holds another table.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    described = json.dumps(config.to_dict() | {"pairs": digest(pairs.description())}, sort_keys=True)
+    record = folder / "table.json"
+    if record.is_file() and record.read_text(encoding="utf-8") != described:
+        raise ValueError(f"{folder} holds the references of another training: use the same values, or another folder")
+    record.write_text(described, encoding="utf-8")
+    blocks = []
+    firsts = range(0, config.batches, BLOCK)
+    for first in track(firsts, "references") if progress else firsts:
+        path = folder / f"{first:06d}.safetensors"
+        block = _read(path)
+        if block is None:
+            steps = range(first, min(first + BLOCK, config.batches))
+            made = [_batch(pairs, config, step) for step in steps]
+            block = {name: torch.cat([batch[name] for batch in made]) for name in made[0]}
+            part = path.with_suffix(f".{os.getpid()}.part")  # another process of the training may be at it, too
+            save_file(block, part)
+            part.replace(path)
+        blocks.append(block)
+    return ReferenceTable(config, blocks)
+
+
+def draw_batch(pairs: PairSource, config: TableConfig, number: int, device: torch.device | str = "cpu") -> Pairs:
+    """Slices and data of the batch ``number`` of a table."""
+    generator = torch.Generator().manual_seed(mixed_seed(config.seed, number, 1))
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return pairs.seeded(item_order(len(pairs), config.batch_size, number, config.seed), seed, device)
+
+
+def _batch(pairs: PairSource, config: TableConfig, number: int) -> dict[str, Tensor]:
+    drawn = draw_batch(pairs, config, number)
+    likelihood = drawn.likelihood
+    reference = reference_reconstruction(likelihood, config.reference, iterations=config.tv_iterations)
+    remainder = likelihood.guidance(reference, config.guidance)
+    columns = {"x0": drawn.x0.half(), "reference": reference.half(), "remainder": remainder.half()}
+    if config.scan_features:
+        columns["scan"] = scan_features(likelihood, direction=config.arc_direction)
+    return {name: column.contiguous() for name, column in columns.items()}
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    """A finished block; None where there is none, or a damaged one, which is then computed anew."""
+    try:
+        return dict(load_file(path))
+    except (FileNotFoundError, SafetensorError):
+        return None

@@ -1,0 +1,167 @@
+"""DEFT with an h-transform that is learned for each measurement, from this measurement alone (stochastic control)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from deft_ct.diffusion import Prior
+from deft_ct.diffusion.samplers import Denoiser, ddim
+from deft_ct.measurement.likelihood import GuidanceKind, Likelihood
+from deft_ct.methods.deft import HTransform, HTransformConfig, condition_for
+from deft_ct.methods.deft.control import ControlConfig, ControlObjective, control_times
+from deft_ct.methods.deft.htransform import ReferenceKind
+from deft_ct.methods.deft.reconstructor import conditional_denoiser
+from deft_ct.methods.deft.train_control import finetune_online
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk, check_counts, check_positive
+from deft_ct.networks import UNet, UNetConfig
+from deft_ct.reconstruction import Estimate, Request
+from deft_ct.reconstructor import PriorReconstructor
+from deft_ct.runtime.seeds import derive_seed
+from deft_ct.training import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DEFTOnlineConfig(SamplerConfig):
+    """How a head is learned for a measurement, and how its posterior is sampled.
+
+    Args:
+        steps: evaluations of the prior on a path, in training and in sampling.
+        eta: of the sampling; the training uses the ancestral chain.
+        batch_size: samples that are walked at once.
+        iterations: optimiser steps for each measurement.
+        paths: paths of each optimiser step.
+        objective: ``"log-variance"`` or ``"trajectory-balance"``.
+        learning_rate: peak rate.
+        reference: reconstruction that the head starts from, see ``HTransformConfig``. Not used with a given head.
+        guidance: kind of the feature that the head sees. Not used with a given head.
+        spread: typical error of the reference in the prior's range. Not used with a given head.
+        channels: features of the head's network. Not used with a given head.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    steps: int = 25
+    iterations: int = 200
+    paths: int = 8
+    objective: ControlObjective = "log-variance"
+    learning_rate: float = 1e-3
+    reference: ReferenceKind = "tv"
+    guidance: GuidanceKind = "fbp"
+    spread: float = 0.04
+    channels: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(iterations=self.iterations, channels=self.channels)
+        check_positive(learning_rate=self.learning_rate)
+        ControlConfig(objective=self.objective, steps=self.steps, paths=self.paths)
+        HTransformConfig(guidance=self.guidance, reference=self.reference, spread=self.spread)
+
+
+class DEFTOnline(PriorReconstructor):
+    """Learns an h-transform for every measurement, without a clean image, and samples with it.
+
+    Args:
+        prior: the unconditional model, frozen.
+        config: settings.
+        htransform: every measurement starts from this head; None starts from the closed form of the reference.
+
+    Raises:
+        ValueError: the h-transform belongs to another prior.
+    """
+
+    name = "deft_online"
+    config_type = DEFTOnlineConfig
+
+    def __init__(
+        self, prior: Prior, config: DEFTOnlineConfig | None = None, htransform: HTransform | None = None
+    ) -> None:
+        super().__init__(prior, config or DEFTOnlineConfig())
+        if htransform is not None and htransform.prior_hash != prior.content_hash():
+            raise ValueError("this h-transform was trained for another prior: load the matching pair")
+        self.initial = htransform
+
+    def _estimate(self, request: Request) -> Estimate:
+        samples = []
+        for i, key in enumerate(request.keys):
+            part = slice(i, i + 1)
+            likelihood = request.measurement.likelihood(request.y[part], self.prior.value_range)
+            head = self.learn(likelihood, seed=derive_seed(request.seed, "deft_online head", key))
+            single = replace(request, y=request.y[part], keys=[key])
+            samples.append(Learned(self.prior, self.config, head)._estimate(single).samples)
+        return Estimate(samples=torch.cat([drawn for drawn in samples if drawn is not None]))
+
+    def learn(self, likelihood: Likelihood, *, seed: int) -> HTransform:
+        """The head of one measurement, which :meth:`reconstruct` would use.
+
+        Args:
+            likelihood: one row of data, in the prior's range.
+            seed: of all randomness of the training.
+        """
+        config = self.config
+        given = self.initial
+        return finetune_online(
+            self.prior,
+            likelihood,
+            config=given.config if given is not None else self._head_config(),
+            control=ControlConfig(objective=config.objective, steps=config.steps, paths=config.paths),
+            training=TrainingConfig(
+                steps=config.iterations, batch_size=1, learning_rate=config.learning_rate,
+                warmup=min(10, config.iterations), ema_decay=0.95, seed=seed % 2**31,
+            ),
+            initial=given,
+        )  # fmt: skip
+
+    def _head_config(self) -> HTransformConfig:
+        config = self.config
+        patch = self.prior.network.config.patch if isinstance(self.prior.network, UNet) else 1
+        return HTransformConfig(
+            guidance=config.guidance, reference=config.reference, spread=config.spread, channels=self.prior.channels,
+            network=UNetConfig(
+                channels=(config.channels,), attention=(False,), patch=patch, norm_groups=min(32, config.channels),
+                head_channels=config.channels,
+            ),
+        )  # fmt: skip
+
+
+class Learned(PosteriorSampler):
+    """Sampling of the controlled chain with a head that stochastic control has trained.
+
+    Args:
+        prior: the unconditional model.
+        config: steps, eta and batch_size are used.
+        head: trained for this prior.
+    """
+
+    name = "deft_online"
+    config_type = DEFTOnlineConfig
+
+    def __init__(self, prior: Prior, config: DEFTOnlineConfig, head: HTransform) -> None:
+        super().__init__(prior, config)
+        self.head = head
+
+    def _walker(self, likelihood: Likelihood, count: int) -> Walk:
+        times = control_times(self.prior.schedule, self.config.steps)
+        condition = condition_for(likelihood, self.head).repeat(count)
+
+        def walk(chunk: Chunk) -> Tensor:
+            steered = conditional_denoiser(self.prior, self.head, chunk.likelihood, condition[chunk.part])
+            return ddim(
+                ends_free(steered, self.prior, times[-1]), chunk.start, self.prior.schedule, times,
+                eta=self.config.eta, generators=chunk.generators, callback=chunk.tick,
+            )  # fmt: skip
+
+        return walk
+
+
+def ends_free(steered: Denoiser, prior: Prior, last: float) -> Denoiser:
+    """A denoiser that leaves the last evaluation to the prior, as the controlled chain of the training does."""
+
+    def denoise(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        return prior.predict(x_t, t) if t == last else steered(x_t, t)
+
+    return denoise

@@ -1,0 +1,235 @@
+"""DEFT: sampling of the posterior with a learned h-transform (Denker et al. 2024, arXiv 2406.01781)."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from deft_ct.ct.trained_range import outside_training
+from deft_ct.diffusion import Prior
+from deft_ct.diffusion.samplers import Denoiser, SamplerName, check_sampler, walk
+from deft_ct.diffusion.schedule import SPACINGS, Spacing, time_grid
+from deft_ct.measurement.data_term import DataTerm
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.methods.deft import Condition, HTransform, condition_for
+from deft_ct.methods.deft.guidance import guidance_at
+from deft_ct.methods.deft.spread_calibration import SpreadCalibration
+from deft_ct.methods.guided.sampling import (
+    Chunk,
+    GuidedConfig,
+    PosteriorSampler,
+    Walk,
+    check_counts,
+    check_operator,
+    check_positive,
+)
+from deft_ct.methods.guided.start import walk_times
+from deft_ct.reconstruction import Estimate, Request
+from deft_ct.runtime.search_space import Range, SearchSpace
+from deft_ct.runtime.seeds import generator_for, normal_like
+
+
+@dataclass(frozen=True, kw_only=True)
+class DEFTConfig(GuidedConfig):
+    """How DEFT samples; see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
+
+    **A start below 1** begins at the diffused reference ``r`` instead of the diffused image. For a Gaussian posterior
+    of mean ``m`` and spread ``s``, and noise ``sigma^2 = (1 - abar) / abar`` at the start, let
+    ``g = s^2 / (s^2 + sigma^2)``. With ``eta=1`` a sample is then off by ``g (r - m)`` and its variance is too small by
+    the factor ``1 - g^2``; with ``eta=0`` by ``sqrt(g) (r - m)`` and ``1 - g``. So a start at several spreads of the
+    posterior costs little, and with ``eta=1`` even less (``tests/methods/deft/test_few_steps.py``).
+
+    **The consistency step** minimises ``1/2 |y - A x|_W^2 + |x - x0|^2 / (2 consistency_spread^2)`` from the sample (or
+    mean) ``x0``, by conjugate gradients. It counts the data twice, as the samples know them already: residual and bias
+    go down, and the spread goes down with them.
+
+    Args:
+        estimate: what the reconstruction is. ``"samples"``: the mean of the samples, which carries their spread as
+            noise, ``spread / sqrt(num_samples)``. ``"mean"``: the conditional estimate at the noisiest time, where
+            ``x_t`` says nothing of the image, so that it is itself an estimate of ``E[x_0 | y]``; samples are then
+            drawn only if more than one is asked for, and give the spread. A head without a reference predicts the
+            noise, whose error counts ``sigma`` times there (158 at the end of the linear schedule): take
+            ``"samples"`` with it.
+        draws: noise images that ``"mean"`` averages over, one evaluation each; more change next to nothing.
+        sampler: ``"ddim"`` (first order) or ``"dpm-solver"``, DPM-Solver++(2M) (second order).
+        grid: times of the evaluations, see :func:`~deft_ct.diffusion.schedule.time_grid`.
+        guidance_strength: multiplies what the h-transform adds to the prior's score; 1 as trained. More is no longer
+            the posterior, but of use where a head conditions too weakly.
+        consistency_steps: conjugate-gradient iterations of a final step towards the data; 0 for none.
+        consistency_spread: how far that step may go: a standard deviation in the prior's range (0.02 are 20 HU).
+        calibrated: whether the spread is rescaled where a calibration fits the scan and these settings.
+
+    Raises:
+        ValueError: a value is out of range or unknown.
+    """
+
+    steps: int = 20
+    estimate: Literal["samples", "mean"] = "mean"
+    draws: int = 1
+    sampler: SamplerName = "dpm-solver"
+    grid: Spacing = "log_snr"
+    guidance_strength: float = 1.0
+    consistency_steps: int = 0
+    consistency_spread: float = 0.02
+    calibrated: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(draws=self.draws)
+        check_sampler(self.sampler)
+        check_positive(guidance_strength=self.guidance_strength, consistency_spread=self.consistency_spread)
+        if self.estimate not in ("samples", "mean"):
+            raise ValueError(f"estimate must be samples or mean, got {self.estimate!r}")
+        if self.grid not in SPACINGS:
+            raise ValueError(f"unknown grid {self.grid!r}; known: {', '.join(SPACINGS)}")
+        if self.consistency_steps < 0:
+            raise ValueError(f"consistency_steps must be at least 0, got {self.consistency_steps}")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What of the settings changes the distribution of the results, JSON-ready."""
+        return {key: value for key, value in asdict(self).items() if key not in ("batch_size", "calibrated")}
+
+
+class DEFT(PosteriorSampler):
+    """Posterior sampling with a frozen prior and a trained h-transform.
+
+    Neither network is differentiated.
+
+    Args:
+        prior: the unconditional model.
+        htransform: the correction that was trained for it.
+        config: sampler settings.
+
+    Raises:
+        ValueError: the h-transform belongs to another prior.
+    """
+
+    name = "deft"
+    config_type = DEFTConfig
+    search_space: ClassVar[SearchSpace] = {"eta": Range(0.0, 1.0)}
+
+    def __init__(self, prior: Prior, htransform: HTransform, config: DEFTConfig | None = None) -> None:
+        super().__init__(prior, config or DEFTConfig())
+        if htransform.prior_hash and htransform.prior_hash != prior.content_hash():
+            raise ValueError(
+                "this h-transform was trained for another prior (SHA-256 "
+                f"{htransform.prior_hash[:12]}..., got {prior.content_hash()[:12]}...): load the matching pair"
+            )
+        self.htransform = htransform.eval().requires_grad_(False)
+        self.calibrations = tuple(
+            SpreadCalibration.from_dict(values) for values in htransform.card.get("calibrations", ())
+        )
+
+    def _describe(self) -> dict[str, Any]:
+        return super()._describe() | {"htransform_sha256": self.htransform.content_hash()}
+
+    def _estimate(self, request: Request) -> Estimate:
+        for difference in outside_training(self.htransform.card, request.measurement):
+            warnings.warn(f"the h-transform was {difference}: expect a worse result", UserWarning, stacklevel=2)
+        if self.config.consistency_steps:
+            likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
+            check_operator("deft with consistency_steps", "linear", likelihood)
+        direct = self.config.estimate == "mean"
+        samples = None if direct and request.num_samples == 1 else super()._estimate(request).samples
+        mean = self._conditional_mean(request) if direct else None
+        if samples is None or samples.shape[1] < 2:
+            return Estimate(mean=mean, samples=samples)
+        std, record = self._spread(samples.std(1), request)
+        return Estimate(mean=mean, samples=samples, std=std, record={"spread": record})
+
+    def _spread(self, std: Tensor, request: Request) -> tuple[Tensor, dict[str, Any]]:
+        """The spread, rescaled if one of the calibrations fits, and the record of what was done."""
+        units, reasons = request.measurement.units, ["switched off"] if not self.config.calibrated else []
+        if units is None or reasons or not self.calibrations:
+            return std, {"calibrated": False, "reason": " ".join(reasons) or "none was fitted for this h-transform"}
+        own = {"prior_sha256": self.prior.content_hash(), "htransform_sha256": self.htransform.content_hash()}
+        for calibration in self.calibrations:
+            scan = {"scan": calibration.scan} if calibration.scan else {}
+            reasons = [f"it was {text}" for text in outside_training(scan, request.measurement)]
+            reasons += calibration.differences(settings=self.config.sampling, samples=request.num_samples, **own)
+            if not reasons:
+                scale = units.affine.scale
+                record = {
+                    "calibrated": True, "factor": calibration.factor, "floor_hu": calibration.floor_hu,
+                    "level": calibration.level, **calibration.provenance,
+                }  # fmt: skip
+                return calibration.rescaled(std / scale, request.num_samples) * scale, record
+        return std, {"calibrated": False, "reason": f"fitted for something else: {'; '.join(reasons)}"}
+
+    @torch.no_grad()
+    def _conditional_mean(self, request: Request) -> Tensor:
+        likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
+        condition = condition_for(likelihood, self.htransform)
+        noisiest = self.prior.schedule.steps - 1
+        shape = (1, self.prior.channels, *request.measurement.operator.domain_shape[-2:])
+        means = []
+        for i, key in enumerate(request.keys):
+            part = slice(i, i + 1)
+            denoise = self._denoiser(likelihood[part], condition[part])
+            total = torch.zeros(shape, dtype=request.y.dtype, device=request.y.device)
+            for k in range(self.config.draws):
+                start = normal_like(total, [generator_for(request.seed, "deft mean", key, k)])
+                total += denoise(start, noisiest)[0]
+            means.append(self._consistent(total / self.config.draws, likelihood[part]))
+        return likelihood.to_physical(torch.cat(means))
+
+    def _walker(self, likelihood: Likelihood, count: int) -> Walk:
+        warm = walk_times(self.prior.schedule, self.config)
+        times = time_grid(self.prior.schedule, len(warm), last=warm[0], spacing=self.config.grid)
+        condition = condition_for(likelihood, self.htransform).repeat(count)
+
+        def sample(chunk: Chunk) -> Tensor:
+            x0 = walk(
+                self.config.sampler,
+                self._denoiser(chunk.likelihood, condition[chunk.part]),
+                chunk.start,
+                self.prior.schedule,
+                times,
+                eta=self.config.eta,
+                generators=chunk.generators,
+                callback=chunk.tick,
+            )
+            return self._consistent(x0, chunk.likelihood)
+
+        return sample
+
+    def _denoiser(self, likelihood: Likelihood, condition: Condition) -> Denoiser:
+        strength = self.config.guidance_strength
+        return conditional_denoiser(self.prior, self.htransform, likelihood, condition, strength=strength)
+
+    def _consistent(self, x0: Tensor, likelihood: Likelihood) -> Tensor:
+        """The consistency step from ``x0``."""
+        if not self.config.consistency_steps:
+            return x0
+        term = DataTerm(likelihood, weighted=True)
+        damping = (term.sigma / self.config.consistency_spread).square()
+        return x0 + term.correction(x0, damping, iterations=self.config.consistency_steps)
+
+
+def conditional_denoiser(
+    prior: Prior, htransform: HTransform, likelihood: Likelihood, condition: Condition, *, strength: float = 1.0
+) -> Denoiser:
+    """The prior with its h-transform, as a denoiser given the measurement.
+
+    Args:
+        prior: frozen; evaluated without a graph.
+        htransform: the trained correction.
+        likelihood: the measurement with its data.
+        condition: what the h-transform was told of it.
+        strength: multiplies the correction.
+    """
+
+    def denoise(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            x0, eps = prior.predict(x_t, t)
+            times = torch.full((len(x_t),), float(t), device=x_t.device)
+            guidance = guidance_at(likelihood, x0, times, htransform)
+        x0_y, eps_y = htransform(x_t, times, x0, eps, guidance, condition)
+        return (x0_y, eps_y) if strength == 1 else (torch.lerp(x0, x0_y, strength), torch.lerp(eps, eps_y, strength))
+
+    return denoise

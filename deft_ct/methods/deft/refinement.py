@@ -1,0 +1,144 @@
+"""A network that improves the reference reconstruction before the h-transform sees it.
+
+The h-transform at the noisiest time is the posterior mean, and there ``x_t`` says nothing: it is a function of the
+measurement alone. So its first part can be computed once for each measurement instead of at every step:
+``r' = r + s f(r, g(r), scan)`` with the reference ``r``, what the data still say that it does not, ``g(r)``, and its
+typical error ``s``. Trained as a regression, ``E |r' - x_0|^2``, the best ``r'`` is ``E[x_0 | r, g(r)]``, and
+it needs no prior and no noise levels. The head then works around ``r'``, whose data residual is taken anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deft_ct.measurement.likelihood import GuidanceKind
+from deft_ct.methods.deft.scan_embedding import MIRRORED, SCAN_FEATURES, scan_embedding, spread_of
+from deft_ct.networks import UNet, UNetConfig, content_hash
+
+TIME = 999.0
+"""What the network is told as the time: the noisiest one of the head that its weights may come from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinementConfig:
+    """Shape of a :class:`Refinement`.
+
+    Args:
+        guidance: kind of the data residual, see ``Likelihood.guidance``.
+        spread: typical error of the reference in the prior's range.
+        spread_slopes: how the logarithm of the spread follows the scan features; empty for one spread for all scans.
+        guidance_scale: the data residual is divided by this before it enters the network.
+        scan_features: whether the network is told the scan.
+        arc_direction: whether it is told where a limited arc lies, too.
+        mirror: in use, not in training, take the mean with what the mirror images give, mirrored back: twice the work
+            for a smaller error. Needs ``arc_direction``, because a mirrored scan may have its arc elsewhere.
+        channels: image channels.
+        network: shape of the network; its channels in and out are set from the rest.
+
+    Raises:
+        ValueError: a value is not positive, or the slopes do not fit.
+    """
+
+    guidance: GuidanceKind = "fbp"
+    spread: float = 0.04
+    spread_slopes: tuple[float, ...] = ()
+    guidance_scale: float = 0.1
+    scan_features: bool = False
+    arc_direction: bool = False
+    mirror: bool = False
+    channels: int = 1
+    network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spread_slopes", tuple(self.spread_slopes))
+        if not (self.spread > 0 and self.guidance_scale > 0):
+            raise ValueError("spread and guidance_scale must be positive")
+        if self.arc_direction and not self.scan_features:
+            raise ValueError("arc_direction needs scan_features=True")
+        if self.mirror and not self.arc_direction:
+            raise ValueError("mirror needs arc_direction=True")
+        if self.spread_slopes and not (self.scan_features and len(self.spread_slopes) == SCAN_FEATURES):
+            raise ValueError(
+                f"spread_slopes needs scan_features=True and {SCAN_FEATURES} numbers, got {self.spread_slopes}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values, later additions only where they are not the default."""
+        values = asdict(self) | {"network": self.network.to_dict(), "spread_slopes": list(self.spread_slopes)}
+        usual = {"guidance": "fbp", "arc_direction": False, "mirror": False}
+        return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> RefinementConfig:
+        """The inverse of :meth:`to_dict`."""
+        return RefinementConfig(**{**values, "network": UNetConfig(**values["network"])})
+
+
+class Refinement(nn.Module):
+    """``r' = r + s f(r, g, scan)``; starts at ``r' = r``.
+
+    Args:
+        config: see :class:`RefinementConfig`.
+        relative_error: root-mean-square error of the refined references in units of the spread, where it is known.
+        card: free JSON metadata: scans, data, training.
+    """
+
+    def __init__(
+        self, config: RefinementConfig, *, relative_error: float = 1.0, card: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.relative_error = relative_error
+        self.card = dict(card or {})
+        shape = config.network.to_dict() | {"in_channels": 2 * config.channels, "out_channels": config.channels}
+        self.network = UNet(UNetConfig(**shape))
+        self.network.zero_output()
+        width = self.network.embedding_width
+        self.scan_embedding = scan_embedding(width, config.arc_direction) if config.scan_features else None
+
+    @property
+    def typical_error(self) -> float:
+        """Of the refined reference in the prior's range, at the scan whose features are zero."""
+        return self.config.spread * self.relative_error
+
+    def content_hash(self) -> str:
+        """SHA-256 of the weights and of the configuration."""
+        return content_hash(self, self.config.to_dict())
+
+    def spread(self, scan: Tensor | None, like: Tensor) -> Tensor:
+        """``s`` of each image, or one for all, shaped to broadcast over ``like``."""
+        return spread_of(self.config.spread, self.config.spread_slopes, scan, like)
+
+    def forward(self, reference: Tensor, remainder: Tensor, scan: Tensor | None = None) -> Tensor:
+        """Improve references.
+
+        Args:
+            reference: ``(B, C, H, W)`` in the prior's range.
+            remainder: its guidance, likewise.
+            scan: the features of the scan, where the configuration wants them.
+
+        Returns:
+            ``(B, C, H, W)``.
+
+        Raises:
+            ValueError: the scan features are missing.
+        """
+        refined = self._refined(reference, remainder, scan)
+        if not self.config.mirror or self.training:
+            return refined
+        seen = None if scan is None else scan * scan.new_tensor(MIRRORED)
+        return (refined + self._refined(reference.flip(-1), remainder.flip(-1), seen).flip(-1)) / 2
+
+    def _refined(self, reference: Tensor, remainder: Tensor, scan: Tensor | None) -> Tensor:
+        extra = None
+        if self.scan_embedding is not None:
+            if scan is None:
+                raise ValueError("this refinement needs the scan features of the measurement: use condition_for")
+            extra = self.scan_embedding(scan.to(self.network.conv_in.weight))
+        inputs = torch.cat([reference, remainder / self.config.guidance_scale], 1)
+        learned: Tensor = self.network(inputs, torch.full((len(reference),), TIME, device=reference.device), extra)
+        return reference + self.spread(scan, reference) * learned.to(reference.dtype)

@@ -1,0 +1,123 @@
+"""A factor that makes the spread of the samples cover as it should, fitted on validation slices and kept beside a head.
+
+``std_calibrated^2 = c^2 (factor^2 std^2 + floor^2)``. The floor is for pixels in which all of a few samples happen to
+agree. ``c = q / z`` is the price of few samples (:mod:`deft_ct.evaluation.spread`): with exact samples the factor is 1
+for any number of them, and ``+- 1.645 std_calibrated`` covers 90 %. A floor makes the standard deviations more alike,
+the more so the fewer the samples, so a pair of factor and floor holds for one number of samples only. Only the width is
+corrected: where samples agree and are wrong, the calibrated value says so only on average.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deft_ct.runtime.intervals import interval_factor, normal_factor
+
+Spread = TypeVar("Spread", NDArray[np.floating[Any]], Tensor)
+
+PATTERN = "calibration*.json"
+"""Files beside the weights of an h-transform that are read with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadCalibration:
+    """The calibration of one h-transform for one scan and one way to sample.
+
+    Args:
+        factor: multiplies the spread of the samples.
+        floor_hu: is added in quadrature, in HU.
+        samples: of each slice, when it was fitted; 0 when unknown.
+        around_samples: whether the reconstruction is the mean of the samples.
+        level: coverage that was fitted.
+        scan: the scan that it was fitted on, as ``Scan.to_dict``.
+        settings: configuration of the sampler, what changes results.
+        htransform_sha256: of the head.
+        prior_sha256: of the prior.
+        provenance: data, slices, seed, samples, level, coverage before and after, versions.
+
+    Raises:
+        ValueError: a number is negative or not finite, or both are zero.
+    """
+
+    factor: float
+    floor_hu: float = 0.0
+    samples: int = 0
+    around_samples: bool = True
+    level: float = 0.9
+    scan: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    htransform_sha256: str = ""
+    prior_sha256: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        values = (self.factor, self.floor_hu)
+        if not (np.isfinite(values).all() and min(values) >= 0 and max(values) > 0):
+            raise ValueError(f"factor and floor_hu must be finite, not negative and not both 0, got {values}")
+
+    def rescaled(self, std: Spread, count: int) -> Spread:
+        """The calibrated standard deviation in HU.
+
+        Args:
+            std: of the samples in HU, an array or a tensor of any shape.
+            count: how many samples.
+        """
+        few = interval_factor(self.level, count, around_samples=self.around_samples) / normal_factor(self.level)
+        return (self.factor**2 * std**2 + self.floor_hu**2) ** 0.5 * few
+
+    def differences(
+        self, *, htransform_sha256: str, prior_sha256: str, settings: Mapping[str, Any], samples: int
+    ) -> list[str]:
+        """Why it does not hold for these networks and settings: one phrase each, empty when it does."""
+        found = [
+            f"another {name}"
+            for name, here, fitted in (
+                ("h-transform", htransform_sha256, self.htransform_sha256),
+                ("prior", prior_sha256, self.prior_sha256),
+            )
+            if here != fitted
+        ]
+        plain = json.loads(json.dumps(dict(settings)))
+        changed = sorted(k for k in plain.keys() | self.settings.keys() if plain.get(k) != self.settings.get(k))
+        found += [f"another {', '.join(changed)}"] if changed else []
+        return found + (["another number of samples"] if self.floor_hu and samples != self.samples else [])
+
+    def write(self, path: Path) -> None:
+        """Write the JSON file, in one step."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        part.replace(path)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SpreadCalibration:
+        """The inverse of ``dataclasses.asdict``.
+
+        Raises:
+            ValueError: the values are not those of a calibration.
+        """
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"not a calibration of deft-ct ({error})") from error
+
+    @classmethod
+    def read(cls, path: str | Path) -> SpreadCalibration:
+        """Read a file of :meth:`write`.
+
+        Raises:
+            FileNotFoundError: it does not exist.
+            ValueError: it is not a calibration.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a calibration of deft-ct ({error})") from error

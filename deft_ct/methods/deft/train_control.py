@@ -1,0 +1,246 @@
+"""Training of the h-transform by stochastic control: from measurements, or for one measurement alone."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from deft_ct.diffusion import Prior
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.measurement.measurement import Measurement
+from deft_ct.measurement.scales import PerImageMap
+from deft_ct.methods.deft.conditioning import condition_for
+from deft_ct.methods.deft.control import (
+    ControlConfig,
+    control_times,
+    draw_paths,
+    log_variance,
+    path_costs,
+    trajectory_balance,
+)
+from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
+from deft_ct.runtime.seeds import derive_seed
+from deft_ct.training import TrainingConfig, fit
+from deft_ct.training.pairs import ScannedSlices, simulate_unit_pixel
+
+
+class MeasurementSource(Protocol):
+    """Measurements without their images."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def likelihood(self, indices: Tensor) -> Likelihood:
+        """The measurements ``indices`` (int64 ``(B,)``, on the CPU); the same data at every call."""
+        ...
+
+
+class StoredMeasurements:
+    """The rows of a likelihood.
+
+    Args:
+        likelihood: ``(N, C, *)`` data.
+    """
+
+    def __init__(self, likelihood: Likelihood) -> None:
+        self._all = likelihood
+
+    def __len__(self) -> int:
+        return len(self._all.y)
+
+    def likelihood(self, indices: Tensor) -> Likelihood:
+        """See :class:`MeasurementSource`."""
+        rows, to_physical = indices.to(self._all.y.device), self._all.to_physical
+        if isinstance(to_physical, PerImageMap):
+            to_physical = PerImageMap(to_physical.scale[rows], to_physical.offset[rows])
+        return Likelihood(self._all.measurement, self._all.y[rows], to_physical)
+
+
+class SimulatedMeasurements:
+    """One simulated measurement of each slice of a data set; the slices serve for nothing else.
+
+    Args:
+        source: the slices.
+        measurement: the scan, with a pixel of 1 mm.
+        prior: gives the range of the images.
+        seed: of the noise.
+        refine: grid refinement of the simulation, see ``Measurement.simulate``.
+
+    Raises:
+        ValueError: the prior has no HU range.
+    """
+
+    def __init__(
+        self, source: ScannedSlices, measurement: Measurement, prior: Prior, *, seed: int = 0, refine: int = 2
+    ) -> None:
+        if prior.value_range is None:
+            raise ValueError("training on CT needs a prior with a HU range")
+        self._source, self._measurement, self._range = source, measurement, prior.value_range
+        self._seed, self._refine = seed, refine
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def likelihood(self, indices: Tensor) -> Likelihood:
+        """See :class:`MeasurementSource`."""
+        hu, width = self._source.batch(indices), torch.as_tensor(self._source.pixel_mm)[indices].float()
+        rows = [
+            simulate_unit_pixel(
+                hu[k : k + 1], width[k : k + 1], self._measurement, self._range,
+                seed=derive_seed(self._seed, "measurement", int(index)), refine=self._refine,
+            ).likelihood
+            for k, index in enumerate(indices)
+        ]  # fmt: skip
+        maps = [cast(PerImageMap, row.to_physical) for row in rows]
+        to_physical = PerImageMap(torch.cat([m.scale for m in maps]), torch.cat([m.offset for m in maps]))
+        return Likelihood(self._measurement, torch.cat([row.y for row in rows]), to_physical)
+
+
+class _Evidence(nn.Module):
+    """A head with ``ln Z`` of each measurement, in units of the spread of the first costs around their mean."""
+
+    offset: Tensor
+    unit: Tensor
+
+    def __init__(self, head: HTransform, count: int) -> None:
+        super().__init__()
+        self.head = head
+        self.level = nn.Parameter(torch.zeros(count))
+        self.register_buffer("offset", torch.zeros(count, dtype=torch.float64))
+        self.register_buffer("unit", torch.zeros(count, dtype=torch.float64))  # 0: not seen yet
+
+    def forward(self, *inputs: Any) -> Any:
+        """Evaluate the head."""
+        return self.head(*inputs)
+
+    def log_evidence(self, indices: Tensor, costs: Tensor) -> Tensor:
+        """``ln Z`` of measurements ``(B,)``; one that is new starts at what its costs ``(B, paths)`` suggest."""
+        index = indices.to(self.level.device)
+        new = index[self.unit[index] == 0]
+        if len(new):
+            rows = costs.detach()[self.unit[index] == 0]
+            self.offset[new] = -rows.mean(1)
+            self.unit[new] = rows.std(1).clamp_min(1.0)
+        return self.offset[index] + self.unit[index] * self.level[index]
+
+
+def train_control(
+    measured: MeasurementSource,
+    prior: Prior,
+    folder: Path,
+    *,
+    config: HTransformConfig,
+    control: ControlConfig,
+    training: TrainingConfig,
+    initial: HTransform | None = None,
+    progress: bool = True,
+) -> HTransform:
+    """Train an h-transform from measurements alone; resumes from ``folder``.
+
+    A step takes ``training.batch_size`` measurements and ``control.paths`` paths of each.
+
+    Args:
+        measured: the measurements.
+        prior: the frozen model.
+        folder: checkpoint and log; an interrupted training goes on from it.
+        config: what the head sees.
+        control: the objective.
+        training: optimiser settings.
+        initial: start from the weights of this head, of the same configuration and prior, instead of from zero.
+        progress: show a progress bar.
+
+    Returns:
+        The head with the averaged weights, on the CPU.
+
+    Raises:
+        ValueError: ``initial`` is of another kind, or the guidance depends on the noise level.
+        RuntimeError: started on several processes.
+    """
+    if config.guidance in ("cg", "split"):
+        raise ValueError(f"stochastic control takes guidance score, adjoint, fbp or data, got {config.guidance}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        head = HTransform(config, prior.schedule, prior_hash=prior.content_hash())
+    if initial is not None:
+        if initial.description() != head.description():
+            raise ValueError("the initial h-transform has another configuration or prior: they must be equal to go on")
+        head.load_state_dict(initial.state_dict())
+    head.card = {"control": asdict(control), "measurements": len(measured)}
+    balance = _Evidence(head, len(measured)) if control.objective == "trajectory-balance" else None
+    times = control_times(prior.schedule, control.steps)
+
+    def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
+        if isinstance(net, nn.parallel.DistributedDataParallel):
+            raise RuntimeError("the stochastic-control objectives train on one process: start without several")
+        prior.to(generator.device)  # where the training runs; does nothing once it is there
+        likelihood = _on(measured.likelihood(indices), generator.device)
+        condition = condition_for(likelihood, head).repeat(control.paths)
+        paths = draw_paths(
+            net, prior, likelihood.repeat(control.paths), condition, times, guidance=config.guidance,
+            normal=lambda x: torch.randn(x.shape, generator=generator, device=generator.device).to(x.dtype),
+        )  # fmt: skip
+        costs = path_costs(net, paths)
+        if balance is None:
+            return log_variance(costs, control.paths)
+        level = balance.log_evidence(indices, costs.reshape(-1, control.paths))
+        return trajectory_balance(costs, level, control.paths)
+
+    averaged = fit(balance or head, loss, len(measured), training, folder, progress=progress).cpu()
+    return averaged.head if isinstance(averaged, _Evidence) else cast(HTransform, averaged)
+
+
+def finetune_online(
+    prior: Prior,
+    likelihood: Likelihood,
+    *,
+    config: HTransformConfig,
+    control: ControlConfig,
+    training: TrainingConfig,
+    initial: HTransform | None = None,
+    folder: Path | None = None,
+    progress: bool = False,
+) -> HTransform:
+    """Learn the h-transform of a single measurement from nothing but this measurement.
+
+    Args:
+        prior: the frozen model.
+        likelihood: the measurement, one row of data.
+        config: what the head sees.
+        control: the objective.
+        training: optimiser settings; ``batch_size`` sets of paths are drawn in a step.
+        initial: start from this head instead of from zero.
+        folder: keeps checkpoint and log, so that the training can be resumed; None keeps nothing.
+        progress: show a progress bar.
+
+    Returns:
+        The head, on the device of the data.
+
+    Raises:
+        ValueError: there is not exactly one measurement, or ``initial`` is of another kind.
+    """
+    if len(likelihood.y) != 1:
+        raise ValueError(f"online fine-tuning is for one measurement, got {len(likelihood.y)}: call it for each")
+    single = Likelihood(likelihood.measurement, likelihood.y.float(), likelihood.to_physical)
+    with tempfile.TemporaryDirectory() as scratch:
+        head = train_control(
+            StoredMeasurements(single), prior, folder or Path(scratch), config=config, control=control,
+            training=training, initial=initial, progress=progress,
+        )  # fmt: skip
+    device = likelihood.y.device
+    prior.to(device)
+    return head.to(device).eval().requires_grad_(False)
+
+
+def _on(likelihood: Likelihood, device: torch.device) -> Likelihood:
+    if likelihood.y.device == device:
+        return likelihood
+    to_physical = likelihood.to_physical
+    if isinstance(to_physical, PerImageMap):
+        to_physical = PerImageMap(to_physical.scale.to(device), to_physical.offset.to(device))
+    return Likelihood(likelihood.measurement.to(device), likelihood.y.to(device), to_physical)

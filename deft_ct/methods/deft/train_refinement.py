@@ -1,0 +1,100 @@
+"""Training of the refinement of the reference: a regression on a table of references."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from deft_ct.methods.deft.initial_table import ReferenceBatch, ReferenceTable, TableConfig, tabulate
+from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
+from deft_ct.methods.deft.scan_embedding import with_new_features
+from deft_ct.training import TrainingConfig, fit
+from deft_ct.training.pairs import PairSource
+
+SHIFT = 8
+"""Pixels by which the images of a pair are shifted together in training, at most."""
+
+
+def train_refinement(
+    pairs: PairSource,
+    folder: Path,
+    *,
+    config: RefinementConfig,
+    table: TableConfig,
+    training: TrainingConfig,
+    initial: Refinement | None = None,
+    progress: bool = True,
+) -> Refinement:
+    """Train a refinement; resumes from ``folder``, which keeps the table, the checkpoint and the log.
+
+    Args:
+        pairs: draws slices and data.
+        folder: see above.
+        config: what the network sees.
+        table: the references that it is trained on.
+        training: optimiser settings.
+        initial: go on from these weights, with a new schedule; what is newly told of the scan starts at zero. None
+            starts at ``r' = r``.
+        progress: show progress bars.
+
+    Returns:
+        The refinement with the averaged weights, on the CPU.
+
+    Raises:
+        ValueError: ``initial`` is of another shape, the table does not fit, or the folder is of another training.
+    """
+    if table.guidance != config.guidance:
+        raise ValueError(f"the table has {table.guidance} residuals, the refinement wants {config.guidance}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        network = Refinement(config)
+    if initial is not None:
+        told = replace(initial.config, arc_direction=config.arc_direction, mirror=config.mirror)
+        if told.to_dict() != config.to_dict() or (initial.config.arc_direction and not config.arc_direction):
+            raise ValueError("the initial refinement has another shape: use its values to go on from it")
+        network.load_state_dict(with_new_features(initial.state_dict(), network))
+    references = tabulate(pairs, table, folder / "references", progress=progress)
+
+    def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
+        batch = _shifted(references.batch(indices), generator)
+        refined = net(batch.reference, batch.remainder, batch.scan)
+        return ((refined - batch.x0) / network.spread(batch.scan, batch.x0)).square().mean()
+
+    identity = pairs.description() | {
+        "table": table.to_dict(), "refinement": config.to_dict(), "initial": initial and initial.content_hash()
+    }  # fmt: skip
+    averaged = fit(network, loss, len(references), training, folder, identity=identity, progress=progress)
+    trained = cast(Refinement, averaged.cpu())
+    trained.relative_error = relative_error(trained, references)
+    return trained
+
+
+@torch.no_grad()
+def relative_error(refinement: Refinement, references: ReferenceTable, count: int = 64) -> float:
+    """Root-mean-square error of the refined references in units of their spread, over the first pairs of a table.
+
+    Args:
+        refinement: on the CPU.
+        references: pairs.
+        count: how many.
+    """
+    squares = []
+    for indices in torch.arange(min(count, len(references))).split(8):
+        batch = references.batch(indices)
+        refined = refinement(batch.reference, batch.remainder, batch.scan)
+        squares.append(((refined - batch.x0) / refinement.spread(batch.scan, batch.x0)).square().flatten(1).mean(1))
+    return float(torch.cat(squares).mean().sqrt())
+
+
+def _shifted(batch: ReferenceBatch, generator: torch.Generator) -> ReferenceBatch:
+    """All images of a batch moved by the same random step; what leaves on one side comes back on the other (air)."""
+    device = generator.device
+    step = torch.randint(-SHIFT, SHIFT + 1, (2,), generator=generator, device=device).tolist()
+    images = (torch.roll(image.to(device), step, (-2, -1)) for image in (batch.x0, batch.reference, batch.remainder))
+    x0, reference, remainder = images
+    scan = None if batch.scan is None else batch.scan.to(device)
+    return ReferenceBatch(x0=x0, reference=reference, remainder=remainder, scan=scan)

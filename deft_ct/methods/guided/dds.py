@@ -1,0 +1,85 @@
+"""Decomposed diffusion sampling (Chung et al. 2024, arXiv 2303.05754, algorithm 1 and eq. 19)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from deft_ct.diffusion import Prior
+from deft_ct.diffusion.samplers import ddim
+from deft_ct.measurement.data_term import DataTerm
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.methods.guided.sampling import Chunk, GuidedConfig, PosteriorSampler, Walk, check_counts, check_positive
+from deft_ct.methods.guided.start import START, walk_times
+from deft_ct.runtime.search_space import Choice, Range, SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDSConfig(GuidedConfig):
+    """How DDS samples; the defaults are those of the paper for CT (50 steps, eta 0.85, 5 iterations).
+
+    Args:
+        steps: evaluations of the prior.
+        gamma: weight of the data, for an operator of norm 1: a step minimises
+            ``gamma |y - A x|^2 + |x - x0|^2``; infinity is the paper's step for noise-free data, conjugate gradients
+            on the normal equations from ``x0``.
+        cg_iterations: conjugate-gradient iterations of a step: they are the Krylov subspace that keeps the step near
+            the images, so more is not better.
+        weighted: statistical weights instead of white noise.
+        eta: share of fresh noise.
+        start: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
+        start_from: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
+        batch_size: samples at once.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    steps: int = 50
+    eta: float = 0.85
+    gamma: float = math.inf
+    cg_iterations: int = 5
+    weighted: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(cg_iterations=self.cg_iterations)
+        check_positive(gamma=self.gamma)
+
+
+class DDS(PosteriorSampler):
+    """DDIM with a few conjugate-gradient iterations towards the data on each denoised image; the noise is kept."""
+
+    name = "dds"
+    config_type = DDSConfig
+    needs = "linear"
+    search_space: ClassVar[SearchSpace] = {
+        "cg_iterations": Range(2, 20, log=True),
+        "weighted": Choice((True, False)),
+        "start": START,
+    }
+
+    def __init__(self, prior: Prior, config: DDSConfig | None = None) -> None:
+        super().__init__(prior, config or DDSConfig())
+
+    def _walker(self, likelihood: Likelihood, count: int) -> Walk:
+        schedule, config = self.prior.schedule, self.config
+        times = walk_times(schedule, config)
+
+        def walk(chunk: Chunk) -> Tensor:
+            term = DataTerm(chunk.likelihood, weighted=config.weighted)
+            damping = torch.zeros_like(term.norm) if math.isinf(config.gamma) else term.norm.square() / config.gamma
+
+            def denoise(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
+                x0, eps = self.prior.predict(x_t, t)
+                return x0 + term.correction(x0, damping, iterations=config.cg_iterations), eps
+
+            return ddim(
+                denoise, chunk.start, schedule, times, eta=config.eta, generators=chunk.generators, callback=chunk.tick
+            )
+
+        return walk

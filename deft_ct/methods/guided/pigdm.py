@@ -1,0 +1,99 @@
+"""Pseudoinverse-guided diffusion models for inverse problems (Song, Vahdat, Mardani and Kautz, ICLR 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from deft_ct.diffusion import Prior
+from deft_ct.diffusion.samplers import ddim
+from deft_ct.measurement.data_term import DataTerm
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.methods.guided.sampling import Chunk, GuidedConfig, PosteriorSampler, Walk, check_counts, check_positive
+from deft_ct.methods.guided.start import START, walk_times
+from deft_ct.runtime.search_space import Choice, Range, SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class PiGDMConfig(GuidedConfig):
+    """How PiGDM samples.
+
+    Args:
+        steps: evaluations of the prior, each with one backpropagation through it.
+        data_std: standard deviation of the images that the covariance of the denoised image is made for; the paper
+            takes 1, ``r_t^2 = 1 - abar_t`` (its eq. 10 with ``sigma_t^2 = (1 - abar_t) / abar_t``). It stands for all
+            directions at once, and much less than the spread of the smooth ones, which is far above that of a pixel,
+            makes the walk diverge; see :class:`PiGDM`.
+        cg_iterations: most conjugate-gradient iterations of a step.
+        weighted: statistical weights instead of white noise.
+        eta: the paper uses 1.
+        start: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
+        start_from: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
+        batch_size: samples at once.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    data_std: float = 1.0
+    cg_iterations: int = 20
+    weighted: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(cg_iterations=self.cg_iterations)
+        check_positive(data_std=self.data_std)
+
+
+class PiGDM(PosteriorSampler):
+    """Guidance by the score of ``N(y; A x0, r_t^2 A A^T + noise)``, pulled back through the prior (eq. 7 and 8).
+
+    Exact for a Gaussian prior of covariance ``data_std^2 I``. Noise-free data are given a standard deviation of
+    1e-3.
+
+    The Jacobian of the prior has the true covariance ``C_t`` of the clean image in it, ``sqrt(abar_t) / (1 - abar_t)
+    C_t``, so that what the data fix is corrected ``C_t / r_t^2`` times over. With a ``data_std`` well below the true
+    spread of a direction each step overshoots further than the last, and the walk diverges, with an exact prior, too;
+    more than that spread is safe.
+    """
+
+    name = "pigdm"
+    config_type = PiGDMConfig
+    needs = "linear"
+    search_space: ClassVar[SearchSpace] = {
+        "data_std": Range(0.3, 30.0, log=True),
+        "weighted": Choice((True, False)),
+        "start": START,
+    }
+
+    def __init__(self, prior: Prior, config: PiGDMConfig | None = None) -> None:
+        super().__init__(prior, config or PiGDMConfig())
+
+    def _walker(self, likelihood: Likelihood, count: int) -> Walk:
+        schedule, config = self.prior.schedule, self.config
+        times = walk_times(schedule, config)
+
+        def walk(chunk: Chunk) -> Tensor:
+            term = DataTerm(chunk.likelihood, weighted=config.weighted)
+
+            def denoise(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
+                abar = float(schedule.alpha_bar(t))
+                spread = config.data_std**2 * (1 - abar) / (abar * config.data_std**2 + 1 - abar)
+                with torch.enable_grad():
+                    point = x_t.detach().requires_grad_()
+                    x0, eps = self.prior.predict(point, t)
+                    # B^T (r^2 B B^T + S)^-1 v = (B^T S^-1 B + 1/r^2)^-1 B^T S^-1 v / r^2: the proximal step over r^2.
+                    damping = term.sigma.square() / spread
+                    pull = term.correction(x0.detach(), damping, iterations=config.cg_iterations) / spread
+                    (score,) = torch.autograd.grad(x0, point, pull)
+                shift = (1 - abar) / abar**0.5 * score
+                return x0.detach() + shift, eps.detach() - (1 - abar) ** 0.5 * score
+
+            return ddim(
+                denoise, chunk.start, schedule, times, eta=config.eta, generators=chunk.generators, callback=chunk.tick
+            )
+
+        return walk

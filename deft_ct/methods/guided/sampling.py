@@ -1,0 +1,211 @@
+"""What all methods that draw samples with a prior share: their settings, chunks of samples, and random numbers."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.methods.guided.start import check_start, walk_times, warm_start
+from deft_ct.methods.initial import Reference
+from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.svd import Decomposable
+from deft_ct.reconstruction import Estimate, Request
+from deft_ct.reconstructor import PriorReconstructor
+from deft_ct.runtime.progress import Ticker
+from deft_ct.runtime.seeds import generator_for, normal_like
+
+Need = Literal["any", "linear", "svd"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """Settings of every method that walks a diffusion from noise to an image.
+
+    Args:
+        steps: steps of the walk.
+        eta: 0 for the deterministic sampler, 1 for the ancestral one.
+        batch_size: samples that are walked at once; changes memory and speed, not results.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    steps: int = 100
+    eta: float = 1.0
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, batch_size=self.batch_size)
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedConfig(SamplerConfig):
+    """Settings of a walk that may begin nearer than at pure noise.
+
+    Args:
+        start: noisiest time of the walk as a share of the prior's times. 1 begins at pure noise, as the papers of the
+            methods do; less begins at a quick reconstruction of the data, noised to that time
+            (:mod:`deft_ct.methods.guided.start`), and takes at most one step at each time.
+        start_from: that reconstruction: ``"tv"``, or ``"fbp"`` for the pseudo-inverse.
+        steps: see :class:`SamplerConfig`, as all that follow.
+        eta: share of fresh noise.
+        batch_size: samples at once.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    start: float = 1.0
+    start_from: Reference = "tv"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_start(self)
+
+
+def check_counts(**values: int) -> None:
+    """Refuse counts below 1.
+
+    Raises:
+        ValueError: a value is below 1; the message names all of them.
+    """
+    if any(value < 1 for value in values.values()):
+        names, got = " and ".join(values), " and ".join(str(value) for value in values.values())
+        raise ValueError(f"{names} must be at least 1, got {got}")
+
+
+def check_positive(**values: float) -> None:
+    """Refuse numbers that are not positive (infinity is).
+
+    Raises:
+        ValueError: a value is not above 0.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Samples that are walked at once.
+
+    Attributes:
+        likelihood: of these samples: each has its own row of data.
+        part: which of all samples they are.
+        start: ``(B, C, H, W)``, the image at the first time: standard normal numbers, or a quick reconstruction with
+            noise on it.
+        generators: one for each sample; the noise of ``start`` was drawn from them.
+        tick: call with the number of steps done after every step.
+    """
+
+    likelihood: Likelihood
+    part: slice
+    start: Tensor
+    generators: list[torch.Generator]
+    tick: Callable[[int], None]
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Fresh standard normal numbers of the shape of ``like``, from each sample's own generator."""
+        return normal_like(like, self.generators)
+
+
+Walk = Callable[[Chunk], Tensor]
+
+
+class PosteriorSampler(PriorReconstructor):
+    """A method whose samples are walked independently of one another.
+
+    Subclasses write :meth:`_walker` and say in :attr:`needs` what they need of the operator: nothing but a
+    derivative (``"any"``), linearity (``"linear"``) or a singular value decomposition (``"svd"``).
+    """
+
+    needs: ClassVar[Need] = "any"
+
+    @abc.abstractmethod
+    def _walker(self, likelihood: Likelihood, count: int) -> Walk:
+        """Prepare what all chunks share.
+
+        Args:
+            likelihood: of the images, in the prior's range, not yet repeated.
+            count: samples of each image.
+
+        Returns:
+            A function that turns a chunk into clean images ``(B, C, H, W)`` in the prior's range.
+        """
+
+    def _ticks(self) -> int:
+        """How often a walk reports a step."""
+        if hasattr(self.config, "start"):
+            return len(walk_times(self.prior.schedule, self.config))
+        steps: int = self.config.steps
+        return steps
+
+    @torch.no_grad()
+    def _estimate(self, request: Request) -> Estimate:
+        y, count = request.y, request.num_samples
+        likelihood = request.measurement.likelihood(y, self.prior.value_range)
+        check_operator(self.name, self.needs, likelihood)
+        names = [(key, k) for key in request.keys for k in range(count)]
+        shape = (self.prior.channels, *request.measurement.operator.domain_shape[-2:])
+        drawn = []
+        with self._bar(request, self._ticks() * len(names)) as tick:
+            walk = self._walker(likelihood, count)
+            quick = warm_start(likelihood, self.config) if hasattr(self.config, "start") else None
+            noisiest = torch.tensor(walk_times(self.prior.schedule, self.config)[0] if quick is not None else 0)
+            repeated = likelihood.repeat(count)
+            for first in range(0, len(names), self.config.batch_size):
+                part = slice(first, first + self.config.batch_size)
+                generators = [generator_for(request.seed, self.name, key, k) for key, k in names[part]]
+                start = normal_like(torch.empty((len(generators), *shape), dtype=y.dtype, device=y.device), generators)
+                if quick is not None:
+                    start = self.prior.schedule.add_noise(quick.repeat_interleave(count, 0)[part], start, noisiest)
+                drawn.append(
+                    walk(
+                        Chunk(
+                            likelihood=repeated[part],
+                            part=part,
+                            start=start,
+                            generators=generators,
+                            tick=partial(_tick, tick, len(generators)),
+                        )
+                    )
+                )
+        samples = repeated.to_physical(torch.cat(drawn))
+        return Estimate(samples=samples.reshape(len(y), count, *samples.shape[1:]))
+
+
+def _tick(tick: Ticker, count: int, _step: int) -> None:
+    tick(count)
+
+
+def check_operator(name: str, need: Need, likelihood: Likelihood) -> None:
+    """Refuse an operator that a method cannot use, before any work.
+
+    Raises:
+        ValueError: the operator, or the expected data as a function of the image, is not linear, or the operator has
+            no cheap singular value decomposition.
+    """
+    if need == "any":
+        return
+    kind = type(likelihood.operator).__name__
+    if not isinstance(likelihood.operator, LinearOperator):
+        raise ValueError(f"{name} needs a linear operator, {kind} is not: use dps, daps or reddiff")
+    if not likelihood.measurement.post_log(likelihood.y):
+        raise ValueError(
+            f"{name} needs data whose mean is linear in the image, and {type(likelihood.noise).__name__} before the "
+            "logarithm is not: take post-log data, or use dps, daps or reddiff"
+        )
+    if need == "svd" and not isinstance(likelihood.operator, Decomposable):
+        raise ValueError(
+            f"{name} needs the singular value decomposition of the operator, and {kind} has no cheap one: use dds, "
+            "ddnm, diffpir or pigdm, which solve by conjugate gradients (they are meant for CT)"
+        )

@@ -1,0 +1,79 @@
+"""Where the walk of a guided method begins: pure noise, or a quick reconstruction with noise on it.
+
+The second is "come closer, diffuse faster" (Chung, Sim and Ye 2022, arXiv 2112.05146, algorithm 1): what a quick
+reconstruction gets right survives the noise, and the walk is shorter.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from deft_ct.diffusion.schedule import Schedule, time_grid
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.methods.initial import Reference, reference_reconstruction
+from deft_ct.operators.base import LinearOperator
+from deft_ct.runtime.search_space import Range
+
+START = Range(0.02, 1.0, log=True)
+"""Where to look for the best ``start``; the weaker the prior, the later."""
+
+
+class WarmStart(Protocol):
+    """The settings that say where a walk begins."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the walk."""
+
+    @property
+    def start(self) -> float:
+        """Noisiest time as a share of the prior's times."""
+
+    @property
+    def start_from(self) -> Reference:
+        """The quick reconstruction."""
+
+
+def check_start(config: WarmStart) -> None:
+    """Refuse settings of the start that are out of range.
+
+    Raises:
+        ValueError: the message names the setting.
+    """
+    if not 0 < config.start <= 1:
+        raise ValueError(f"start must lie in (0, 1], got {config.start}")
+    if config.start_from not in ("fbp", "tv"):
+        raise ValueError(f"start_from must be fbp or tv, got {config.start_from!r}")
+
+
+def walk_times(schedule: Schedule, config: WarmStart) -> list[int]:
+    """Times of a walk from its noisiest to the cleanest; a short walk takes at most one step at each time."""
+    if config.start == 1:
+        return time_grid(schedule, config.steps)
+    available = max(1, round(config.start * schedule.steps))
+    return time_grid(schedule, min(config.steps, available), last=available - 1)
+
+
+def warm_start(likelihood: Likelihood, config: WarmStart) -> Tensor | None:
+    """The clean images ``(B, C, H, W)`` that noise is added to, or None for a walk from pure noise.
+
+    Raises:
+        ValueError: the expected data are not linear in the image, or TV is asked of an operator that is not a ray
+            transform.
+    """
+    if config.start == 1:
+        return None
+    operator = likelihood.operator
+    if not isinstance(operator, LinearOperator) or not likelihood.measurement.post_log(likelihood.y):
+        raise ValueError(
+            "a start below 1 needs data whose mean is linear in the image (a linear operator, post-log data): there is "
+            "no quick reconstruction of others; use start=1"
+        )
+    if config.start_from == "tv" and operator.regularisation_hint(likelihood.y, likelihood.noise_weights) is None:
+        raise ValueError(
+            f"start_from='tv' needs a CT scan, not {type(operator).__name__}: use start=1, or start_from='fbp', which "
+            "is the pseudo-inverse of another operator and is not regularised"
+        )
+    return reference_reconstruction(likelihood, config.start_from)

@@ -1,0 +1,64 @@
+"""Samples of the prior alone: what a diffusion method would say without data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from deft_ct.diffusion import Prior
+from deft_ct.diffusion.samplers import ddim, dpm_solver
+from deft_ct.diffusion.schedule import time_grid
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnconditionalConfig(SamplerConfig):
+    """How the prior is sampled.
+
+    Args:
+        steps: evaluations of the prior for each sample.
+        sampler: ``"ddim"`` (with ``eta=1``, the default, ancestral sampling) or ``"dpm-solver"``, DPM-Solver++(2M),
+            which is deterministic and does not use ``eta``.
+        eta: see :class:`~deft_ct.methods.guided.sampling.SamplerConfig`.
+        batch_size: see :class:`~deft_ct.methods.guided.sampling.SamplerConfig`.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    sampler: Literal["ddim", "dpm-solver"] = "ddim"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sampler not in ("ddim", "dpm-solver"):
+            raise ValueError(f"unknown sampler {self.sampler!r}; known: ddim, dpm-solver")
+
+
+class Unconditional(PosteriorSampler):
+    """Draws from the prior; the data are not used.
+
+    A baseline: its spread is that of the prior, and any method that uses the data must do better.
+    """
+
+    name = "unconditional"
+    config_type = UnconditionalConfig
+
+    def __init__(self, prior: Prior, config: UnconditionalConfig | None = None) -> None:
+        super().__init__(prior, config or UnconditionalConfig())
+
+    def _walker(self, likelihood: Likelihood, count: int) -> Walk:
+        schedule, config = self.prior.schedule, self.config
+        times = time_grid(schedule, config.steps)
+
+        def walk(chunk: Chunk) -> Tensor:
+            if config.sampler == "dpm-solver":
+                return dpm_solver(self.prior.predict, chunk.start, schedule, times, callback=chunk.tick)
+            return ddim(
+                self.prior.predict, chunk.start, schedule, times, eta=config.eta, generators=chunk.generators,
+                callback=chunk.tick,
+            )  # fmt: skip
+
+        return walk

@@ -1,0 +1,63 @@
+"""The quick reconstructions that networks start from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.methods.classical.tv import total_variation
+from deft_ct.operators.base import LinearOperator
+
+Reference = Literal["fbp", "tv"]
+
+TV_STRENGTH = 5.0
+"""Weight of the total variation per unit of the prior's range: 250 per 1/mm for a range of 1000 HU a unit."""
+TV_ITERATIONS = 16
+"""Within 0.8 dB of 40 iterations for full parallel scans; a network does the rest, and training computes it at every
+step."""
+
+
+@torch.no_grad()
+def reference_reconstruction(likelihood: Likelihood, kind: Reference, *, iterations: int = TV_ITERATIONS) -> Tensor:
+    """Reconstruct the data of a likelihood without a network.
+
+    Args:
+        likelihood: the measurement with its data.
+        kind: ``"fbp"`` for the pseudo-inverse (Ram-Lak FBP for CT), ``"tv"`` for a few iterations of total variation,
+            weighted by the noise.
+        iterations: of TV; more where the operator asks for them, see ``Operator.regularisation_hint``.
+
+    Returns:
+        ``(B, C, H, W)`` in the range of the likelihood's images.
+
+    Raises:
+        ValueError: the kind is unknown, the data are not on the scale of the operator (counts before the logarithm),
+            or TV is asked for and the operator is not linear.
+    """
+    if not likelihood.measurement.post_log(likelihood.y):
+        raise ValueError(
+            f"the {kind} reference needs post-log data, {type(likelihood.noise).__name__} here is before the "
+            "logarithm: take -log of the transmittance and post_log=True"
+        )
+    if kind == "fbp":
+        return likelihood.to_physical.inverse(likelihood.operator.pseudo_inverse(likelihood.y))
+    if kind != "tv":
+        raise ValueError(f"unknown reference {kind!r}; known: fbp, tv")
+    operator = likelihood.operator
+    if not isinstance(operator, LinearOperator):
+        raise ValueError(f"the TV reference needs a linear operator, got {type(operator).__name__}")
+    scale = likelihood.to_physical.scale
+    strength = torch.as_tensor(TV_STRENGTH, device=likelihood.y.device)
+    strength = strength / (scale[:, :, 0, 0] if isinstance(scale, Tensor) else scale)
+    hint = operator.regularisation_hint(likelihood.y, likelihood.noise_weights)
+    if hint is not None:
+        strength = strength * hint.strength.reshape(-1, *[1] * (likelihood.y.ndim - 3))
+        iterations = max(iterations, hint.least_iterations)
+    weights = likelihood.measurement.fit_weights(likelihood.y)
+    mu, _ = total_variation(
+        likelihood.y, operator, weights=weights, strength=strength, iterations=iterations, tolerance=0.0
+    )
+    return likelihood.to_physical.inverse(mu)

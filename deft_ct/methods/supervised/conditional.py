@@ -1,0 +1,149 @@
+"""A conditional diffusion model, trained from scratch for one kind of scan.
+
+The network sees ``x_t`` and a quick reconstruction of the data and predicts the velocity (Salimans and Ho 2022,
+arXiv 2202.00512); minimising the squared error over pairs makes it the posterior's denoiser (Batzolis et al. 2021,
+arXiv 2111.13606, theorem 1). It is the baseline for DEFT: what the same data give without a prior to start from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from deft_ct.diffusion.samplers import Denoiser, ddim
+from deft_ct.diffusion.schedule import Schedule, time_grid
+from deft_ct.diffusion.train import sample_times
+from deft_ct.measurement.scales import PriorRange
+from deft_ct.methods.initial import Reference, reference_reconstruction
+from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor, image_network, on_any_size
+from deft_ct.methods.supervised.walks import walk_samples
+from deft_ct.networks import UNetConfig
+from deft_ct.reconstruction import Estimate, Request
+from deft_ct.runtime.search_space import Range, SearchSpace
+from deft_ct.runtime.seeds import normal_like
+from deft_ct.training.pairs import Pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionalShape:
+    """What the network sees and how it is built.
+
+    Args:
+        reference: the reconstruction that stands for the data, ``"fbp"`` or ``"tv"``.
+        residual: diffuse ``(x - r) / spread`` with the reference ``r`` instead of the image itself: what the data leave
+            open is then learned sooner (Whang et al. 2022, arXiv 2112.02475, "predict and refine").
+        spread: typical error of the reference in the value range.
+        time_power: training times are ``steps * u ** time_power``; above 1 prefers low noise.
+        network: shape of the U-Net; channels in and out are set here.
+
+    Raises:
+        ValueError: a value is unknown or not positive.
+    """
+
+    reference: Reference = "fbp"
+    residual: bool = True
+    spread: float = 0.1
+    time_power: float = 1.0
+    network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
+
+    def __post_init__(self) -> None:
+        if self.reference not in ("fbp", "tv"):
+            raise ValueError(f"unknown reference {self.reference!r}; known: fbp, tv")
+        if not (self.time_power > 0 and self.spread > 0):
+            raise ValueError(f"time_power and spread must be positive, got {self.time_power} and {self.spread}")
+
+
+class ConditionalModel(TrainedModel):
+    """The velocity network ``v(z_t, t, r)`` on the linear schedule of DDPM; ``z`` is the image, or its residual."""
+
+    kind = "conditional"
+    shape_type = ConditionalShape
+
+    def __init__(
+        self, shape: ConditionalShape, *, value_range: PriorRange | None = None, card: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(shape, value_range=value_range, card=card)
+        self.schedule = Schedule()
+        self.network = image_network(shape.network, 2)
+
+    def forward(self, x_t: Tensor, t: Tensor, reference: Tensor) -> Tensor:
+        """The velocity at ``x_t`` ``(B, 1, H, W)`` and times ``t`` ``(B,)``."""
+        self.evaluations += len(x_t)
+        return on_any_size(self.network, torch.cat([x_t, reference], 1), t).to(x_t.dtype)
+
+    def latent(self, x0: Tensor, reference: Tensor) -> Tensor:
+        """What is diffused, for images in the value range."""
+        return (x0 - reference) / self.shape.spread if self.shape.residual else x0
+
+    def image(self, latent: Tensor, reference: Tensor) -> Tensor:
+        """The inverse of :meth:`latent`."""
+        return reference + self.shape.spread * latent if self.shape.residual else latent
+
+    def denoiser(self, reference: Tensor) -> Denoiser:
+        """The denoiser of what is diffused, given the references of a batch."""
+
+        def denoise(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
+            times = torch.full((len(x_t),), float(t), device=x_t.device)
+            return self.schedule.x0_eps_from_v(x_t, self(x_t, times, reference), times)
+
+        return denoise
+
+    def training_loss(self, network: nn.Module, pairs: Pairs, generator: torch.Generator) -> Tensor:
+        """Mean squared error of the velocity."""
+        reference = reference_reconstruction(pairs.likelihood, self.shape.reference)
+        x0 = self.latent(pairs.x0, reference)
+        t = sample_times(len(x0), self.schedule, generator, self.shape.time_power)
+        noise = torch.randn(x0.shape, generator=generator, device=generator.device)
+        v = network(self.schedule.add_noise(x0, noise, t), t, reference)
+        return (v - self.schedule.velocity(x0, noise, t)).square().mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionalConfig:
+    """Settings of :class:`Conditional`.
+
+    Attributes:
+        steps: network evaluations for each sample.
+        eta: 0 for the deterministic sampler, 1 for the ancestral one.
+        batch_size: samples at once; changes memory and speed, not results.
+    """
+
+    steps: int = 20
+    eta: float = 1.0
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
+
+
+class Conditional(TrainedReconstructor):
+    """Samples of a conditional diffusion model, by DDIM."""
+
+    name: ClassVar[str] = "conditional"
+    config_type: ClassVar[type] = ConditionalConfig
+    model_type: ClassVar[type[TrainedModel]] = ConditionalModel
+    search_space: ClassVar[SearchSpace] = {"steps": Range(5, 50), "eta": Range(0.0, 1.0)}
+
+    @torch.no_grad()
+    def _estimate(self, request: Request) -> Estimate:
+        model: ConditionalModel = self.model
+        times = time_grid(model.schedule, self.config.steps)
+        likelihood = self._likelihood(request)
+        reference = reference_reconstruction(likelihood, model.shape.reference)
+
+        def walk(start: Tensor, generators: list[torch.Generator]) -> Tensor:
+            latent = ddim(
+                model.denoiser(start), normal_like(start, generators), model.schedule, times,
+                eta=self.config.eta, generators=generators,
+            )  # fmt: skip
+            return model.image(latent, start)
+
+        with self._bar(request, len(reference) * request.num_samples) as tick:
+            samples = walk_samples(self.name, reference, request, walk, batch_size=self.config.batch_size, tick=tick)
+        return Estimate(samples=likelihood.to_physical(samples.flatten(0, 1)).reshape(samples.shape))

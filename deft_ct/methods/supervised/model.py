@@ -1,0 +1,173 @@
+"""What the trained methods share: the model, its folder on disk, and the method around it."""
+
+from __future__ import annotations
+
+import abc
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from deft_ct.ct.trained_range import outside_training
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.measurement.scales import PriorRange
+from deft_ct.networks import UNet, UNetConfig, content_hash
+from deft_ct.networks.precision import Precision, network_precision
+from deft_ct.networks.storage import ModelFormat
+from deft_ct.reconstruction import Request
+from deft_ct.reconstructor import Reconstructor
+from deft_ct.training.pairs import Pairs
+
+METADATA = "model.json"
+FORMAT = ModelFormat(
+    noun="trained model",
+    assets="models",
+    weights="model.safetensors",
+    metadata=METADATA,
+    remedy="train one with `deft-ct train`, and pass its folder as model=",
+)
+
+
+class TrainedModel(nn.Module, abc.ABC):
+    """A network with everything that gives its weights a meaning.
+
+    Subclasses set :attr:`kind` and :attr:`shape_type` and write :meth:`training_loss`.
+
+    Args:
+        shape: a frozen dataclass of :attr:`shape_type`: layers, features, what the network sees.
+        value_range: HU that -1 and +1 of its images stand for.
+        card: free JSON metadata: scan, data, training.
+    """
+
+    kind: ClassVar[str]
+    shape_type: ClassVar[type]
+
+    def __init__(
+        self, shape: Any, *, value_range: PriorRange | None = None, card: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.value_range = value_range or PriorRange()
+        self.card = dict(card or {})
+        self.precision: Precision = "float32"
+        """Of the network evaluations, see ``network_precision``; not a part of the model."""
+        self.evaluations = 0
+        """Network evaluations so far, one for each image of each call."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate the network in :attr:`precision`."""
+        with network_precision(next(self.parameters()).device, self.precision):
+            return super().__call__(*args, **kwargs)
+
+    @abc.abstractmethod
+    def training_loss(self, network: nn.Module, pairs: Pairs, generator: torch.Generator) -> Tensor:
+        """Scalar loss of training pairs.
+
+        Args:
+            network: this model, or a wrapper of it (distributed, mixed precision, compiled); what is differentiated.
+            pairs: images in the value range, with the likelihood of their data.
+            generator: source of all randomness, on the device of the training.
+        """
+
+    def description(self) -> dict[str, Any]:
+        """Everything but the weights and the card, JSON-ready."""
+        span = self.value_range
+        shape = asdict(self.shape)
+        if "network" in shape:  # in its own words, which later additions do not change
+            shape["network"] = self.shape.network.to_dict()
+        return {"kind": self.kind, "shape": shape, "value_range_hu": [span.low, span.high]}
+
+    def content_hash(self) -> str:
+        """SHA-256 of the weights and of what gives them meaning."""
+        return content_hash(self, self.description())
+
+    def save(self, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
+        """Write the model as a folder; an existing one there is replaced in one step."""
+        meta = {**self.description(), "card": self.card, "sha256": self.content_hash()}
+        FORMAT.write(folder, self.state_dict(), meta, dtype=dtype)
+
+    @classmethod
+    def load(cls, name_or_path: str | Path | None = None) -> Self:
+        """Load a model by path, or by the name of a shipped one.
+
+        Args:
+            name_or_path: folder written by :meth:`save`, a shipped name, or None for the one that is called like
+                :attr:`kind`.
+
+        Returns:
+            The model in float32 on the CPU, frozen.
+
+        Raises:
+            FileNotFoundError: there is no such model.
+            ValueError: it is of another kind, or damaged.
+        """
+        if name_or_path is None and cls.kind not in FORMAT.shipped():
+            raise FileNotFoundError(
+                f"no {cls.kind} model comes with this installation; train one with `deft-ct train "
+                f"{cls.kind.replace('_', '-')}`, and pass its folder as model="
+            )
+        folder = FORMAT.find(name_or_path or cls.kind)
+        meta, weights = FORMAT.read(folder)
+        if meta.get("kind") != cls.kind:
+            raise ValueError(f"{folder} holds a model of kind {meta.get('kind')!r}; expected {cls.kind!r}")
+        span = PriorRange(*meta["value_range_hu"])
+        model = cls(_shape(cls.shape_type, meta["shape"]), value_range=span, card=meta["card"])
+        model.load_state_dict(weights)
+        FORMAT.check(folder, model.content_hash(), meta["sha256"])
+        return model.eval().requires_grad_(False)
+
+
+class TrainedReconstructor(Reconstructor):
+    """A method around a :class:`TrainedModel`.
+
+    Args:
+        model: of :attr:`model_type`.
+        config: of :attr:`config_type`; its defaults when None.
+    """
+
+    model_type: ClassVar[type[TrainedModel]]
+
+    def __init__(self, model: TrainedModel, config: Any = None) -> None:
+        if not isinstance(model, self.model_type):
+            raise TypeError(f"{self.name} needs a {self.model_type.__name__}, got {type(model).__name__}")
+        super().__init__(config if config is not None else self.config_type())
+        self.model: Any = model.eval().requires_grad_(False)
+
+    def _evaluations(self) -> int:
+        return int(self.model.evaluations)
+
+    def _describe(self) -> dict[str, Any]:
+        return {"model_sha256": self.model.content_hash(), "model_card": self.model.card}
+
+    def _likelihood(self, request: Request) -> Likelihood:
+        """The data term in the range of the model; warns of a scan that the model was not trained for."""
+        for difference in outside_training(self.model.card, request.measurement):
+            warnings.warn(f"{self.name}: {difference}; expect less than in its benchmark", UserWarning, stacklevel=4)
+        return request.measurement.likelihood(request.y, self.model.value_range)
+
+
+def image_network(config: UNetConfig, inputs: int) -> UNet:
+    """A U-Net from ``inputs`` images to one, whose output starts at zero."""
+    network = UNet(UNetConfig(**{**config.to_dict(), "in_channels": inputs, "out_channels": 1}))
+    for parameter in network.conv_out.parameters():
+        nn.init.zeros_(parameter)
+    return network
+
+
+def on_any_size(network: UNet, x: Tensor, t: Tensor) -> Tensor:
+    """Evaluate a U-Net on images whose sides need not divide: they are continued at the right and at the bottom."""
+    height, width = x.shape[-2:]
+    multiple = network.config.multiple
+    padding = (0, -width % multiple, 0, -height % multiple)
+    padded = nn.functional.pad(x, padding, mode="replicate") if any(padding) else x
+    out: Tensor = network(padded, t)
+    return out[..., :height, :width]
+
+
+def _shape(shape_type: type, values: dict[str, Any]) -> Any:
+    if "network" in values:
+        values = {**values, "network": UNetConfig(**values["network"])}
+    return shape_type(**values)

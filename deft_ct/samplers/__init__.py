@@ -1,9 +1,0 @@
-"""Samplers: time-stepping of any denoiser."""
-
-from deft_ct.samplers.ddim import Denoiser, ddim, ddim_coefficients, pairs
-from deft_ct.samplers.dpm_solver import dpm_solver
-from deft_ct.samplers.walk import SAMPLERS, SamplerName, check_sampler, walk
-
-__all__ = [
-    "SAMPLERS", "Denoiser", "SamplerName", "check_sampler", "ddim", "ddim_coefficients", "dpm_solver", "pairs", "walk"
-]  # fmt: skip

@@ -1,0 +1,70 @@
+"""Inpainting: some pixels are observed, the others are set to zero."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.svd import DiagonalSVD
+
+
+class Inpainting(LinearOperator):
+    """``y = mask * x``, of the shape of ``x``.
+
+    Noise, where there is some, falls on all pixels, masked ones too, as in DPS and DEFT.
+
+    Args:
+        image_shape: ``(C, H, W)``.
+        mask: one where a pixel is observed, zero where it is missing; broadcastable to ``image_shape``, e.g.
+            ``(1, H, W)`` from :mod:`deft_ct.operators.image.masks`. With a batch axis, ``(B, ..., H, W)``, every image
+            of a batch of exactly ``B`` has a mask of its own.
+
+    Raises:
+        ValueError: the mask has another shape, or entries other than zero and one.
+    """
+
+    mask: Tensor
+
+    def __init__(self, image_shape: tuple[int, int, int], mask: Tensor) -> None:
+        super().__init__(image_shape, image_shape)
+        mask = torch.as_tensor(mask)
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            raise ValueError("Inpainting: mask must hold only 0 (missing) and 1 (observed)")
+        batch = mask.shape[:-3] if mask.ndim > 3 else ()
+        try:
+            full = mask.expand(*batch, *self.domain_shape)
+        except RuntimeError as error:
+            raise ValueError(
+                f"Inpainting: mask must be broadcastable to image shape {self.domain_shape} with at most one batch "
+                f"axis before it, got {tuple(mask.shape)}"
+            ) from error
+        if len(batch) > 1:
+            raise ValueError(f"Inpainting: mask may have one batch axis, got shape {tuple(mask.shape)}")
+        self.register_buffer("mask", full.to(torch.float32).clone())
+
+    def _forward_kernel(self, x: Tensor) -> Tensor:
+        if self.mask.ndim == 4 and x.shape[0] != self.mask.shape[0]:
+            raise ValueError(f"Inpainting: the {self.mask.shape[0]} masks need as many images, got {x.shape[0]}")
+        return self.mask.to(x.dtype) * x
+
+    def _adjoint_kernel(self, y: Tensor) -> Tensor:
+        return self._forward_kernel(y)
+
+    def normal(self, x: Tensor) -> Tensor:
+        """``A^T A = A``: a mask is a projection."""
+        return self(x)
+
+    def pseudo_inverse(self, y: Tensor) -> Tensor:
+        """The observed pixels, zero elsewhere."""
+        return self.adjoint(y)
+
+    def svd(self) -> DiagonalSVD:
+        """Both bases are the identity, the singular values are the mask.
+
+        Raises:
+            ValueError: every image has a mask of its own.
+        """
+        if self.mask.ndim == 4:
+            raise ValueError("Inpainting: the decomposition needs one mask for all images; build one operator a mask")
+        return DiagonalSVD(self.mask)

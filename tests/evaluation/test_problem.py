@@ -1,0 +1,314 @@
+"""Benchmarks and comparisons: one noise draw, honest numbers, resumable."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+from tiny_pack import write_tiny_pack
+from typer.testing import CliRunner
+
+from deft_ct.cli import app
+from deft_ct.cli.compare import default_methods
+from deft_ct.cli.options import scan_of
+from deft_ct.ct.scan import Scan
+from deft_ct.datasets.packs import CTPack
+from deft_ct.evaluation import runner as comparison
+from deft_ct.evaluation.problem import prepare, run_benchmark
+from deft_ct.evaluation.runner import Protocol, comparison_json, comparison_markdown, run_comparison
+from deft_ct.methods.presets import Preset, load_preset, nearest_preset
+from deft_ct.methods.registry import load_reconstructor
+from deft_ct.operators.ct import FanGeometry
+from deft_ct.operators.ct.backends.matrix import _PAIRS
+from deft_ct.runtime.memory import peak_memory
+
+SCAN = Scan(views=16, detectors=48)
+OTHER = Scan(views=16, detectors=48, degrees=120)
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> CTPack:
+    return CTPack(write_tiny_pack(tmp_path / "val.h5"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "parallel60_1e5", "parallel20_2.5e4", "parallel60_1e5_120deg", "fan90_noisefree", "parallel12_1e5_48bins",
+        "fan60_1e5_240deg", "fan60_1e5_180deg",
+    ],
+)  # fmt: skip
+def test_scans_have_names_that_lead_back(name: str) -> None:
+    assert Scan.from_name(name).name == name
+
+
+def test_scan_names_say_everything_and_bad_ones_are_refused() -> None:
+    assert Scan.from_name("parallel60_1e5") == Scan()
+    assert Scan.from_name(Scan(photons=12345.0).name) == Scan(photons=12345.0)
+    limited = Scan.from_name("parallel60_1e5_120deg").measurement((32, 32), 1.0)
+    assert limited.operator.geometry.angle_array[-1] == pytest.approx(np.deg2rad(118))
+    with pytest.raises(ValueError, match="unknown scan 'spiral'; expected GEOMETRYVIEWS_PHOTONS"):
+        Scan.from_name("spiral")
+    with pytest.raises(ValueError, match="photons must be a positive number"):
+        Scan(photons=-1.0)
+
+
+def test_a_fan_covers_a_full_turn_unless_told_otherwise() -> None:
+    assert Scan.from_name("fan60_1e5") == Scan(geometry="fan") == Scan(geometry="fan", degrees=360)
+    assert Scan.from_name("fan60_1e5") != Scan.from_name("fan60_1e5_180deg")
+    full, short = (Scan(views=12, geometry="fan", degrees=arc).measurement((32, 32), 1.0) for arc in (360, 240))
+    assert full.operator.geometry == FanGeometry.for_image((32, 32), 1.0, 12)
+    assert short.operator.geometry.angle_array == pytest.approx(np.deg2rad(20 * np.arange(12)))
+    assert short.operator.geometry.detectors == full.operator.geometry.detectors
+    assert "12 fan views over 240 degrees" in str(Scan(views=12, geometry="fan", degrees=240))
+
+
+def test_full_turns_keep_the_dictionaries_that_calibrations_are_stored_with() -> None:
+    stored = {"views": 60, "photons": 1e5, "geometry": "fan", "degrees": 180.0, "detectors": 364, "name": "fan60_1e5"}
+    assert Scan(geometry="fan").to_dict() == stored
+    assert Scan().to_dict() == stored | {"geometry": "parallel", "name": "parallel60_1e5"}
+    short = Scan(geometry="fan", degrees=240).to_dict()
+    assert short == stored | {"name": "fan60_1e5_240deg", "fan_degrees": 240}
+
+
+@pytest.mark.parametrize(
+    ("geometry", "degrees", "name"),
+    [("parallel", None, "parallel60_1e5"), ("fan", None, "fan60_1e5"), ("fan", 240.0, "fan60_1e5_240deg")],
+)
+def test_options_without_degrees_are_full_scans(geometry: str, degrees: float | None, name: str) -> None:
+    assert scan_of(60, geometry, degrees, 1e5).name == name
+
+
+@pytest.mark.parametrize("name", ["parallel10_noisefree", "fan10_noisefree", "fan10_noisefree_200deg"])
+def test_a_scan_in_units_of_the_pixel_measures_the_same(name: str) -> None:
+    scan = Scan.from_name(name)
+    x = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    real, unit = scan.measurement((32, 32), 8.0), scan.unit_measurement((32, 32), 8.0)
+    torch.testing.assert_close(unit.operator(8.0 * x), real.operator(x), rtol=1e-4, atol=1e-3)
+
+
+def test_scores_are_those_of_scikit_image_and_data_do_not_depend_on_the_batch(pack: CTPack) -> None:
+    one = prepare(pack, SCAN, batch_size=1)
+    three = prepare(pack, SCAN, batch_size=3)
+    together = [torch.cat([y for y, _, _ in problem.batches]) for problem in (one, three)]
+    torch.testing.assert_close(together[0], together[1], rtol=1e-5, atol=1e-5)
+    (score,), truth = run_benchmark(pack, SCAN, {"fbp": load_reconstructor("fbp")}, measure_memory=True)
+    expected = [peak_signal_noise_ratio(t, e, data_range=2000.0) for t, e in zip(truth, score.estimate, strict=True)]
+    np.testing.assert_allclose(score.metrics.psnr, expected, rtol=1e-6)
+    assert score.evaluations_per_slice == 0 and score.memory_mib is not None
+
+
+def test_the_finer_grids_of_the_simulation_are_not_kept(pack: CTPack) -> None:
+    problem = prepare(pack, SCAN, batch_size=2)
+    kept = {id(m): m for _, m, _ in problem.batches}.values()
+    assert len(kept) > 1  # of several pixel sizes
+    finer = [m.operator.geometry.refined(2) for m in kept]
+    gc.collect()
+    assert not any((geometry, "joseph") in _PAIRS for geometry in finer)
+
+
+def test_peak_memory_sees_what_was_freed() -> None:
+    with peak_memory() as peak:
+        block = np.ones(2**24)  # 128 MiB
+        block += 1.0
+        del block
+    assert 100 < peak.mib < 400
+    with peak_memory() as idle:
+        pass
+    assert idle.mib < 50
+
+
+def _solvers() -> dict[str, dict[str, object]]:
+    made = {"fbp": load_reconstructor("fbp"), "tv:iterations=5": load_reconstructor("tv", iterations=5)}
+    return {SCAN.name: made, OTHER.name: made}
+
+
+def test_an_interrupted_comparison_loses_nothing(pack: CTPack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = Protocol(pack="val.h5")
+    whole = run_comparison(pack, [SCAN, OTHER], _solvers(), tmp_path / "whole", protocol)
+    labels = ("fbp", "tv:iterations=5")
+    assert [(c.scan, c.label) for c in whole] == [(s.name, label) for s in (SCAN, OTHER) for label in labels]
+    measured: list[str] = []
+    real = comparison.score
+
+    def counting(label: str, *arguments: object, **options: object) -> object:
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append(label)
+        return real(label, *arguments, **options)
+
+    monkeypatch.setattr(comparison, "score", counting)
+    with pytest.raises(KeyboardInterrupt):
+        run_comparison(pack, [SCAN, OTHER], _solvers(), tmp_path / "parts", protocol)
+    measured.clear()
+    parts = run_comparison(pack, [SCAN, OTHER], _solvers(), tmp_path / "parts", protocol)
+    assert measured == ["tv:iterations=5"]
+    for a, b in zip(whole, parts, strict=True):
+        assert a.values["psnr_db"] == b.values["psnr_db"]
+    changed = {SCAN.name: {"fbp": load_reconstructor("fbp", filter="ram-lak")}}
+    measured.clear()
+    run_comparison(pack, [SCAN], changed, tmp_path / "parts", protocol)
+    assert measured == ["fbp"]  # another configuration under the same label is measured anew
+    with pytest.raises(ValueError, match="holds a comparison with another seed"):
+        run_comparison(pack, [SCAN], _solvers(), tmp_path / "parts", Protocol(pack="val.h5", seed=1))
+
+
+def test_tables_and_json_state_the_protocol(pack: CTPack, tmp_path: Path) -> None:
+    protocol = Protocol(pack="val.h5")
+    cells = run_comparison(pack, [SCAN, OTHER], _solvers(), tmp_path / "out", protocol)
+    text = comparison_markdown(cells, protocol)
+    assert "### 16 parallel views over 120 degrees, 100000 photons" in text
+    assert re.search(
+        r"^\| tv:iterations=5 \| \d+\.\d\d ± \d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\] \|.*\| 8 \|$", text, re.MULTILINE
+    )
+    assert "n = 8 slices" in text and "data range 2000 HU" in text and "One noise draw" in text
+    record = json.loads(json.dumps(comparison_json(cells, protocol), allow_nan=False))
+    summary = record["cells"][0]["summary"]["psnr_db"]
+    assert summary["n"] == 8 and summary["low"] < summary["mean"] < summary["high"]
+    assert summary["mean"] == pytest.approx(np.mean(record["cells"][0]["values"]["psnr_db"]))
+    assert summary["std"] == pytest.approx(np.std(record["cells"][0]["values"]["psnr_db"], ddof=1))
+    assert record["cells"][0]["provenance"]["config"] == {"filter": "hann", "cutoff": 1.0}
+
+
+def test_presets_give_options_and_explicit_ones_win(tmp_path: Path) -> None:
+    path = tmp_path / "tv.json"
+    Preset(method="tv", scan=SCAN.name, options={"strength": 77.0, "iterations": 9}, provenance={}).write(path)
+    solver = load_reconstructor("tv", preset=path, iterations=4)
+    assert (solver.config.strength, solver.config.iterations) == (77.0, 4)
+    assert load_preset("tv", path).scan == SCAN.name
+    with pytest.raises(ValueError, match="is a preset for tv, not for fbp"):
+        load_reconstructor("fbp", preset=path)
+    with pytest.raises(FileNotFoundError, match=r"no preset 'nowhere' for tv: not a file.*deft-ct tune tv"):
+        load_reconstructor("tv", preset="nowhere")
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="is not a preset"):
+        load_preset("tv", path)
+
+
+@pytest.mark.parametrize(
+    ("scan", "expected"),
+    [
+        ("parallel60_1e5", "parallel60_1e5"),
+        ("parallel50_2e5", "parallel60_1e5"),
+        ("parallel24_1e5", "parallel20_1e5"),
+        ("parallel60_3e5_100deg", "parallel60_1e5_120deg"),
+        ("parallel60_1e5_170deg", "parallel60_1e5"),
+        ("parallel60_1e7", "parallel60_noisefree"),
+        ("fan80_1e5", "fan60_1e5"),
+        ("fan60_1e5_240deg", "fan60_1e5"),
+    ],
+)
+def test_a_scan_without_a_preset_takes_that_of_the_most_similar(
+    scan: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg", "parallel60_noisefree", "fan60_1e5")
+    for name in names:
+        Preset(method="tv", scan=name, options={}, provenance={}).write(tmp_path / name / "tv.json")
+    monkeypatch.setattr("deft_ct.methods.presets._root", lambda: tmp_path)
+    assert nearest_preset("tv", Scan.from_name(scan)) == expected
+    assert nearest_preset("fbp", Scan.from_name(scan)) is None
+
+
+def _invoke(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "TERM": "dumb"})
+    return result.exit_code, re.sub(r"\x1b\[[0-9;]*m", "", result.output)
+
+
+def test_the_command_line_compares_and_goes_on(pack: CTPack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = tmp_path / "presets"
+    Preset(method="tv", scan=SCAN.name, options={"iterations": 6}, provenance={}).write(shipped / SCAN.name / "tv.json")
+    monkeypatch.setattr("deft_ct.methods.presets._root", lambda: shipped)
+    out = tmp_path / "out"
+    command = ("compare", "--data", pack.path, "--every", 2, "--scan", SCAN.name, "--out", out, "--no-progress")
+    code, text = _invoke(*command, "--method", "fbp", "--method", "tv")
+    assert code == 0, text
+    assert f"tv: preset {SCAN.name}" in text and "not for clinical use" in text
+    assert "peak memory (MiB)" in (out / "comparison.md").read_text()
+    record = json.loads((out / "comparison.json").read_text())
+    assert record["cells"][1]["provenance"]["config"]["iterations"] == 6
+    code, text = _invoke(*command, "--method", "fbp", "--method", "tv")
+    assert code == 0 and "tv was measured before" in text
+    own = tmp_path / "own"
+    Preset(method="tv", scan=SCAN.name, options={"iterations": 7}, provenance={}).write(own / SCAN.name / "tv.json")
+    code, text = _invoke(*command, "--method", "fbp", "--method", "tv", "--preset-folder", own)
+    assert code == 0 and "fbp was measured before" in text
+    assert json.loads((out / "comparison.json").read_text())["cells"][1]["provenance"]["config"]["iterations"] == 7
+    code, text = _invoke(*command, "--method", "tv", "--preset-folder", tmp_path / "none")
+    assert code == 2 and "there is no folder" in text
+    monkeypatch.setattr("deft_ct.networks.storage.ModelFormat.shipped", lambda _: [])  # an installation without models
+    code, text = _invoke(*command, "--method", "fbp_unet")
+    assert code == 2 and "train one with `deft-ct train fbp-unet`" in text
+    code, text = _invoke(*command, "--method", "fbp", "--model", "tv=folder")
+    assert code == 2 and "tv takes no trained model" in text
+
+
+def test_all_methods_are_those_that_apply_to_ct_and_both_estimates_of_deft() -> None:
+    chosen = default_methods()
+    assert {"fbp", "tv", "dds", "dps", "deft", "deft:estimate=samples", "i2sb"} <= set(chosen)
+    assert not {"ddrm", "deft_online"} & set(chosen)
+
+
+def test_the_command_line_benchmarks(pack: CTPack, tmp_path: Path) -> None:
+    out = tmp_path / "numbers.json"
+    code, text = _invoke(
+        "benchmark", "--data", pack.path, "--every", 4, "--views", 16, "--method", "fbp:filter=ram-lak", "--out", out
+    )
+    assert code == 0, text
+    record = json.loads(out.read_text())
+    assert record["slices"] == 2 and len(record["methods"]["fbp:filter=ram-lak"]["psnr_db"]) == 2
+    code, text = _invoke("benchmark", "--data", pack.path, "--method", "fbp:filter")
+    assert code == 2 and "expected option=value" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "folder", "method"),
+    [
+        ("fbp-unet", ("--channels", "32,32", "--patch", 2), "model", "fbp_unet"),
+        ("learned-primal-dual", ("--iterations", 1, "--features", 4, "--memory", 2), "model", "learned_primal_dual"),
+        ("conditional", ("--channels", "32,32", "--patch", 2), "model", "conditional:steps=2"),
+        ("i2sb", ("--channels", "32,32", "--patch", 2), "model", "i2sb:steps=2"),
+    ],
+)
+def test_the_command_line_trains_what_it_can_benchmark(
+    kind: str, options: tuple[object, ...], folder: str, method: str, pack: CTPack, tmp_path: Path
+) -> None:
+    common = ("--data", pack.path, "--steps", 2, "--batch-size", 2, "--warmup", 1, "--no-progress", "--views", 16)
+    code, text = _invoke("train", kind, "--out", tmp_path / "t", *common, "--detectors", 48, *options)
+    assert code == 0, text
+    trained = tmp_path / "t" / folder / "model.json"
+    card = json.loads(trained.read_text())["card"]
+    assert card["scan"]["name"] == SCAN.name and card["data"] == {"name": "val.h5", "slices": 8}
+    name = method.partition(":")[0]
+    code, text = _invoke(
+        "compare", "--data", pack.path, "--every", 4, "--scan", SCAN.name, "--out", tmp_path / "c", "--samples", 1,
+        "--method", method, "--model", f"{name}={tmp_path / 't' / folder}", "--no-progress",
+    )  # fmt: skip
+    assert code == 0, text
+    code, text = _invoke(
+        "train", kind, "--out", tmp_path / "on", "--initial", trained.parent, *common, "--detectors", 48
+    )
+    assert code == 0, text  # in the shape of the first, without its options
+    card = json.loads((tmp_path / "on" / folder / "model.json").read_text())["card"]
+    assert card["initial_sha256"] == json.loads(trained.read_text())["sha256"]
+
+
+def test_the_command_line_trains_a_prior_and_its_h_transform(pack: CTPack, tmp_path: Path) -> None:
+    common = ("--data", pack.path, "--steps", 1, "--batch-size", 2, "--warmup", 1, "--no-progress")
+    common = (*common, "--channels", "32,32")
+    code, text = _invoke("train-prior", "--out", tmp_path / "p", *common, "--patch", 2)
+    assert code == 0, text
+    code, text = _invoke(
+        "train", "htransform", "--out", tmp_path / "h", *common, "--prior", tmp_path / "p" / "prior",
+        "--scan", "parallel8_1e5_48bins", "--scan", "parallel16_1e4_48bins",
+    )  # fmt: skip
+    assert code == 0, text
+    card = json.loads((tmp_path / "h" / "htransform" / "htransform.json").read_text())["card"]
+    assert card["scan"]["views"] == [8, 16] and card["scan"]["photons"] == [1e4, 1e5]
+    code, text = _invoke("train", "prior", "--out", tmp_path / "q", *common, "--channels", "a,b")
+    assert code == 2 and "channels must be whole numbers" in text

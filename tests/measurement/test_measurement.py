@@ -1,0 +1,106 @@
+import pytest
+import torch
+from tiny import tiny_prior, tiny_scan, tiny_slices
+
+from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.measurement.measurement import Measurement
+from deft_ct.measurement.scales import PerImageMap, PriorRange
+from deft_ct.operators.ct import ParallelGeometry, RayTransform
+from deft_ct.operators.noise import GaussianNoise, NoNoise
+
+
+def test_noise_of_an_image_depends_on_seed_and_key_alone():
+    scan, x = tiny_scan(), tiny_slices(4)
+    y = scan.simulate(x, seed=3, keys=list("abcd"))
+    torch.testing.assert_close(scan.simulate(x[2:3], seed=3, keys=["c"]), y[2:3], rtol=0, atol=0)
+    torch.testing.assert_close(scan.simulate(x[[3, 0]], seed=3, keys=["d", "a"]), y[[3, 0]], rtol=0, atol=0)
+    assert not torch.equal(scan.simulate(x, seed=4, keys=list("abcd")), y)
+
+
+def test_simulation_on_a_finer_grid_is_another_discretisation_of_the_same_scan():
+    scan = tiny_scan(photons=1e12)
+    x = tiny_slices(2)
+    coarse, fine = scan.simulate(x), scan.simulate(x, refine=2)
+    assert coarse.shape == fine.shape
+    difference = (coarse - fine).norm() / coarse.norm()
+    assert 1e-3 < difference < 0.05
+
+
+def test_score_is_the_gradient_of_the_log_likelihood_in_the_prior_range():
+    scan = tiny_scan(photons=1e4)
+    x0 = PriorRange().to_prior(HounsfieldScale().to_hu(tiny_slices(2))).double().requires_grad_()
+    likelihood = scan.likelihood(scan.simulate(tiny_slices(2), seed=1).double(), PriorRange())
+    (expected,) = torch.autograd.grad(likelihood.log_prob(x0 * 0.9).sum(), x0)
+    torch.testing.assert_close(0.9 * likelihood.score(x0.detach() * 0.9), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_guidance_vanishes_at_the_truth_and_points_back_to_it():
+    scan = tiny_scan(photons=1e9)
+    mu = tiny_slices(1)
+    truth = PriorRange().to_prior(HounsfieldScale().to_hu(mu))
+    likelihood = scan.likelihood(scan.simulate(mu), PriorRange())
+    bump = torch.zeros_like(truth)
+    bump[..., 12:20, 12:20] = 0.2
+    for kind in ("adjoint", "fbp", "score"):
+        at_truth, off = likelihood.guidance(truth, kind), likelihood.guidance(truth + bump, kind)
+        assert at_truth.norm() < 0.05 * off.norm()
+        assert torch.nn.functional.cosine_similarity(off.flatten(), -bump.flatten(), dim=0) > 0.5
+    inside = likelihood.guidance(truth + bump, "fbp")[..., 14:18, 14:18].mean()
+    assert float(inside) == pytest.approx(-0.2, abs=0.06)  # FBP guidance is in the units of the image
+
+
+def test_pixel_units_give_the_likelihood_of_millimetres():
+    """A scan with a pixel of 1 mm and attenuation per pixel is the scan in mm."""
+    geometry = ParallelGeometry(image_shape=(32, 32), pixel_mm=1.0, views=12, detectors=48, detector_mm=1.0)
+    unit = Measurement(RayTransform(geometry), NoNoise(), units=HounsfieldScale())
+    real = tiny_scan(pixel_mm=3.0)
+    x0 = PriorRange().to_prior(HounsfieldScale().to_hu(tiny_slices(2)))
+    affine = unit.scale_to(PriorRange())
+    width = torch.full((2, 1, 1, 1), 3.0)
+    pixels = Likelihood(unit, torch.zeros(2, 1, 12, 48), PerImageMap(width * affine.scale, width * affine.offset))
+    millimetres = real.likelihood(torch.zeros(2, 1, 12, 48), PriorRange())
+    torch.testing.assert_close(pixels.forward(x0), millimetres.forward(x0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(pixels.guidance(x0, "fbp"), millimetres.guidance(x0, "fbp"), rtol=1e-4, atol=1e-4)
+
+
+def test_parts_and_repetitions_keep_images_together():
+    scan = tiny_scan()
+    y = scan.simulate(tiny_slices(3))
+    likelihood = scan.likelihood(y, PriorRange()).repeat(2)
+    assert torch.equal(likelihood.y, y[[0, 0, 1, 1, 2, 2]])
+    assert torch.equal(likelihood[2:4].y, y[[1, 1]])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_data_that_are_not_finite_are_refused(value):
+    scan = tiny_scan()
+    y = scan.simulate(tiny_slices(1))
+    y[0, 0, 3, 4] = value
+    with pytest.raises(ValueError, match="1 NaN or infinite values"):
+        scan.likelihood(y, PriorRange())
+    x = tiny_slices(1)
+    x[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        scan.simulate(x)
+
+
+def test_data_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"shape \(B, C, 12, 48\), got \(1, 1, 11, 48\)"):
+        tiny_scan().likelihood(torch.zeros(1, 1, 11, 48), PriorRange())
+
+
+def test_units_must_match_those_of_the_prior():
+    scan = tiny_scan()
+    with pytest.raises(ValueError, match="both be in HU or both not"):
+        scan.likelihood(torch.zeros(1, 1, 12, 48), None)
+    plain = Measurement(scan.operator, GaussianNoise(0.1))
+    with pytest.raises(ValueError, match="both be in HU or both not"):
+        plain.likelihood(torch.zeros(1, 1, 12, 48), tiny_prior().value_range)
+
+
+def test_description_names_scan_noise_and_units():
+    described = tiny_scan().describe()
+    assert described["noise"]["photons"] == 1e5
+    assert described["geometry"]["views"] == 12 or len(described["geometry"]["angles"]) == 12
+    assert described["units"]["mu_water_per_mm"] == 0.02

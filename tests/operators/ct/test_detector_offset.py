@@ -1,0 +1,89 @@
+"""The shift of a detector, from the moments of its data, against shifts that were put in."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from skimage.data import shepp_logan_phantom
+from skimage.transform import resize
+
+import deft_ct as dc
+from deft_ct.operators import GaussianNoise, PoissonNoise
+from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry, RayTransform, detector_shift
+
+SIZE = 64
+
+
+def _object() -> torch.Tensor:
+    """A head off the centre, 1/mm."""
+    head = np.roll(np.pad(resize(shepp_logan_phantom(), (44, 44)), 10), (3, -5), (0, 1))
+    return torch.from_numpy(0.02 * head.astype(np.float32))[None, None]
+
+
+def _parallel(arc: float = 180.0, start: float = 0.0, views: int = 40, **options) -> ParallelGeometry:
+    angles = np.deg2rad(start + arc * np.arange(views) / views)
+    return ParallelGeometry(
+        image_shape=(SIZE, SIZE), pixel_mm=1.5, angles=angles, detectors=96, detector_mm=1.5, **options
+    )
+
+
+def _fan(views: int = 40, degrees: float = 360.0, **options) -> FanGeometry:
+    return FanGeometry(
+        image_shape=(SIZE, SIZE), pixel_mm=1.5, views=views, angular_range=math.radians(degrees), detectors=120,
+        detector_mm=2.0, source_to_center_mm=250.0, source_to_detector_mm=450.0, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, -1.25])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        _parallel(), _parallel(120, start=33), _parallel(360), _parallel(detector_offset_mm=4.0),
+        _parallel(axis_offset_mm=3.0),
+        _fan(), _fan(detector="curved"), _fan(axis_offset_mm=3.0), _fan(detector_offset_mm=-3.0),
+    ],
+)  # fmt: skip
+def test_it_finds_the_shift_that_was_put_in(geometry, shift: float) -> None:
+    offset = geometry.detector_offset_mm + shift * geometry.detector_mm
+    y = RayTransform(geometry.replace(detector_offset_mm=offset))(_object())
+    assert detector_shift(y, geometry) == pytest.approx(shift, abs=0.03)
+    assert detector_shift(y, geometry.replace(detector_offset_mm=offset)) == pytest.approx(0.0, abs=0.03)
+
+
+def test_it_stays_silent_where_the_data_do_not_tell() -> None:
+    x = _object()
+    y = RayTransform(_parallel())(x)
+    assert detector_shift(y[..., 30:-30], _parallel().replace(detectors=36)) is None  # truncated
+    assert detector_shift(torch.zeros_like(y), _parallel()) is None
+    assert detector_shift(PoissonNoise(photons=30.0).sample(y, [torch.Generator().manual_seed(0)]), _parallel()) is None
+    for geometry in (_parallel(60), _fan(degrees=240), _parallel(views=4)):
+        assert detector_shift(RayTransform(geometry)(x), geometry) is None
+    cone = ConeGeometry.for_image((8, 8, 8), 1.0, 10)
+    assert detector_shift(torch.ones(cone.sinogram_shape), cone) is None
+    with pytest.raises(ValueError, match="the sinogram must end in"):
+        detector_shift(y[..., :-1], _parallel())
+
+
+def test_a_reconstruction_warns_and_its_advice_helps() -> None:
+    x, nominal = _object(), _parallel()
+    true = nominal.replace(detector_offset_mm=0.75)
+    y = dc.Measurement(RayTransform(true), PoissonNoise(photons=1e6)).simulate(x, seed=0)
+    told = dc.Measurement(RayTransform(nominal), PoissonNoise(photons=1e6))
+    with pytest.warns(UserWarning, match=r"off by \+0\.[45]\d elements.*set detector_offset_mm=0\.7") as caught:
+        wrong = dc.load_reconstructor("fbp").reconstruct(y, told)
+    assert wrong.provenance["detector_shift_elements"] == pytest.approx(0.5, abs=0.05)
+    advised = float(str(caught[0].message).split("detector_offset_mm=")[1].split(" ")[0])
+    corrected = dc.Measurement(RayTransform(nominal.replace(detector_offset_mm=advised)), told.noise)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        right = dc.load_reconstructor("fbp").reconstruct(y, corrected)
+    assert (right.mean - x).norm() < (wrong.mean - x).norm()
+    assert told.diagnose(y).record.get("detector_shift_elements") is not None
+    counts = dc.Measurement(RayTransform(nominal), PoissonNoise(photons=1e5, post_log=False))
+    assert counts.diagnose(y).record.get("detector_shift_elements") is None  # not line integrals
+    noisy = dc.Measurement(RayTransform(nominal), GaussianNoise(sigma=0.01))
+    assert noisy.diagnose(y).record.get("detector_shift_elements") == told.detector_shift(y)

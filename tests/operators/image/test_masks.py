@@ -1,0 +1,74 @@
+"""Masks: exact fractions, limits and seeds."""
+
+from __future__ import annotations
+
+import pytest
+import scipy.ndimage
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deft_ct.operators.image.masks import box_mask, freeform_mask, random_mask
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(seed=st.integers(0, 10**6), size=st.sampled_from([(256, 256), (64, 64), (40, 90)]))
+def test_freeform_masks_keep_to_their_coverage(seed: int, size: tuple[int, int]) -> None:
+    for coverage in ((0.2, 0.3), (0.1, 0.2)):
+        mask = freeform_mask(size, rng(seed), coverage=coverage)
+        assert mask.shape == (1, *size) and mask.unique().tolist() == [0, 1]
+        assert coverage[0] <= 1 - float(mask.mean()) <= coverage[1]
+        assert torch.equal(mask, freeform_mask(size, rng(seed), coverage=coverage))
+
+
+def test_freeform_masks_are_strokes_not_dust_and_differ() -> None:
+    masks = [freeform_mask((256, 256), rng(seed))[0] for seed in range(20)]
+    for mask in masks:
+        _, strokes = scipy.ndimage.label(1 - mask.numpy())
+        assert 1 <= strokes <= 15
+        widest = scipy.ndimage.distance_transform_edt(1 - mask.numpy()).max()
+        assert 3 < widest < 40
+    assert len({tuple(mask.flatten().tolist()) for mask in masks}) == 20
+    coverage = torch.stack([1 - mask.mean() for mask in masks])
+    assert float(coverage.max() - coverage.min()) > 0.04  # all of the interval is used
+    missing_anywhere = 1 - torch.stack(masks).mean(0)
+    assert float(missing_anywhere[64:192, 64:192].mean()) > 0.1 and float(missing_anywhere[:32].mean()) > 0.05
+
+
+def test_a_narrow_coverage_is_met() -> None:
+    mask = freeform_mask((32, 32), rng(), coverage=(0.25, 0.2525))
+    assert 0.25 <= 1 - float(mask.mean()) <= 0.2525
+
+
+@given(seed=st.integers(0, 1000), missing=st.floats(0, 1))
+@settings(deadline=None, derandomize=True, max_examples=20)
+def test_random_masks_miss_the_exact_number(seed: int, missing: float) -> None:
+    mask = random_mask((17, 23), missing, rng(seed))
+    assert mask.shape == (1, 17, 23) and int((mask == 0).sum()) == round(missing * 17 * 23)
+    assert torch.equal(mask, random_mask((17, 23), missing, rng(seed)))
+
+
+def test_boxes_are_centred_or_random_inside_the_margin() -> None:
+    mask = box_mask((10, 12), (4, 6))
+    assert int((mask == 0).sum()) == 24 and bool((mask[0, 3:7, 3:9] == 0).all())
+    corners = set()
+    for seed in range(300):
+        mask = box_mask((12, 12), (4, 4), rng(seed), margin=2)
+        rows, columns = torch.nonzero(mask[0] == 0, as_tuple=True)
+        assert len(rows) == 16 and int(rows.min()) >= 2 and int(columns.max()) <= 9
+        corners.add((int(rows.min()), int(columns.min())))
+    assert len(corners) == 25  # every position occurs
+
+
+def test_bad_parameters_are_refused() -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        box_mask((10, 10), (8, 8), rng(), margin=2)
+    with pytest.raises(ValueError, match=r"fraction in \[0, 1\]"):
+        random_mask((4, 4), 1.2, rng())
+    for coverage in ((0.3, 0.2), (0.2, 1.0), (0.2, 0.2001)):
+        with pytest.raises(ValueError, match="coverage"):
+            freeform_mask((16, 16), rng(), coverage=coverage)
