@@ -92,10 +92,10 @@ def test_data_of_another_shape_are_refused():
 
 def test_units_must_match_those_of_the_prior():
     scan = tiny_scan()
-    with pytest.raises(ValueError, match="both be in HU or both not"):
+    with pytest.raises(ValueError, match="both or none need one"):
         scan.likelihood(torch.zeros(1, 1, 12, 48), None)
     plain = Measurement(scan.operator, GaussianNoise(0.1))
-    with pytest.raises(ValueError, match="both be in HU or both not"):
+    with pytest.raises(ValueError, match="both or none need one"):
         plain.likelihood(torch.zeros(1, 1, 12, 48), tiny_prior().value_range)
 
 

@@ -29,7 +29,7 @@ def test_round_trip_is_exact_in_float32(convert) -> None:  # type: ignore[no-unt
     hu = convert(ALL_HU)
     for there, back in (
         (HounsfieldScale().to_attenuation, HounsfieldScale().to_hu),
-        (PriorRange().to_prior, PriorRange().to_hu),
+        (PriorRange().to_prior, PriorRange().from_prior),
     ):
         result = back(there(hu))
         assert result.dtype == hu.dtype
@@ -46,7 +46,7 @@ def test_prior_range_ends() -> None:
     prior = PriorRange(-1000.0, 1000.0)
     np.testing.assert_array_equal(prior.to_prior(np.array([-1000.0, 0.0, 1000.0, 3000.0])), [-1.0, 0.0, 1.0, 3.0])
     assert (prior.scale, prior.offset) == (1000.0, 0.0)
-    assert PriorRange(-1024.0, 3072.0).to_hu(1.0) == 3072.0
+    assert PriorRange(-1024.0, 3072.0).from_prior(1.0) == 3072.0
 
 
 @settings(deadline=None, derandomize=True)
@@ -62,13 +62,13 @@ def test_composition_is_the_chain_of_both_maps(low: float, width: float, water: 
     x = prior.to_prior(hu)
     assert both(x) == pytest.approx(scale.to_attenuation(hu), rel=1e-9)
     assert both.scale * x + both.offset == pytest.approx(scale.to_attenuation(hu), rel=1e-9)
-    assert prior.to_hu(both.inverse(scale.to_attenuation(hu))) == pytest.approx(hu, abs=1e-6)
+    assert prior.from_prior(both.inverse(scale.to_attenuation(hu))) == pytest.approx(hu, abs=1e-6)
 
 
 def test_integers_and_half_precision_become_float32() -> None:
     assert HounsfieldScale().to_attenuation(np.array([0, 40], dtype=np.int16)).dtype == np.float32
     assert HounsfieldScale().to_attenuation(torch.tensor([0, 40])).dtype == torch.float32
-    assert PriorRange().to_hu(torch.zeros(2, dtype=torch.bfloat16)).dtype == torch.float32
+    assert PriorRange().from_prior(torch.zeros(2, dtype=torch.bfloat16)).dtype == torch.float32
     assert HounsfieldScale().to_attenuation(np.zeros(2)).dtype == np.float64
 
 

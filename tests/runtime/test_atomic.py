@@ -40,7 +40,7 @@ def test_killed_process_leaves_no_result_under_the_name(tmp_path: Path) -> None:
     program = textwrap.dedent(
         """
         import sys, time
-        from deft_ct.io.atomic import atomic_folder
+        from deft_ct.runtime.atomic import atomic_folder
         with atomic_folder(sys.argv[1]) as work:
             (work / "a").write_text("1")
             print("ready", flush=True)

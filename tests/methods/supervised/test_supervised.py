@@ -232,7 +232,7 @@ def test_clear_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_reconstructor("conditional", model=tmp_path / "bridge")
     with pytest.raises(TypeError, match="needs a FBPUNetModel, got I2SBModel"):
         load_reconstructor("fbp_unet", model=untrained("i2sb"))
-    with pytest.raises(ValueError, match="must both be in HU or both not"):
+    with pytest.raises(ValueError, match="both or none need one"):
         scan = tiny_scan()
         bare = Measurement(scan.operator, scan.noise)
         load_reconstructor("fbp_unet", model=untrained("fbp_unet")).reconstruct(scan.operator(tiny_slices(1)), bare)
