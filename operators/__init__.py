@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from deft_ct.operators.base import LinearOperator, Operator
-from deft_ct.operators.ct.faults import DeadDetectors, RingArtefact
 from deft_ct.operators.identity import Identity
 from deft_ct.operators.image.blur import Blur, GaussianBlur, MotionBlur, SeparableBlur
 from deft_ct.operators.image.colorization import Colorization
@@ -36,7 +35,6 @@ __all__ = [
     "Blur",
     "Colorization",
     "CompressedSensing",
-    "DeadDetectors",
     "Decomposable",
     "GaussianBlur",
     "GaussianNoise",
@@ -51,7 +49,6 @@ __all__ = [
     "PhaseRetrieval",
     "PoissonNoise",
     "Quantisation",
-    "RingArtefact",
     "SeparableBlur",
     "SingularValueDecomposition",
     "SuperResolution",
