@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from deft_ct.operators.algebra import stack
 from deft_ct.operators.base import LinearOperator, Operator
 from deft_ct.operators.ct.faults import DeadDetectors, RingArtefact
 from deft_ct.operators.identity import Identity
@@ -62,6 +63,7 @@ __all__ = [
     "preset",
     "presets",
     "random_mask",
+    "stack",
 ]
 
 
