@@ -109,6 +109,10 @@ class Networks:
             "precision": self.precision,
         }  # fmt: skip
 
+    def hashes_of(self, method: Reconstructor) -> dict[str, str]:
+        """:meth:`hashes` of a method that uses the prior; nothing for any other method."""
+        return self.hashes() if isinstance(method, PriorReconstructor) else {}
+
     def build(self, text: str, *, preset: str | None = None, **options: Any) -> Reconstructor:
         """A method from text such as ``"tv:strength=80"``; ``options`` override those of the text.
 
