@@ -58,7 +58,7 @@ def halved_pack(folder: Path, name: str) -> Path:
 def halved_scan(scan: Scan | str) -> Scan:
     """A scan with half the detector elements, each as wide as a pixel and so twice as wide as before."""
     full = Scan.from_name(scan) if isinstance(scan, str) else scan
-    return replace(full, detectors=full.detectors // 2) if full.geometry == "parallel" else full
+    return replace(full, detectors=(full.detectors or 364) // 2) if full.geometry == "parallel" else full
 
 
 def halved_prior(folder: Path, training: TrainingConfig) -> Prior:
