@@ -15,7 +15,7 @@ from deft_ct.operators.ct.backprojection import fbp
 from deft_ct.operators.ct.cone import ConeGeometry
 from deft_ct.operators.ct.detector_offset import detector_shift
 from deft_ct.operators.ct.fdk import fdk
-from deft_ct.operators.ct.features import scan_features
+from deft_ct.operators.ct.features import planar_scan_features
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.operators.ct.photons import NOISE_FREE_PHOTONS
 from deft_ct.operators.ct.system_matrix import Geometry
@@ -142,7 +142,7 @@ class RayTransform(LinearOperator):
         )
 
     def features(self, y: Tensor, weights: Tensor | None) -> Tensor:
-        """See :func:`~deft_ct.operators.ct.features.scan_features`.
+        """See :func:`~deft_ct.operators.ct.features.planar_scan_features`.
 
         Raises:
             ValueError: a cone beam.
@@ -151,7 +151,7 @@ class RayTransform(LinearOperator):
             raise ValueError(
                 "networks that are conditioned on the scan are for parallel and fan beams, got a cone beam"
             )
-        return scan_features(self.geometry, y, weights)
+        return planar_scan_features(self.geometry, y, weights)
 
     def nominal_weights(self, y: Tensor) -> Tensor:
         """Photon weights at :data:`~deft_ct.operators.ct.photons.NOISE_FREE_PHOTONS`.
