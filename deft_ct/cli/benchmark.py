@@ -13,8 +13,8 @@ from rich.markup import escape
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.evaluation.problem import run_benchmark, scores_json
-from deft_ct.io import atomic_file
 from deft_ct.report import FOOTER, Row, metrics_table
+from deft_ct.runtime.atomic import atomic_file
 
 
 def benchmark(

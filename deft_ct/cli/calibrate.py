@@ -16,10 +16,10 @@ from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
 from deft_ct.evaluation.spread_fit import SpreadProtocol, draw, refuse_test_data, report, report_markdown
 from deft_ct.evaluation.spread_fit import calibrate_spread as fit
-from deft_ct.io import atomic_file
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.report import FOOTER, calibration_figure, save_png
+from deft_ct.runtime.atomic import atomic_file
 
 
 def calibrate(

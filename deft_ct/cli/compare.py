@@ -21,11 +21,11 @@ from deft_ct.evaluation.runner import (
     conventions,
     run_comparison,
 )
-from deft_ct.io import atomic_file
 from deft_ct.methods.registry import method_class
 from deft_ct.methods.registry import methods as known_methods
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER
+from deft_ct.runtime.atomic import atomic_file
 
 DEFAULT_SCANS = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 

@@ -25,7 +25,10 @@ Geometry = Annotated[str, typer.Option(help="parallel or fan.")]
 Degrees = Annotated[
     float | None, typer.Option(help="Angular range; 180 of parallel beams and 360 of a fan if left out.")
 ]
-Detectors = Annotated[int, typer.Option(help="Detector elements of a parallel scan, one pixel wide each.", min=1)]
+Detectors = Annotated[
+    int | None,
+    typer.Option(help="Detector elements, one pixel wide each; enough to cover the image if left out.", min=1),
+]
 Photons = Annotated[float, typer.Option(help="Photons per detector element and view; 0 for noise-free data.")]
 Data = Annotated[str, typer.Option(help="Pack of slices: a path, or val, test_volumes, test_singles.")]
 Every = Annotated[int, typer.Option(help="Take every k-th slice.", min=1)]
@@ -51,7 +54,7 @@ Presets = Annotated[
 ]
 
 
-def scan_of(views: int, geometry: str, degrees: float | None, photons: float, detectors: int = 364) -> Scan:
+def scan_of(views: int, geometry: str, degrees: float | None, photons: float, detectors: int | None = None) -> Scan:
     """The scan of the options; 0 photons stand for noise-free data, None for all the degrees of the geometry."""
     arc = {} if degrees is None else {"degrees": degrees}
     return Scan(views=views, geometry=geometry, photons=photons or None, detectors=detectors, **arc)

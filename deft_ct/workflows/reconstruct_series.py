@@ -20,7 +20,7 @@ from torch import Tensor
 from deft_ct.ct.scan import FULL_DEGREES, Scan
 from deft_ct.evaluation.metrics import evaluate
 from deft_ct.evaluation.null_space import unmeasured_map_hu
-from deft_ct.io import Series, atomic_folder, check_writable, read_dicom_series, write_dicom_series
+from deft_ct.io import Series, read_dicom_series, write_dicom_series
 from deft_ct.io.dicom_write import is_own_output
 from deft_ct.io.nifti import write_nifti
 from deft_ct.measurement.measurement import Measurement
@@ -32,6 +32,7 @@ from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.reconstruction import Reconstruction
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html
+from deft_ct.runtime.atomic import atomic_folder, check_writable
 
 RUN_RECORD = "run.json"
 _OWN_FILES = frozenset(

@@ -70,8 +70,9 @@ def test_a_fan_covers_a_full_turn_unless_told_otherwise() -> None:
 
 
 def test_full_turns_keep_the_dictionaries_that_calibrations_are_stored_with() -> None:
-    stored = {"views": 60, "photons": 1e5, "geometry": "fan", "degrees": 180.0, "detectors": 364, "name": "fan60_1e5"}
+    stored = {"views": 60, "photons": 1e5, "geometry": "fan", "degrees": 180.0, "name": "fan60_1e5"}
     assert Scan(geometry="fan").to_dict() == stored
+    assert Scan(geometry="fan", detectors=364).to_dict() == stored | {"detectors": 364, "name": "fan60_1e5_364bins"}
     assert Scan().to_dict() == stored | {"geometry": "parallel", "name": "parallel60_1e5"}
     short = Scan(geometry="fan", degrees=240).to_dict()
     assert short == stored | {"name": "fan60_1e5_240deg", "fan_degrees": 240}

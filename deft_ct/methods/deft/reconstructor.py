@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from deft_ct.ct.trained_range import outside_training
+from deft_ct.ct.trained_range import outside_training, training_warning
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import Denoiser, SamplerName, check_sampler, walk
 from deft_ct.diffusion.schedule import SPACINGS, Spacing, time_grid
@@ -129,8 +129,8 @@ class DEFT(PosteriorSampler):
         return super()._describe() | {"htransform_sha256": self.htransform.content_hash()}
 
     def _estimate(self, request: Request) -> Estimate:
-        for difference in outside_training(self.htransform.card, request.measurement):
-            warnings.warn(f"the h-transform was {difference}: expect a worse result", UserWarning, stacklevel=2)
+        if warning := training_warning("the h-transform", self.htransform.card, request.measurement):
+            warnings.warn(warning, UserWarning, stacklevel=2)
         if self.config.consistency_steps:
             likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
             check_operator("deft with consistency_steps", "linear", likelihood)
