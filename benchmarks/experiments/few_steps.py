@@ -51,7 +51,7 @@ def measure(solver: DEFT, problem: Problem, samples: int) -> dict[str, Any]:
     """One cell: the first sample, the mean of the samples and their spread, or the direct mean."""
     began = time.perf_counter()
     results = [
-        solver.reconstruct(y, measurement, num_samples=samples, seed=problem.seed, keys=names)
+        solver.reconstruct(y, measurement, num_samples=samples, seed=problem.seed, image_ids=names)
         for y, measurement, names in problem.batches
     ]
     seconds = time.perf_counter() - began
@@ -179,7 +179,7 @@ def main() -> None:
     first = builder.build("deft", {})
     protocol = {
         "pack": pack.path.name, "every": arguments.every, "scan": scan.name, "samples": arguments.samples,
-        "seed": arguments.seed, "device": arguments.device, "networks": first._describe(),
+        "seed": arguments.seed, "device": arguments.device, "networks": first.describe(),
         "versions": {"deft_ct": version("deft-ct"), "torch": version("torch"), "python": platform.python_version()},
     }  # fmt: skip
     problem: Problem | None = None

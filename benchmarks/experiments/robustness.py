@@ -139,7 +139,9 @@ def perturbed(problem: Problem, case: Case) -> Problem:
         true = scans[key]
         hu = torch.from_numpy(problem.truth[first : first + len(names), None]).to(y)
         first += len(names)
-        data = true.simulate(HounsfieldScale().to_attenuation(hu), seed=problem.seed, keys=names, refine=problem.refine)
+        data = true.simulate(
+            HounsfieldScale().to_attenuation(hu), seed=problem.seed, image_ids=names, refine=problem.refine
+        )
         data = data + gain_error(data.shape[-1], case, problem.seed).to(data)
         batches.append((data, true if case.told else nominal, names))
     return dataclasses.replace(problem, batches=batches)
@@ -283,7 +285,7 @@ def main(
 
             identity = [
                 str(pack.path), every, nominal.name, seed, asdict(case), precision, batch_size,
-                asdict(solver.config), solver._describe(),
+                asdict(solver.config), solver.describe(),
             ]  # fmt: skip
             cells[case.name, name] = cached(work / f"{slug(f'{case.name} {name}', identity)}.json", compute)
             typer.echo(f"{case.name}, {name}: {np.mean(cells[case.name, name]['psnr_db']):.2f} dB")
@@ -293,7 +295,7 @@ def main(
             "pack": pack.path.name, "every": every, "slices": len(pack), "scan": nominal.name, "seed": seed,
             "precision": precision, "batch_size": batch_size, "simulation_refinement": 2,
             "data_range_hu": DATA_RANGE_HU, "faulty_elements": FAULTY, "cases": [asdict(case) for case in CASES],
-            "methods": {name: solver._describe() | {"config": asdict(solvers[name].config)}
+            "methods": {name: solver.describe() | {"config": asdict(solvers[name].config)}
                         for name, solver in solvers.items()},
         },
         "against_exact": rows_against(cells, [(case.name, EXACT) for case in CASES], names),

@@ -138,7 +138,7 @@ class Experiment:
     def data(self, images: Tensor, label: str) -> Tensor:
         """Measurements of images."""
         keys = [f"{label}{k}" for k in range(len(images))]
-        return self.measurement.simulate(self.scale(images), seed=self.seed, keys=keys)
+        return self.measurement.simulate(self.scale(images), seed=self.seed, image_ids=keys)
 
     def likelihood(self, y: Tensor) -> Likelihood:
         """Of data, in the prior's range."""
