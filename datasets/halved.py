@@ -57,4 +57,4 @@ def halved_scan(scan: Scan | str) -> Scan:
     A fan beam is unchanged: its detector follows from the image.
     """
     full = Scan.from_name(scan) if isinstance(scan, str) else scan
-    return replace(full, detectors=full.detectors // 2) if full.geometry == "parallel" else full
+    return replace(full, detectors=(full.detectors or 364) // 2) if full.geometry == "parallel" else full

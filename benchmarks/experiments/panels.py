@@ -96,7 +96,7 @@ def measure(
         first = part.stop
         truth = affine(torch.from_numpy(problem.truth[part]).to(y)[:, None])
         plain, variation, main = (
-            solver.reconstruct(y, measurement, num_samples=count, seed=problem.seed, keys=names)
+            solver.reconstruct(y, measurement, num_samples=count, seed=problem.seed, image_ids=names)
             for solver, count in ((fbp, 1), (tv, 1), (method, samples))
         )
         estimate = name if main.samples is None else f"{name} mean"
@@ -235,7 +235,7 @@ def main(
     record = {
         "pack": pack.path.name, "every": every, "slices": len(names), "scan": protocol.name, "seed": seed,
         "samples": samples, "method": method, "precision": precision, "simulation_refinement": problem.refine,
-        "data_range_hu": RANGE_HU, "prior_spread_hu": PRIOR_SPREAD_HU, "networks": solver._describe(),
+        "data_range_hu": RANGE_HU, "prior_spread_hu": PRIOR_SPREAD_HU, "networks": solver.describe(),
         "names": names, "shown": {which: names[index] for which, index in chosen.items()},
         "unmeasured_of_truth_hu": {
             "summary": interval(measured.unmeasured_hu), "per_slice": measured.unmeasured_hu

@@ -104,8 +104,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "evaluation of the prior": lambda: prior.predict(x_t, 500.0),
         "guidance (FBP of the residual)": lambda: likelihood.guidance(x0, head.config.guidance),
         "evaluation of the head": lambda: frozen(head)(x_t, t, x0, eps, residual, condition),
-        "a reconstructed slice, direct mean": lambda: mean.reconstruct(y, measurement, num_samples=1, keys=keys),
-        "a reconstructed slice, one sample": lambda: samples.reconstruct(y, measurement, num_samples=1, keys=keys),
+        "a reconstructed slice, direct mean": lambda: mean.reconstruct(y, measurement, num_samples=1, image_ids=keys),
+        "a reconstructed slice, one sample": lambda: samples.reconstruct(y, measurement, num_samples=1, image_ids=keys),
         "training of the head, a slice": train,
     }
     record: dict[str, Any] = {"milliseconds_per_slice": {}, "kernels": {}}

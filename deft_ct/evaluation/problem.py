@@ -101,7 +101,7 @@ def prepare(
         for batch in run:
             names = [f"{s.group}/{s.index}" for s in batch]
             x = HounsfieldScale().to_attenuation(torch.stack([s.hu for s in batch]).clamp_min(-1000.0)).to(device)
-            prepared.append((simulator.simulate(x, seed=seed, keys=names, refine=refine), told, names))
+            prepared.append((simulator.simulate(x, seed=seed, image_ids=names, refine=refine), told, names))
     return Problem(
         scan=scan, truth=truth, body=body_mask(truth), batches=prepared, seed=seed, refine=refine, device=device
     )
@@ -136,10 +136,10 @@ def score(
     if measure_memory:
         y, measurement, names = problem.batches[0]
         with peak_memory(problem.device) as peak:
-            solver.reconstruct(y[:1], measurement, num_samples=samples, seed=seed, keys=names[:1])
+            solver.reconstruct(y[:1], measurement, num_samples=samples, seed=seed, image_ids=names[:1])
         memory = peak.mib
     results: list[Reconstruction] = [
-        solver.reconstruct(y, measurement, num_samples=samples, seed=seed, keys=names, progress=progress)
+        solver.reconstruct(y, measurement, num_samples=samples, seed=seed, image_ids=names, progress=progress)
         for y, measurement, names in problem.batches
     ]
     counts = np.array([len(names) for _, _, names in problem.batches], float)

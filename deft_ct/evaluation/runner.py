@@ -216,8 +216,8 @@ def _read(path: Path, scan: Scan, label: str, solver: Reconstructor) -> Cell | N
         cell = Cell(**json.loads(path.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, TypeError):
         return None
-    fresh = _plain(asdict(solver.config) | solver._describe())
-    before = cell.provenance["config"] | {key: cell.provenance.get(key) for key in solver._describe()}
+    fresh = _plain(asdict(solver.config) | solver.describe())
+    before = cell.provenance["config"] | {key: cell.provenance.get(key) for key in solver.describe()}
     return cell if (cell.scan, cell.label) == (scan.name, label) and before == fresh else None
 
 

@@ -75,7 +75,7 @@ def draw(pack: CTPack, scan: Scan, solver: DEFT, protocol: SpreadProtocol, *, pr
     centre, samples = [], []
     for y, measurement, names in problem.batches:
         found = solver.reconstruct(
-            y, measurement, num_samples=protocol.samples, seed=protocol.seed, keys=names, progress=progress
+            y, measurement, num_samples=protocol.samples, seed=protocol.seed, image_ids=names, progress=progress
         )
         assert found.in_units.samples is not None
         centre.append(found.in_units.mean[:, 0].cpu().numpy())

@@ -87,11 +87,11 @@ def seconds_per_trial(
         if "steps" in {field.name for field in fields(method_class(name).config_type)}:
             full: int = build(name, options).config.steps
             share = min(_PROBE_STEPS, full) / full
-            build(name, options | {"steps": 1}).reconstruct(y, measurement, keys=names)  # what is set up only once
+            build(name, options | {"steps": 1}).reconstruct(y, measurement, image_ids=names)  # what is set up only once
             options["steps"] = min(_PROBE_STEPS, full)
         solver = build(name, options)
         began = time.perf_counter()
-        solver.reconstruct(y, measurement, num_samples=budget.samples, seed=budget.seed, keys=names)
+        solver.reconstruct(y, measurement, num_samples=budget.samples, seed=budget.seed, image_ids=names)
         out[name] = (time.perf_counter() - began) / share * len(pack)
     return out
 
@@ -183,7 +183,7 @@ def _finished(
         return None
     preset = load_preset(solver.name, path)
     wanted = asdict(budget) | {
-        "fixed": fixed, "data": pack.path.name, "slices": len(pack), "scan": scan.name, "networks": solver._describe()
+        "fixed": fixed, "data": pack.path.name, "slices": len(pack), "scan": scan.name, "networks": solver.describe()
     }  # fmt: skip
     del wanted["batch_size"], wanted["device"]
     trials = wanted.pop("trials")

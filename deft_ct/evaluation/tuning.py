@@ -96,7 +96,7 @@ def tune(
     setup = {
         "method": method, "scan": scan.name, "data": pack.path.name, "every": every, "slices": len(pack),
         "objective": objective, "fixed": fixed, "samples": samples, "seed": seed, "simulation_refinement": refine,
-        "space": {name: repr(where) for name, where in space.items()}, "networks": default._describe(),
+        "space": {name: repr(where) for name, where in space.items()}, "networks": default.describe(),
     }  # fmt: skip
     study = _study(optuna, folder, setup)
     problem = prepare(pack, scan, seed=seed, refine=refine, batch_size=batch_size, device=device)

@@ -191,7 +191,7 @@ def reconstruct_series(
     series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
     measurement = simulated_measurement(series, settings)
     truth = series.attenuation(nonnegative=True).to(settings.device)
-    y = measurement.simulate(truth, seed=settings.seed, keys=series.slice_uids, refine=settings.refine)
+    y = measurement.simulate(truth, seed=settings.seed, image_ids=series.slice_uids, refine=settings.refine)
 
     results = {
         name: _reconstruct(solver, y, measurement, series, settings, progress) for name, solver in solvers.items()
@@ -251,7 +251,7 @@ def _reconstruct(
 ) -> Reconstruction:
     count = settings.samples if solver.name == settings.method else 1
     result = solver.reconstruct(
-        y, measurement, num_samples=count, seed=settings.seed, keys=series.slice_uids, progress=progress
+        y, measurement, num_samples=count, seed=settings.seed, image_ids=series.slice_uids, progress=progress
     )
     std = None if result.std is None else result.std.cpu()
     return replace(result, mean=result.mean.cpu(), std=std, samples=None)

@@ -76,7 +76,7 @@ def test_a_stopped_study_goes_on_as_if_it_had_not_stopped(pack: CTPack, tmp_path
 
     def retrained(**options: object) -> Reconstructor:
         solver = build(**options)
-        solver._describe = lambda: {"prior_sha256": "of another prior"}  # type: ignore[method-assign]
+        solver.describe = lambda: {"prior_sha256": "of another prior"}  # type: ignore[method-assign]
         return solver
 
     with pytest.raises(ValueError, match="holds a study with another networks"):

@@ -125,8 +125,9 @@ class DEFT(PosteriorSampler):
             SpreadCalibration.from_dict(values) for values in htransform.card.get("calibrations", ())
         )
 
-    def _describe(self) -> dict[str, Any]:
-        return super()._describe() | {"htransform_sha256": self.htransform.content_hash()}
+    def describe(self) -> dict[str, Any]:
+        """Hashes of the prior and of the h-transform."""
+        return super().describe() | {"htransform_sha256": self.htransform.content_hash()}
 
     def _estimate(self, request: Request) -> Estimate:
         if warning := training_warning("the h-transform", self.htransform.card, request.measurement):
@@ -168,7 +169,7 @@ class DEFT(PosteriorSampler):
         noisiest = self.prior.schedule.steps - 1
         shape = (1, self.prior.channels, *request.measurement.operator.domain_shape[-2:])
         means = []
-        for i, key in enumerate(request.keys):
+        for i, key in enumerate(request.image_ids):
             part = slice(i, i + 1)
             denoise = self._denoiser(likelihood[part], condition[part])
             total = torch.zeros(shape, dtype=request.y.dtype, device=request.y.device)

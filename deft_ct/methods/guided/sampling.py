@@ -154,7 +154,7 @@ class PosteriorSampler(PriorReconstructor):
         y, count = request.y, request.num_samples
         likelihood = request.measurement.likelihood(y, self.prior.value_range)
         check_operator(self.name, self.needs, likelihood)
-        names = [(key, k) for key in request.keys for k in range(count)]
+        names = [(key, k) for key in request.image_ids for k in range(count)]
         shape = (self.prior.channels, *request.measurement.operator.domain_shape[-2:])
         drawn = []
         with self._bar(request, self._ticks() * len(names)) as tick:

@@ -136,10 +136,12 @@ class TrainedReconstructor(Reconstructor):
         super().__init__(config if config is not None else self.config_type())
         self.model: Any = model.eval().requires_grad_(False)
 
-    def _evaluations(self) -> int:
+    def evaluations(self) -> int:
+        """Evaluations of the model so far."""
         return int(self.model.evaluations)
 
-    def _describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
+        """Hash and card of the model."""
         return {"model_sha256": self.model.content_hash(), "model_card": self.model.card}
 
     def _likelihood(self, request: Request) -> Likelihood:

@@ -86,7 +86,7 @@ class KnownPosterior:
     def data(self, images: Tensor, label: str) -> Tensor:
         """Simulated measurements of images; ``label`` sets them apart from those of other calls."""
         names = [f"{label}{k}" for k in range(len(images))]
-        return self.measurement.simulate(self.scale(images), seed=self.seed, keys=names)
+        return self.measurement.simulate(self.scale(images), seed=self.seed, image_ids=names)
 
     def likelihood(self, y: Tensor) -> Likelihood:
         """Likelihood of data in the prior's range."""

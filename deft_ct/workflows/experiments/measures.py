@@ -52,7 +52,7 @@ def measure_deft(method: DEFT, problem: Problem, samples: int) -> Record:
     """
     began = time.perf_counter()
     results = [
-        method.reconstruct(y, measurement, num_samples=samples, seed=problem.seed, keys=names)
+        method.reconstruct(y, measurement, num_samples=samples, seed=problem.seed, image_ids=names)
         for y, measurement, names in problem.batches
     ]
     seconds = time.perf_counter() - began

@@ -100,7 +100,7 @@ def perturbed(problem: Problem, case: Case) -> Problem:
         true = scans[key]
         hu = torch.from_numpy(problem.truth[first : first + len(names), None]).to(y)
         first += len(names)
-        data = true.simulate(HounsfieldScale().to_attenuation(hu), seed=problem.seed, keys=names, refine=problem.refine)
+        data = true.simulate(HounsfieldScale().to_attenuation(hu), seed=problem.seed, image_ids=names, refine=problem.refine)
         data = data + gain_error(data.shape[-1], case, problem.seed).to(data)
         batches.append((data, true if case.told else nominal, names))
     return dataclasses.replace(problem, batches=batches)
