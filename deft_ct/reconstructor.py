@@ -50,7 +50,7 @@ class Reconstructor(abc.ABC):
         """Network evaluations so far."""
         return 0
 
-    def _describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """More for the record: hashes of the networks."""
         return {}
 
@@ -131,7 +131,7 @@ class Reconstructor(abc.ABC):
             "versions": {
                 "deft_ct": version("deft-ct"), "torch": torch.__version__, "python": platform.python_version()
             },
-            **self._describe(),
+            **self.describe(),
             **estimate.record,
         }  # fmt: skip
         return Reconstruction(mean=mean, std=std, samples=samples, provenance=provenance, measurement=measurement)
@@ -184,7 +184,8 @@ class PriorReconstructor(Reconstructor):
     def _plausible(self, measurement: Measurement) -> float:
         return PLAUSIBLE_IMAGE if measurement.units is None else measurement.units.plausible
 
-    def _describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
+        """Hashes of the networks."""
         return {"prior_sha256": self.prior.content_hash(), "network_precision": self.prior.precision}
 
 

@@ -21,12 +21,13 @@ import numpy as np
 
 from deft_ct.cli import options as opt
 from deft_ct.ct.scan import Scan
-from deft_ct.evaluation.metrics import evaluate
-from deft_ct.evaluation.problem import Problem, prepare
 from deft_ct.evaluation.spread import Draws, spread_report
 from deft_ct.evaluation.statistics import mean_interval
+from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.networks.precision import check_precision
+from deft_ct.problems.ct import CTProblem
+from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.report import FOOTER
 
 COUNTS = (5, 10, 20, 50, 100)
@@ -38,7 +39,7 @@ COUNTED = (1, 2, 4, 8, 16, 32)
 RANGE_HU = 2000.0
 
 
-def metrics(images: Any, problem: Problem) -> dict[str, Any]:
+def metrics(images: Any, problem: CTProblem) -> dict[str, Any]:
     """PSNR and SSIM of whole slices, RMSE in the body: mean and values of every slice."""
     found = evaluate(images, problem.truth, data_range_hu=RANGE_HU, body=problem.body)
     return {
@@ -47,7 +48,7 @@ def metrics(images: Any, problem: Problem) -> dict[str, Any]:
     }
 
 
-def measure(solver: DEFT, problem: Problem, samples: int) -> dict[str, Any]:
+def measure(solver: DEFT, problem: CTProblem, samples: int) -> dict[str, Any]:
     """One cell: the first sample, the mean of the samples and their spread, or the direct mean."""
     began = time.perf_counter()
     results = [
@@ -66,8 +67,10 @@ def measure(solver: DEFT, problem: Problem, samples: int) -> dict[str, Any]:
     record |= {"single": metrics(drawn[:, 0], problem), "mean": metrics(centre, problem)}
     record["means"] = {str(n): metrics(drawn[:, :n].mean(1), problem) for n in COUNTED if n <= samples}
     if samples > 1:
-        spread = spread_report(Draws(truth=problem.truth, centre=centre, samples=drawn, body=problem.body))
-        record["spread"] = {key: spread[key] for key in ("rms_spread_hu", "rmse_hu", "coverage", "rank_histogram")}
+        spread = spread_report(
+            Draws(truth=problem.truth, centre=centre, samples=drawn, mask=problem.mask, regions=problem.regions())
+        )
+        record["spread"] = {key: spread[key] for key in ("rms_spread", "rmse", "coverage", "rank_histogram")}
     return record
 
 
@@ -98,11 +101,10 @@ def markdown(record: dict[str, Any]) -> str:
         rows.setdefault(key, {})[settings["steps"]] = cell["result"]
 
     def table(title: str, value: Any, form: str) -> str:
-        head = [title, *(str(count) for count in counts)]
-        lines = [head, ["---", *["---:"] * len(counts)]]
-        for key, row in rows.items():
-            lines.append([key, *(format(value(row[c]), form) if c in row else "-" for c in counts)])
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+        lines = [
+            [key, *(format(value(row[c]), form) if c in row else "-" for c in counts)] for key, row in rows.items()
+        ]
+        return markdown_table([title, *(str(count) for count in counts)], lines) + "\n"
 
     parts = []
     if sampled:
@@ -111,20 +113,20 @@ def markdown(record: dict[str, Any]) -> str:
         parts.append(table(f"PSNR (dB) of the mean of {count} samples", lambda r: r["mean"]["psnr_db"]["mean"], ".2f"))
     if sampled and record["samples"] > 1:
         parts.append(_means(rows))
-        parts.append(table("RMS spread (HU) in the body", lambda r: r["spread"]["rms_spread_hu"], ".1f"))
-        parts.append(table("RMSE (HU) of the mean in the body", lambda r: r["spread"]["rmse_hu"], ".1f"))
+        parts.append(table("RMS spread (HU) in the body", lambda r: r["spread"]["rms_spread"], ".1f"))
+        parts.append(table("RMSE (HU) of the mean in the body", lambda r: r["spread"]["rmse"], ".1f"))
         parts.append(
             table("raw coverage (%) of 90 % intervals", lambda r: 100 * r["spread"]["coverage"]["body"]["0.9"], ".1f")
         )
     direct = [cell for cell in found if "direct_mean" in cell["result"]]
     if direct:
-        lines = ["| direct mean | evaluations | PSNR (dB) | RMSE in body (HU) |", "| --- | ---: | ---: | ---: |"]
+        lines = []
         for cell in direct:
             result = cell["result"]
             psnr, rmse = (result["direct_mean"][k]["mean"] for k in ("psnr_db", "rmse_body_hu"))
             evaluations = f"{result['evaluations_per_slice']:g}"
-            lines.append(f"| {cell['settings']['draws']} draws | {evaluations} | {psnr:.2f} | {rmse:.1f} |")
-        parts.append("\n".join(lines) + "\n")
+            lines.append([f"{cell['settings']['draws']} draws", evaluations, f"{psnr:.2f}", f"{rmse:.1f}"])
+        parts.append(markdown_table(["direct mean", "evaluations", "PSNR (dB)", "RMSE in body (HU)"], lines) + "\n")
     first = found[0]["result"]
     some = first["mean" if "mean" in first else "direct_mean"]["psnr_db"]["per_slice"]
     interval = mean_interval(some)
@@ -141,12 +143,12 @@ def _means(rows: dict[str, dict[int, Any]]) -> str:
     """PSNR of the mean of N samples, and the gain on one sample, beside that of exact samples."""
     kept = {f"{key}, {steps} steps": r["means"] for key, row in rows.items() for steps, r in row.items()}
     numbers = [n for n in COUNTED if any(str(n) in means for means in kept.values())]
-    lines = [["PSNR (dB) of the mean of N samples", *(str(n) for n in numbers)], ["---", *["---:"] * len(numbers)]]
+    lines = []
     for key, means in kept.items():
         lines.append([key, *(f"{means[str(n)]['psnr_db']['mean']:.2f}" if str(n) in means else "-" for n in numbers)])
     exact = (10 * math.log10(2 / (1 + 1 / n)) for n in numbers)
     lines.append(["gain of exact samples on one", *(f"+{gain:.2f}" for gain in exact)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return markdown_table(["PSNR (dB) of the mean of N samples", *(str(n) for n in numbers)], lines) + "\n"
 
 
 def main() -> None:
@@ -179,10 +181,10 @@ def main() -> None:
     first = builder.build("deft", {})
     protocol = {
         "pack": pack.path.name, "every": arguments.every, "scan": scan.name, "samples": arguments.samples,
-        "seed": arguments.seed, "device": arguments.device, "networks": first._describe(),
+        "seed": arguments.seed, "device": arguments.device, "networks": first.describe(),
         "versions": {"deft_ct": version("deft-ct"), "torch": version("torch"), "python": platform.python_version()},
     }  # fmt: skip
-    problem: Problem | None = None
+    problem: CTProblem | None = None
     done = []
     for settings in cells(arguments):
         identity = json.dumps([protocol, settings], sort_keys=True)
@@ -190,7 +192,7 @@ def main() -> None:
         if path.is_file():
             cell = json.loads(path.read_text(encoding="utf-8"))
         else:
-            problem = problem or prepare(
+            problem = problem or CTProblem(
                 pack, scan, seed=arguments.seed, batch_size=arguments.batch_size, device=arguments.device
             )
             direct = settings.get("estimate") == "mean"

@@ -25,8 +25,8 @@ from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
 from deft_ct.diffusion import Prior, load_prior
-from deft_ct.evaluation.problem import Problem, prepare
-from deft_ct.evaluation.statistics import Interval, mean_interval
+from deft_ct.evaluation.statistics import Interval, paired_difference
+from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.likelihood import GuidanceKind, Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import AffineMap
@@ -38,6 +38,7 @@ from deft_ct.methods.deft.refinement import Refinement
 from deft_ct.methods.deft.train import train_htransform
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.networks import UNet, UNetConfig
+from deft_ct.problems.ct import CTProblem
 from deft_ct.training import CHECKPOINT, TrainingConfig
 
 Record = dict[str, Any]
@@ -73,7 +74,7 @@ class Workshop:
             precision=options.precision, seed=options.seed, checkpoint_minutes=1.0,
         )  # fmt: skip
         self.source = CTPack(halved_pack(options.work, "train"))
-        self._problems: dict[str, Problem] = {}
+        self._problems: dict[str, CTProblem] = {}
 
     @cached_property
     def prior(self) -> Prior:
@@ -132,10 +133,10 @@ class Workshop:
         config = HTransformConfig(spread=spread_of(measurement), guidance=guidance, network=self.network())
         return self.head(f"{scan.name} {guidance}", config, [measurement], card={"of": scan.name})
 
-    def problem(self, scan: Scan) -> Problem:
+    def problem(self, scan: Scan) -> CTProblem:
         """Val slices with simulated data of a scan, the same for every head."""
         if scan.name not in self._problems:
-            self._problems[scan.name] = prepare(self._val(), scan, seed=self.options.seed)
+            self._problems[scan.name] = CTProblem(self._val(), scan, seed=self.options.seed)
         return self._problems[scan.name]
 
     def _val(self) -> CTPack:
@@ -220,17 +221,16 @@ def values(result: Record, which: str) -> list[float]:
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
     """Mean of the paired differences with a 95 % interval (Student)."""
-    return mean_interval([a - b for a, b in zip(ours, theirs, strict=True)], method="t")
+    return paired_difference(ours, theirs)
 
 
 def interval_text(interval: Interval) -> str:
-    return f"{interval.mean:+.2f} ({interval.low:+.2f} to {interval.high:+.2f})"
+    return interval.signed()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table, the first column to the left."""
-    lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *(list(row) for row in rows)]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    return markdown_table(head, rows).splitlines()
 
 
 def footer(record: Record, slices: int) -> str:

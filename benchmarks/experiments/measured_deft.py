@@ -222,7 +222,7 @@ def main() -> None:
     deft = next(solver for solver in solvers.values() if isinstance(solver, DEFT))
     settings = {
         "pixels": PIXELS, "mu_water_per_mm": SCALE.mu_water, "seed": arguments.seed,
-        "precision": arguments.precision, "methods": METHODS, **deft._describe(),
+        "precision": arguments.precision, "methods": METHODS, **deft.describe(),
     }  # fmt: skip
     figures: dict[str, Any] = {}
     drawn: list[tuple[Trial, dict[str, Image]]] = []

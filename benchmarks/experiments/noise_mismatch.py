@@ -11,7 +11,6 @@ best by mean PSNR, so that the difference is not one of tuning. Run:
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,16 +22,18 @@ import typer
 
 from deft_ct.cli import options as opt
 from deft_ct.ct.scan import Scan
-from deft_ct.evaluation.problem import Problem, Score, prepare, score, score_json
+from deft_ct.evaluation.problem import Batch, Score, score, score_json
+from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.noise import GaussianNoise
+from deft_ct.problems.ct import CTProblem
 from deft_ct.reconstructor import Reconstructor
 
 METHODS = ("tv:strength=25|80|250", "dds:steps=20,start=0.1", "diffpir:steps=20,start=0.1,strength=10|100")
 DATA_RANGE_HU = 2000.0
 
 
-def with_constant_variance(problem: Problem) -> Problem:
+def with_constant_variance(problem: CTProblem) -> CTProblem:
     """The same data with white noise as their model: for each slice, the mean of its Poisson variances.
 
     Args:
@@ -42,8 +43,8 @@ def with_constant_variance(problem: Problem) -> Problem:
     for y, measurement, names in problem.batches:
         sigma = float(measurement.noise.weights(y).reciprocal().mean().sqrt())
         white = Measurement(measurement.operator, GaussianNoise(sigma), units=measurement.units)
-        batches.append((y, white, names))
-    return dataclasses.replace(problem, batches=batches)
+        batches.append(Batch(y, white, names))
+    return problem.with_batches(batches)
 
 
 def variants(text: str) -> list[str]:
@@ -58,23 +59,20 @@ def variants(text: str) -> list[str]:
     return [one.removesuffix(":") for one in found]
 
 
-def best(solvers: Mapping[str, Reconstructor], problem: Problem, samples: int) -> tuple[str, Score]:
+def best(solvers: Mapping[str, Reconstructor], problem: CTProblem, samples: int) -> tuple[str, Score]:
     """The variant of highest mean PSNR, and its score."""
-    scores = {
-        text: score(text, solver, problem, samples=samples, data_range_hu=DATA_RANGE_HU)
-        for text, solver in solvers.items()
-    }
-    text = max(scores, key=lambda key: float(np.mean(scores[key].metrics.psnr)))
+    scores = {text: score(text, solver, problem, samples=samples) for text, solver in solvers.items()}
+    text = max(scores, key=lambda key: float(np.mean(scores[key].values["psnr"])))
     return text, scores[text]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown."""
-    lines = [
-        "| photons | method | PSNR, constant variance (dB) | PSNR, Poisson weights (dB) | RMSE in body (HU), constant |"
-        " RMSE in body (HU), weights |",
-        "| ---: | --- | ---: | ---: | ---: | ---: |",
-    ]
+    headings = [
+        "photons", "method", "PSNR, constant variance (dB)", "PSNR, Poisson weights (dB)",
+        "RMSE in body (HU), constant", "RMSE in body (HU), weights",
+    ]  # fmt: skip
+    lines = []
     for row in rows:
         constant, weighted = (row[key]["values"] for key in ("constant", "weighted"))
         cells = [
@@ -82,8 +80,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{np.nanmean(np.array(constant['rmse_body_hu'], float)):.1f}",
             f"{np.nanmean(np.array(weighted['rmse_body_hu'], float)):.1f}",
         ]  # fmt: skip
-        lines.append(f"| {row['photons']:g} | {row['method']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([f"{row['photons']:g}", row["method"], *cells])
+    return markdown_table(headings, lines, align="rlrrrr")
 
 
 def main(
@@ -107,7 +105,7 @@ def main(
     pack = opt.read_pack(data, every)
     rows = []
     for count in photons or (1e3, 1e4):
-        problem = prepare(pack, Scan(views=views, photons=count), seed=seed, batch_size=1)
+        problem = CTProblem(pack, Scan(views=views, photons=count), seed=seed, batch_size=1)
         flat = with_constant_variance(problem)
         for text in methods or METHODS:
             solvers = {one: builder.build(*opt.parse_method(one)) for one in variants(text)}

@@ -27,11 +27,12 @@ from halved_heads import cached, difference, interval_text, slug, table, write
 from deft_ct.cli import options as opt
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.scan import Scan
-from deft_ct.evaluation.problem import Problem, prepare, score, score_json
+from deft_ct.evaluation.problem import Batch, score, score_json
 from deft_ct.evaluation.statistics import Interval, mean_interval
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
+from deft_ct.problems.ct import CTProblem
 
 DATA_RANGE_HU = 2000.0
 FAULTY = 4
@@ -127,7 +128,7 @@ def gain_error(detectors: int, case: Case, seed: int) -> torch.Tensor:
     return added
 
 
-def perturbed(problem: Problem, case: Case) -> Problem:
+def perturbed(problem: CTProblem, case: Case) -> CTProblem:
     """The slices of a nominal problem with data of the true scan, and with the measurement that methods are told."""
     scans: dict[Any, Measurement] = {}
     batches, first = [], 0
@@ -141,8 +142,8 @@ def perturbed(problem: Problem, case: Case) -> Problem:
         first += len(names)
         data = true.simulate(HounsfieldScale().to_attenuation(hu), seed=problem.seed, keys=names, refine=problem.refine)
         data = data + gain_error(data.shape[-1], case, problem.seed).to(data)
-        batches.append((data, true if case.told else nominal, names))
-    return dataclasses.replace(problem, batches=batches)
+        batches.append(Batch(data, true if case.told else nominal, names))
+    return problem.with_batches(batches)
 
 
 def change(cells: Mapping[tuple[str, str], Record], case: str, method: str, against: str, key: str) -> list[float]:
@@ -260,8 +261,8 @@ def main(
     solvers = {name: builder.build(*opt.parse_method(METHODS[name])) for name in names}
 
     @cache
-    def exact() -> Problem:
-        return prepare(pack, nominal, seed=seed, batch_size=batch_size)
+    def exact() -> CTProblem:
+        return CTProblem(pack, nominal, seed=seed, batch_size=batch_size)
 
     cells: dict[tuple[str, str], Record] = {}
     shifts: dict[str, list[float | None]] = {}
@@ -279,11 +280,11 @@ def main(
         for name, solver in solvers.items():
 
             def compute(name: str = name, solver: Any = solver, problem: Any = problem) -> Record:
-                return score_json(score(name, solver, problem(), samples=1, data_range_hu=DATA_RANGE_HU))
+                return score_json(score(name, solver, problem(), samples=1))
 
             identity = [
                 str(pack.path), every, nominal.name, seed, asdict(case), precision, batch_size,
-                asdict(solver.config), solver._describe(),
+                asdict(solver.config), solver.describe(),
             ]  # fmt: skip
             cells[case.name, name] = cached(work / f"{slug(f'{case.name} {name}', identity)}.json", compute)
             typer.echo(f"{case.name}, {name}: {np.mean(cells[case.name, name]['psnr_db']):.2f} dB")
@@ -293,7 +294,7 @@ def main(
             "pack": pack.path.name, "every": every, "slices": len(pack), "scan": nominal.name, "seed": seed,
             "precision": precision, "batch_size": batch_size, "simulation_refinement": 2,
             "data_range_hu": DATA_RANGE_HU, "faulty_elements": FAULTY, "cases": [asdict(case) for case in CASES],
-            "methods": {name: solver._describe() | {"config": asdict(solvers[name].config)}
+            "methods": {name: solver.describe() | {"config": asdict(solvers[name].config)}
                         for name, solver in solvers.items()},
         },
         "against_exact": rows_against(cells, [(case.name, EXACT) for case in CASES], names),

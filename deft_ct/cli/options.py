@@ -13,10 +13,10 @@ import typer
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack, data_root
-from deft_ct.methods.presets import nearest_preset
 from deft_ct.methods.registry import load_reconstructor, method_class
 from deft_ct.methods.supervised.model import TrainedReconstructor
 from deft_ct.networks.precision import Precision, check_precision
+from deft_ct.problems.ct import nearest_preset
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
 
 Views = Annotated[int, typer.Option(help="Views of the simulated scan.", min=1)]

@@ -125,8 +125,9 @@ class DEFT(PosteriorSampler):
             SpreadCalibration.from_dict(values) for values in htransform.card.get("calibrations", ())
         )
 
-    def _describe(self) -> dict[str, Any]:
-        return super()._describe() | {"htransform_sha256": self.htransform.content_hash()}
+    def describe(self) -> dict[str, Any]:
+        """Hashes of the networks."""
+        return super().describe() | {"htransform_sha256": self.htransform.content_hash()}
 
     def _estimate(self, request: Request) -> Estimate:
         for difference in outside_training(self.htransform.card, request.measurement):

@@ -139,7 +139,8 @@ class TrainedReconstructor(Reconstructor):
     def _evaluations(self) -> int:
         return int(self.model.evaluations)
 
-    def _describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
+        """Hashes of the networks."""
         return {"model_sha256": self.model.content_hash(), "model_card": self.model.card}
 
     def _likelihood(self, request: Request) -> Likelihood:
