@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.diffusion.train import sample_times
+from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft import HTransform, condition_for
@@ -240,30 +241,39 @@ def table(record: dict[str, Any]) -> str:
         "weights, order), mean of 4 samples. PSNR for a range of 2; gain over the head before training, with that of "
         "each seed; cost and effective number of 64 paths, medians over 8 measurements, mean over seeds; processor "
         "seconds.", "",
-        "| views, noise | head | PSNR (dB) | gain (dB) | seeds | better on | distance to exact mean | std of C "
-        "| effective paths of 64 | s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
+    headings = [
+        "views, noise", "head", "PSNR (dB)", "gain (dB)", "seeds", "better on", "distance to exact mean", "std of C",
+        "effective paths of 64", "s",
+    ]  # fmt: skip
+    rows = []
     for row in record["summary"]:
         seeds = ", ".join(f"{value:+.2f}" for value in row["gain_of_each_seed_db"])
-        start = f"| {row['views']}, {row['sigma']} | {row['head']} | {row['psnr_db']:.2f} | {row['gain_db']:+.2f} "
-        more = f"| {seeds} | {row['better_on']} of {row['of']} "
+        cells = [
+            f"{row['views']}, {row['sigma']}", row["head"], f"{row['psnr_db']:.2f}", f"{row['gain_db']:+.2f}", seeds,
+            f"{row['better_on']} of {row['of']}",
+        ]  # fmt: skip
         if "cost_std" in row:
-            more += f"| {row['distance_to_exact_mean']:.4f} | {row['cost_std']:.1f} | {row['effective_paths']:.1f} "
-            more += f"| {row['training_seconds']:.0f} |"
+            cells += [f"{row['distance_to_exact_mean']:.4f}", f"{row['cost_std']:.1f}"]
+            cells += [f"{row['effective_paths']:.1f}", f"{row['training_seconds']:.0f}"]
         else:
-            more += "| 0 | | | |"
-        lines.append(start + more)
+            cells += ["0", "", "", ""]
+        rows.append(cells)
     lines += [
+        markdown_table(headings, rows),
         "", f"Effective number of {record['degeneracy'][0]['paths']} paths of heads before training, the standard "
         "deviation of their cost `C`, and the exponent that leaves half of them (medians, 8 measurements, seed 0):", "",
-        "| rays | noise | head | std of C | effective paths | exponent |", "|---|---|---|---|---|---|",
+        markdown_table(
+            ["rays", "noise", "head", "std of C", "effective paths", "exponent"],
+            [
+                [
+                    str(row["rays"]), str(row["sigma"]), row["head"], f"{row['cost_std']:.1f}",
+                    f"{row['effective_paths']:.1f}", f"{row['exponent_half']:.3f}",
+                ]
+                for row in record["degeneracy"]
+            ],
+        ),
     ]  # fmt: skip
-    for row in record["degeneracy"]:
-        lines.append(
-            f"| {row['rays']} | {row['sigma']} | {row['head']} | {row['cost_std']:.1f} | {row['effective_paths']:.1f} "
-            f"| {row['exponent_half']:.3f} |"
-        )
     return "\n".join([*lines, ""])
 
 

@@ -113,7 +113,7 @@ def main(
             for kind, data_of in (("constant", flat), ("weighted", problem)):
                 chosen, result = best(solvers, data_of, samples)
                 found[kind] = {"options": chosen, "values": score_json(result)}
-                typer.echo(f"{count:g} photons, {kind}: {chosen} {np.mean(result.metrics.psnr):.2f} dB")
+                typer.echo(f"{count:g} photons, {kind}: {chosen} {np.mean(result.values['psnr']):.2f} dB")
             rows.append(found)
     settings = {
         "pack": pack.path.name, "every": every, "slices": len(pack), "views": views, "samples": samples, "seed": seed,

@@ -30,6 +30,7 @@ from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.datasets.packs import CTPack, data_root
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.schedule import Schedule
+from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
@@ -263,17 +264,18 @@ def table(record: dict[str, Any]) -> str:
         f"an exact score (mixture of {setup['clusters']} Gaussians). n = {setup['tests']} measurements of series "
         f"that nothing was trained or tuned on, seed {setup['seed']}, mean of {setup['samples']} samples. PSNR for a "
         "range of 2; the distance is the RMS difference to the exact posterior mean (prior's range).", "",
-        "| method | PSNR (dB) | one sample (dB) | distance | evaluations | s per image |",
-        "|---|---|---|---|---|---|",
     ]  # fmt: skip
+    headings = ["method", "PSNR (dB)", "one sample (dB)", "distance", "evaluations", "s per image"]
+    rows = []
     for name, row in record["rows"].items():
-        lines.append(
-            f"| {name} | {row['psnr_mean_db']:.2f} +- {row['psnr_standard_error_db']:.2f} "
-            f"| {row['psnr_single_sample_db']:.2f} | {row['distance_to_exact_mean']:.4f} "
-            f"| {row['evaluations_per_image']:.0f} | {row['seconds_per_image']:.2f} |"
-        )
+        rows.append([
+            name, f"{row['psnr_mean_db']:.2f} +- {row['psnr_standard_error_db']:.2f}",
+            f"{row['psnr_single_sample_db']:.2f}", f"{row['distance_to_exact_mean']:.4f}",
+            f"{row['evaluations_per_image']:.0f}", f"{row['seconds_per_image']:.2f}",
+        ])  # fmt: skip
+    rows.append(["exact posterior mean", f"{record['exact_posterior_mean_psnr_db']:.2f}", "", "0", "", ""])
     lines += [
-        f"| exact posterior mean | {record['exact_posterior_mean_psnr_db']:.2f} | | 0 | | |", "",
+        markdown_table(headings, rows), "",
         f"Stochastic control minus DPS on the same measurement: {gain['mean']:+.2f} +- {gain['standard_error']:.2f} "
         f"dB, better on {gain['better_on']} of {setup['tests']}. Trained on {setup['training_measurements']} "
         f"measurements without images: {setup['iterations']} steps, "
