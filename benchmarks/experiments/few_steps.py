@@ -16,12 +16,12 @@ from typing import Any
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
-from deft_ct.evaluation.problem import Problem, prepare
 from deft_ct.evaluation.statistics import mean_interval
 from deft_ct.evaluation.store import Record, cached_json, content_name, write_result
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.method_text import parse_options
+from deft_ct.problems.ct import CTProblem
 from deft_ct.report import FOOTER
 from deft_ct.runtime.machine import versions
 from deft_ct.workflows.experiments.arguments import (
@@ -61,8 +61,8 @@ def run(arguments: argparse.Namespace) -> Record:
     }  # fmt: skip
 
     @cache
-    def problem() -> Problem:
-        return prepare(pack, scan, seed=arguments.seed, batch_size=arguments.batch_size, device=arguments.device)
+    def problem() -> CTProblem:
+        return CTProblem(pack, scan, seed=arguments.seed, batch_size=arguments.batch_size, device=arguments.device)
 
     done = []
     for settings in cells(arguments):

@@ -22,7 +22,7 @@ import torch
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
-from deft_ct.evaluation.problem import Problem, Score, prepare, score, score_json
+from deft_ct.evaluation.problem import CTProblem, Score, score, score_json
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.method_text import method_variants
@@ -41,7 +41,7 @@ METHODS = ("tv:strength=25|80|250", "dds:steps=20,start=0.1", "diffpir:steps=20,
 KINDS = ("constant", "weighted")
 
 
-def with_constant_variance(problem: Problem) -> Problem:
+def with_constant_variance(problem: CTProblem) -> CTProblem:
     """The same data with white noise as their model: for each slice, the mean of its Poisson variances.
 
     Args:
@@ -55,7 +55,7 @@ def with_constant_variance(problem: Problem) -> Problem:
     return dataclasses.replace(problem, batches=batches)
 
 
-def best(methods: Mapping[str, Reconstructor], problem: Problem, samples: int) -> tuple[str, Score]:
+def best(methods: Mapping[str, Reconstructor], problem: CTProblem, samples: int) -> tuple[str, Score]:
     """The variant with the highest mean PSNR, and its score."""
     scores = {
         text: score(text, method, problem, samples=samples, data_range_hu=RANGE_HU) for text, method in methods.items()
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for count in arguments.photons or (1e3, 1e4):
         scan = Scan(views=arguments.views, photons=count)
-        problem = prepare(pack, scan, seed=arguments.seed, batch_size=1)  # one variance for each slice
+        problem = CTProblem(pack, scan, seed=arguments.seed, batch_size=1)  # one variance for each slice
         problems = {"constant": with_constant_variance(problem), "weighted": problem}
         for text in arguments.method or METHODS:
             methods = {one: networks.build(one) for one in method_variants(text)}

@@ -23,7 +23,7 @@ import torch
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
 from deft_ct.evaluation.paired import differences, paired_difference, signed_interval
-from deft_ct.evaluation.problem import Problem, prepare, score, score_json
+from deft_ct.evaluation.problem import CTProblem, score, score_json
 from deft_ct.evaluation.statistics import Interval, mean_interval
 from deft_ct.evaluation.store import Record, cached_json, content_name, write_result
 from deft_ct.evaluation.tables import markdown_table
@@ -139,7 +139,7 @@ def markdown(record: Record) -> str:
     ]) + "\n"  # fmt: skip
 
 
-def detector_shifts(problem: Problem) -> Record:
+def detector_shifts(problem: CTProblem) -> Record:
     """The detector shift that is found in the data of each slice, or None."""
     found = [measurement.diagnose(y).record for data, measurement, _ in problem.batches for y in data]
     return {"elements": [record.get("detector_shift_elements") for record in found]}
@@ -158,15 +158,15 @@ def run(arguments: argparse.Namespace) -> Record:
     }
 
     @cache
-    def exact() -> Problem:
-        return prepare(pack, nominal, seed=arguments.seed, batch_size=arguments.batch_size)
+    def exact() -> CTProblem:
+        return CTProblem(pack, nominal, seed=arguments.seed, batch_size=arguments.batch_size)
 
     cells: dict[tuple[str, str], Record] = {}
     shifts: dict[str, list[float | None]] = {}
     for case in CASES:
 
         @cache
-        def problem(case: Case = case) -> Problem:
+        def problem(case: Case = case) -> CTProblem:
             return perturbed(exact(), case)
 
         identity: list[Any] = [str(pack.path), arguments.every, nominal.name, arguments.seed, asdict(case)]

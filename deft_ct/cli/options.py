@@ -14,10 +14,10 @@ from deft_ct.datasets.packs import read_pack as read_pack
 from deft_ct.methods.method_text import parse_method as parse_method
 from deft_ct.methods.method_text import parse_options as parse_options
 from deft_ct.methods.method_text import split_methods as split_methods
-from deft_ct.methods.presets import nearest_preset
 from deft_ct.methods.registry import load_reconstructor, method_class
 from deft_ct.methods.supervised.model import TrainedReconstructor
 from deft_ct.networks.precision import Precision, check_precision
+from deft_ct.problems.ct import nearest_preset
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
 
 Views = Annotated[int, typer.Option(help="Views of the simulated scan.", min=1)]

@@ -1,28 +1,31 @@
-"""Markdown tables, written in one place."""
+"""Tables in Markdown: the one place that writes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-_RULES = {"left": "---", "right": "---:", "center": ":---:"}
+_RULES = {"l": "---", "r": "---:"}
 
 
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str] | None = None) -> str:
-    """A Markdown table without a newline at its end.
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, align: str | None = None) -> str:
+    """A table in Markdown.
 
     Args:
-        headings: one for each column.
-        rows: cells as text, as many in each row as there are headings.
-        align: ``"left"``, ``"right"`` or ``"center"`` for each column; the first left and the others right if None.
+        headings: of the columns.
+        rows: cells, as many in each row as there are headings; a ``|`` in a cell is escaped.
+        align: a letter for each column, ``l`` (left) or ``r`` (right), for example ``"llr"``; the first column to the
+            left and the others to the right when None.
+
+    Returns:
+        Lines without a line break at the end.
 
     Raises:
-        ValueError: a row or ``align`` has another length than ``headings``, or an alignment is unknown.
+        ValueError: a row or ``align`` has another number of columns, or ``align`` another letter.
     """
-    chosen = ["left", *["right"] * (len(headings) - 1)] if align is None else list(align)
-    if unknown := sorted(set(chosen) - set(_RULES)):
-        raise ValueError(f"align must hold left, right or center, got {', '.join(unknown)}")
-    for name, line in [("align", chosen), *((f"row {k}", row) for k, row in enumerate(rows))]:
-        if len(line) != len(headings):
-            raise ValueError(f"{name} has {len(line)} cells for {len(headings)} headings")
-    lines = [headings, [_RULES[name] for name in chosen], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    align = "l" + "r" * (len(headings) - 1) if align is None else align
+    if not set(align) <= _RULES.keys():
+        raise ValueError(f"align takes the letters l and r, got {align!r}")
+    lines = [list(headings), [_RULES[side] for side in align], *(list(row) for row in rows)]
+    if wrong := {len(line) for line in lines} - {len(headings)}:
+        raise ValueError(f"a table of {len(headings)} columns got a row of {sorted(wrong)} cells")
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

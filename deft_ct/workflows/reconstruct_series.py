@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.ct.scan import FULL_DEGREES, Scan
-from deft_ct.evaluation.metrics import evaluate
-from deft_ct.evaluation.null_space import unmeasured_map_hu
 from deft_ct.io import Series, read_dicom_series, write_dicom_series
 from deft_ct.io.dicom_write import is_own_output
 from deft_ct.io.nifti import write_nifti
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.methods.presets import nearest_preset
 from deft_ct.methods.registry import load_reconstructor, method_class, spelling
 from deft_ct.networks.precision import Precision
 from deft_ct.operators import PoissonNoise
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.problems.ct import nearest_preset
+from deft_ct.problems.ct_metrics import evaluate
+from deft_ct.problems.ct_null_space import unmeasured_map_hu
 from deft_ct.reconstruction import Reconstruction
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html

@@ -12,13 +12,13 @@ from tiny_pack import write_tiny_pack
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
-from deft_ct.evaluation.problem import prepare
+from deft_ct.problems.ct import CTProblem
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "experiments" / "noise_mismatch.py"))
 
 
 def test_the_constant_variance_is_the_mean_of_the_poisson_variances(tmp_path: Path) -> None:
-    problem = prepare(CTPack(write_tiny_pack(tmp_path / "val.h5", count=1)), Scan(views=8, photons=1e3), batch_size=1)
+    problem = CTProblem(CTPack(write_tiny_pack(tmp_path / "val.h5", count=1)), Scan(views=8, photons=1e3), batch_size=1)
     flat = SCRIPT["with_constant_variance"](problem)
     for (y, poisson, _), (same, white, _) in zip(problem.batches, flat.batches, strict=True):
         assert same is y

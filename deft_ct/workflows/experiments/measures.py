@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deft_ct.evaluation.metrics import evaluate
-from deft_ct.evaluation.problem import Problem
 from deft_ct.evaluation.spread import Draws, spread_report
 from deft_ct.evaluation.store import Record
 from deft_ct.methods.deft.reconstructor import DEFT
+from deft_ct.problems.ct import CTProblem
+from deft_ct.problems.ct_metrics import evaluate
 
 RANGE_HU = 2000.0
 """Data range of PSNR and SSIM."""
@@ -20,7 +20,7 @@ SAMPLE_COUNTS = (1, 2, 4, 8, 16, 32)
 """Numbers of samples whose mean is measured."""
 
 
-def slice_metrics(images: NDArray[np.float32], problem: Problem) -> Record:
+def slice_metrics(images: NDArray[np.float32], problem: CTProblem) -> Record:
     """PSNR and SSIM of whole slices, and RMSE inside the body.
 
     Args:
@@ -37,7 +37,7 @@ def slice_metrics(images: NDArray[np.float32], problem: Problem) -> Record:
     }
 
 
-def measure_deft(method: DEFT, problem: Problem, samples: int) -> Record:
+def measure_deft(method: DEFT, problem: CTProblem, samples: int) -> Record:
     """Reconstruct every slice of a problem and measure the estimates.
 
     Args:
@@ -67,8 +67,11 @@ def measure_deft(method: DEFT, problem: Problem, samples: int) -> Record:
     record |= {"single": slice_metrics(drawn[:, 0], problem), "mean": slice_metrics(center, problem)}
     record["means"] = {str(n): slice_metrics(drawn[:, :n].mean(1), problem) for n in SAMPLE_COUNTS if n <= samples}
     if samples > 1:
-        spread = spread_report(Draws(truth=problem.truth, centre=center, samples=drawn, body=problem.body))
-        record["spread"] = {key: spread[key] for key in ("rms_spread_hu", "rmse_hu", "coverage", "rank_histogram")}
+        draws = Draws(
+            truth=problem.truth, centre=center, samples=drawn, mask=problem.mask, regions=problem.regions()
+        )  # fmt: skip
+        spread = spread_report(draws)
+        record["spread"] = {key: spread[key] for key in ("rms_spread", "rmse", "coverage", "rank_histogram")}
     return record
 
 

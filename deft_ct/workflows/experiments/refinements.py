@@ -19,7 +19,6 @@ import torch
 from deft_ct.ct.scan import Scan
 from deft_ct.ct.scan_range import ScanRange, unit_measurements
 from deft_ct.datasets.halved import halved_scan
-from deft_ct.evaluation.metrics import evaluate
 from deft_ct.evaluation.store import Record, cached_json, content_name
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import load_refinement, save_refinement
@@ -29,6 +28,7 @@ from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.train_refinement import train_refinement
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.networks import UNetConfig
+from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.training import TrainingConfig
 from deft_ct.training.pairs import PairSource
 from deft_ct.workflows.experiments.measures import RANGE_HU

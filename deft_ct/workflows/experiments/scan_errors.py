@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from deft_ct.ct.hounsfield import HounsfieldScale
-from deft_ct.evaluation.problem import Problem
+from deft_ct.evaluation.problem import Batch
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
+from deft_ct.problems.ct import CTProblem
 
 FAULTY = 4
 """Number of detector elements with a gain error."""
@@ -84,23 +85,36 @@ def gain_error(detectors: int, case: Case, seed: int) -> torch.Tensor:
     return added
 
 
-def perturbed(problem: Problem, case: Case) -> Problem:
-    """The slices of a problem with data of the true scan, and the measurement that the methods assume.
+@dataclass(frozen=True)
+class PerturbedProblem(CTProblem):
+    """The slices of a problem with data of a true scan that differs from the nominal one.
 
     One error is drawn for all slices, as a scanner has one error for all of its slices. Data are simulated on the
     refined grid of the problem.
     """
-    scans: dict[object, Measurement] = {}
-    batches, first = [], 0
-    for y, nominal, names in problem.batches:
-        assert isinstance(nominal.operator, RayTransform)
-        key = nominal.operator.geometry
-        if key not in scans:
-            scans[key] = true_measurement(nominal, case, problem.seed)
-        true = scans[key]
-        hu = torch.from_numpy(problem.truth[first : first + len(names), None]).to(y)
-        first += len(names)
-        data = true.simulate(HounsfieldScale().to_attenuation(hu), seed=problem.seed, image_ids=names, refine=problem.refine)
-        data = data + gain_error(data.shape[-1], case, problem.seed).to(data)
-        batches.append((data, true if case.told else nominal, names))
-    return dataclasses.replace(problem, batches=batches)
+
+    case: Case = Case(name="as assumed")
+
+    def simulate(self) -> list[Batch]:
+        """Data of the true scan, with the measurement that the methods assume."""
+        scans: dict[object, Measurement] = {}
+        batches, first = [], 0
+        for y, nominal, names in super().simulate():
+            assert isinstance(nominal.operator, RayTransform)
+            key = nominal.operator.geometry
+            if key not in scans:
+                scans[key] = true_measurement(nominal, self.case, self.seed)
+            true = scans[key]
+            hu = torch.from_numpy(self.truth[first : first + len(names), None]).to(y)
+            first += len(names)
+            x = HounsfieldScale().to_attenuation(hu)
+            data = true.simulate(x, seed=self.seed, image_ids=names, refine=self.refine)
+            data = data + gain_error(data.shape[-1], self.case, self.seed).to(data)
+            batches.append(Batch(data, true if self.case.told else nominal, names))
+        return batches
+
+
+def perturbed(problem: CTProblem, case: Case) -> PerturbedProblem:
+    """The same slices, scanned as the case says."""
+    same = {field.name: getattr(problem, field.name) for field in dataclasses.fields(CTProblem)}
+    return PerturbedProblem(**same, case=case)

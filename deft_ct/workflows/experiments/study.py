@@ -23,7 +23,6 @@ from deft_ct.ct.scan import Scan
 from deft_ct.datasets.halved import halved_pack
 from deft_ct.datasets.packs import CTPack
 from deft_ct.diffusion import Prior, load_prior
-from deft_ct.evaluation.problem import Problem, prepare
 from deft_ct.evaluation.store import Record, cached_json, content_name
 from deft_ct.measurement.likelihood import GuidanceKind, Likelihood
 from deft_ct.measurement.measurement import Measurement
@@ -36,6 +35,7 @@ from deft_ct.methods.deft.refinement import Refinement
 from deft_ct.methods.deft.train import train_htransform
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.networks import UNet, UNetConfig
+from deft_ct.problems.ct import CTProblem
 from deft_ct.runtime.machine import processor_name, versions
 from deft_ct.training import CHECKPOINT, TrainingConfig
 from deft_ct.workflows.experiments.arguments import add_training_arguments, training_config
@@ -109,7 +109,7 @@ class Study:
     def __init__(self, settings: StudySettings, log: Callable[[str], None] = lambda _: None) -> None:
         self.settings, self.training, self.log = settings, settings.training, log
         self.source = CTPack(halved_pack(settings.work, "train"))
-        self._problems: dict[str, Problem] = {}
+        self._problems: dict[str, CTProblem] = {}
 
     @cached_property
     def prior(self) -> Prior:
@@ -137,10 +137,10 @@ class Study:
         """A scan of slices of the typical pixel size."""
         return scan.unit_measurement(self.source.image_shape, self.pixel_mm)
 
-    def problem(self, scan: Scan) -> Problem:
+    def problem(self, scan: Scan) -> CTProblem:
         """Val slices with simulated data of a scan, the same for every method."""
         if scan.name not in self._problems:
-            self._problems[scan.name] = prepare(self.val, scan, seed=self.training.seed)
+            self._problems[scan.name] = CTProblem(self.val, scan, seed=self.training.seed)
         return self._problems[scan.name]
 
     def train(self, label: str, task: HTransformTask) -> HTransform:
