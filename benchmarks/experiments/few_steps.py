@@ -127,8 +127,8 @@ def markdown(record: Record) -> str:
     if rows and samples > 1:
         deviation, coverage = "RMS standard deviation (HU) in the body", "uncalibrated coverage (%) of 90 % intervals"
         parts.append(sample_counts_table(rows))
-        parts.append(steps_table(deviation, rows, lambda r: r["spread"]["rms_spread_hu"], ".1f"))
-        parts.append(steps_table("RMSE (HU) of the mean in the body", rows, lambda r: r["spread"]["rmse_hu"], ".1f"))
+        parts.append(steps_table(deviation, rows, lambda r: r["spread"]["rms_spread"], ".1f"))
+        parts.append(steps_table("RMSE (HU) of the mean in the body", rows, lambda r: r["spread"]["rmse"], ".1f"))
         parts.append(steps_table(coverage, rows, lambda r: 100 * r["spread"]["coverage"]["body"]["0.9"], ".1f"))
     if direct := [cell for cell in record["cells"] if "direct_mean" in cell["result"]]:
         parts.append(direct_table(direct))
