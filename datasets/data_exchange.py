@@ -55,7 +55,7 @@ def read_data_exchange(
         center: detector column (of the file, before ``columns``) that the rotation axis projects to; see
             :func:`estimate_center`.
         rows: detector rows to read.
-        detector_mm: width of a detector column; 1 where it is not known, which scales the attenuation.
+        detector_mm: width of a detector column; 1 if it is unknown, which scales the attenuation.
         columns: detector columns to keep; cropping to be symmetric about the centre is usual.
         transmission_floor: least transmission, above 0.
 

@@ -16,7 +16,7 @@ HU_MIN = -1024.0
 class HounsfieldScale(Scale):
     """The Hounsfield scale at one effective energy: ``mu = mu_water + HU * (mu_water - mu_air) / 1000``.
 
-    The defaults are those of LoDoPaB-CT (Leuschner et al. 2021, doi:10.1038/s41597-021-00893-z): water 20 /m and air
+    The defaults come from LoDoPaB-CT (Leuschner et al. 2021, doi:10.1038/s41597-021-00893-z): water 20 /m and air
     0.02 /m. ``mu_air=0`` gives the other common convention, ``mu = mu_water * (1 + HU / 1000)``.
 
     Args:

@@ -127,7 +127,7 @@ class Scan:
         return Measurement(RayTransform(self._geometry(image_shape, pixel_mm)), self.noise, units=HounsfieldScale())
 
     def on_arc(self, geometry: ParallelGeometry | FanGeometry) -> ParallelGeometry | FanGeometry:
-        """A geometry with the arc of this scan in the place of its own.
+        """The geometry with its views moved to the arc of this scan.
 
         Args:
             geometry: as many views, over :data:`FULL_DEGREES` from angle 0 on.

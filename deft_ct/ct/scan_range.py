@@ -87,7 +87,9 @@ class ScanRange:
 
 
 def unit_measurements(scans: Sequence[Scan], image_shape: tuple[int, int], pixel_mm: float) -> list[Measurement]:
-    """:meth:`Scan.unit_measurement` of many scans: those of one geometry share an operator, and none stores a matrix.
+    """:meth:`Scan.unit_measurement` of many scans.
+
+    Scans with the same geometry share an operator, and none stores a matrix.
 
     Args:
         scans: the scans.

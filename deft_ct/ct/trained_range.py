@@ -24,7 +24,7 @@ def training_warning(network: str, card: dict[str, Any], measurement: Measuremen
     Args:
         network: its name at the start of the sentence.
         card: see :func:`outside_training`.
-        measurement: the scan at hand.
+        measurement: the given scan.
 
     Returns:
         The sentence with every difference; None when there is none.
@@ -46,7 +46,7 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
             networks that were trained for several scans or for a family of scans (``ScanRange``). Without
             ``fan_degrees``, fan scans were full turns. ``start_degrees`` lists where limited arcs started, or is
             ``"any"``; without it they started at 0.
-        measurement: the scan at hand.
+        measurement: the given scan.
 
     Returns:
         One phrase for each difference, such as "trained for 12 views, the scan has 30". Empty for a card without a

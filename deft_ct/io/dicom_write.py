@@ -64,6 +64,32 @@ class WrittenSeries:
     parametric_map: Path | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class DicomOptions:
+    """How a derived series is written.
+
+    Args:
+        uids: "hash" derives UIDs from the source UIDs, the pixels and the texts, so that the same result has the same
+            UIDs again; "random" makes new ones.
+        series_number_offset: added to the SeriesNumber of the source (one more for the spread).
+        parametric_map: also write the spread as ``folder/spread_parametric_map.dcm``; needs the extra
+            ``parametric-map``.
+        created: date and time of the new images; the time of writing when None.
+
+    Raises:
+        ValueError: ``uids`` is unknown.
+    """
+
+    uids: UidKind = "hash"
+    series_number_offset: int = SERIES_NUMBER_OFFSET
+    parametric_map: bool = False
+    created: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.uids not in ("hash", "random"):
+            raise ValueError(f"uids must be 'hash' or 'random', got {self.uids!r}")
+
+
 def write_dicom_series(
     result: HasMean | Volume | NDArray[Any] | Tensor,
     *,
@@ -72,10 +98,7 @@ def write_dicom_series(
     description: str = "Sparse-view reconstruction",
     details: str = "",
     overwrite: bool = False,
-    uids: UidKind = "hash",
-    series_number_offset: int = SERIES_NUMBER_OFFSET,
-    parametric_map: bool = False,
-    created: datetime | None = None,
+    options: DicomOptions | None = None,
 ) -> WrittenSeries:
     r"""Write a derived DICOM series: new UIDs, the patient, study, frame of reference and geometry of ``like``.
 
@@ -91,36 +114,31 @@ def write_dicom_series(
         description: method and views, for the SeriesDescription.
         details: geometry, noise, seed and hashes, for the DerivationDescription and the contributing equipment.
         overwrite: replace a folder that holds nothing but earlier output of this program.
-        uids: "hash" derives UIDs from the source UIDs, the pixels and the texts, so that the same result has the same
-            UIDs again; "random" makes new ones.
-        series_number_offset: added to the source's SeriesNumber (one more for the spread).
-        parametric_map: also write the spread as ``folder/spread_parametric_map.dcm``; needs the extra
-            ``parametric-map``.
-        created: date and time of the new images; now when None.
+        options: UIDs, series number, Parametric Map and date; the defaults when None.
 
     Returns:
         The files.
 
     Raises:
-        ImportError: ``parametric_map`` without highdicom.
-        ValueError: wrong shape, values that are not finite, an unknown ``uids``, or a folder that overlaps the source.
+        ImportError: a Parametric Map was asked for, and highdicom is missing.
+        ValueError: wrong shape, values that are not finite, no spread for a Parametric Map, or a folder that overlaps
+            the source.
         FileExistsError: the folder is not empty.
         PermissionError: it cannot be written.
     """
-    if uids not in ("hash", "random"):
-        raise ValueError(f"uids must be 'hash' or 'random', got {uids!r}")
+    options = options or DicomOptions()
     mean, spread, nested = _hu_of(result, like)
-    if parametric_map and spread is None:
+    if options.parametric_map and spread is None:
         raise ValueError("parametric_map needs a result with a spread: draw more than one sample")
-    if parametric_map:
+    if options.parametric_map:
         require_highdicom()
     target = check_writable(folder, overwrite=overwrite, source=like.source)
-    created = created or datetime.now()
-    number = int(like.headers[0].get("SeriesNumber") or 0) + series_number_offset
+    created = options.created or datetime.now()
+    number = int(like.headers[0].get("SeriesNumber") or 0) + options.series_number_offset
     base = Derivation(description, details, "", CT_NUMBERS, "", number, _frame_of_reference(like), created)
     map_path = None
     with atomic_folder(target, overwrite=overwrite, is_own=is_own_output) as work:
-        mean_names = _write_series(work, "mean" if nested else "", mean, like, base, uids)
+        mean_names = _write_series(work, "mean" if nested else "", mean, like, base, options.uids)
         spread_names: list[str] = []
         if spread is not None:
             about = replace(
@@ -130,10 +148,10 @@ def write_dicom_series(
                 format=SPREAD,
                 series_number=number + 1,
             )
-            spread_names = _write_series(work, "spread", spread, like, about, uids)
-            if parametric_map:
+            spread_names = _write_series(work, "spread", spread, like, about, options.uids)
+            if options.parametric_map:
                 map_path = target / "spread_parametric_map.dcm"
-                uid_of = (lambda *_: random_uid()) if uids == "random" else hashed_uid
+                uid_of = (lambda *_: random_uid()) if options.uids == "random" else hashed_uid
                 about = replace(about, series_number=number + 2)
                 save_parametric_map(work / map_path.name, spread, like.headers, about, uid_of)
     return WrittenSeries(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.ct.scan import FULL_DEGREES, Scan
-from deft_ct.io import Series, read_dicom_series, write_dicom_series
+from deft_ct.io import DicomOptions, Series, read_dicom_series, write_dicom_series
 from deft_ct.io.dicom_write import is_own_output
 from deft_ct.io.nifti import write_nifti
 from deft_ct.measurement.measurement import Measurement
@@ -282,8 +282,9 @@ def _write(
     count = main.provenance["num_samples"]
     details = f"{settings.summary}; {count} samples{kind}; seed {settings.seed}; {_hashes(main)}"
     write_dicom_series(
-        main, like=series, folder=folder / "dicom", description=about, details=details, parametric_map=parametric_map
-    )
+        main, like=series, folder=folder / "dicom", description=about, details=details,
+        options=DicomOptions(parametric_map=parametric_map),
+    )  # fmt: skip
     write_nifti(series.volume.with_hu(hu_of(main)), folder / "mean.nii.gz")
     spread = None if main.in_units.std is None else main.in_units.std.numpy()[:, 0]
     if spread is not None:

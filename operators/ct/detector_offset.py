@@ -68,7 +68,7 @@ def detector_shift(sinogram: Tensor, geometry: Geometry) -> float | None:
 
 
 def _background(profile: Tensor, seen: Tensor, position: Tensor) -> Tensor:
-    """What the air beside the object reads, continued across it as a straight line, ``(slices, detectors)``."""
+    """Reading of the air on both sides of the object, interpolated linearly across it, ``(slices, detectors)``."""
     terms = torch.stack([torch.ones_like(position), position], 1)
     first, last = seen.int().argmax(1), len(position) - 1 - seen.flip(1).int().argmax(1)
     index = torch.arange(len(position))

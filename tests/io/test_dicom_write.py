@@ -14,7 +14,7 @@ import pytest
 import torch
 from pydicom.uid import CTImageStorage, ParametricMapStorage
 
-from deft_ct.io import Series, read_dicom_series, sample_series_path, write_dicom_series
+from deft_ct.io import DicomOptions, Series, read_dicom_series, sample_series_path, write_dicom_series
 from deft_ct.io.nifti import read_nifti, write_nifti
 
 MakeSeries = Callable[..., list[Path]]
@@ -165,7 +165,7 @@ def test_hashed_uids_depend_on_the_content_alone(tmp_path: Path, series: Series)
         ("c", series.hu + np.eye(16, dtype=np.float32), ""),
         ("d", series.hu, "seed 1"),
     ):
-        write_dicom_series(hu, like=series, folder=tmp_path / name, details=details, created=WHEN)
+        write_dicom_series(hu, like=series, folder=tmp_path / name, details=details, options=DicomOptions(created=WHEN))
     first = uids_of(tmp_path / "a")
     assert first == uids_of(tmp_path / "b")
     assert not set(first) & set(uids_of(tmp_path / "c")) and not set(first) & set(uids_of(tmp_path / "d"))
@@ -176,10 +176,10 @@ def test_hashed_uids_depend_on_the_content_alone(tmp_path: Path, series: Series)
 
 def test_random_uids_are_new_each_time(tmp_path: Path, series: Series) -> None:
     for name in "ab":
-        write_dicom_series(series.hu, like=series, folder=tmp_path / name, uids="random")
+        write_dicom_series(series.hu, like=series, folder=tmp_path / name, options=DicomOptions(uids="random"))
     assert not set(uids_of(tmp_path / "a")) & set(uids_of(tmp_path / "b"))
     with pytest.raises(ValueError, match="'hash' or 'random'"):
-        write_dicom_series(series.hu, like=series, folder=tmp_path / "c", uids="new")  # type: ignore[arg-type]
+        DicomOptions(uids="new")  # type: ignore[arg-type]
 
 
 # --- what is inherited ---------------------------------------------------------------------------------------------
@@ -216,7 +216,8 @@ def test_slices_with_several_frames_of_reference_share_the_first(tmp_path: Path)
 
 def test_parametric_map(tmp_path: Path, series: Series, result: Result) -> None:
     pytest.importorskip("highdicom")
-    written = write_dicom_series(result, like=series, folder=tmp_path / "out", parametric_map=True, created=WHEN)
+    options = DicomOptions(parametric_map=True, created=WHEN)
+    written = write_dicom_series(result, like=series, folder=tmp_path / "out", options=options)
     assert written.parametric_map is not None
     image = pydicom.dcmread(written.parametric_map)
     assert image.SOPClassUID == ParametricMapStorage and image.ContentQualification == "RESEARCH"
@@ -235,10 +236,10 @@ def test_parametric_map_needs_its_extra_and_a_spread(
     tmp_path: Path, series: Series, result: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValueError, match="more than one sample"):
-        write_dicom_series(series.hu, like=series, folder=tmp_path / "out", parametric_map=True)
+        write_dicom_series(series.hu, like=series, folder=tmp_path / "out", options=DicomOptions(parametric_map=True))
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(ImportError, match=r"deft-ct\[parametric-map\]"):
-        write_dicom_series(result, like=series, folder=tmp_path / "out", parametric_map=True)
+        write_dicom_series(result, like=series, folder=tmp_path / "out", options=DicomOptions(parametric_map=True))
     assert names(tmp_path) == ["scan"]
 
 
