@@ -162,7 +162,7 @@ def _project_views(images: Tensor, geometry: PlanarGeometry, *scan: Tensor) -> T
     )
     d_column, d_row = direction[..., 0].flatten() / pitch_x, -direction[..., 1].flatten() / pitch_y
     by_column = d_column.abs() > d_row.abs()
-    out = images.new_zeros(len(images), column.numel())
+    out = images.new_zeros((len(images), column.numel()))
     for turned in (False, True):
         rays = torch.nonzero(by_column if turned else ~by_column).squeeze(1)
         if rays.numel():

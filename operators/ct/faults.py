@@ -43,7 +43,7 @@ class RingArtefact:
         y = y.clone()
         for index, source in enumerate(generators_for(y, generator)):
             shape = y.shape[y.ndim - self.detector_ndim :]
-            faulty = torch.rand(shape, generator=source, device=source.device) < self.fraction
+            faulty = torch.rand(shape, generator=source, device=source.device, dtype=torch.float32) < self.fraction
             error = self.amplitude * torch.randn(shape, generator=source, device=source.device)
             y[index] += (faulty * error).to(y)
         return y
@@ -77,7 +77,7 @@ class DeadDetectors:
         y = y.clone()
         for index, source in enumerate(generators_for(y, generator)):
             shape = y.shape[y.ndim - self.detector_ndim :]
-            dead = torch.rand(shape, generator=source, device=source.device) < self.fraction
+            dead = torch.rand(shape, generator=source, device=source.device, dtype=torch.float32) < self.fraction
             y[index] = y[index].masked_fill(dead.to(y.device), self.value)
         return y
 

@@ -97,7 +97,7 @@ class Blur(LinearOperator):
     def transfer_function(self) -> Tensor:
         """Discrete Fourier transform of the kernel on the (padded) image grid, complex128."""
         height, width = self._grid
-        (h, w), grid = self.kernel.shape, self.kernel.new_zeros(height, width)
+        (h, w), grid = self.kernel.shape, self.kernel.new_zeros((height, width))
         rows = (torch.arange(h, device=grid.device) - h // 2) % height
         columns = (torch.arange(w, device=grid.device) - w // 2) % width
         grid.index_put_((rows[:, None], columns[None, :]), self.kernel, accumulate=True)

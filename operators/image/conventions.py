@@ -137,7 +137,11 @@ def _half_box(shape: ImageShape, generator: torch.Generator | None, margin: int)
 
 def _missing(low: float, high: float | None = None) -> _Build:
     def build(shape: ImageShape, generator: torch.Generator) -> Operator:
-        share = float(torch.rand((), generator=generator, device=generator.device)) if high is not None else 0.0
+        share = (
+            float(torch.rand((), generator=generator, device=generator.device, dtype=torch.float32))
+            if high is not None
+            else 0.0
+        )
         fraction = low + share * ((high if high is not None else low) - low)
         return Inpainting(shape, random_mask(shape[1:], fraction, generator))
 
@@ -201,7 +205,9 @@ _TASKS: dict[str, dict[str, _Build]] = {
     "ddrm": {
         "denoising": lambda shape, _: Identity(shape),
         "sr4": _average(4),
-        "uniform-blur": lambda shape, _: SeparableBlur(shape, torch.full((9,), 1 / 9), boundary="zero"),
+        "uniform-blur": lambda shape, _: SeparableBlur(
+            shape, torch.full((9,), 1 / 9, dtype=torch.float32), boundary="zero"
+        ),
         "gaussian-blur": lambda shape, _: GaussianBlur(shape, 5, 10.0, boundary="zero"),
         "inpainting-random": _missing(0.5),
         "colorization": lambda shape, _: Colorization(shape, "mean"),

@@ -67,7 +67,9 @@ class Selection(LinearOperator):
 class _SelectionSVD(SingularValueDecomposition):
     def __init__(self, operator: Selection) -> None:
         self._operator = operator
-        super().__init__(operator.embed(torch.ones(operator.range_shape, device=operator.indices.device)))
+        super().__init__(
+            operator.embed(torch.ones(operator.range_shape, dtype=torch.float32, device=operator.indices.device))
+        )
 
     def to_spectral(self, x: Tensor) -> Tensor:
         return x
