@@ -35,10 +35,11 @@ def detector_shift(sinogram: Tensor, geometry: Geometry) -> float | None:
         geometry: the scan.
 
     Returns:
-        The shift, positive where ``detector_offset_mm`` should be larger. None where the data do not tell it: cone
-        beams, arcs below 90 degrees (of a fan: below a full turn), truncated views, no object, an error
-        above 0.06 elements: the standard error, and what a straight line through the air on both sides, which should
-        be zero, changes.
+        The shift, positive where ``detector_offset_mm`` should be larger.
+
+        None if the data do not determine it. This is so for cone beams, for parallel arcs below 90 degrees, for fans
+        below a full turn, for truncated views and without an object. It is also so if the error exceeds 0.06 elements.
+        The error is the standard error, plus the effect of a straight line through the air on both sides.
 
     Raises:
         ValueError: the sinogram does not fit the geometry.
@@ -68,7 +69,7 @@ def detector_shift(sinogram: Tensor, geometry: Geometry) -> float | None:
 
 
 def _background(profile: Tensor, seen: Tensor, position: Tensor) -> Tensor:
-    """What the air beside the object reads, continued across it as a straight line, ``(slices, detectors)``."""
+    """Straight line through the data on both sides of the object, ``(slices, detectors)``; zero for perfect air."""
     terms = torch.stack([torch.ones_like(position), position], 1)
     first, last = seen.int().argmax(1), len(position) - 1 - seen.flip(1).int().argmax(1)
     index = torch.arange(len(position))

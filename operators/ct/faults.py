@@ -55,8 +55,8 @@ class DeadDetectors:
 
     Args:
         fraction: probability that an element is dead.
-        value: what a dead element reads, in the units of the data: for post-log data ``-log(floor / photons)`` stands
-            for no counts (11.5 at 1e4 photons with floor 0.1), 0 for an element that was set to air.
+        value: constant reading of a dead element, in the units of the data. For post-log data, no counts read as
+            ``-log(floor / photons)``, which is 11.5 at 1e4 photons with floor 0.1. An element set to air reads 0.
         detector_ndim: 1 for a detector line, 2 for a panel.
 
     Raises:

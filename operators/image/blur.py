@@ -23,7 +23,8 @@ class SeparableBlur(Separable):
     Args:
         image_shape: ``(C, H, W)``.
         taps: ``(n,)`` with ``n`` odd and the centre in the middle; ``torch.full((9,), 1 / 9)`` is a uniform blur.
-        boundary: how the image goes on outside: ``"reflect"`` without repeating the edge, ``"circular"`` or ``"zero"``.
+        boundary: how the image is continued outside: ``"reflect"`` without repeating the edge, ``"circular"`` or
+            ``"zero"``.
 
     Raises:
         ValueError: the taps are not one-dimensional of odd length, or the boundary rule is unknown.

@@ -2,10 +2,18 @@
 
 All operators work on images in [-1, 1] and every noise level is given in that range. Sizes in pixels are those of the
 papers' 256 x 256 images; boxes scale with the image, blur kernels do not. Masks and motion kernels are drawn from the
-caller's generator, because the originals draw theirs from a global random state that cannot be reproduced. Sources are
-the public repositories: DPS (Chung et al. 2023), DAPS (Zhang et al. 2025), InverseBench (Zheng et al. 2025), DiffPIR
-(Zhu et al. 2023), RED-diff (Mardani et al. 2024), DEFT (Denker et al. 2024), DDRM (Kawar et al. 2022) and I2SB (Liu et
-al. 2023).
+caller's generator, because the originals draw theirs from a global random state that cannot be reproduced.
+
+The parameters come from the public repositories of these papers:
+
+- DPS: Chung et al. 2023
+- DAPS: Zhang et al. 2025
+- InverseBench: Zheng et al. 2025
+- DiffPIR: Zhu et al. 2023
+- RED-diff: Mardani et al. 2024
+- DEFT: Denker et al. 2024
+- DDRM: Kawar et al. 2022
+- I2SB: Liu et al. 2023
 """
 
 from __future__ import annotations
