@@ -70,7 +70,8 @@ class Reconstructor(abc.ABC):
         rest of the batch.
 
         Args:
-            y: ``(B, C, *)`` data; for CT ``(B, 1, views, detectors)`` line integrals.
+            y: ``(B, C, *)`` data; for CT ``(B, 1, views, detectors)`` line integrals. Half precision is computed in
+                float32.
             measurement: how the data came about.
             num_samples: posterior samples of each image; methods without randomness give one answer whatever it is.
             seed: of the sampling.
@@ -89,7 +90,7 @@ class Reconstructor(abc.ABC):
             FloatingPointError: the result holds NaN or infinite values: the method has diverged.
             RuntimeError: out of memory; the message says what to change.
         """
-        measurement.check(y)
+        y = measurement.check(y)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
         request = Request(
@@ -198,4 +199,4 @@ def _relative_residual(y: Tensor, mean: Tensor, measurement: Measurement) -> flo
     """``|y - A(mean)| / |y|`` over the whole batch: how well the answer explains the data."""
     with torch.no_grad():
         residual = y - measurement.noise.mean(measurement.operator(mean))
-    return float(residual.norm() / y.norm().clamp_min(torch.finfo(y.dtype).tiny))
+        return float(residual.norm() / y.norm().clamp_min(torch.finfo(y.dtype).tiny))

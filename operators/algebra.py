@@ -1,8 +1,8 @@
 """Operators made of operators: adjoints, multiples, sums, compositions and stacks.
 
 They are built by ``A.T``, ``2 * A``, ``A + B``, ``A @ B`` and ``A | B``. Each has the exact adjoint if its parts do.
-What an operator knows of its scan is passed on only where it still holds: a multiple undoes its factor first, other
-compositions know nothing.
+Hooks such as ``features`` and ``first_guess`` are passed on only where they still hold. A multiple divides the data by
+its factor and asks its base. Other compositions use the defaults of :class:`LinearOperator`.
 """
 
 from __future__ import annotations

@@ -94,7 +94,8 @@ class Operator(nn.Module, abc.ABC):
         """Apply the operator.
 
         Args:
-            x: ``(..., *domain_shape)`` with any leading batch axes; half precision is computed in float32.
+            x: ``(..., *domain_shape)`` with any leading batch axes, which may be empty; half precision is computed
+                and returned in float32.
 
         Returns:
             ``(..., *range_shape)``.
@@ -105,6 +106,8 @@ class Operator(nn.Module, abc.ABC):
         """
         x = _checked(self, x, self.domain_shape, "input")
         batch = x.shape[: x.ndim - len(self.domain_shape)]
+        if 0 in batch:  # FFT libraries refuse empty batches
+            return x.new_zeros((*batch, *self.range_shape))
         with torch.autocast(x.device.type, enabled=False):
             return self._forward_kernel(x.reshape(-1, *self.domain_shape)).reshape(*batch, *self.range_shape)
 
@@ -209,10 +212,14 @@ class LinearOperator(Operator):
 
     def _forward_batched(self, x: Tensor) -> Tensor:
         batch = x.shape[: x.ndim - len(self.domain_shape)]
+        if 0 in batch:
+            return x.new_zeros((*batch, *self.range_shape))
         return self._forward_kernel(x.reshape(-1, *self.domain_shape)).reshape(*batch, *self.range_shape)
 
     def _adjoint_batched(self, y: Tensor) -> Tensor:
         batch = y.shape[: y.ndim - len(self.range_shape)]
+        if 0 in batch:
+            return y.new_zeros((*batch, *self.domain_shape))
         return self._adjoint_kernel(y.reshape(-1, *self.range_shape)).reshape(*batch, *self.domain_shape)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -336,7 +343,7 @@ class LinearOperator(Operator):
         """
         if self._norm is None:
             generator = torch.Generator().manual_seed(0)
-            x = torch.rand(self.domain_shape, generator=generator).to(_device_of(self))
+            x = torch.rand(self.domain_shape, generator=generator, dtype=torch.float32).to(_device_of(self))
             estimate = 0.0
             with torch.no_grad():
                 for _ in range(iterations):
@@ -359,7 +366,7 @@ def _checked(operator: Operator, x: Tensor, shape: tuple[int, ...], what: str) -
     name = type(operator).__name__
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"{name}: {what} must be a floating-point torch tensor, got {got}")
+        raise TypeError(f"{name}: {what} must be a floating-point torch tensor, got {got}; convert it with x.float()")
     if tuple(x.shape[max(0, x.ndim - len(shape)) :]) != shape:
         raise ValueError(f"{name}: {what} must have trailing shape {shape}, got shape {tuple(x.shape)}")
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

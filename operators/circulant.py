@@ -50,8 +50,9 @@ _CACHE = weakref.WeakKeyDictionary()
 def circulant(operator: LinearOperator, like: Tensor) -> Circulant:
     """The preconditioner of an operator on images, computed once for each dtype and device.
 
-    The symbol of ``A^T A`` is read off its response to impulses near the centre, averaged over directions, and raised
-    to cover the directions in which it peaks; the power method then finds the factor that makes the bound hold.
+    The symbol of ``A^T A`` comes from its response to impulses near the centre, averaged over directions. It is raised
+    to cover the directions in which the response peaks. The power method then finds the factor that makes the bound
+    hold.
 
     Args:
         operator: with a two-dimensional domain.

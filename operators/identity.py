@@ -31,4 +31,4 @@ class Identity(LinearOperator):
 
     def svd(self) -> DiagonalSVD:
         """Both bases are the identity, all singular values one."""
-        return DiagonalSVD(torch.ones(self.domain_shape))
+        return DiagonalSVD(torch.ones(self.domain_shape, dtype=torch.float32))

@@ -146,7 +146,7 @@ def as_odl_operator(op: LinearOperator, domain: Any = None, range: Any = None) -
     Args:
         op: a linear operator.
         domain: ODL space of shape ``op.domain_shape``; plain float32 tensors if left out.
-        range: ODL space of shape ``op.range_shape``; likewise.
+        range: ODL space of shape ``op.range_shape``; plain float32 tensors if left out.
 
     Returns:
         An ``odl.Operator`` whose adjoint belongs to the inner products of the two spaces.

@@ -1,8 +1,8 @@
 """Noise models: what the detector adds to the noise-free measurement.
 
-A noise model is a frozen value without state. Its methods take tensors whose first axis is the batch, compute in the
-precision of their input (Poisson statistics in float64), and draw random numbers sample by sample from generators that
-the caller passes, so that the noise of one image never depends on what else is in the batch.
+A noise model is a frozen value without state. Its methods take tensors whose first axis is the batch. They compute in
+the precision of their input; Poisson statistics are computed in float64. Random numbers are drawn sample by sample from
+generators that the caller passes. So the noise of one image never depends on the other images of the batch.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class GaussianNoise(NoiseModel):
     """Additive white Gaussian noise of standard deviation ``sigma``.
 
     Args:
-        sigma: standard deviation, in the units of the data; with ``relative``, as a fraction of the mean absolute
-            value of the sample's noise-free data (0.01 is the "1 % relative noise" of the sparse-view literature).
+        sigma: standard deviation, in the units of the data. With ``relative`` it is a fraction of the mean absolute
+            value of the sample's noise-free data. The "1 % relative noise" of sparse-view papers is 0.01.
         relative: whether ``sigma`` is relative.
 
     Raises:

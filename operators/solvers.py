@@ -20,8 +20,8 @@ def conjugate_gradient(
 ) -> tuple[Tensor, int]:
     """Solve ``M x = rhs`` for a symmetric positive semi-definite ``M`` by conjugate gradients.
 
-    Samples do not influence one another: a sample that has converged is frozen while the others go on, so the result
-    does not depend on how a batch is put together (Hestenes and Stiefel 1952).
+    The method of Hestenes and Stiefel 1952. Samples do not influence one another: a sample that has converged is
+    frozen while the others continue. So the result of a sample does not depend on the rest of the batch.
 
     Args:
         matvec: applies ``M`` to a tensor of the shape of ``rhs``.

@@ -140,7 +140,7 @@ def local_rms(x: Tensor, *, sigma: float = 2.0) -> Tensor:
         return functional.conv2d(tall, window.reshape(1, 1, 1, -1), padding=(0, radius))
 
     energy = blurred(x.square().reshape(-1, 1, *x.shape[-2:])).reshape(x.shape)
-    return (energy / blurred(x.new_ones(1, 1, *x.shape[-2:]))).sqrt()
+    return (energy / blurred(x.new_ones((1, 1, *x.shape[-2:])))).sqrt()
 
 
 def null_space_report(error: MeasuredSplit, truth: MeasuredSplit) -> NullSpaceReport:
@@ -189,7 +189,7 @@ def _checked(
     bad = int((~torch.isfinite(x)).sum())
     if bad:
         raise ValueError(f"the images hold {bad} NaN or infinite values; repair them first")
-    measurement.check(y)
+    y = measurement.check(y)
     if len(x) != len(y):
         raise ValueError(f"there must be data for every image, got {len(x)} images and data of {len(y)}")
     if not measurement.post_log(y):

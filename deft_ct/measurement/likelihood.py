@@ -51,7 +51,7 @@ class Likelihood:
 
     @property
     def features(self) -> Tensor:
-        """What a network is told of the measurement, ``(B, F)``; see ``Operator.features``."""
+        """Numbers that a network is conditioned on, ``(B, F)``; see ``Operator.features``."""
         return self.operator.features(self.y, self.noise_weights)
 
     @property
@@ -100,8 +100,8 @@ class Likelihood:
             ``"adjoint"``: the weighted back-projection of the residual, divided by its response to a constant image
             (one SIRT step), so in the units of ``x0`` whatever the scan.
             ``"fbp"``: the pseudo-inverse (for CT, filtered back-projection) of the residual, in the units of ``x0``.
-            ``"data"``: the pseudo-inverse of the data themselves, in the range of ``x0``, which it does not depend on:
-                ``A* y`` in the ablation of the paper, whose CT code takes filtered back-projection for ``A*``, too.
+            ``"data"``: the pseudo-inverse of the data, in the range of ``x0``; it does not depend on ``x0``. It is
+                ``A* y`` in the ablation of the DEFT paper; for CT, its code uses filtered back-projection as ``A*``.
 
         Raises:
             ValueError: the kind is unknown, or depends on the noise level (``htransform.guidance`` has those).

@@ -46,7 +46,7 @@ class Measurement:
         """Simulate data of a known image.
 
         Args:
-            x: ``(B, *image_shape)`` in physical units.
+            x: ``(B, *image_shape)`` in physical units; half precision is computed and returned in float32.
             seed: of the noise.
             image_ids: a name for each image; its noise depends on (seed, image id) alone. By default the positions in
                 the batch.
@@ -58,8 +58,10 @@ class Measurement:
             ``(B, C, *)`` data.
 
         Raises:
-            ValueError: ``x`` is not finite, ``refine`` < 1, or the operator cannot be refined.
+            TypeError: ``x`` is not a floating-point tensor.
+            ValueError: the batch is empty, ``x`` is not finite, ``refine`` < 1, or the operator cannot be refined.
         """
+        x = _floating(x, "images")
         if not bool(torch.isfinite(x).all()):
             raise ValueError("the image holds NaN or infinite values; repair or crop it before simulating data")
         names = checked_image_ids(len(x), image_ids)
@@ -77,8 +79,7 @@ class Measurement:
             ValueError: only one of prior and measurement has a scale; ``y`` is not finite
                 or of the wrong shape.
         """
-        self.check(y)
-        return Likelihood(self, y, self.scale_to(prior_range))
+        return Likelihood(self, self.check(y), self.scale_to(prior_range))
 
     def scale_to(self, prior_range: PriorRange | None) -> AffineMap:
         """The map from a prior's range to physical units.
@@ -94,23 +95,27 @@ class Measurement:
             )
         return AffineMap(1.0, 0.0) if self.units is None or prior_range is None else self.units.after(prior_range)
 
-    def check(self, y: Tensor) -> None:
-        """Raise a ValueError unless ``y`` can be data of this measurement."""
+    def check(self, y: Tensor) -> Tensor:
+        """``y`` if it can be data of this measurement; half precision comes back as float32, to be computed in.
+
+        Raises:
+            TypeError: ``y`` is not a floating-point tensor.
+            ValueError: ``y`` has another shape, no image at all, or values that are not finite.
+        """
+        y = _floating(y, "data")
         shape = self.operator.range_shape
-        fits = (
-            isinstance(y, Tensor)
-            and y.ndim in (4, len(shape) + 1, len(shape) + 2)
-            and tuple(y.shape[y.ndim - len(shape) :]) == shape
-        )
+        fits = y.ndim in (4, len(shape) + 1, len(shape) + 2) and tuple(y.shape[y.ndim - len(shape) :]) == shape
         if not fits:
-            got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise ValueError(f"the data must have shape (B, C, {', '.join(map(str, shape[-2:]))}), got {got}")
+            raise ValueError(
+                f"the data must have shape (B, C, {', '.join(map(str, shape[-2:]))}), got {tuple(y.shape)}"
+            )
         if not bool(torch.isfinite(y).all()):
             bad = int((~torch.isfinite(y)).sum())
             raise ValueError(
                 f"the data hold {bad} NaN or infinite values: were zero counts logged? Clip the counts before the "
                 "logarithm, or mask the detector pixels"
             )
+        return y
 
     def diagnose(self, y: Tensor) -> Diagnosis:
         """Faults that the operator finds in the data, see ``Operator.diagnose``; none for data before the log."""
@@ -143,3 +148,21 @@ class Measurement:
 
 def _interpolate(x: Tensor, factor: int) -> Tensor:
     return functional.interpolate(x, scale_factor=factor, mode=_INTERPOLATION[x.ndim - 2], align_corners=False)
+
+
+def _floating(values: Tensor, what: str) -> Tensor:
+    """The images or data in float32 or float64.
+
+    Raises:
+        TypeError: not a floating-point tensor.
+        ValueError: an empty batch.
+    """
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        got = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise TypeError(
+            f"the {what} must be a floating-point torch tensor in physical units, got {got}; convert integers with "
+            ".float(), after the scale of their file is applied"
+        )
+    if values.ndim and not len(values):
+        raise ValueError(f"the {what} are an empty batch, of shape {tuple(values.shape)}: pass at least one image")
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

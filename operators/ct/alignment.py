@@ -68,9 +68,10 @@ def align_scan(
 ) -> AlignmentResult:
     """Correct parameters of a scan so that its data become consistent.
 
-    Slices share the geometry. The turn of the whole object is not in the data, so the mean of the angles is kept; nor
-    can the two offsets be told apart: a shift of a fan's detector is one of its axis with the object turned, but for
-    terms of second order. An arc below half a turn tells a shift of the centre hardly from one of the object.
+    All slices have the same geometry. A rotation of the whole object cannot be seen in the data, so the mean of the
+    angles is kept. The two offsets cannot be distinguished either. To first order, a shift of a fan's detector equals
+    a shift of its axis with a rotated object. An arc below half a turn hardly distinguishes a shift of the centre from
+    a shift of the object.
 
     Args:
         sinogram: ``(..., views, detectors)`` line integrals, float32 or float64. No view may be truncated.

@@ -29,9 +29,9 @@ STORED_BYTES = 2 * 10**9
 def fbp(y: Tensor, geometry: PlanarGeometry, filter: str = "ram-lak", cutoff: float = 1.0) -> Tensor:
     """Filtered back-projection of line integrals.
 
-    Covers parallel and fan beams with flat or curved detector, any angles in any order, full, short and limited scans,
-    offsets of detector and axis (Kak and Slaney 1988, ch. 3; see :mod:`deft_ct.operators.ct.redundancy` for the
-    weights). Linear, differentiable and batched; nothing is clipped.
+    For parallel beams, and for fan beams with a flat or curved detector. The angles may be any, in any order, over
+    full, short and limited arcs. Detector and axis may have offsets. The method is that of Kak and Slaney 1988, ch. 3;
+    for the weights see :mod:`deft_ct.operators.ct.redundancy`. Linear, differentiable and batched; nothing is clipped.
 
     Args:
         y: ``(..., views, detectors)``, dimensionless line integrals.

@@ -56,8 +56,8 @@ def to_astra_3d(geometry: PlanarGeometry | ConeGeometry, slices: int = 1) -> tup
     """ASTRA's three-dimensional volume and projection geometry, by vectors.
 
     ASTRA's 3D data are ``(detector rows, views, detector columns)`` and its volumes ``(slices, rows, columns)``. The
-    geometries describe the same lines in space, but the rows of ASTRA's volumes count upwards (those of its
-    two-dimensional images, as ours, downwards): flip the rows of the arrays.
+    geometries describe the same lines in space. But rows count upwards in ASTRA's volumes, and downwards in its
+    two-dimensional images and in ours. So flip the rows of the arrays.
 
     Args:
         geometry: any scan but one with a curved detector. Two-dimensional ones become one slice 1 mm thick.

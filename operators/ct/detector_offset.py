@@ -35,10 +35,11 @@ def detector_shift(sinogram: Tensor, geometry: Geometry) -> float | None:
         geometry: the scan.
 
     Returns:
-        The shift, positive where ``detector_offset_mm`` should be larger. None where the data do not tell it: cone
-        beams, arcs below 90 degrees (of a fan: below a full turn), truncated views, no object, an error
-        above 0.06 elements: the standard error, and what a straight line through the air on both sides, which should
-        be zero, changes.
+        The shift, positive where ``detector_offset_mm`` should be larger.
+
+        None if the data do not determine it. This is so for cone beams, for parallel arcs below 90 degrees, for fans
+        below a full turn, for truncated views and without an object. It is also so if the error exceeds 0.06 elements.
+        The error is the standard error, plus the effect of a straight line through the air on both sides.
 
     Raises:
         ValueError: the sinogram does not fit the geometry.

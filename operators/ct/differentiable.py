@@ -1,10 +1,12 @@
 """The ray transform as a differentiable function of the scan itself: angles, offsets and distances.
 
-Discretisation: Joseph's interpolation, the very one of :class:`~deft_ct.operators.ct.RayTransform`, so that a geometry
-found here is the geometry that reconstructs best there; sampling at equal distances along the rays would be another
-operator with a bias of its own. In the geometry its values are continuous and piecewise smooth: the gradient is exact
-except on the null set where a ray passes through the centre of a pixel on one of its lines (a kink; one of the
-one-sided derivatives is taken) or runs at 45 degrees (a jump of the size of the discretisation error).
+The discretisation is Joseph's interpolation, as in :class:`~deft_ct.operators.ct.RayTransform`. So a geometry found
+here is the geometry that reconstructs best there. Sampling at equal distances along the rays would be another operator
+with a different bias.
+
+The values are continuous and piecewise smooth in the geometry. The gradient is exact almost everywhere. There are two
+exceptions. Where a ray passes through the centre of a pixel there is a kink, and a one-sided derivative is taken. Where
+a ray runs at 45 degrees there is a jump of the size of the discretisation error.
 """
 
 from __future__ import annotations
@@ -162,7 +164,7 @@ def _project_views(images: Tensor, geometry: PlanarGeometry, *scan: Tensor) -> T
     )
     d_column, d_row = direction[..., 0].flatten() / pitch_x, -direction[..., 1].flatten() / pitch_y
     by_column = d_column.abs() > d_row.abs()
-    out = images.new_zeros(len(images), column.numel())
+    out = images.new_zeros((len(images), column.numel()))
     for turned in (False, True):
         rays = torch.nonzero(by_column if turned else ~by_column).squeeze(1)
         if rays.numel():

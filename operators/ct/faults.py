@@ -43,7 +43,7 @@ class RingArtefact:
         y = y.clone()
         for index, source in enumerate(generators_for(y, generator)):
             shape = y.shape[y.ndim - self.detector_ndim :]
-            faulty = torch.rand(shape, generator=source, device=source.device) < self.fraction
+            faulty = torch.rand(shape, generator=source, device=source.device, dtype=torch.float32) < self.fraction
             error = self.amplitude * torch.randn(shape, generator=source, device=source.device)
             y[index] += (faulty * error).to(y)
         return y
@@ -55,8 +55,8 @@ class DeadDetectors:
 
     Args:
         fraction: probability that an element is dead.
-        value: what a dead element reads, in the units of the data: for post-log data ``-log(floor / photons)`` stands
-            for no counts (11.5 at 1e4 photons with floor 0.1), 0 for an element that was set to air.
+        value: constant reading of a dead element, in the units of the data. For post-log data, no counts read as
+            ``-log(floor / photons)``, which is 11.5 at 1e4 photons with floor 0.1. An element set to air reads 0.
         detector_ndim: 1 for a detector line, 2 for a panel.
 
     Raises:
@@ -77,7 +77,7 @@ class DeadDetectors:
         y = y.clone()
         for index, source in enumerate(generators_for(y, generator)):
             shape = y.shape[y.ndim - self.detector_ndim :]
-            dead = torch.rand(shape, generator=source, device=source.device) < self.fraction
+            dead = torch.rand(shape, generator=source, device=source.device, dtype=torch.float32) < self.fraction
             y[index] = y[index].masked_fill(dead.to(y.device), self.value)
         return y
 

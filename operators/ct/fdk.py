@@ -52,7 +52,7 @@ def fdk(y: Tensor, geometry: ConeGeometry, filter: str = "ram-lak", cutoff: floa
     weights = torch.from_numpy(ray_weights(fan))[:, None, :] * reach
     response = torch.from_numpy(ramp_response(fan.detectors, fan.detector_mm, filter, cutoff)).to(y)
     rows = apply_filter(y.reshape(-1, *shape) * weights.to(y), response)
-    total = rows.new_zeros(len(rows), *geometry.image_shape)
+    total = rows.new_zeros((len(rows), *geometry.image_shape))
     for view, angle in enumerate(geometry.angle_array.tolist()):
         one = rows[:, view]
         if torch.is_grad_enabled() and one.requires_grad:

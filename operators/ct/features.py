@@ -23,11 +23,13 @@ def planar_scan_features(geometry: PlanarGeometry, y: Tensor, weights: Tensor | 
         weights: inverse variances, of the shape of ``y``; None for noise-free data.
 
     Returns:
-        ``(B, 6)`` float32, each of order one: the number of views, as ``log2(views / 60)``; twice the share of the
-        lines through the image that no view measures (0 for a short scan of a fan, too); the noise, as
-        ``log10(photons / 1e5)`` with the equivalent photons of other noise, limited to 1e3 to 1e7; half the fan angle
-        in radians, 0 for parallel beams; and the second feature times cosine and sine of twice the middle direction of
-        the missing lines.
+        ``(B, 6)`` float32, each of order one.
+
+        0. Number of views: ``log2(views / 60)``.
+        1. Twice the share of the lines through the image that no view measures. It is 0 for a short scan of a fan.
+        2. Noise: ``log10(photons / 1e5)``. Other noise has equivalent photons, limited to 1e3 to 1e7.
+        3. Half the fan angle in radians, 0 for parallel beams.
+        4. and 5. Feature 1 times cosine and sine of twice the middle direction of the missing lines.
     """
     missing = missing_fraction(geometry)
     opening = float(abs(geometry.fan_angles).max()) if isinstance(geometry, FanGeometry) else 0.0

@@ -74,6 +74,8 @@ def padded_length(detectors: int) -> int:
 
 def apply_filter(rows: Tensor, response: Tensor) -> Tensor:
     """Filter ``(..., detectors)`` with a response of :func:`ramp_response`; self-adjoint."""
+    if not rows.numel():  # MKL refuses an empty batch
+        return rows
     detectors = rows.shape[-1]
     length = 2 * (response.shape[-1] - 1)
     spectrum = torch.fft.rfft(rows, n=length) * response

@@ -22,7 +22,7 @@ def equivalent_photons(y: Tensor, weights: Tensor | None) -> Tensor:
         ``(B,)``; :data:`NOISE_FREE_PHOTONS` for noise-free data.
     """
     if weights is None:
-        return torch.full((len(y),), NOISE_FREE_PHOTONS, device=y.device)
+        return torch.full((len(y),), NOISE_FREE_PHOTONS, dtype=torch.float32, device=y.device)
     seen = weights > 0
     logs = torch.where(seen, weights.double(), 1.0).log() + torch.where(seen, y.double(), 0.0)
     return (logs.flatten(1).sum(1) / seen.flatten(1).sum(1).clamp_min(1)).exp()

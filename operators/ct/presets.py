@@ -43,8 +43,13 @@ class ScanPreset:
 def dm4ct(setting: DM4CTSetting, *, image_shape: tuple[int, int] = (512, 512), pixel_mm: float = 1.0) -> ScanPreset:
     """The five settings of DM4CT (ICLR 2026): parallel beam, as many detector elements as columns.
 
-    (i) 40 views without noise, (ii) 20 views with mild noise, (iii) 80 views with strong noise, (iv) 80 views with mild
-    noise and rings, (v) 40 views over [0, 3 pi / 4] without noise. The angles include both ends, so that the last
+    - (i) 40 views without noise
+    - (ii) 20 views with mild noise
+    - (iii) 80 views with strong noise
+    - (iv) 80 views with mild noise and rings
+    - (v) 40 views over [0, 3 pi / 4] without noise
+
+    The angles include both ends, so that the last
     view of a half turn mirrors the first, as in the benchmark.
 
     The benchmark scales its sinograms to a mean transmittance of one half before it counts photons

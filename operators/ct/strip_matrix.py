@@ -24,9 +24,9 @@ def strip_matrix(geometry: PlanarGeometry | ConeGeometry, dtype: type[np.floatin
     """Areas of the pixels in the strip of each detector element, over the width of the strip.
 
     The shadow of a pixel on the detector axis is the convolution of the shadows of its two sides, a trapezoid; an
-    entry is the part of it within the detector element. It is the mean line integral over the element, exact for
-    images that are constant in each pixel, so a view that covers the image keeps its mass (Kak and Slaney 1988,
-    section 7.2; the ``strip`` model of ASTRA).
+    entry is the part of it within the detector element: the mean line integral over the element. It is exact for
+    images that are constant in each pixel. So a view that covers the image keeps its mass. See Kak and Slaney 1988,
+    section 7.2; ASTRA calls the model ``strip``.
 
     Args:
         geometry: a parallel scan; each strip is one ``detector_mm`` wide.

@@ -76,9 +76,10 @@ def geometry_from_vectors(
 ) -> Geometry:
     """The scan with these vectors: the inverse of :func:`scan_vectors`, up to whole turns of the angles.
 
-    Parallel beams give a :class:`ParallelGeometry`, whatever the number of slices; offsets of their axis and of their
-    detector cannot be told apart, and count as the detector's. A divergent beam on one slice and one detector row is a
-    fan, else a cone.
+    Parallel beams give a :class:`ParallelGeometry` for any number of slices. Offsets of their axis and of their
+    detector have the same effect, so the result has an offset of the detector only.
+
+    A divergent beam on one slice and one detector row is a fan, else a cone.
 
     Args:
         vectors: of every view.
@@ -110,8 +111,10 @@ def geometry_from_vectors(
     depth = _constant((to_detector * along).sum(-1), "the distance from source to detector")
     _require(depth > 0, "the detector elements must count counter-clockwise seen from above, or images be mirrored")
     offset = _constant((to_detector * across).sum(-1), "the offset of the detector")
-    common["source_to_center_mm"] = _constant(-(vectors.beam * along).sum(-1), "the distance from source to axis")
-    common["source_to_detector_mm"] = depth
+    radius = _constant(-(vectors.beam * along).sum(-1), "the distance from source to axis")
+    if radius * (1 - 1e-9) <= depth < radius:  # a detector in the axis, up to rounding
+        depth = radius
+    common |= {"source_to_center_mm": radius, "source_to_detector_mm": depth}
     common["axis_offset_mm"] = _constant(-(vectors.beam * across).sum(-1), "the offset of the axis")
     lift = _constant(to_detector[:, 2], "the height of the detector over the source")
     travel = vectors.beam[:, 2]

@@ -23,7 +23,8 @@ class SeparableBlur(Separable):
     Args:
         image_shape: ``(C, H, W)``.
         taps: ``(n,)`` with ``n`` odd and the centre in the middle; ``torch.full((9,), 1 / 9)`` is a uniform blur.
-        boundary: how the image goes on outside: ``"reflect"`` without repeating the edge, ``"circular"`` or ``"zero"``.
+        boundary: how the image is continued outside: ``"reflect"`` without repeating the edge, ``"circular"`` or
+            ``"zero"``.
 
     Raises:
         ValueError: the taps are not one-dimensional of odd length, or the boundary rule is unknown.
@@ -97,7 +98,7 @@ class Blur(LinearOperator):
     def transfer_function(self) -> Tensor:
         """Discrete Fourier transform of the kernel on the (padded) image grid, complex128."""
         height, width = self._grid
-        (h, w), grid = self.kernel.shape, self.kernel.new_zeros(height, width)
+        (h, w), grid = self.kernel.shape, self.kernel.new_zeros((height, width))
         rows = (torch.arange(h, device=grid.device) - h // 2) % height
         columns = (torch.arange(w, device=grid.device) - w // 2) % width
         grid.index_put_((rows[:, None], columns[None, :]), self.kernel, accumulate=True)

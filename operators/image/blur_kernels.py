@@ -32,11 +32,11 @@ def gaussian_taps(size: int, std: float, *, truncate: float = 4.0) -> Tensor:
 def motion_kernel(size: int, intensity: float, generator: torch.Generator, *, steps: int = 2000) -> Tensor:
     """Exposure of a point under a random camera shake.
 
-    A point moves with inertia, is pushed by Gaussian jitter and now and then by an abrupt shake, and is drawn back
-    towards its start: the model of Boracchi and Foi (Modeling the performance of image restoration from motion blur,
-    IEEE TIP 2012), with our own constants. The path is scaled to fill three quarters of the kernel, centred at its
-    centre of mass and laid down with bilinear weights. The kernels of DPS and DAPS come from another generator that
-    draws from the global random state, so only size and intensity can be matched, not the kernel.
+    The model is that of Boracchi and Foi (Modeling the performance of image restoration from motion blur, IEEE TIP
+    2012), with other constants. A point moves with inertia and is drawn back towards its start. Gaussian jitter pushes
+    it, and sometimes an abrupt shake. The path is scaled to fill three quarters of the kernel, centred at its centre of
+    mass, and drawn with bilinear weights. The kernels of DPS and DAPS come from a global random state, so only their
+    size and intensity can be matched.
 
     Args:
         size: odd side of the kernel in pixels.

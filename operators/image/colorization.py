@@ -18,7 +18,8 @@ class Colorization(LinearOperator):
 
     Args:
         image_shape: ``(C, H, W)``.
-        weights: ``"mean"`` (1/C each; DDRM, RED-diff), ``"luma"`` (BT.601, three channels), or one number a channel.
+        weights: one number for each channel; or ``"mean"``, 1/C each, as in DDRM and RED-diff; or ``"luma"``, the
+            weights of BT.601 for three channels.
 
     Raises:
         ValueError: the weights do not fit the channels or are all zero.

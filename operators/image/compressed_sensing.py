@@ -82,7 +82,7 @@ class CompressedSensing(LinearOperator):
 
     def embed(self, y: Tensor) -> Tensor:
         """``S^T y``: the measured coefficients in place, zero elsewhere."""
-        full = y.new_zeros(*y.shape[:-1], self.domain_shape[1] * self.domain_shape[2])
+        full = y.new_zeros((*y.shape[:-1], self.domain_shape[1] * self.domain_shape[2]))
         return full.index_copy(-1, self.indices, y)
 
     def _forward_kernel(self, x: Tensor) -> Tensor:
@@ -103,7 +103,9 @@ class CompressedSensing(LinearOperator):
 class _SubsampledSVD(SingularValueDecomposition):
     def __init__(self, operator: CompressedSensing) -> None:
         self._operator = operator
-        super().__init__(operator.embed(torch.ones(operator.range_shape, device=operator.indices.device)))
+        super().__init__(
+            operator.embed(torch.ones(operator.range_shape, dtype=torch.float32, device=operator.indices.device))
+        )
 
     def to_spectral(self, x: Tensor) -> Tensor:
         """All coefficients of the transform."""

@@ -2,10 +2,18 @@
 
 All operators work on images in [-1, 1] and every noise level is given in that range. Sizes in pixels are those of the
 papers' 256 x 256 images; boxes scale with the image, blur kernels do not. Masks and motion kernels are drawn from the
-caller's generator, because the originals draw theirs from a global random state that cannot be reproduced. Sources are
-the public repositories: DPS (Chung et al. 2023), DAPS (Zhang et al. 2025), InverseBench (Zheng et al. 2025), DiffPIR
-(Zhu et al. 2023), RED-diff (Mardani et al. 2024), DEFT (Denker et al. 2024), DDRM (Kawar et al. 2022) and I2SB (Liu et
-al. 2023).
+caller's generator, because the originals draw theirs from a global random state that cannot be reproduced.
+
+The parameters come from the public repositories of these papers:
+
+- DPS: Chung et al. 2023
+- DAPS: Zhang et al. 2025
+- InverseBench: Zheng et al. 2025
+- DiffPIR: Zhu et al. 2023
+- RED-diff: Mardani et al. 2024
+- DEFT: Denker et al. 2024
+- DDRM: Kawar et al. 2022
+- I2SB: Liu et al. 2023
 """
 
 from __future__ import annotations
@@ -137,7 +145,11 @@ def _half_box(shape: ImageShape, generator: torch.Generator | None, margin: int)
 
 def _missing(low: float, high: float | None = None) -> _Build:
     def build(shape: ImageShape, generator: torch.Generator) -> Operator:
-        share = float(torch.rand((), generator=generator, device=generator.device)) if high is not None else 0.0
+        share = (
+            float(torch.rand((), generator=generator, device=generator.device, dtype=torch.float32))
+            if high is not None
+            else 0.0
+        )
         fraction = low + share * ((high if high is not None else low) - low)
         return Inpainting(shape, random_mask(shape[1:], fraction, generator))
 
@@ -201,7 +213,9 @@ _TASKS: dict[str, dict[str, _Build]] = {
     "ddrm": {
         "denoising": lambda shape, _: Identity(shape),
         "sr4": _average(4),
-        "uniform-blur": lambda shape, _: SeparableBlur(shape, torch.full((9,), 1 / 9), boundary="zero"),
+        "uniform-blur": lambda shape, _: SeparableBlur(
+            shape, torch.full((9,), 1 / 9, dtype=torch.float32), boundary="zero"
+        ),
         "gaussian-blur": lambda shape, _: GaussianBlur(shape, 5, 10.0, boundary="zero"),
         "inpainting-random": _missing(0.5),
         "colorization": lambda shape, _: Colorization(shape, "mean"),

@@ -55,10 +55,10 @@ def quantisation_tables(quality: int) -> tuple[Tensor, Tensor]:
 class JPEG(Operator):
     """Compress and decompress, ``(C, H, W) -> (C, H, W)``; three channels are RGB, one is grey.
 
-    Everything that loses information is there (colour transform, chroma averaging, 8 x 8 cosine transform, rounding to
-    the quantisation tables, clipping); the entropy coding, which loses none, is not, nor is the rounding of the result
-    to 8 bits. The vector-Jacobian product takes the rounding as the identity (straight-through) and everything else,
-    the chroma averaging and the final clipping too, as it is.
+    The steps that lose information are computed: colour transform, chroma averaging, 8 x 8 cosine transform, rounding
+    to the quantisation tables, and clipping. The entropy coding loses nothing and is left out. The result is not
+    rounded to 8 bits. The vector-Jacobian product takes the rounding as the identity (straight-through). All other
+    steps are differentiated exactly.
 
     Args:
         image_shape: ``(C, H, W)`` with ``C`` 1 or 3; sides that are no multiple of the block are padded by repetition.

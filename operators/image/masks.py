@@ -35,7 +35,7 @@ def box_mask(
         device = generator.device
         draw = [int(torch.randint(f + 1, (), generator=generator, device=device)) for f in free]
         top, left = margin + draw[0], margin + draw[1]
-    mask = torch.ones(1, *image_size)
+    mask = torch.ones((1, *image_size), dtype=torch.float32)
     mask[:, top : top + box_size[0], left : left + box_size[1]] = 0
     return mask
 
@@ -55,7 +55,7 @@ def random_mask(image_size: tuple[int, int], missing: float, generator: torch.Ge
         raise ValueError(f"random_mask: missing must be a fraction in [0, 1], got {missing}")
     pixels = image_size[0] * image_size[1]
     order = torch.randperm(pixels, generator=generator, device=generator.device).cpu()
-    mask = torch.ones(pixels)
+    mask = torch.ones(pixels, dtype=torch.float32)
     mask[order[: round(missing * pixels)]] = 0
     return mask.reshape(1, *image_size)
 

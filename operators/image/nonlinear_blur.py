@@ -72,7 +72,8 @@ class NonlinearBlur(Operator):
         Args:
             image_shape: ``(C, H, W)``, sides multiples of 128.
             weights: the authors' ``GOPRO_wVAE.pth``; see :func:`deft_ct.operators.image.bkse.load_bkse`.
-            code: ``(512, H / 128, W / 128)``; left out, the one of DEFT (torch seed 42, times 1.2).
+            code: ``(512, H / 128, W / 128)``; by default the code that DEFT uses (torch seed 42,
+                times 1.2).
             value_range: range of ``x`` and ``y``.
 
         Raises:

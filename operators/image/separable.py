@@ -90,6 +90,6 @@ def _complete_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rank_bound = min(m, n)
     # Values at rounding level are zeros of the exact matrix; left as they are they would be inverted.
     values = torch.where(values > values.max() * max(m, n) * torch.finfo(matrix.dtype).eps, values, 0.0)
-    u_padded = matrix.new_zeros(m, n)
+    u_padded = matrix.new_zeros((m, n))
     u_padded[:, :rank_bound] = u[:, :rank_bound]
     return u_padded, torch.nn.functional.pad(values, (0, n - rank_bound)), vt.T

@@ -14,6 +14,8 @@ def one_by_one(transform: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
     MKL shares a batch out between threads, and the last bit of its result then depends on the size of the batch.
     """
+    if not len(x):  # MKL refuses an empty batch
+        return transform(x.new_zeros((1, *x.shape[1:])))[:0]
     if x.device.type != "cpu" or x.shape[0] < 2:
         return transform(x)
     return torch.stack([transform(sample) for sample in x])

@@ -31,7 +31,8 @@ class Selection(LinearOperator):
             raise ValueError("Selection: indices are empty; name at least one point")
         if chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool:
             raise TypeError(
-                f"Selection: indices must be integers, got {chosen.dtype}; for a mask pass mask.nonzero().flatten()"
+                f"Selection: indices must be integers, got {chosen.dtype}. Turn a mask into indices with "
+                "mask.nonzero().flatten()"
             )
         if chosen.ndim != 1:
             raise ValueError(f"Selection: indices must be one-dimensional, got shape {tuple(chosen.shape)}")
@@ -67,7 +68,9 @@ class Selection(LinearOperator):
 class _SelectionSVD(SingularValueDecomposition):
     def __init__(self, operator: Selection) -> None:
         self._operator = operator
-        super().__init__(operator.embed(torch.ones(operator.range_shape, device=operator.indices.device)))
+        super().__init__(
+            operator.embed(torch.ones(operator.range_shape, dtype=torch.float32, device=operator.indices.device))
+        )
 
     def to_spectral(self, x: Tensor) -> Tensor:
         return x

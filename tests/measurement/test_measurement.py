@@ -1,5 +1,6 @@
 import pytest
 import torch
+from strict_tensor import StrictTensor
 from tiny import tiny_prior, tiny_scan, tiny_slices
 
 from deft_ct.ct.hounsfield import HounsfieldScale
@@ -104,3 +105,45 @@ def test_description_names_scan_noise_and_units():
     assert described["noise"]["photons"] == 1e5
     assert described["geometry"]["views"] == 12 or len(described["geometry"]["angles"]) == 12
     assert described["units"]["mu_water_per_mm"] == 0.02
+
+
+@pytest.mark.parametrize("values", [torch.ones(1, 1, 12, 48, dtype=torch.int16), [1.0], None])
+def test_data_and_images_that_are_not_floating_point_are_refused(values):
+    got = r"torch\.int16" if isinstance(values, torch.Tensor) else type(values).__name__
+    with pytest.raises(TypeError, match=rf"the data must be a floating-point .* got {got}; convert"):
+        tiny_scan().check(values)
+    with pytest.raises(TypeError, match=rf"the images must be a floating-point .* got {got}; convert"):
+        tiny_scan().simulate(values)
+
+
+def test_empty_batches_are_refused():
+    with pytest.raises(ValueError, match=r"the data are an empty batch, of shape \(0, 1, 12, 48\)"):
+        tiny_scan().check(torch.zeros(0, 1, 12, 48))
+    with pytest.raises(ValueError, match=r"the images are an empty batch, of shape \(0, 1, 32, 32\)"):
+        tiny_scan().simulate(torch.zeros(0, 1, 32, 32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    scan, x = tiny_scan(), tiny_slices(2).to(dtype)
+    y = scan.simulate(x, seed=1)
+    assert y.dtype == torch.float32
+    assert torch.equal(y, scan.simulate(x.float(), seed=1))
+    assert torch.equal(scan.simulate(x, seed=1, refine=2), scan.simulate(x.float(), seed=1, refine=2))
+    assert scan.check(y.to(dtype)).dtype == torch.float32
+    likelihood = scan.likelihood(y.to(dtype), PriorRange())
+    assert likelihood.y.dtype == likelihood.weights.dtype == torch.float32
+
+
+def test_checking_copies_nothing():
+    y = torch.zeros(1, 1, 12, 48, dtype=torch.float64)
+    assert tiny_scan().check(y) is y
+
+
+def test_subclasses_and_inference_mode_simulate_the_same_data():
+    scan, x = tiny_scan(), tiny_slices(2)
+    expected = scan.simulate(x, seed=1, refine=2)
+    with torch.inference_mode():
+        assert torch.equal(scan.simulate(x, seed=1, refine=2), expected)
+    theirs = scan.simulate(x.as_subclass(StrictTensor), seed=1, refine=2)
+    assert torch.equal(theirs.as_subclass(torch.Tensor), expected)

@@ -115,7 +115,7 @@ def _solve(
     """Conjugate gradients on the normal equations in their least-squares form: the residual is carried along."""
     y, w = problem.y, 1.0 if problem.weights is None else problem.weights
     tiny = torch.finfo(y.dtype).tiny
-    x = y.new_zeros(len(y), *operator.domain_shape) if problem.x0 is None else problem.x0.clone()
+    x = y.new_zeros((len(y), *operator.domain_shape)) if problem.x0 is None else problem.x0.clone()
     r = y if problem.x0 is None else y - operator(x)
     limit = _energy(operator.adjoint(w * y))
     s = operator.adjoint(w * r)

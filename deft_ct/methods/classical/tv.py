@@ -86,7 +86,7 @@ def total_variation(
         raise ValueError(f"total_variation needs images (H, W), got an operator on {operator.domain_shape}")
     radius = _strengths(strength, problem)
     n = len(problem.y)
-    out = problem.y.new_empty(n, *operator.domain_shape)
+    out = problem.y.new_empty((n, *operator.domain_shape))
     used = torch.full((n,), iterations)
     residual = torch.full((n,), math.nan, dtype=problem.y.dtype)
     state = _Iteration(problem, operator, radius, nonnegative)
@@ -139,7 +139,7 @@ class _Iteration:
         self.fade = self.gain + (1 - _RELAXATION)
         self.shift = self.gain * y
         self.data = (operator(self.x) - y).mul_(shrink)
-        self.gradient = y.new_zeros(len(y), 2, *operator.domain_shape)
+        self.gradient = y.new_zeros((len(y), 2, *operator.domain_shape))
         self.sign = torch.zeros_like(self.x) if nonnegative else None
         self.new = torch.empty_like(self.x)
 

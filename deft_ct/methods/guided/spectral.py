@@ -27,7 +27,7 @@ class SpectralData:
         values = self.svd.singular_values.to(y)
         known = values > cutoff * values.max()
         inverse = known / values.masked_fill(~known, 1.0)
-        zero = y.new_zeros(len(y), *likelihood.operator.domain_shape)
+        zero = y.new_zeros((len(y), *likelihood.operator.domain_shape))
         linear_part = self.svd.data_to_spectral(likelihood.residual(zero))
         self.target = inverse * linear_part / per_sample(steepness, linear_part)
         """``(B, *spectral_shape)``: the coefficients that the data imply, zero where they say nothing."""

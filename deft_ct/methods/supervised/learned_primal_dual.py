@@ -109,13 +109,13 @@ class PrimalDualModel(TrainedModel):
         y = likelihood.y / (scale * norm)
         memory = self.shape.memory
         self.evaluations += len(y)
-        h = y.new_zeros(len(y), memory, *y.shape[-2:])
+        h = y.new_zeros((len(y), memory, *y.shape[-2:]))
         if self.shape.start == "fbp":
             with torch.autocast(y.device.type, enabled=False):
                 f = likelihood.to_physical(reference_reconstruction(likelihood, "fbp")) / scale
             f = f.expand(-1, memory, -1, -1).clone()
         else:
-            f = y.new_zeros(len(y), memory, *operator.domain_shape)
+            f = y.new_zeros((len(y), memory, *operator.domain_shape))
         # A ray sees about as much whatever the number of views, while the norm grows with its square root.
         balance = 1.0
         modulation: list[Tensor | None] = [None] * (2 * len(self.dual))

@@ -65,12 +65,12 @@ class AstraBackend(Backend):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, H, W)`` to ``(N, views, detectors)``."""
-        out = torch.empty(len(x), *self.geometry.sinogram_shape)
+        out = torch.empty((len(x), *self.geometry.sinogram_shape), dtype=torch.float32)
         return self._each(self._astra.projector.direct_FP, x, out)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Map ``(N, views, detectors)`` to ``(N, H, W)``."""
-        out = torch.empty(len(y), *self.geometry.image_shape)
+        out = torch.empty((len(y), *self.geometry.image_shape), dtype=torch.float32)
         return self._each(self._astra.projector.direct_BP, y, out)
 
     def _each(self, project: Callable[..., Any], source: Tensor, out: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class JosephBackend(Backend):
                     inner = torch.from_numpy(image)[:, 1 : direction.cells + 1, : len(block)]
                     inner = inner.permute(2, 1, 0) if transposed else inner.permute(2, 0, 1)
                     total = inner if total is None else total + inner
-            parts.append(total if total is not None else block.new_zeros(len(block), *self.geometry.image_shape))
+            parts.append(total if total is not None else block.new_zeros((len(block), *self.geometry.image_shape)))
         return _joined(parts, y).reshape(len(y), *self.geometry.image_shape).to(y.device)
 
     def _run(self, kernel: Callable[..., None], direction: _Direction, tasks: list[tuple[Any, ...]]) -> None:

@@ -83,7 +83,7 @@ class JosephConeBackend(Backend):
                 total = volume if total is None else total + volume
             assert total is not None
             out.append(torch.from_numpy(np.ascontiguousarray(total[1:-2, 1:-2, 1:-2])))
-        return torch.stack(out).to(y.device) if out else y.new_empty(0, *self.geometry.image_shape)
+        return torch.stack(out).to(y.device) if out else y.new_empty((0, *self.geometry.image_shape))
 
     def _run(self, kernel: Callable[..., None], tasks: list[tuple[Any, ...]]) -> None:
         workers = min(torch.get_num_threads(), len(tasks))

@@ -147,7 +147,7 @@ class MatrixBackend(Backend):
         if len(blocks) == 1:
             x = self._pair.product(y.flatten(1), transpose=True)
         else:
-            x = y.new_zeros(len(y), math.prod(self.geometry.image_shape))
+            x = y.new_zeros((len(y), math.prod(self.geometry.image_shape)))
             for views, geometry in blocks:
                 matrix = MatrixPair(geometry, self.kernel).get(y.dtype, y.device, transpose=True)
                 x = x + batch_last_product(matrix, y[:, views].flatten(1))

@@ -85,7 +85,7 @@ class SymmetricBackend(Backend):
         """Map ``(N, H, W)`` to ``(N, views, detectors)``, one image at a time."""
         target, share = self._maps(x)
         matrix = self._pair.get(x.dtype, x.device, transpose=False)
-        out = x.new_zeros(len(x), math.prod(self.geometry.sinogram_shape))
+        out = x.new_zeros((len(x), math.prod(self.geometry.sinogram_shape)))
         for image, sinogram in zip(x, out, strict=True):
             columns = torch.stack([*_turned(image), *_turned(image.mT)], -1).reshape(-1, 8)
             sinogram.index_add_(0, target, (matrix @ columns).reshape(-1) * share)
@@ -95,7 +95,7 @@ class SymmetricBackend(Backend):
         """Map ``(N, views, detectors)`` to ``(N, H, W)``, one sinogram at a time."""
         target, share = self._maps(y)
         matrix = self._pair.get(y.dtype, y.device, transpose=True)
-        out = y.new_empty(len(y), *self.geometry.image_shape)
+        out = y.new_empty((len(y), *self.geometry.image_shape))
         for image, sinogram in zip(out, y.flatten(1), strict=True):
             columns = (sinogram[target] * share).reshape(-1, 8)
             eight = (matrix @ columns).t().contiguous().reshape(8, *self.geometry.image_shape)
