@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +96,11 @@ def test_every_file_follows_the_rule(repository_root: Path, check: Check) -> Non
         if (offences := check(ast.parse(path.read_text(encoding="utf-8")), names - {path.stem}))
     }
     assert not found
+
+
+def test_every_file_can_be_loaded_and_has_a_main_function(repository_root: Path) -> None:
+    for path in scripts(repository_root):
+        assert callable(runpy.run_path(str(path), run_name="loaded")["main"]), path
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -35,7 +35,7 @@ from torch import Tensor
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.trained_range import outside_training
 from deft_ct.evaluation.store import content_name
-from deft_ct.measurement.measurement import Measurement, describe
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.ct import FanGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
 from deft_ct.reconstructor import Reconstructor
@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         measurement = trial.measurement
         images = {}
         for name, solver in solvers.items():
-            kept = content_name(f"{trial.title} {name}", settings, describe(measurement), asdict(solver.config))
+            kept = content_name(f"{trial.title} {name}", settings, measurement.describe(), asdict(solver.config))
             images[name] = reconstructed(arguments.work / f"{kept}.npy", solver, trial, measurement, arguments.seed)
         drawn.append((trial, images))
         figures[trial.title] = {
