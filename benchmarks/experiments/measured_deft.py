@@ -1,24 +1,23 @@
-"""DEFT on scans of acrylic discs (HTC2022), beside FBP and TV: far from the human CT that its networks have seen.
+"""DEFT on scans of acrylic discs (HTC2022), beside FBP and TV: far from the human CT that its networks were trained on.
 
-MEASURED wedges, and projections simulated from the measured full-view image of the solid disc, for the arcs of which no
-measured data are at hand. Nothing is tuned. What is done so that the networks see what they were trained for:
+Some data are MEASURED wedges of views. For other arcs there are no measured data; they are simulated from the measured
+full-view image of the solid disc. Nothing is tuned. The data are brought into the range of the training:
 
-- *Hounsfield scale.* Acrylic attenuates 0.033/mm in these scans. By the tables of NIST it does so at 33 keV, where
-  water has 0.0333/mm: with that water, acrylic lies at about 0 HU, like soft tissue, and holes at -1000 HU, like air.
-- *Noise.* Photon noise whose number of photons is fitted to the differences of neighbouring views.
+- *Hounsfield scale.* Acrylic attenuates 0.033/mm in these scans. By the NIST tables that is its value at 33 keV, where
+  water has 0.0333/mm. With this water, acrylic is at about 0 HU, like soft tissue, and holes at -1000 HU, like air.
+- *Noise.* Photon noise; the number of photons is fitted to the differences of neighbouring views.
 - *Detector.* Pairs of elements are averaged, so that neighbouring rays are one pixel apart at the axis.
-- *Start.* Angles count from the first view, and the image is turned by its angle, but for one arc.
+- *First angle.* Angles count from the first view, which turns the image. One scan keeps its first angle.
 
-    python benchmarks/experiments/measured_deft.py DATA_FOLDER
-
-Every finished image is kept in WORK, and the same command goes on from there.
+Run: python benchmarks/experiments/measured_deft.py DATA_FOLDER
+(again to resume: every finished image is kept in WORK)
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,20 +28,27 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from halved_heads import slug
-from measured_scans import SHIPPED_PIXELS, Image, inside, of_htc, shipped_disc, unexplained
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
-from deft_ct.cli import options as opt
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.trained_range import outside_training
-from deft_ct.measurement.measurement import Measurement, describe
-from deft_ct.methods.deft.reconstructor import DEFT
+from deft_ct.evaluation.store import content_name
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.ct import FanGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
 from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.atomic import atomic_file, write_text
+from deft_ct.workflows.experiments.arguments import Networks, add_network_arguments, experiment_parser
+from deft_ct.workflows.experiments.measured_discs import (
+    SHIPPED_PIXELS,
+    Image,
+    agreement_inside,
+    read_disc_scan,
+    read_shipped_disc,
+    relative_residual,
+)
 
 PIXELS = 256
 SCALE = HounsfieldScale(mu_water=0.0333, mu_air=0.0)
@@ -61,15 +67,15 @@ GRAIN_PIXELS = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A scan to be reconstructed, and what its images are held against.
+    """A scan to be reconstructed, and what its images are compared with.
 
     Attributes:
-        title: says which.
+        title: of its column.
         y: (views, detectors) line integrals.
         geometry: of ``y``.
-        photons: with which photon noise is as strong as the noise of ``y``.
-        reference: (H, W) in 1/mm, the solid disc in the frame of ``geometry``.
-        held_out: data of the same object that no method sees, with their geometry, by name.
+        photons: number of photons whose noise is as strong as the noise of ``y``.
+        reference: ``(H, W)`` in 1/mm: the solid disc, turned as ``geometry`` sees it.
+        held_out: further data of the same object with their geometry, by name; no method uses them.
     """
 
     title: str
@@ -85,10 +91,10 @@ class Trial:
 
 
 def equivalent_photons(y: Tensor) -> float:
-    """Photons of an unattenuated ray, from second differences over neighbouring views (robust).
+    """Photons of an unattenuated ray: a robust estimate from second differences over neighbouring views.
 
-    Photon noise has the variance ``exp(y) / photons``, a second difference six times that. What the object itself
-    changes from view to view counts as noise, so this is rather too low.
+    Photon noise has the variance ``exp(y) / photons``, and a second difference has six times that. Real changes of the
+    object from view to view count as noise, so the estimate is somewhat too low.
 
     Args:
         y: (views, detectors) line integrals.
@@ -99,14 +105,14 @@ def equivalent_photons(y: Tensor) -> float:
 
 def read(path: Path) -> tuple[Tensor, FanGeometry]:
     """Line integrals (views, detectors) of a measured scan with averaged pairs of elements, and their geometry."""
-    scan = of_htc(path, PIXELS)
+    scan = read_disc_scan(path, PIXELS)
     y = scan.sinogram[0, 0]
     geometry = scan.geometry.replace(detectors=scan.geometry.detectors // 2, detector_mm=2 * scan.geometry.detector_mm)
     return y.reshape(len(y), -1, 2).mean(-1), geometry
 
 
 def turned(geometry: FanGeometry, degrees: float) -> FanGeometry:
-    """The scan with all angles less by so many degrees: of the object turned clockwise by as much."""
+    """The scan with all angles reduced by some degrees, which turns the image clockwise by as much."""
     return geometry.replace(angles=geometry.angle_array - np.radians(degrees))
 
 
@@ -116,12 +122,12 @@ def start_degrees(geometry: FanGeometry) -> float:
 
 
 def some(y: Tensor, geometry: FanGeometry, chosen: np.ndarray[Any, Any]) -> tuple[Tensor, FanGeometry]:
-    """Views of a Boolean mask."""
+    """The views that a Boolean mask ``(views,)`` selects, and their geometry."""
     return y[torch.from_numpy(chosen)], geometry.replace(angles=geometry.angle_array[chosen])
 
 
 def wedge_trials(data: Path) -> list[Trial]:
-    """The perforated disc over 90 degrees, from fewer and fewer views; another wedge saw it from the other side."""
+    """The perforated disc over 90 degrees from all, a third and a sixth of the views; a second wedge is held out."""
     y, measured = read(data / "lpd_tb_subsample_90.mat")
     photons, start = equivalent_photons(y), start_degrees(measured)
     far, far_measured = read(data / "lpd_tb_subsample_60.mat")
@@ -140,13 +146,13 @@ def wedge_trials(data: Path) -> list[Trial]:
 
 
 def shipped_solid(data: Path, pixels: int, pixel_mm: float) -> Image:
-    """The shipped full-view image of the solid disc in 1/mm, without the halo of its FBP outside of the disc."""
-    image = shipped_disc(data / DISC, pixels, pixel_mm)
+    """The shipped full-view image of the solid disc in 1/mm; the halo of its FBP outside of the disc is set to zero."""
+    image = read_shipped_disc(data / DISC, pixels, pixel_mm)
     return np.where(ndimage.binary_fill_holes(image > threshold_otsu(image)), image, 0).astype(np.float32)
 
 
 def disc_trials(data: Path, seed: int) -> list[Trial]:
-    """The solid disc: its measured wedge, and arcs simulated from its image."""
+    """The solid disc: its measured wedge, and arcs that are simulated from its image."""
     y, measured = read(data / "lpd_solid_disc_subsample73.mat")
     photons, start = equivalent_photons(y), start_degrees(measured)
     width = measured.pixel_rc[0]
@@ -168,26 +174,26 @@ def disc_trials(data: Path, seed: int) -> list[Trial]:
 
 
 def reconstructed(path: Path, solver: Reconstructor, trial: Trial, measurement: Measurement, seed: int) -> Image:
-    """The image of a method in 1/mm, from the file of a path if it is there."""
+    """The image of a method in 1/mm; it is read from ``path`` if it is there, and kept there otherwise."""
     if not path.is_file():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # what lies outside of the training is in the record
+            warnings.simplefilter("ignore", UserWarning)  # the record says what is outside of the training range
             result = solver.reconstruct(trial.y[None, None], measurement, seed=seed, image_ids=["disc"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, result.mean[0, 0].numpy())
+        with atomic_file(path) as part:
+            np.save(part, result.mean[0, 0].numpy())
     found: Image = np.load(path)
     return found
 
 
 def compare(image: Image, trial: Trial) -> dict[str, float]:
-    """Figures of one image in 1/mm."""
-    found = {"unexplained": unexplained(image, trial.y, trial.geometry)}
-    found |= {f"unexplained, {name}": unexplained(image, *rest) for name, rest in trial.held_out.items()}
+    """Measures of one image in 1/mm."""
+    found = {"unexplained": relative_residual(image, trial.y, trial.geometry)}
+    found |= {f"unexplained, {name}": relative_residual(image, *rest) for name, rest in trial.held_out.items()}
     if trial.reference is not None:
-        found |= inside(image, trial.reference)
+        found |= agreement_inside(image, trial.reference)
         body = trial.reference > threshold_otsu(trial.reference)
         found["error inside (HU)"] = float(np.sqrt(np.square((image - trial.reference)[body]).mean()) / SCALE.scale)
-        # In solid acrylic, what is finer than a trend is noise or invented. The filter must not reach the edge.
+        # Fine structure in solid acrylic is noise or invented. The filter must not reach the edge of the disc.
         flat = ndimage.binary_erosion(body, iterations=round(4 * GRAIN_PIXELS))
         fine = image - ndimage.gaussian_filter(image, GRAIN_PIXELS)
         found["grain (HU)"] = float(fine[flat].std() / SCALE.scale)
@@ -195,34 +201,27 @@ def compare(image: Image, trial: Trial) -> dict[str, float]:
 
 
 def noise_share(y: Tensor, photons: float) -> float:
-    """What the noise alone leaves unexplained of line integrals."""
+    """Expected :func:`relative_residual` of the true image, which comes from the noise alone."""
     return float((y.exp().sum() / photons).sqrt() / y.norm())
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Reconstruct, compare, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = experiment_parser(__doc__)
     parser.add_argument("data", type=Path, help="folder with the raw projections")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/measured_deft.json"))
     parser.add_argument("--work", type=Path, default=Path("runs/measured_deft"), help="folder of finished images")
-    parser.add_argument("--prior", help="folder or shipped name")
-    parser.add_argument("--htransform", help="folder or shipped name")
-    parser.add_argument("--precision", default="bfloat16", help="of the networks")
+    add_network_arguments(parser, precision="bfloat16")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    networks = opt.Networks(
-        prior=arguments.prior, htransform=arguments.htransform, models={},
-        precision=opt.parse_precision(arguments.precision),
-    )  # fmt: skip
-    builder = opt.Builder(networks)
-    solvers: dict[str, Reconstructor] = {name: builder.build(*opt.parse_method(text)) for name, text in METHODS.items()}
-    deft = next(solver for solver in solvers.values() if isinstance(solver, DEFT))
+    networks = Networks.from_arguments(arguments)
+    solvers: dict[str, Reconstructor] = {name: networks.build(text) for name, text in METHODS.items()}
     settings = {
         "pixels": PIXELS, "mu_water_per_mm": SCALE.mu_water, "seed": arguments.seed,
-        "precision": arguments.precision, "methods": METHODS, **deft.describe(),
+        "precision": arguments.precision, "methods": METHODS, **networks.hashes(),
     }  # fmt: skip
     figures: dict[str, Any] = {}
     drawn: list[tuple[Trial, dict[str, Image]]] = []
@@ -230,12 +229,12 @@ def main() -> None:
         measurement = trial.measurement
         images = {}
         for name, solver in solvers.items():
-            kept = slug(f"{trial.title} {name}", settings, describe(measurement), asdict(solver.config))
+            kept = content_name(f"{trial.title} {name}", settings, measurement.describe(), asdict(solver.config))
             images[name] = reconstructed(arguments.work / f"{kept}.npy", solver, trial, measurement, arguments.seed)
         drawn.append((trial, images))
         figures[trial.title] = {
             "photons": round(trial.photons),
-            "outside of the training": outside_training(deft.htransform.card, measurement),
+            "outside of the training": outside_training(networks.htransform.card, measurement),
             "unexplained by noise alone": noise_share(trial.y, trial.photons),
             "methods": {name: compare(image, trial) for name, image in images.items()},
         }  # fmt: skip
@@ -244,11 +243,11 @@ def main() -> None:
         print(json.dumps({trial.title: figures[trial.title]}, indent=1), flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
     draw(drawn, arguments.out / "measured_deft.png")
-    arguments.json.write_text(json.dumps({"settings": settings, "trials": figures}, indent=1) + "\n", encoding="utf-8")
+    write_text(arguments.json, json.dumps({"settings": settings, "trials": figures}, indent=1) + "\n")
 
 
 def draw(drawn: list[tuple[Trial, dict[str, Image]]], path: Path) -> None:
-    """A column for each trial, a row for each method; below, the direct mean with a narrow window for its texture."""
+    """Draw a column for each trial and a row for each method; below, the direct mean in a narrow window."""
     rows = [*METHODS, "DEFT, direct mean"]
     _, axes = plt.subplots(len(rows) + 1, len(drawn), figsize=(2.3 * len(drawn), 2.4 * (len(rows) + 1)), squeeze=False)
     for axis in axes.ravel():

@@ -1,41 +1,44 @@
-"""Best, median and worst slice of a method beside TV, and what of their errors the scan had not measured.
+"""Pictures of the best, median and worst slice of a method beside TV, and the part of their errors in the null space.
 
-Every slice is reconstructed by FBP, TV and the method (for DEFT: the direct mean, and samples for the spread). Slices
-are ranked by the RMSE of the method inside the body. Writes OUT/panel_best.png, panel_median.png and panel_worst.png,
-and RESULTS/null_space.json and .md: means over the slices of the shares and the correlation of
-``deft_ct.evaluation.null_space``.
+Every slice is reconstructed by FBP, TV and the method; for DEFT, by its mean and by samples for the posterior standard
+deviation. Slices are ranked by the RMSE of the method inside the body. Writes OUT/panel_best.png, panel_median.png and
+panel_worst.png. RESULTS/null_space.json and .md hold means over slices of the shares and the correlation of
+``deft_ct.evaluation.null_space``, whose projections take most of the time.
 
-    python benchmarks/experiments/panels.py --data test_volumes --every 5 --scan parallel60_1e5 --seed 0 \\
-        --precision bfloat16 --batch-size 4 --out docs/images
-
-The splits take most of the time: four of each slice, some hundreds of projections each.
+Run: python benchmarks/experiments/panels.py --data test_volumes --every 5 --scan parallel60_1e5 --seed 0 \\
+         --precision bfloat16 --batch-size 4 --out docs/images
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import torch
-import typer
-from numpy.typing import NDArray
 
-from deft_ct.cli import options as opt
 from deft_ct.ct.scan import Scan
-from deft_ct.evaluation.null_space import local_rms, null_space_report
-from deft_ct.evaluation.statistics import mean_interval
+from deft_ct.datasets.packs import read_pack
+from deft_ct.problems.ct_null_space import PRIOR_STD_HU
 from deft_ct.problems.ct import CTProblem
-from deft_ct.problems.ct_metrics import evaluate
-from deft_ct.problems.ct_null_space import PRIOR_STD_HU, split_ct
-from deft_ct.reconstructor import Reconstructor
+from deft_ct.evaluation.statistics import mean_interval
+from deft_ct.evaluation.store import Record, write_result
+from deft_ct.evaluation.tables import markdown_table
+from deft_ct.methods.method_text import parse_method
+from deft_ct.problems.ct import nearest_preset
 from deft_ct.report import FOOTER, panel_figure, save_png
+from deft_ct.workflows.experiments.arguments import (
+    Networks,
+    add_data_arguments,
+    add_network_arguments,
+    experiment_parser,
+)
+from deft_ct.workflows.experiments.measures import RANGE_HU
+from deft_ct.workflows.experiments.null_space_errors import NullSpaceErrors, measure_null_space
 
-RANGE_HU = 2000.0
 COLUMNS = (
     ("psnr_db", "PSNR (dB)", 2),
     ("rmse_body_hu", "RMSE in body (HU)", 1),
@@ -44,102 +47,11 @@ COLUMNS = (
     ("amount", "amount", 3),
 )
 
-Images = NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """All slices of a problem.
-
-    Attributes:
-        images: label -> ``(N, H, W)`` HU; ``"FBP"``, ``"TV"``, and one or two of the method, its estimate first.
-        spread: ``(N, H, W)`` HU, or None for a method that draws no samples.
-        spread_kind: above its picture: whether it is calibrated, and of how many samples.
-        maps: ``"truth"`` and the estimate -> local RMS of the unmeasured part, ``(N, H, W)`` HU.
-        values: label -> name of the column -> a value for every slice; without FBP.
-        unmeasured_hu: RMS of the unmeasured part of the truth, whole slice.
-    """
-
-    images: dict[str, Images]
-    spread: Images | None
-    spread_kind: str
-    maps: dict[str, Images]
-    values: dict[str, dict[str, list[float]]]
-    unmeasured_hu: list[float]
-
-
-def measure(
-    problem: CTProblem, fbp: Reconstructor, tv: Reconstructor, method: Reconstructor, *, samples: int
-) -> Measured:
-    """Reconstruct and split every slice.
-
-    Args:
-        problem: slices with their data.
-        fbp: for the pictures only.
-        tv: what the method is compared with.
-        method: judged by its estimate, and by its first sample if it draws any.
-        samples: of each slice, for the spread.
-    """
-    parts: dict[str, list[Images]] = {}
-    found: dict[str, dict[str, list[float]]] = {}
-    unmeasured: list[float] = []
-    spread_kind = ""
-    name = estimate = method.name.upper()
-
-    def keep(name: str, values: torch.Tensor) -> None:
-        parts.setdefault(name, []).append(values.detach()[:, 0].float().cpu().numpy())
-
-    first = 0
-    for y, measurement, names in problem.batches:
-        assert measurement.units is not None
-        affine = measurement.units.affine
-        part = slice(first, first + len(names))
-        first = part.stop
-        truth = affine(torch.from_numpy(problem.truth[part]).to(y)[:, None])
-        plain, variation, main = (
-            solver.reconstruct(y, measurement, num_samples=count, seed=problem.seed, image_ids=names)
-            for solver, count in ((fbp, 1), (tv, 1), (method, samples))
-        )
-        estimate = name if main.samples is None else f"{name} mean"
-        images = {"FBP": plain.mean, "TV": variation.mean, estimate: main.mean}
-        if main.samples is not None:
-            images[f"{name} one sample"] = main.samples[:, 0]
-        if main.std is not None:
-            keep("spread", main.std / affine.scale)
-            kind = "calibrated" if main.provenance["spread"]["calibrated"] else "uncalibrated"
-            spread_kind = f"{kind} spread\nof {main.provenance['num_samples']} samples"
-        own = split_ct(truth, y, measurement)
-        unmeasured += (own.unmeasured.flatten(1).square().mean(1).sqrt() / affine.scale).tolist()
-        keep("map truth", local_rms(own.unmeasured) / affine.scale)
-        for label, image in images.items():
-            keep(label, affine.inverse(image))
-            if label == "FBP":
-                continue
-            error = split_ct(image - truth, y, measurement)
-            if label == estimate:
-                keep("map " + label, local_rms(own.unmeasured + error.unmeasured) / affine.scale)
-            report = null_space_report(error, own)
-            into = found.setdefault(label, {})
-            for column in ("error_measured", "error_unmeasured", "correlation", "amount"):
-                into.setdefault(column, []).extend(getattr(report, column).tolist())
-    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    for label in found:
-        quality = evaluate(joined[label], problem.truth, data_range_hu=RANGE_HU, body=problem.body)
-        found[label] |= {"psnr_db": quality.psnr.tolist(), "rmse_body_hu": quality.rmse_hu.tolist()}
-    return Measured(
-        images={label: joined[label] for label in ("FBP", *found)},
-        spread=joined.get("spread"),
-        spread_kind=spread_kind,
-        maps={label: joined["map " + label] for label in ("truth", estimate)},
-        values=found,
-        unmeasured_hu=unmeasured,
-    )
-
 
 def ranked(errors: Sequence[float]) -> dict[str, int]:
-    """Indices of the best (least), median and worst (largest) error; NaN (slices without a body) are left out.
+    """Indices of the best (smallest), median and worst (largest) error.
 
-    Of an even number the better of the two in the middle is the median.
+    NaN (slices without a body) is left out. Of an even number, the better of the two in the middle is the median.
 
     Raises:
         ValueError: no error is a number.
@@ -151,93 +63,80 @@ def ranked(errors: Sequence[float]) -> dict[str, int]:
 
 
 def interval(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean and 95 % interval over slices, JSON-ready: a single slice has no interval."""
+    """Mean and 95 % interval over slices; None for the ends that a single slice does not have."""
     return {key: value if math.isfinite(value) else None for key, value in asdict(mean_interval(values)).items()}
 
 
-def summary(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def summary(values: Mapping[str, Sequence[float]]) -> Record:
     """:func:`interval` of every column."""
     return {name: interval(values[name]) for name in (*(c for c, _, _ in COLUMNS), "error_measured")}
 
 
+def interval_text(values: Mapping[str, Any], digits: int) -> str:
+    """A mean with its interval in brackets, if it has one."""
+    ends = "" if values["low"] is None else f" [{values['low']:.{digits}f}, {values['high']:.{digits}f}]"
+    return f"{values['mean']:.{digits}f}{ends}"
+
+
 def markdown(record: Mapping[str, Any]) -> str:
     """The table of a record, and how to read it."""
-
-    def cell(values: Mapping[str, Any], digits: int) -> str:
-        ends = "" if values["low"] is None else f" [{values['low']:.{digits}f}, {values['high']:.{digits}f}]"
-        return f"{values['mean']:.{digits}f}{ends}"
-
-    lines = [["method", *(heading for _, heading, _ in COLUMNS)], ["---", *["---:"] * len(COLUMNS)]]
-    for label, values in record["methods"].items():
-        lines.append([label, *(cell(values["summary"][name], digits) for name, _, digits in COLUMNS)])
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    amount = cell(record["unmeasured_of_truth_hu"]["summary"], 1)
+    rows = [
+        [label, *(interval_text(values["summary"][name], digits) for name, _, digits in COLUMNS)]
+        for label, values in record["methods"].items()
+    ]
+    amount = interval_text(record["unmeasured_of_truth_hu"]["summary"], 1)
     shown = ", ".join(f"{which}: {name}" for which, name in record["shown"].items())
     return (
-        f"{table}\n\nPack {record['pack']}, every {record['every']}: n = {record['slices']} slices, "
-        f"{Scan.from_name(record['scan'])}, seed {record['seed']}. Means over slices with 95 % bootstrap intervals "
-        "(slices of a patient resemble each other, so they are too narrow for new patients). PSNR: whole slice, data "
-        f"range {RANGE_HU:g} HU. The other columns follow 'What the scan did not measure' in docs/method.md, with a "
-        f"prior standard deviation of {record['prior_spread_hu']:g} HU, on whole slices: the share of the squared "
-        "error that was not measured above the noise; the correlation of the unmeasured part with that of the truth "
-        "(1: the prior filled in what was there, 0: it invented); and the amount, the RMS of that part relative to the "
-        f"one of the truth, which is {amount} HU. Strong edges carry most of this energy, so these numbers say little "
-        f"of soft tissue.\n\nSlices of the figures, by RMSE in the body: {shown}.\n\n{FOOTER}.\n"
+        f"{markdown_table(['method', *(heading for _, heading, _ in COLUMNS)], rows)}\n\n"
+        f"Dataset {record['pack']}, every {record['every']}: n = {record['slices']} slices, "
+        f"{Scan.from_name(record['scan'])}, seed {record['seed']}. Means over slices with 95 % bootstrap intervals; "
+        "slices of a patient resemble each other, so the intervals are too narrow for new patients. PSNR: whole slice, "
+        f"data range {RANGE_HU:g} HU. The other columns follow 'What the scan did not measure' in docs/method.md, with "
+        f"a prior standard deviation of {record['prior_spread_hu']:g} HU, on whole slices. Share: the part of the "
+        "squared error that was not measured above the noise. Correlation: of the unmeasured part with that of the "
+        "truth (1: the prior filled in what was there, 0: it invented). Amount: the RMS of the unmeasured part "
+        f"relative to that of the truth, which is {amount} HU. Strong edges carry most of this energy, so these "
+        f"numbers say little of soft tissue.\n\nSlices of the figures, by RMSE in the body: {shown}.\n\n{FOOTER}.\n"
     )
 
 
-def draw(problem: CTProblem, measured: Measured, names: Sequence[str], which: str, index: int, folder: Path) -> Path:
-    """One figure."""
-    greys = {label: images[index] for label, images in measured.images.items()}
-    estimate = list(greys)[2]
-    maps = {}
-    if measured.spread is not None:
-        maps[measured.spread_kind] = measured.spread[index]
-    maps |= {f"not measured, {label}\nlocal RMS": images[index] for label, images in measured.maps.items()}
-    rank = f"{which.capitalize()} of {len(names)} slices by RMSE of {estimate} in the body"
-    title = f"{rank} ({names[index]}), {problem.scan}"
-    figure = panel_figure(
-        problem.truth[index], greys, maps, errors_of=("TV", estimate), data_range_hu=RANGE_HU, title=title
-    )
-    return save_png(figure, folder / f"panel_{which}.png")
-
-
-def main(
-    out: Annotated[Path, typer.Option(help="Folder of the pictures.")],
-    results: Annotated[Path, typer.Option(help="Folder of null_space.json and .md.")] = Path("benchmarks/results"),
-    method: Annotated[str, typer.Option(help="Method with options, e.g. 'deft:draws=3'.")] = "deft",
-    scan: Annotated[str, typer.Option(help="Name of the scan.")] = "parallel60_1e5",
-    data: opt.Data = "test_volumes",
-    every: opt.Every = 5,
-    samples: opt.Samples = 4,
-    seed: opt.Seed = 0,
-    batch_size: opt.BatchSize = 4,
-    prior: opt.PriorName = None,
-    htransform: opt.HTransformName = None,
-    device: opt.Device = "cpu",
-    precision: opt.PrecisionName = "float32",
-) -> None:
-    """Reconstruct, rank, draw the slices and write the table."""
-    networks = opt.Networks(
-        prior=prior, htransform=htransform, models={}, device=device, precision=opt.parse_precision(precision)
-    )
-    builder, protocol = opt.Builder(networks), Scan.from_name(scan)
-    fbp, tv, solver = (builder.for_scan(text, protocol, presets=True)[0] for text in ("fbp", "tv", method))
-    pack = opt.read_pack(data, every)
-    problem = CTProblem(pack, protocol, seed=seed, batch_size=batch_size, device=device)
-    measured = measure(problem, fbp, tv, solver, samples=samples)
+def draw(problem: CTProblem, measured: NullSpaceErrors, chosen: Mapping[str, int], folder: Path) -> None:
+    """A picture of each chosen slice."""
     names = [name for _, _, group in problem.batches for name in group]
-    estimate = list(measured.images)[2]
-    chosen = ranked(measured.values[estimate]["rmse_body_hu"])
-    for folder in (out, results):
-        folder.mkdir(parents=True, exist_ok=True)
     for which, index in chosen.items():
-        typer.echo(draw(problem, measured, names, which, index, out))
-    record = {
-        "pack": pack.path.name, "every": every, "slices": len(names), "scan": protocol.name, "seed": seed,
-        "samples": samples, "method": method, "precision": precision, "simulation_refinement": problem.refine,
-        "data_range_hu": RANGE_HU, "prior_spread_hu": PRIOR_STD_HU, "networks": solver.describe(),
-        "names": names, "shown": {which: names[index] for which, index in chosen.items()},
+        maps = {}
+        if measured.spread is not None:
+            maps[measured.spread_title] = measured.spread[index]
+        maps |= {f"not measured, {label}\nlocal RMS": images[index] for label, images in measured.maps.items()}
+        rank = f"{which.capitalize()} of {len(names)} slices by RMSE of {measured.estimate} in the body"
+        figure = panel_figure(
+            problem.truth[index], {label: images[index] for label, images in measured.images.items()}, maps,
+            errors_of=("TV", measured.estimate), data_range_hu=RANGE_HU,
+            title=f"{rank} ({names[index]}), {problem.scan}",
+        )  # fmt: skip
+        print(save_png(figure, folder / f"panel_{which}.png"))
+
+
+def run(arguments: argparse.Namespace) -> Record:
+    """Reconstruct and rank every slice, and draw three of them."""
+    networks, scan = Networks.from_arguments(arguments, device=arguments.device), Scan.from_name(arguments.scan)
+    fbp, tv, method = (
+        networks.build(text, preset=nearest_preset(parse_method(text)[0], scan))
+        for text in ("fbp", "tv", arguments.method)
+    )
+    pack = read_pack(arguments.data, arguments.every)
+    problem = CTProblem(pack, scan, seed=arguments.seed, batch_size=arguments.batch_size, device=arguments.device)
+    measured = measure_null_space(problem, fbp, tv, method, samples=arguments.samples)
+    chosen = ranked(measured.values[measured.estimate]["rmse_body_hu"])
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    draw(problem, measured, chosen, arguments.out)
+    names = [name for _, _, group in problem.batches for name in group]
+    return {
+        "pack": pack.path.name, "every": arguments.every, "slices": len(names), "scan": scan.name,
+        "seed": arguments.seed, "samples": arguments.samples, "method": arguments.method,
+        "precision": arguments.precision, "simulation_refinement": problem.refine, "data_range_hu": RANGE_HU,
+        "prior_spread_hu": PRIOR_STD_HU, "networks": networks.hashes_of(method), "names": names,
+        "shown": {which: names[index] for which, index in chosen.items()},
         "unmeasured_of_truth_hu": {
             "summary": interval(measured.unmeasured_hu), "per_slice": measured.unmeasured_hu
         },
@@ -245,10 +144,25 @@ def main(
             label: {"summary": summary(values), "per_slice": values} for label, values in measured.values.items()
         },
     }  # fmt: skip
-    (results / "null_space.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    (results / "null_space.md").write_text(markdown(record), encoding="utf-8")
-    typer.echo(markdown(record))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run, print, write."""
+    parser = experiment_parser(__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="folder of the table")
+    parser.add_argument("--method", default="deft", help="method with options, e.g. 'deft:draws=3'")
+    parser.add_argument("--scan", default="parallel60_1e5")
+    add_data_arguments(parser, data="test_volumes", every=5)
+    parser.add_argument("--samples", type=int, default=4, help="posterior samples of each slice")
+    parser.add_argument("--batch-size", type=int, default=4, help="slices in a batch")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    add_network_arguments(parser)
+    arguments = parser.parse_args(argv)
+    record = run(arguments)
+    write_result(arguments.results, "null_space", record, markdown(record))
+    print(markdown(record))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -149,8 +149,8 @@ def markdown(record: Record) -> str:
         f"Stochastic control minus DPS on the same measurement: {gain['mean']:+.2f} ± {gain['standard_error']:.2f} dB, "
         f"better on {gain['better_on']} of {setup['tests']}. It was trained on {setup['training_measurements']} "
         f"measurements without images: {setup['iterations']} steps, "
-        f"{record['training']['seconds']['processor']:.0f} s of one core. Its log-variance fell from {losses[0]:.0f} "
-        f"to {losses[-1]:.0f}. DPS: {setup['dps_steps']} steps, {record['dps']['norm']}, zeta "
+        f"{record['training']['seconds']['processor']:.0f} s of one core. Its log-variance was {losses[0]:.0f} at the "
+        f"start and {losses[-1]:.0f} at the end. DPS: {setup['dps_steps']} steps, {record['dps']['norm']}, zeta "
         f"{record['dps']['zeta']}, tuned on 8 other measurements with their true images.",
     ]) + "\n"  # fmt: skip
 

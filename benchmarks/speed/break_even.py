@@ -1,7 +1,8 @@
-"""From how many slices on DEFT is faster than methods without training, its own training counted.
+"""The number of slices from which DEFT, including its training, is faster than methods without training.
+
+Seconds per slice come from `deft-ct compare`, the seconds of the training from the card of the h-transform.
 
 Run: python benchmarks/speed/break_even.py benchmarks/results/compare_parallel60_1e5.json --out break_even.md
-Seconds per slice come from `deft-ct compare`, those of the training from the card of the h-transform.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.deft import load_htransform
 from deft_ct.report import FOOTER
+from deft_ct.runtime.atomic import write_text
 
 OWN = "deft"
 SIZES = (100, 1000, 10_000)
 
 
 def break_even(training: float, own: float, other: float) -> float:
-    """Slices from which on ``training + n own < n other``; infinite where the other method is not slower."""
+    """The ``n`` with ``training + n own = n other``; infinite if the other method is not slower. All in seconds."""
     return training / (other - own) if other > own else math.inf
 
 
@@ -32,7 +35,6 @@ def markdown(cells: list[dict[str, Any]], training: float, source: str) -> str:
         raise ValueError(f"{source} holds no row {OWN!r}: run deft-ct compare with --method deft")
     own = values.pop(OWN)
     head = ["method", "PSNR (dB)", "s per slice", "times DEFT", "break-even (slices)", *(f"h for {n}" for n in SIZES)]
-    lines = []
 
     def row(name: str, found: dict[str, Any], extra: float, even: str) -> list[str]:
         seconds = found["seconds_per_slice"]
@@ -40,31 +42,31 @@ def markdown(cells: list[dict[str, Any]], training: float, source: str) -> str:
         quality = sum(found["psnr_db"]) / len(found["psnr_db"])
         return [name, f"{quality:.2f}", f"{seconds:.2f}", f"{seconds / own['seconds_per_slice']:.1f}", even, *hours]
 
-    lines.append(row(OWN, own, training, "-"))
+    rows = [row(OWN, own, training, "-")]
     for name, found in sorted(values.items(), key=lambda item: item[1]["seconds_per_slice"]):
-        if name.startswith(OWN):  # trained, too
+        if name.startswith(OWN):  # its training is not counted here
             continue
         even = break_even(training, own["seconds_per_slice"], found["seconds_per_slice"])
-        lines.append(row(name, found, 0.0, "never" if math.isinf(even) else f"{math.ceil(even)}"))
-    table = markdown_table(head, lines)
+        rows.append(row(name, found, 0.0, "never" if math.isinf(even) else f"{math.ceil(even)}"))
     return (
-        f"{table}\n\nFrom {source}, n = {len(own['psnr_db'])} slices. DEFT's hours include {training:.0f} s of "
-        "training of the h-transform and its refinement; the prior is common to all and is not counted.\n\n"
+        f"{markdown_table(head, rows)}\n\n"
+        f"From {source}, n = {len(own['psnr_db'])} slices. DEFT's hours include {training:.0f} s of training of the "
+        "h-transform and its refinement. The prior is not counted, because all methods use it.\n\n"
         f"{FOOTER}.\n"
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read, compute, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparison", type=Path, help="comparison.json of deft-ct compare, of one scan")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--htransform", help="folder or shipped name; its card has the seconds of the training")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     training = float(load_htransform(arguments.htransform).card["seconds"])
     cells = json.loads(arguments.comparison.read_text(encoding="utf-8"))["cells"]
     text = markdown(cells, training, arguments.comparison.name)
-    arguments.out.write_text(text, encoding="utf-8")
+    write_text(arguments.out, text)
     print(text)
 
 

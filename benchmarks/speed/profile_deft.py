@@ -1,33 +1,34 @@
-"""Where DEFT spends its time: milliseconds of each part, of a slice and of a training step, and shares of kernels.
+"""Time of each part of DEFT, of a reconstructed slice and of a training step, and the kernels with the largest shares.
 
 Run: python benchmarks/speed/profile_deft.py --device cpu --precision bfloat16 --threads 1 --out benchmarks/results
      python benchmarks/speed/profile_deft.py --device cuda --precision bfloat16 --batch-size 16 --out benchmarks/results
-Simulated 60 parallel views of the first val slices. Writes profile_DEVICE.json and profile_DEVICE.md.
+The data are simulated: 60 parallel views of the first val slices. Writes profile_DEVICE.json and profile_DEVICE.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from halved_heads import processor, table
 from torch.profiler import ProfilerActivity, profile
 
-from deft_ct.cli import options as opt
 from deft_ct.ct.scan import Scan
+from deft_ct.datasets.packs import read_pack
 from deft_ct.diffusion import load_prior
+from deft_ct.problems.ct import CTProblem
+from deft_ct.evaluation.store import write_result
+from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.deft import condition_for, load_htransform
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.train import denoising_loss
 from deft_ct.methods.initial import reference_reconstruction
-from deft_ct.problems.ct import CTProblem
 from deft_ct.report import FOOTER
+from deft_ct.runtime.machine import processor_name
 from deft_ct.training.muon import Muon
 from deft_ct.training.pairs import Pairs
 
@@ -36,7 +37,7 @@ WARM = 2
 
 
 def milliseconds(work: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    """Median time of ``work``, after two runs that are not counted."""
+    """Median time of a call in ms, after two calls that are not counted."""
     times = []
     for _ in range(WARM + repeats):
         began = time.perf_counter()
@@ -48,7 +49,7 @@ def milliseconds(work: Callable[[], Any], device: torch.device, repeats: int) ->
 
 
 def kernels(work: Callable[[], Any], device: torch.device) -> list[tuple[str, float]]:
-    """The kernels with the largest share of the time of ``work``, and that share."""
+    """Names and shares of the kernels that take the most time in a call."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities) as recorded:
         work()
@@ -62,12 +63,12 @@ def kernels(work: Callable[[], Any], device: torch.device) -> list[tuple[str, fl
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything, for one batch of slices."""
+    """Times and kernels for one batch of slices, with what they depend on."""
     device, count = torch.device(options.device), options.batch_size
     prior, head = load_prior(None), load_htransform(None)
     prior.precision = head.precision = options.precision
     prior, head = prior.to(device), head.to(device)
-    problem = CTProblem(opt.read_pack(options.data, every=options.every), Scan.from_name(options.scan), seed=0)
+    problem = CTProblem(read_pack(options.data, every=options.every), Scan.from_name(options.scan), seed=0)
     y, measurement, _ = problem.batches[0]
     copies = -(-count // len(y))
     y, measurement = y.repeat(copies, 1, 1, 1)[:count].to(device), measurement.to(device)
@@ -103,17 +104,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "refinement": lambda: frozen(head.refine)(reference, residual, condition.scan),
         "evaluation of the prior": lambda: prior.predict(x_t, 500.0),
         "guidance (FBP of the residual)": lambda: likelihood.guidance(x0, head.config.guidance),
-        "evaluation of the head": lambda: frozen(head)(x_t, t, x0, eps, residual, condition),
+        "evaluation of the h-transform": lambda: frozen(head)(x_t, t, x0, eps, residual, condition),
         "a reconstructed slice, direct mean": lambda: mean.reconstruct(y, measurement, num_samples=1, image_ids=keys),
         "a reconstructed slice, one sample": lambda: samples.reconstruct(y, measurement, num_samples=1, image_ids=keys),
-        "training of the head, a slice": train,
+        "training of the h-transform, a slice": train,
     }
     record: dict[str, Any] = {"milliseconds_per_slice": {}, "kernels": {}}
     for name, work in parts.items():
         record["milliseconds_per_slice"][name] = milliseconds(work, device, options.repeats) / count
     for name in ("a reconstructed slice, direct mean", "a reconstructed slice, one sample"):
         record["kernels"][name] = kernels(parts[name], device)
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     return record | {
         "device": machine, "threads": torch.get_num_threads(), "batch": count, "precision": options.precision,
         "scan": options.scan, "prior_sha256": prior.content_hash(), "htransform_sha256": head.content_hash(),
@@ -125,34 +126,31 @@ def markdown(record: dict[str, Any]) -> str:
     parts = [[name, f"{value:.1f}"] for name, value in record["milliseconds_per_slice"].items()]
     shares = [[f"{work}: {name}", f"{100 * share:.0f}"] for work, found in record["kernels"].items()
               for name, share in found]  # fmt: skip
-    return "\n".join([
-        *table(["part", "ms per slice"], parts), "", *table(["kernel", "% of the time"], shares), "",
+    return "\n\n".join([
+        markdown_table(["part", "ms per slice"], parts), markdown_table(["kernel", "% of the time"], shares),
         f"{record['device']}, {record['threads']} thread(s), batch of {record['batch']}, networks in "
-        f"{record['precision']}, {record['scan']}, 256 x 256. Medians.", "", f"{FOOTER}.", "",
-    ])  # fmt: skip
+        f"{record['precision']}, {record['scan']}, 256 x 256. Medians.", f"{FOOTER}.",
+    ]) + "\n"  # fmt: skip
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="bfloat16")
-    parser.add_argument("--threads", type=int, default=0, help="0: as torch has it")
+    parser.add_argument("--threads", type=int, default=0, help="0: the default of torch")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--scan", default="parallel60_1e5")
     parser.add_argument("--data", default="val")
     parser.add_argument("--every", type=int, default=32)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
     record = measure(options)
     text = markdown(record)
-    options.out.mkdir(parents=True, exist_ok=True)
-    stem = f"profile_{torch.device(options.device).type}"
-    (options.out / f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (options.out / f"{stem}.md").write_text(text, encoding="utf-8")
+    write_result(options.out, f"profile_{torch.device(options.device).type}", record, text)
     print(text)
 
 

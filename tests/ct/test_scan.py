@@ -7,7 +7,7 @@ import pytest
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.phantoms import EllipsePhantom
-from deft_ct.methods.presets import nearest_preset
+from deft_ct.problems.ct import nearest_preset
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, fbp
 
 

@@ -10,7 +10,7 @@ from tiny_pack import write_tiny_pack
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
-from deft_ct.evaluation.problem import Problem, prepare
+from deft_ct.problems.ct import CTProblem
 from deft_ct.workflows.experiments.scan_errors import Case, perturbed, true_measurement
 
 VIEWS = 16
@@ -21,11 +21,11 @@ def pack(tmp_path):
     return CTPack(write_tiny_pack(tmp_path / "val.h5", count=2))
 
 
-def _problem(pack: CTPack, photons: float | None) -> Problem:
-    return prepare(pack, Scan(views=VIEWS, photons=photons), batch_size=2)
+def _problem(pack: CTPack, photons: float | None) -> CTProblem:
+    return CTProblem(pack, Scan(views=VIEWS, photons=photons), batch_size=2)
 
 
-def _changes(changed: Problem, problem: Problem) -> torch.Tensor:
+def _changes(changed: CTProblem, problem: CTProblem) -> torch.Tensor:
     """Data minus nominal data of all slices, ``(N, 1, views, detectors)``."""
     return torch.cat([a[0] - b[0] for a, b in zip(changed.batches, problem.batches, strict=True)])
 

@@ -1,18 +1,21 @@
-"""The Markdown of `ray_transform.py`: a summary of `auto` against each peer, and a table for each cell."""
+"""Markdown of ray transform timings: a summary of the backend ``auto`` against each peer, and a table for each cell.
+
+A cell is an image size, a number of views and a batch size, as ``benchmarks/speed/ray_transform.py`` measures them.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from projector_peers import CT_PEERS
-
 from deft_ct.evaluation.tables import markdown_table
 
 SLOWER = "**SLOWER THAN ASTRA**"
 DIRECTIONS = ("forward", "adjoint")
+CT_PEERS = ("odl", "skimage", "mbirjax", "diffct", "deepinv")
+"""Peers that compute the same line integrals. finufft has another model, and ASTRA has columns of its own."""
 
 
-def best(cell: dict[str, Any], direction: str, *keys: str, threads: int | None = None) -> dict[str, Any] | None:
+def fastest(cell: dict[str, Any], direction: str, *keys: str, threads: int | None = None) -> dict[str, Any] | None:
     """The fastest record of some candidates in one direction."""
     found = [r for r in cell["times"] if r["key"] in keys and threads in (None, r["threads"])]
     return min(found, key=lambda r: r[direction]) if found else None
@@ -22,14 +25,18 @@ def slower_than_astra(cell: dict[str, Any]) -> list[str]:
     """The directions in which `auto` takes longer than ASTRA on as many threads as it likes."""
     out = []
     for direction in DIRECTIONS:
-        ours, astra = best(cell, direction, "auto"), best(cell, direction, "astra")
+        ours, astra = fastest(cell, direction, "auto"), fastest(cell, direction, "astra")
         if ours and astra and ours[direction] > astra[direction]:
             out.append(direction)
     return out
 
 
-def markdown(content: dict[str, Any]) -> str:
-    """Everything that was measured so far."""
+def timings_markdown(content: dict[str, Any]) -> str:
+    """All tables, with how the numbers were measured.
+
+    Args:
+        content: threads, machine, package versions, rounds, seconds and cells, as the JSON file holds them.
+    """
     packages = ", ".join(f"{name} {version}" for name, version in content["packages"].items() if version)
     cells = content["cells"]
     lines = [
@@ -39,25 +46,10 @@ def markdown(content: dict[str, Any]) -> str:
         "",
         "## `auto` against the others",
         "",
-        "How many times longer they take, forward / adjoint. `auto` and the peers on all threads, ASTRA on one and "
-        "all. The CT peer is the fastest of those that compute the same line integrals, in each direction.",
+        "How many times longer each peer takes, forward / adjoint. `auto` and the peers use all threads, ASTRA one and "
+        "all. The CT peer is the fastest of those that compute the same line integrals, for each direction.",
         "",
-        markdown_table(
-            [
-                "px",
-                "views",
-                "batch",
-                "auto takes",
-                "ms",
-                "ASTRA, 1 thread",
-                "ASTRA, all threads",
-                "fastest CT peer",
-                "finufft",
-                "",
-            ],
-            [_summary(cell, content["threads"]) for cell in cells],
-            align="rrrlllllll",
-        ),
+        markdown_table(_SUMMARY, [_summary(cell, content["threads"]) for cell in cells], ["right"] * 3 + ["left"] * 7),
         "",
         _verdict(cells),
     ]
@@ -67,15 +59,21 @@ def markdown(content: dict[str, Any]) -> str:
 
 
 def _verdict(cells: list[dict[str, Any]]) -> str:
-    compared = [c for c in cells if best(c, "forward", "auto") and best(c, "forward", "astra")]
+    compared = [c for c in cells if fastest(c, "forward", "auto") and fastest(c, "forward", "astra")]
     slow = [f"{c['pixels']} px, {c['views']} views, batch {c['batch']}" for c in compared if slower_than_astra(c)]
     if slow:
         return f"`auto` is {SLOWER} in {len(slow)} of {len(compared)} cells: {'; '.join(slow)}."
     return f"`auto` is slower than ASTRA in none of {len(compared)} cells."
 
 
+_SUMMARY = (
+    "px", "views", "batch", "auto takes", "ms", "ASTRA, 1 thread", "ASTRA, all threads", "fastest CT peer", "finufft",
+    "",
+)  # fmt: skip
+
+
 def _summary(cell: dict[str, Any], threads: int) -> list[str]:
-    ours = {direction: best(cell, direction, "auto", threads=threads) for direction in DIRECTIONS}
+    ours = {direction: fastest(cell, direction, "auto", threads=threads) for direction in DIRECTIONS}
     forward, adjoint = ours["forward"], ours["adjoint"]
     size = [str(cell[key]) for key in ("pixels", "views", "batch")]
     if forward is None or adjoint is None:
@@ -84,7 +82,7 @@ def _summary(cell: dict[str, Any], threads: int) -> list[str]:
     def times_longer(*keys: str, threads: int | None = None, named: bool = False) -> str:
         parts = []
         for direction, record in ours.items():
-            other = best(cell, direction, *keys, threads=threads)
+            other = fastest(cell, direction, *keys, threads=threads)
             if other is None or record is None:
                 return ""
             ratio = f"{other[direction] / record[direction]:.1f}x"
@@ -94,13 +92,13 @@ def _summary(cell: dict[str, Any], threads: int) -> list[str]:
     flag = f"{SLOWER} ({', '.join(slower_than_astra(cell))})" if slower_than_astra(cell) else ""
     return [
         *size, forward["backend"], f"{forward['forward']:.2f} / {adjoint['adjoint']:.2f}",
-        times_longer("astra", threads=1), times_longer("astra", threads=threads),
-        times_longer(*CT_PEERS, named=True), times_longer("finufft"), flag,
+        times_longer("astra", threads=1), times_longer("astra", threads=threads), times_longer(*CT_PEERS, named=True),
+        times_longer("finufft"), flag,
     ]  # fmt: skip
 
 
 def _table(cell: dict[str, Any], threads: int) -> list[str]:
-    base = {direction: best(cell, direction, "astra", threads=1) for direction in DIRECTIONS}
+    base = {direction: fastest(cell, direction, "astra", threads=1) for direction in DIRECTIONS}
     slow = slower_than_astra(cell)
     lines = [
         f"### {cell['pixels']} px, {cell['views']} views, batch {cell['batch']}",
@@ -109,9 +107,6 @@ def _table(cell: dict[str, Any], threads: int) -> list[str]:
         f"{cell['read_gb_per_s']:.0f} GB/s). Other processes took {cell['other_load_cores']:.2f} cores meanwhile.",
         "",
     ]
-    headings = [
-        "", "forward", "adjoint", "times faster than ASTRA on 1 thread", "memory, MB", "slices a call", "samples",
-    ]  # fmt: skip
     rows = []
     for record in cell["times"]:
         forward, adjoint = base["forward"], base["adjoint"]
@@ -124,7 +119,10 @@ def _table(cell: dict[str, Any], threads: int) -> list[str]:
             f"{record['name']}{flag}", f"{record['forward']:.2f}", f"{record['adjoint']:.2f}", ratio, kept,
             str(record["slices"]), str(record["samples"]),
         ])  # fmt: skip
-    lines.append(markdown_table(headings, rows, align="lrrlrrr"))
+    headings = [
+        "", "forward", "adjoint", "times faster than ASTRA on 1 thread", "memory, MB", "slices a call", "samples"
+    ]  # fmt: skip
+    lines.append(markdown_table(headings, rows, ["left", "right", "right", "left", "right", "right", "right"]))
     if cell["left_out"]:
         lines += ["", "Left out: " + "; ".join(f"{name} ({reason})" for name, reason in cell["left_out"].items()) + "."]
     return lines
