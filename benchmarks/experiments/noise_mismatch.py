@@ -77,7 +77,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> 
         rmse = [f"{np.nanmean(np.array(values['rmse_body_hu'], float)):.1f}" for values in found]
         body.append([f"{row['photons']:g}", row["method"], *psnr, *rmse])
     return (
-        markdown_table(headings, body, ["right", "left", *["right"] * 4])
+        markdown_table(headings, body, align="rlrrrr")
         + f"\n\nDataset {settings['pack']}, every {settings['every']}: n = {settings['slices']} slices, "
         f"{settings['views']} parallel views, seed {settings['seed']}. PSNR of the whole slice, data range "
         f"{RANGE_HU:g} HU. Both likelihoods see the same data and seed.\n"

@@ -22,13 +22,12 @@ import numpy as np
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
-from deft_ct.problems.ct_null_space import PRIOR_STD_HU
-from deft_ct.problems.ct import CTProblem
 from deft_ct.evaluation.statistics import mean_interval
 from deft_ct.evaluation.store import Record, write_result
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.method_text import parse_method
-from deft_ct.problems.ct import nearest_preset
+from deft_ct.problems.ct import CTProblem, nearest_preset
+from deft_ct.problems.ct_null_space import PRIOR_STD_HU
 from deft_ct.report import FOOTER, panel_figure, save_png
 from deft_ct.workflows.experiments.arguments import (
     Networks,

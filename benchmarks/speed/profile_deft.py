@@ -20,13 +20,13 @@ from torch.profiler import ProfilerActivity, profile
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
 from deft_ct.diffusion import load_prior
-from deft_ct.problems.ct import CTProblem
 from deft_ct.evaluation.store import write_result
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.deft import condition_for, load_htransform
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.train import denoising_loss
 from deft_ct.methods.initial import reference_reconstruction
+from deft_ct.problems.ct import CTProblem
 from deft_ct.report import FOOTER
 from deft_ct.runtime.machine import processor_name
 from deft_ct.training.muon import Muon

@@ -49,7 +49,7 @@ def timings_markdown(content: dict[str, Any]) -> str:
         "How many times longer each peer takes, forward / adjoint. `auto` and the peers use all threads, ASTRA one and "
         "all. The CT peer is the fastest of those that compute the same line integrals, for each direction.",
         "",
-        markdown_table(_SUMMARY, [_summary(cell, content["threads"]) for cell in cells], ["right"] * 3 + ["left"] * 7),
+        markdown_table(_SUMMARY, [_summary(cell, content["threads"]) for cell in cells], align="rrrlllllll"),
         "",
         _verdict(cells),
     ]
@@ -122,7 +122,7 @@ def _table(cell: dict[str, Any], threads: int) -> list[str]:
     headings = [
         "", "forward", "adjoint", "times faster than ASTRA on 1 thread", "memory, MB", "slices a call", "samples"
     ]  # fmt: skip
-    lines.append(markdown_table(headings, rows, ["left", "right", "right", "left", "right", "right", "right"]))
+    lines.append(markdown_table(headings, rows, align="lrrlrrr"))
     if cell["left_out"]:
         lines += ["", "Left out: " + "; ".join(f"{name} ({reason})" for name, reason in cell["left_out"].items()) + "."]
     return lines

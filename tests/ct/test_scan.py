@@ -7,8 +7,8 @@ import pytest
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.phantoms import EllipsePhantom
-from deft_ct.problems.ct import nearest_preset
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, fbp
+from deft_ct.problems.ct import nearest_preset
 
 
 @pytest.mark.parametrize("name", ["parallel60_noisefree", "fan90_noisefree"])

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.evaluation.null_space import local_rms, null_space_report
-from deft_ct.problems.ct_null_space import split_ct
 from deft_ct.problems.ct import CTProblem
+from deft_ct.problems.ct_metrics import evaluate
+from deft_ct.problems.ct_null_space import split_ct
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.workflows.experiments.measures import RANGE_HU
 
