@@ -16,6 +16,7 @@ from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
 from deft_ct.evaluation.sweep import CT_STEPS, Budget, run_campaign, seconds_per_trial
 from deft_ct.evaluation.tuning import Objective
+from deft_ct.methods.registry import Networks
 
 
 def main(
@@ -55,11 +56,9 @@ def main(
             name, fixed = opt.parse_method(text)
             chosen[name] = dict(fixed or CT_STEPS.get(name, {}))
         wanted = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
-        builder = opt.Builder(
-            opt.Networks(
-                prior=prior, htransform=htransform, models=opt.parse_models(model), device=device,
-                precision=opt.parse_precision(precision),
-            )
+        builder = Networks(
+            prior=prior, htransform=htransform, models=opt.parse_models(model), device=device,
+            precision=opt.parse_precision(precision),
         )  # fmt: skip
         pack = opt.read_pack(data, every)
         budget = Budget(

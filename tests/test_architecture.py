@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "deft_ct.ct.volume",
         "deft_ct.evaluation.metrics",
         "deft_ct.testing",
+        "deft_ct.runtime.evaluations",
         "deft_ct.runtime.memory",
         "deft_ct.runtime.progress",
         "deft_ct.runtime.search_space",

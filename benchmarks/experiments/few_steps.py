@@ -26,6 +26,7 @@ from deft_ct.evaluation.problem import Problem, prepare
 from deft_ct.evaluation.spread import Draws, spread_report
 from deft_ct.evaluation.statistics import mean_interval
 from deft_ct.methods.deft.reconstructor import DEFT
+from deft_ct.methods.registry import Networks
 from deft_ct.networks.precision import check_precision
 from deft_ct.report import FOOTER
 
@@ -169,11 +170,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", help="of the networks")
     arguments = parser.parse_args()
-    builder = opt.Builder(
-        opt.Networks(
-            prior=arguments.prior, htransform=arguments.htransform, models={}, device=arguments.device,
-            precision=check_precision(arguments.precision),
-        )
+    builder = Networks(
+        prior=arguments.prior, htransform=arguments.htransform, models={}, device=arguments.device,
+        precision=check_precision(arguments.precision),
     )  # fmt: skip
     pack, scan = opt.read_pack(arguments.data, arguments.every), Scan.from_name(arguments.scan)
     first = builder.build("deft", {})

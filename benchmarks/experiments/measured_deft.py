@@ -40,6 +40,7 @@ from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.trained_range import outside_training
 from deft_ct.measurement.measurement import Measurement, describe
 from deft_ct.methods.deft.reconstructor import DEFT
+from deft_ct.methods.registry import Networks
 from deft_ct.operators.ct import FanGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
 from deft_ct.reconstructor import Reconstructor
@@ -213,12 +214,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    networks = opt.Networks(
+    networks = Networks(
         prior=arguments.prior, htransform=arguments.htransform, models={},
         precision=opt.parse_precision(arguments.precision),
     )  # fmt: skip
-    builder = opt.Builder(networks)
-    solvers: dict[str, Reconstructor] = {name: builder.build(*opt.parse_method(text)) for name, text in METHODS.items()}
+    solvers: dict[str, Reconstructor] = {
+        name: networks.build(*opt.parse_method(text)) for name, text in METHODS.items()
+    }
     deft = next(solver for solver in solvers.values() if isinstance(solver, DEFT))
     settings = {
         "pixels": PIXELS, "mu_water_per_mm": SCALE.mu_water, "seed": arguments.seed,

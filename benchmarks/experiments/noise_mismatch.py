@@ -25,6 +25,7 @@ from deft_ct.cli import options as opt
 from deft_ct.ct.scan import Scan
 from deft_ct.evaluation.problem import Problem, Score, prepare, score, score_json
 from deft_ct.measurement.measurement import Measurement
+from deft_ct.methods.registry import Networks
 from deft_ct.operators.noise import GaussianNoise
 from deft_ct.reconstructor import Reconstructor
 
@@ -103,7 +104,7 @@ def main(
 ) -> None:
     """Print the table and write the figures."""
     torch.set_num_threads(threads)
-    builder = opt.Builder(opt.Networks(prior=prior, htransform=htransform, models={}))
+    builder = Networks(prior=prior, htransform=htransform, models={})
     pack = opt.read_pack(data, every)
     rows = []
     for count in photons or (1e3, 1e4):

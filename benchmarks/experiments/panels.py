@@ -31,6 +31,7 @@ from deft_ct.evaluation.metrics import evaluate
 from deft_ct.evaluation.null_space import PRIOR_SPREAD_HU, local_rms, null_space_report, split
 from deft_ct.evaluation.problem import Problem, prepare
 from deft_ct.evaluation.statistics import mean_interval
+from deft_ct.methods.registry import Networks
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER, panel_figure, save_png
 
@@ -217,11 +218,13 @@ def main(
     precision: opt.PrecisionName = "float32",
 ) -> None:
     """Reconstruct, rank, draw the slices and write the table."""
-    networks = opt.Networks(
+    networks = Networks(
         prior=prior, htransform=htransform, models={}, device=device, precision=opt.parse_precision(precision)
     )
-    builder, protocol = opt.Builder(networks), Scan.from_name(scan)
-    fbp, tv, solver = (builder.for_scan(text, protocol, presets=True)[0] for text in ("fbp", "tv", method))
+    protocol = Scan.from_name(scan)
+    fbp, tv, solver = (
+        networks.for_scan(*opt.parse_method(text), protocol, presets=True)[0] for text in ("fbp", "tv", method)
+    )
     pack = opt.read_pack(data, every)
     problem = prepare(pack, protocol, seed=seed, batch_size=batch_size, device=device)
     measured = measure(problem, fbp, tv, solver, samples=samples)

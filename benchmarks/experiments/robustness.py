@@ -30,6 +30,7 @@ from deft_ct.ct.scan import Scan
 from deft_ct.evaluation.problem import Problem, prepare, score, score_json
 from deft_ct.evaluation.statistics import Interval, mean_interval
 from deft_ct.measurement.measurement import Measurement
+from deft_ct.methods.registry import Networks
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
 
@@ -255,9 +256,7 @@ def main(
     pack, nominal = opt.read_pack(data, every), Scan.from_name(scan)
     if len(pack) < 2:
         raise typer.BadParameter(f"an interval needs at least two slices, every {every} of {data} leaves {len(pack)}")
-    builder = opt.Builder(
-        opt.Networks(prior=prior, htransform=htransform, models={}, precision=opt.parse_precision(precision))
-    )
+    builder = Networks(prior=prior, htransform=htransform, models={}, precision=opt.parse_precision(precision))
     names = methods or list(METHODS)
     solvers = {name: builder.build(*opt.parse_method(METHODS[name])) for name in names}
 

@@ -238,7 +238,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     dps = load_reconstructor("dps", prior=prior, steps=options.dps_steps, zeta=best["zeta"], norm=best["norm"])
     add("DPS, tuned", dps.reconstruct(y, measurement, num_samples=samples))
     if options.online:
-        online = DEFTOnline(prior, replace(method, iterations=options.online), head)
+        online = DEFTOnline(prior, head, replace(method, iterations=options.online))
         add("stochastic control, then online", online.reconstruct(y, measurement, num_samples=samples))
     bound = psnr(exact, experiment.truth)
     gain = torch.tensor(rows["stochastic control"]["psnr_db"]) - torch.tensor(rows["DPS, tuned"]["psnr_db"])

@@ -14,6 +14,7 @@ from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.evaluation.problem import run_benchmark, scores_json
 from deft_ct.io import atomic_file
+from deft_ct.methods.registry import Networks
 from deft_ct.report import FOOTER, Row, metrics_table
 
 
@@ -42,13 +43,12 @@ def benchmark(
     with one_line_errors():
         scan = opt.scan_of(views, geometry, degrees, photons)
         console = Console()
-        networks = opt.Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device,
+        networks = Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device,
             precision=opt.parse_precision(precision),
         )  # fmt: skip
-        builder = opt.Builder(networks)
         solvers = {}
         for text in methods or ["fbp", "tv", "deft"]:
-            solvers[text], preset = builder.for_scan(text, scan, presets=presets)
+            solvers[text], preset = networks.for_scan(*opt.parse_method(text), scan, presets=presets)
             if preset is not None:
                 console.print(f"[dim]{escape(text)}: preset {preset}[/]")
         pack = opt.read_pack(data, every)

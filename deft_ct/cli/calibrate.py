@@ -19,6 +19,7 @@ from deft_ct.evaluation.spread_fit import calibrate_spread as fit
 from deft_ct.io import atomic_file
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
+from deft_ct.methods.registry import Networks
 from deft_ct.report import FOOTER, calibration_figure, save_png
 
 
@@ -57,11 +58,10 @@ def calibrate(
         if name != "deft":
             raise ValueError(f"calibrations are of deft, got {name!r}")
         chosen = Scan.from_name(scan)
-        networks = opt.Networks(
+        networks = Networks(
             prior=prior, htransform=htransform, models={}, device=device, precision=opt.parse_precision(precision)
         )
-        builder = opt.Builder(networks)
-        built, preset = builder.for_scan(method, chosen, presets=presets)
+        built, preset = networks.for_scan(*opt.parse_method(method), chosen, presets=presets)
         if preset is not None:
             console.print(f"[dim]{escape(method)}: preset {preset}[/]")
         assert isinstance(built, DEFT)

@@ -22,7 +22,7 @@ from deft_ct.evaluation.runner import (
     run_comparison,
 )
 from deft_ct.io import atomic_file
-from deft_ct.methods.registry import method_class
+from deft_ct.methods.registry import Networks, method_class
 from deft_ct.methods.registry import methods as known_methods
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER
@@ -63,14 +63,12 @@ def compare(
     with one_line_errors(interrupted="what was measured is kept; run the same command again to go on"):
         console = Console()
         chosen = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
-        builder = opt.Builder(
-            opt.Networks(
-                prior=prior,
-                htransform=htransform,
-                models=opt.parse_models(model),
-                device=device,
-                precision=opt.parse_precision(precision),
-            )
+        builder = Networks(
+            prior=prior,
+            htransform=htransform,
+            models=opt.parse_models(model),
+            device=device,
+            precision=opt.parse_precision(precision),
         )
         solvers: dict[str, dict[str, Reconstructor]] = {scan.name: {} for scan in chosen}
         if preset_folder is not None and not preset_folder.is_dir():
@@ -115,11 +113,11 @@ def default_methods() -> list[str]:
 
 
 def _with_preset(
-    builder: opt.Builder, text: str, scan: Scan, presets: bool, folder: Path | None
+    builder: Networks, text: str, scan: Scan, presets: bool, folder: Path | None
 ) -> tuple[Reconstructor, str | None]:
     """The method of ``"name:option=value"`` with the preset of a folder, or else the shipped one, if there is one."""
     name, options = opt.parse_method(text)
     path = folder / scan.name / f"{name}.json" if folder is not None and presets else None
     if path is not None and path.is_file():
         return builder.build(name, options, preset=str(path)), str(path)
-    return builder.for_scan(text, scan, presets=presets)
+    return builder.for_scan(*opt.parse_method(text), scan, presets=presets)

@@ -14,6 +14,7 @@ from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
 from deft_ct.evaluation.tuning import tune as run_tuning
+from deft_ct.methods.registry import Networks
 
 
 def tune(
@@ -40,14 +41,13 @@ def tune(
     with one_line_errors(interrupted="finished trials are kept; run the same command again to go on"):
         console = Console()
         name, fixed = opt.parse_method(method)
-        networks = opt.Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device,
+        networks = Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device,
             precision=opt.parse_precision(precision),
         )  # fmt: skip
-        builder = opt.Builder(networks)
-        builder.build(name, fixed)  # bad names and missing networks fail before any work
+        networks.build(name, fixed)  # bad names and missing networks fail before any work
 
         preset = run_tuning(
-            name, lambda **options: builder.build(name, options), opt.read_pack(data, every), Scan.from_name(scan),
+            name, lambda **options: networks.build(name, options), opt.read_pack(data, every), Scan.from_name(scan),
             out, trials=trials, objective=objective,  # type: ignore[arg-type]
             fixed=fixed, every=every, samples=samples, seed=seed, batch_size=batch_size, device=device,
             tell=partial(console.print, markup=False, highlight=False),
