@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from deft_ct.measurement.measurement import Measurement
     from deft_ct.measurement.scales import PriorRange
     from deft_ct.methods.deft import load_htransform
-    from deft_ct.methods.registry import load_reconstructor, methods
+    from deft_ct.methods.registry import load_reconstructor, methods, register
     from deft_ct.reconstruction import Reconstruction
     from deft_ct.reconstructor import Reconstructor
 
@@ -33,12 +33,13 @@ _HOME = {
     "load_prior": "deft_ct.diffusion",
     "load_reconstructor": "deft_ct.methods.registry",
     "methods": "deft_ct.methods.registry",
+    "register": "deft_ct.methods.registry",
 }
 _PACKAGES = ("datasets", "io", "operators")
 
 __all__ = [
     "HounsfieldScale", "Measurement", "Prior", "PriorRange", "Reconstruction", "Reconstructor", "datasets", "io",
-    "load_htransform", "load_prior", "load_reconstructor", "methods", "operators",
+    "load_htransform", "load_prior", "load_reconstructor", "methods", "operators", "register",
 ]  # fmt: skip
 
 

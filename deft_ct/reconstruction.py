@@ -98,3 +98,9 @@ class Request:
     seed: int
     image_ids: list[Key]
     progress: bool
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image: the channel axes of the data that the operator does not see, then its domain."""
+        operator = self.measurement.operator
+        return (*self.y.shape[1 : self.y.ndim - len(operator.range_shape)], *operator.domain_shape)

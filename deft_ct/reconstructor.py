@@ -9,14 +9,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deft_ct.diffusion import Prior
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.reconstruction import Estimate, Reconstruction, Request
+from deft_ct.runtime.evaluations import count_evaluations
 from deft_ct.runtime.progress import progress_bar
 from deft_ct.runtime.search_space import SearchSpace
 from deft_ct.runtime.seeds import Key, checked_image_ids
@@ -25,30 +26,65 @@ PLAUSIBLE_IMAGE = 100.0
 """Largest believable magnitude of images of a prior without a scale, which lie in about [-1, 1]."""
 
 
-class Reconstructor(abc.ABC):
+class UnsupportedError(ValueError):
+    """A method cannot be used with a measurement; one sentence says why. Raised before any network is evaluated."""
+
+
+class NetworkSource(Protocol):
+    """Where a method gets its networks from when it is built by name; see ``methods.registry.Networks``."""
+
+    def load_prior(self) -> Prior:
+        """The diffusion prior."""
+
+    def load_htransform(self, *, required: bool = True) -> Any:
+        """The h-transform; if it is not required and none was named, None."""
+
+    def load_model(self, method: str, model_type: type) -> Any:
+        """The trained model of a supervised method."""
+
+
+class Reconstructor(nn.Module, abc.ABC):
     """A reconstruction method with its configuration.
 
-    Subclasses set :attr:`name` and :attr:`config_type` and write :meth:`_estimate`.
+    Its networks are submodules, so ``.to(device)`` and ``.parameters()`` reach them. Calling it is :meth:`reconstruct`.
+    Subclasses set :attr:`name` and :attr:`config_type` and write :meth:`_estimate`; one that uses networks also writes
+    :meth:`from_networks`.
 
     Args:
         config: the method's frozen dataclass, of :attr:`config_type`.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
+    """How figures and tables write the method; its name in capitals unless a subclass says otherwise."""
     config_type: ClassVar[type]
     search_space: ClassVar[SearchSpace] = {}
     """The fields of the configuration that ``deft-ct tune`` searches, and where."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__ and "title" not in cls.__dict__:
+            cls.title = cls.name.upper()
+
     def __init__(self, config: Any) -> None:
+        super().__init__()
         self.config = config
+
+    @classmethod
+    def from_networks(cls, config: Any, networks: NetworkSource) -> Self:
+        """Build the method; it takes what networks it needs from ``networks``, which loads each of them once."""
+        return cls(config)
 
     @abc.abstractmethod
     def _estimate(self, request: Request) -> Estimate:
         """Reconstruct every image of a checked request."""
 
-    def evaluations(self) -> int:
-        """Network evaluations so far."""
-        return 0
+    def _check(self, request: Request) -> None:
+        """Raise :class:`UnsupportedError` for a measurement that the method cannot be used with, before any work."""
+
+    def forward(self, y: Tensor, measurement: Measurement, **options: Any) -> Reconstruction:
+        """:meth:`reconstruct`, so that a reconstructor can be called."""
+        return self.reconstruct(y, measurement, **options)
 
     def describe(self) -> dict[str, Any]:
         """More for the record: hashes of the networks."""
@@ -86,24 +122,41 @@ class Reconstructor(abc.ABC):
                 outside of what an image can hold: the method has diverged.
 
         Raises:
-            ValueError: the data do not fit the measurement, are not finite, or ``num_samples`` < 1.
+            UnsupportedError: the method cannot be used with this measurement; a ValueError.
+            ValueError: the data do not fit the measurement, are empty or not finite, or ``num_samples`` < 1.
+            TypeError: ``y`` is not a floating-point tensor.
             FloatingPointError: the result holds NaN or infinite values: the method has diverged.
             RuntimeError: out of memory; the message says what to change.
         """
-        y = measurement.check(y)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        # Methods that differentiate the prior need autograd, which inference mode rules out even inside enable_grad.
+        with torch.inference_mode(False), torch.no_grad():
+            plain = plain_data(y, measurement)
+            return self._reconstruct(plain, measurement, num_samples, seed, image_ids, progress)
+
+    def _reconstruct(
+        self,
+        y: Tensor,
+        measurement: Measurement,
+        num_samples: int,
+        seed: int,
+        image_ids: Sequence[Key] | None,
+        progress: bool,
+    ) -> Reconstruction:
         request = Request(
             y=y, measurement=measurement, num_samples=num_samples, seed=seed,
             image_ids=checked_image_ids(len(y), image_ids),
             progress=progress,
         )  # fmt: skip
+        self._check(request)
         diagnosis = measurement.diagnose(y)
         for advice in diagnosis.warnings:
-            warnings.warn(advice, UserWarning, stacklevel=2)
-        began, evaluations = time.perf_counter(), self.evaluations()
+            warnings.warn(advice, UserWarning, stacklevel=3)
+        began = time.perf_counter()
         try:
-            estimate = self._estimate(request)
+            with count_evaluations() as evaluations:
+                estimate = self._estimate(request)
         except torch.OutOfMemoryError as error:
             raise RuntimeError(
                 f"{self.name} ran out of memory: lower batch_size in its configuration, or reconstruct fewer images"
@@ -127,7 +180,7 @@ class Reconstructor(abc.ABC):
             "data_residual": _relative_residual(y, mean, measurement),
             **diagnosis.record,
             "spread": None if std is None else {"calibrated": False},
-            "network_evaluations_per_image": (self.evaluations() - evaluations) / len(y),
+            "network_evaluations_per_image": evaluations.total / len(y),
             "seconds_per_image": seconds / len(y),
             "device": str(y.device),
             "versions": {
@@ -162,7 +215,7 @@ class Reconstructor(abc.ABC):
             warnings.warn(
                 f"{self.name} diverged for images {wild}: values up to {float(largest.max()):.1e}{unit}; {advice}",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _bar(self, request: Request, total: int) -> Any:
@@ -182,9 +235,33 @@ class PriorReconstructor(Reconstructor):
         super().__init__(config)
         self.prior = prior
 
-    def evaluations(self) -> int:
-        """Evaluations of the prior so far."""
-        return self.prior.evaluations
+    @classmethod
+    def from_networks(cls, config: Any, networks: NetworkSource) -> Self:
+        """Build the method with the prior of ``networks``."""
+        return cls(networks.load_prior(), config)
+
+    def image_shape(self, request: Request) -> tuple[int, ...]:
+        """Shape of one image of a request, ``(C, H, W)`` or ``(N, 3)``.
+
+        Raises:
+            UnsupportedError: the prior is not for such images.
+        """
+        domain, own = request.measurement.operator.domain_shape, self.prior.image_shape
+        no_channels = request.image_shape == domain and len(domain) < len(own)
+        shape = (own[0], *domain) if len(domain) == len(own) - 1 else domain
+        if no_channels or not self.prior.fits(shape):
+            raise UnsupportedError(
+                f"{self.name} needs a prior for images of shape {request.image_shape}, and this one is for images of "
+                f"shape {own}"
+            )
+        return shape
+
+    def _check(self, request: Request) -> None:
+        self.image_shape(request)
+        try:
+            request.measurement.scale_to(self.prior.value_range)
+        except ValueError as error:
+            raise UnsupportedError(f"{self.name} cannot use this prior: {error}") from None
 
     def largest_plausible(self, measurement: Measurement) -> float:
         """As for every method; without a scale, :data:`PLAUSIBLE_IMAGE`."""
@@ -193,6 +270,22 @@ class PriorReconstructor(Reconstructor):
     def describe(self) -> dict[str, Any]:
         """Hash and precision of the prior."""
         return {"prior_sha256": self.prior.content_hash(), "network_precision": self.prior.precision}
+
+
+def plain_data(y: Tensor, measurement: Measurement) -> Tensor:
+    """Data as a plain tensor, checked; half precision becomes float32.
+
+    Subclasses of Tensor (MONAI's MetaTensor, for example) may change what an operation returns, so methods work on the
+    plain tensor behind them. Tensors made in inference mode are copied, because autograd refuses them.
+
+    Raises:
+        TypeError: ``y`` is not a floating-point tensor.
+        ValueError: it is empty, not finite, or does not fit the measurement.
+    """
+    if isinstance(y, Tensor):
+        y = y.as_subclass(Tensor)
+    y = measurement.check(y).detach()
+    return y.clone() if y.is_inference() else y
 
 
 def _relative_residual(y: Tensor, mean: Tensor, measurement: Measurement) -> float:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import typer
 
@@ -14,11 +13,9 @@ from deft_ct.datasets.packs import read_pack as read_pack
 from deft_ct.methods.method_text import parse_method as parse_method
 from deft_ct.methods.method_text import parse_options as parse_options
 from deft_ct.methods.method_text import split_methods as split_methods
-from deft_ct.methods.registry import load_reconstructor, method_class
+from deft_ct.methods.registry import method_class
 from deft_ct.methods.supervised.model import TrainedReconstructor
 from deft_ct.networks.precision import Precision, check_precision
-from deft_ct.problems.ct import nearest_preset
-from deft_ct.reconstructor import PriorReconstructor, Reconstructor
 
 Views = Annotated[int, typer.Option(help="Views of the simulated scan.", min=1)]
 Geometry = Annotated[str, typer.Option(help="parallel or fan.")]
@@ -80,67 +77,3 @@ def parse_models(items: Sequence[str] | None) -> dict[str, str]:
 def parse_precision(name: str) -> Precision:
     """A precision by name."""
     return check_precision(cast(Precision, name))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Networks:
-    """Where the networks of the methods come from.
-
-    Attributes:
-        prior: path or name, or None for the shipped one.
-        htransform: path or name, or None for the shipped one.
-        models: method -> path or name.
-        device: where to compute.
-        precision: of the network evaluations.
-    """
-
-    prior: str | None = None
-    htransform: str | None = None
-    models: dict[str, str]
-    device: str = "cpu"
-    precision: Precision = "float32"
-
-
-class Builder:
-    """Builds methods and loads every network once.
-
-    Args:
-        networks: where they come from.
-    """
-
-    def __init__(self, networks: Networks) -> None:
-        self.networks = networks
-        self._loaded: dict[str, Any] = {}
-
-    def build(self, name: str, options: dict[str, Any], *, preset: str | None = None) -> Reconstructor:
-        """A method with some options; see :func:`~deft_ct.methods.registry.load_reconstructor`."""
-        kept = self._loaded
-        named = self.networks.htransform
-        solver = load_reconstructor(
-            name,
-            prior=kept.get("prior", self.networks.prior),
-            htransform=named if name == "deft_online" else kept.get("htransform", named),  # online: only if named
-            model=kept.get(name, self.networks.models.get(name)),
-            preset=preset,
-            device=self.networks.device,
-            precision=self.networks.precision,
-            **options,
-        )
-        if isinstance(solver, PriorReconstructor):
-            kept["prior"] = solver.prior
-            if hasattr(solver, "htransform"):
-                kept["htransform"] = solver.htransform
-        if isinstance(solver, TrainedReconstructor):
-            kept[name] = solver.model
-        return solver
-
-    def for_scan(self, text: str, scan: Scan, *, presets: bool) -> tuple[Reconstructor, str | None]:
-        """The method of ``"name:option=value"`` with its shipped preset for a scan, or the one for the most similar.
-
-        Returns:
-            The method, and the name of the preset that was used; None where the method has none.
-        """
-        name, options = parse_method(text)
-        method_class(name)
-        preset = nearest_preset(name, scan) if presets else None
-        return self.build(name, options, preset=preset), preset

@@ -12,6 +12,7 @@ from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.scales import AffineMap, PriorRange
 from deft_ct.networks import content_hash
 from deft_ct.networks.precision import Precision, check_precision, network_precision
+from deft_ct.runtime.evaluations import add_evaluations
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample")
@@ -30,6 +31,8 @@ class Prior(nn.Module):
         image_size: side of the training images in pixels; networks without a fixed size accept others.
         card: free JSON metadata (data, licences, training), kept with the model.
         precision: of the network evaluations, see ``network_precision``; not a part of the model.
+        image_shape: shape of one image that is not ``(channels, H, W)``, for example ``(N, 3)`` for points; then
+            ``channels`` and ``image_size`` are not used.
 
     Raises:
         ValueError: ``prediction`` or ``precision`` is unknown.
@@ -46,6 +49,7 @@ class Prior(nn.Module):
         image_size: int = 256,
         card: dict[str, Any] | None = None,
         precision: Precision = "float32",
+        image_shape: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         if prediction not in PREDICTIONS:
@@ -56,6 +60,8 @@ class Prior(nn.Module):
         self.value_range = value_range
         self.channels = channels
         self.image_size = image_size
+        self.image_shape = image_shape or (channels, image_size, image_size)
+        """Shape of one training image; :meth:`fits` says which others will do."""
         self.card = dict(card or {})
         self.precision = check_precision(precision)
         self.evaluations = 0
@@ -64,6 +70,17 @@ class Prior(nn.Module):
     def train(self, mode: bool = True) -> Prior:
         """A prior stays in evaluation mode: it is never trained after loading."""
         return super().train(False)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the first axis of an image numbers channels and the others may have any length."""
+        return self.image_shape == (self.channels, self.image_size, self.image_size)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether the prior takes images of a shape: for images any ``(channels, H, W)``, else its own shape."""
+        if self.is_image:
+            return len(shape) == 3 and shape[0] == self.channels
+        return tuple(shape) == tuple(self.image_shape)
 
     @property
     def unit_range(self) -> AffineMap:
@@ -85,12 +102,16 @@ class Prior(nn.Module):
         Raises:
             ValueError: the number of channels is wrong.
         """
-        if x_t.ndim != 4 or x_t.shape[1] != self.channels:
-            raise ValueError(f"the prior takes images of shape (B, {self.channels}, H, W), got {tuple(x_t.shape)}")
+        if not self.fits(tuple(x_t.shape[1:])):
+            wanted = f"{self.channels}, H, W" if self.is_image else ", ".join(map(str, self.image_shape))
+            raise ValueError(f"the prior takes images of shape (B, {wanted}), got {tuple(x_t.shape)}")
         times = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(x_t.shape[0])
         self.evaluations += x_t.shape[0]
+        add_evaluations(x_t.shape[0])
         with network_precision(x_t.device, self.precision):
-            out = self.network(x_t, times)[:, : self.channels].to(x_t.dtype)
+            out = self.network(x_t, times).to(x_t.dtype)
+        if self.is_image:
+            out = out[:, : self.channels]
         if self.prediction == "v_prediction":
             return self.schedule.x0_eps_from_v(x_t, out, times)
         if self.prediction == "epsilon":
@@ -112,7 +133,8 @@ class Prior(nn.Module):
     def description(self) -> dict[str, Any]:
         """Schedule, prediction, channels and range: everything but the weights and the card, JSON-ready."""
         span = self.value_range
-        return {
+        shape = {} if self.is_image else {"image_shape": list(self.image_shape)}
+        return shape | {
             "schedule": asdict(self.schedule),
             "prediction": self.prediction,
             "channels": self.channels,

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.classical.tv import total_variation
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.reconstructor import UnsupportedError
 
 Reference = Literal["fbp", "tv"]
 
@@ -20,9 +21,47 @@ TV_ITERATIONS = 16
 step."""
 
 
-@torch.no_grad()
+def check_initial(name: str, likelihood: Likelihood, kind: Reference) -> None:
+    """Refuse data that have no initial reconstruction of a kind, before any work.
+
+    Args:
+        name: of the method that wants it.
+        likelihood: the measurement with its data.
+        kind: ``"fbp"`` or ``"tv"``.
+
+    Raises:
+        UnsupportedError: the data are counts before the logarithm; the operator has no pseudo-inverse (FBP); or it is
+            not linear or not on images ``(H, W)`` (TV).
+    """
+    operator = likelihood.operator
+    operator_name = type(operator).__name__
+    if not likelihood.measurement.post_log(likelihood.y):
+        raise UnsupportedError(
+            f"{name}: the {kind} reference needs post-log data, {type(likelihood.noise).__name__} here is before the "
+            "logarithm: take -log of the transmittance and post_log=True"
+        )
+    if kind == "fbp" and not has_pseudo_inverse(operator):
+        raise UnsupportedError(f"{name} starts from the pseudo-inverse of the operator, and {operator_name} has none")
+    if kind == "tv" and not isinstance(operator, LinearOperator):
+        raise UnsupportedError(
+            f"{name} starts from a TV reconstruction, which needs a linear operator; {operator_name} is not"
+        )
+    if kind == "tv" and len(operator.domain_shape) != 2:
+        raise UnsupportedError(
+            f"{name} starts from a TV reconstruction, which needs an operator on images (H, W); {operator_name} is on "
+            f"{operator.domain_shape}"
+        )
+
+
+def has_pseudo_inverse(operator: Operator) -> bool:
+    """Whether the operator declares a pseudo-inverse; every linear one has one."""
+    return type(operator).pseudo_inverse is not Operator.pseudo_inverse
+
+
 def reference_reconstruction(likelihood: Likelihood, kind: Reference, *, iterations: int = TV_ITERATIONS) -> Tensor:
     """Reconstruct the data of a likelihood without a network.
+
+    ``"fbp"`` is differentiable with respect to the data; ``"tv"`` is a constant for autograd.
 
     Args:
         likelihood: the measurement with its data.
@@ -46,12 +85,17 @@ def reference_reconstruction(likelihood: Likelihood, kind: Reference, *, iterati
         return likelihood.to_physical.inverse(likelihood.operator.pseudo_inverse(likelihood.y))
     if kind != "tv":
         raise ValueError(f"unknown reference {kind!r}; known: fbp, tv")
+    return _tv_reconstruction(likelihood, iterations)
+
+
+@torch.no_grad()
+def _tv_reconstruction(likelihood: Likelihood, iterations: int) -> Tensor:
     operator = likelihood.operator
     if not isinstance(operator, LinearOperator):
         raise ValueError(f"the TV reference needs a linear operator, got {type(operator).__name__}")
     scale = likelihood.to_physical.scale
     strength = torch.as_tensor(TV_STRENGTH, device=likelihood.y.device)
-    strength = strength / (scale[:, :, 0, 0] if isinstance(scale, Tensor) else scale)
+    strength = strength / (scale.flatten(1) if isinstance(scale, Tensor) else scale)
     hint = operator.regularisation_hint(likelihood.y, likelihood.noise_weights)
     if hint is not None:
         strength = strength * hint.strength.reshape(-1, *[1] * (likelihood.y.ndim - 3))

@@ -22,7 +22,9 @@ from deft_ct.datasets.slices import CTSlice
 from deft_ct.evaluation.problem import Batch, Floats, Mask, Metric, Problem
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.presets import shipped_presets
+from deft_ct.methods.registry import Networks, method_class
 from deft_ct.problems.ct_metrics import DATA_RANGE_HU, body_mask, evaluate
+from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.data_split import DataSplit
 
 CT_METRICS = (
@@ -209,6 +211,26 @@ def body_regions(truth: Floats, body: Mask) -> dict[str, Mask]:
         "soft_tissue": calm & (np.abs(smooth) < 150),
         "lung": calm & (smooth < -500),
     }
+
+
+def build_for_scan(
+    networks: Networks, name: str, options: Mapping[str, Any], scan: Scan, *, presets: bool
+) -> tuple[Reconstructor, str | None]:
+    """A method with its shipped preset for a scan, or the one for the most similar scan.
+
+    Args:
+        networks: where the networks come from.
+        name: of the method.
+        options: fields of its configuration; they override the preset.
+        scan: see :func:`nearest_preset`.
+        presets: whether to use presets.
+
+    Returns:
+        The method, and the name of the preset that was used; None where the method has none.
+    """
+    method_class(name)
+    preset = nearest_preset(name, scan) if presets else None
+    return networks.build(name, options, preset=preset), preset
 
 
 def nearest_preset(method: str, scan: Scan) -> str | None:

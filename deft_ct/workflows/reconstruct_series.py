@@ -22,7 +22,7 @@ from deft_ct.io import DicomOptions, Series, read_dicom_series, write_dicom_seri
 from deft_ct.io.dicom_write import is_own_output
 from deft_ct.io.nifti import write_nifti
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.methods.registry import load_reconstructor, method_class, spelling
+from deft_ct.methods.registry import load_reconstructor, method_class, method_title
 from deft_ct.networks.precision import Precision
 from deft_ct.operators import PoissonNoise
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
@@ -236,7 +236,7 @@ def simulated_measurement(series: Series, settings: SparseView) -> Measurement:
 
 def label(result: Reconstruction) -> str:
     """The name of a method in figures and tables; that of a sampling method says that it is a mean."""
-    name = spelling(str(result.provenance["method"]))
+    name = method_title(str(result.provenance["method"]))
     return name if result.std is None else f"{name} mean"
 
 

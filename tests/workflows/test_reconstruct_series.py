@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from deft_ct.io import read_dicom_series, sample_series_path
-from deft_ct.methods.registry import spelling
+from deft_ct.methods.registry import method_title
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.workflows import reconstruct_series as pipeline
@@ -147,7 +147,7 @@ def test_impossible_arcs_and_idle_options_are_refused() -> None:
 
 
 def test_methods_are_written_as_in_their_papers() -> None:
-    words = [spelling(name) for name in ("fbp", "tv", "deft", "reddiff", "learned_primal_dual")]
+    words = [method_title(name) for name in ("fbp", "tv", "deft", "reddiff", "learned_primal_dual")]
     assert words == ["FBP", "TV", "DEFT", "RED-diff", "learned primal-dual"]
 
 

@@ -12,6 +12,7 @@ from deft_ct.methods.classical.common import (
     Problem,
     SolverInfo,
     check_iteration,
+    check_linear,
     check_number,
     linear,
     per_sample,
@@ -202,6 +203,9 @@ class CGLS(Reconstructor):
     config_type: ClassVar[type] = CGLSConfig
     search_space: ClassVar[SearchSpace] = {"iterations": Range(3, 60, log=True), "weighted": Choice((False, True))}
 
+    def _check(self, request: Request) -> None:
+        check_linear(self.name, request)
+
     def _estimate(self, request: Request) -> Estimate:
         config: CGLSConfig = self.config
         measurement = request.measurement
@@ -239,8 +243,12 @@ class Tikhonov(Reconstructor):
     """Quadratic regularisation with the statistical weights of the measurement's noise model."""
 
     name: ClassVar[str] = "tikhonov"
+    title: ClassVar[str] = "Tikhonov"
     config_type: ClassVar[type] = TikhonovConfig
     search_space: ClassVar[SearchSpace] = {"strength": Range(1e3, 1e7, log=True)}
+
+    def _check(self, request: Request) -> None:
+        check_linear(self.name, request, images=self.config.penalty == "gradient")
 
     def _estimate(self, request: Request) -> Estimate:
         config: TikhonovConfig = self.config

@@ -11,6 +11,28 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.reconstruction import Request
+from deft_ct.reconstructor import UnsupportedError
+
+
+def check_linear(name: str, request: Request, *, images: bool = False) -> None:
+    """Refuse a measurement that a method for linear operators cannot be used with, before any work.
+
+    Args:
+        name: of the method.
+        request: what is asked for.
+        images: whether the method also needs images ``(C, H, W)``, because it compares neighbouring pixels.
+
+    Raises:
+        UnsupportedError: the operator is not linear, or there are no images.
+    """
+    operator = request.measurement.operator
+    if not isinstance(operator, LinearOperator):
+        raise UnsupportedError(f"{name} needs a linear operator, {type(operator).__name__} is not")
+    if images and len(request.image_shape) < 3:
+        raise UnsupportedError(
+            f"{name} compares neighbouring pixels, and {request.image_shape} is not the shape of an image (C, H, W)"
+        )
 
 
 @dataclass(frozen=True)
@@ -95,6 +117,7 @@ def prepare(
         raise ValueError(f"{name}: y must have trailing shape {shape}, got shape {tuple(y.shape)}")
     _finite(name, "y", y)
     check_iteration(name, iterations, tolerance)
+    y = y.as_subclass(Tensor)  # operations on subclasses, such as MONAI's, need not return what they should
     batch = tuple(y.shape[: y.ndim - len(shape)])
     if not operator.matched:
         warnings.warn(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from deft_ct.operators.base import Operator
 from deft_ct.operators.ct import RayTransform, fbp
 from deft_ct.operators.ct.filters import check_filter
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.reconstruction import Estimate, Request
-from deft_ct.reconstructor import Reconstructor
+from deft_ct.reconstructor import Reconstructor, UnsupportedError
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
@@ -38,6 +39,13 @@ class FBP(Reconstructor):
         "filter": Choice(("ram-lak", "shepp-logan", "cosine", "hamming", "hann")),
         "cutoff": Range(0.2, 1.0),
     }
+
+    def _check(self, request: Request) -> None:
+        operator = request.measurement.operator
+        if type(operator).pseudo_inverse is Operator.pseudo_inverse:
+            raise UnsupportedError(
+                f"{self.name} is the pseudo-inverse of the operator, {type(operator).__name__} has none"
+            )
 
     def _estimate(self, request: Request) -> Estimate:
         operator, config = request.measurement.operator, self.config

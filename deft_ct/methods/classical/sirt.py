@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deft_ct.methods.classical.common import SolverInfo, check_iteration, linear, per_sample, prepare
+from deft_ct.methods.classical.common import SolverInfo, check_iteration, check_linear, linear, per_sample, prepare
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor
@@ -108,6 +108,9 @@ class SIRT(Reconstructor):
     name: ClassVar[str] = "sirt"
     config_type: ClassVar[type] = SIRTConfig
     search_space: ClassVar[SearchSpace] = {"iterations": Range(10, 400, log=True), "weighted": Choice((False, True))}
+
+    def _check(self, request: Request) -> None:
+        check_linear(self.name, request)
 
     def _estimate(self, request: Request) -> Estimate:
         config: SIRTConfig = self.config

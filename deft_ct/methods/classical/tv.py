@@ -13,6 +13,7 @@ from deft_ct.methods.classical.common import (
     Problem,
     SolverInfo,
     check_iteration,
+    check_linear,
     check_number,
     linear,
     per_sample,
@@ -22,7 +23,7 @@ from deft_ct.methods.classical.common import (
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.circulant import Circulant, circulant
 from deft_ct.reconstruction import Estimate, Request
-from deft_ct.reconstructor import Reconstructor
+from deft_ct.reconstructor import Reconstructor, UnsupportedError
 from deft_ct.runtime.search_space import Range, SearchSpace
 
 # Dual step of the data term relative to the geometric mean of the weights, and over-relaxation; broad optima.
@@ -252,6 +253,15 @@ class TV(Reconstructor):
     name: ClassVar[str] = "tv"
     config_type: ClassVar[type] = TVConfig
     search_space: ClassVar[SearchSpace] = {"strength": Range(20.0, 5000.0, log=True)}
+
+    def _check(self, request: Request) -> None:
+        check_linear(self.name, request, images=True)
+        operator = request.measurement.operator
+        if len(operator.domain_shape) != 2:
+            raise UnsupportedError(
+                f"{self.name} needs an operator on images (H, W), {type(operator).__name__} is on "
+                f"{operator.domain_shape}"
+            )
 
     def _estimate(self, request: Request) -> Estimate:
         config: TVConfig = self.config

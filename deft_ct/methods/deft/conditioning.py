@@ -7,9 +7,11 @@ from torch import Tensor
 
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft.guidance import reference_guidance
-from deft_ct.methods.deft.htransform import Condition, HTransform
+from deft_ct.methods.deft.htransform import Condition, HTransform, HTransformConfig
 from deft_ct.methods.deft.scan_embedding import SCAN_FEATURES
-from deft_ct.methods.initial import reference_reconstruction
+from deft_ct.methods.initial import check_initial, reference_reconstruction
+from deft_ct.operators.base import LinearOperator
+from deft_ct.reconstructor import UnsupportedError
 
 SPREAD_SLOPES = (-0.3, 1.0, -0.1, 0.0)
 """``HTransformConfig.spread_slopes`` for the TV reference: how its error on val grows with fewer views, a smaller
@@ -49,6 +51,37 @@ def condition_for(
     if remainder is None:
         remainder = reference_guidance(likelihood, reference, config)
     return Condition(reference=reference, remainder=remainder, scan=scan)
+
+
+def check_htransform(name: str, config: HTransformConfig, shape: tuple[int, ...], likelihood: Likelihood) -> None:
+    """Refuse a measurement that an h-transform cannot be used with, before any work.
+
+    Args:
+        name: of the method.
+        config: of the h-transform.
+        shape: of one image.
+        likelihood: the measurement with its data.
+
+    Raises:
+        UnsupportedError: the network is for other images; or the operator lacks what the initial reconstruction, the
+            guidance or the conditioning needs.
+    """
+    if len(shape) != 3 or shape[0] != config.channels:
+        raise UnsupportedError(
+            f"{name} needs an h-transform for images of shape {shape}, and this one is for images of shape "
+            f"({config.channels}, H, W)"
+        )
+    if config.reference != "none":
+        check_initial(name, likelihood, config.reference)
+    if config.guidance in ("cg", "split") and not isinstance(likelihood.operator, LinearOperator):
+        raise UnsupportedError(f"{name} with {config.guidance} guidance needs a linear operator: use score guidance")
+    if config.guidance in ("fbp", "data"):
+        check_initial(name, likelihood, "fbp")
+    if config.scan_features:
+        try:
+            scan_features(likelihood)
+        except ValueError as error:
+            raise UnsupportedError(f"{name} is conditioned on the scan: {error}") from None
 
 
 def scan_features(likelihood: Likelihood, *, direction: bool = False) -> Tensor:

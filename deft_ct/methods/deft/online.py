@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import Denoiser, ddim
 from deft_ct.measurement.likelihood import GuidanceKind, Likelihood
 from deft_ct.methods.deft import HTransform, HTransformConfig, condition_for
+from deft_ct.methods.deft.conditioning import check_htransform
 from deft_ct.methods.deft.control import ControlConfig, ControlObjective, control_times
 from deft_ct.methods.deft.htransform import ReferenceKind
 from deft_ct.methods.deft.reconstructor import conditional_denoiser
@@ -18,7 +20,7 @@ from deft_ct.methods.deft.train_control import finetune_online
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk, check_counts, check_positive
 from deft_ct.networks import UNet, UNetConfig
 from deft_ct.reconstruction import Estimate, Request
-from deft_ct.reconstructor import PriorReconstructor
+from deft_ct.reconstructor import NetworkSource, PriorReconstructor
 from deft_ct.runtime.seeds import derive_seed
 from deft_ct.training import TrainingConfig
 
@@ -67,30 +69,43 @@ class DEFTOnline(PriorReconstructor):
 
     Args:
         prior: the unconditional model, frozen.
+        htransform: every measurement starts from this h-transform; None starts from the closed form of the reference.
         config: settings.
-        htransform: every measurement starts from this head; None starts from the closed form of the reference.
 
     Raises:
         ValueError: the h-transform belongs to another prior.
     """
 
     name = "deft_online"
+    title = "DEFT online"
     config_type = DEFTOnlineConfig
 
     def __init__(
-        self, prior: Prior, config: DEFTOnlineConfig | None = None, htransform: HTransform | None = None
+        self, prior: Prior, htransform: HTransform | None = None, config: DEFTOnlineConfig | None = None
     ) -> None:
         super().__init__(prior, config or DEFTOnlineConfig())
         if htransform is not None and htransform.prior_hash != prior.content_hash():
             raise ValueError("this h-transform was trained for another prior: load the matching pair")
-        self.initial = htransform
+        self.htransform = htransform
+
+    @classmethod
+    def from_networks(cls, config: Any, networks: NetworkSource) -> Self:
+        """Build the method with the prior, and with the h-transform if one was named."""
+        return cls(networks.load_prior(), networks.load_htransform(required=False), config)
+
+    def _check(self, request: Request) -> None:
+        super()._check(request)
+        likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
+        config = self._head_config() if self.htransform is None else self.htransform.config
+        check_htransform(self.name, config, self.image_shape(request), likelihood)
 
     def _estimate(self, request: Request) -> Estimate:
         samples = []
         for i, key in enumerate(request.image_ids):
             part = slice(i, i + 1)
             likelihood = request.measurement.likelihood(request.y[part], self.prior.value_range)
-            head = self.learn(likelihood, seed=derive_seed(request.seed, "deft_online head", key))
+            with torch.enable_grad():
+                head = self.learn(likelihood, seed=derive_seed(request.seed, "deft_online head", key))
             single = replace(request, y=request.y[part], image_ids=[key])
             samples.append(Learned(self.prior, self.config, head)._estimate(single).samples)
         return Estimate(samples=torch.cat([drawn for drawn in samples if drawn is not None]))
@@ -103,7 +118,7 @@ class DEFTOnline(PriorReconstructor):
             seed: of all randomness of the training.
         """
         config = self.config
-        given = self.initial
+        given = self.htransform
         return finetune_online(
             self.prior,
             likelihood,

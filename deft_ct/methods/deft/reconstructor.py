@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from deft_ct.diffusion.schedule import SPACINGS, Spacing, time_grid
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft import Condition, HTransform, condition_for
+from deft_ct.methods.deft.conditioning import check_htransform
 from deft_ct.methods.deft.guidance import guidance_at
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.methods.guided.sampling import (
@@ -29,6 +30,7 @@ from deft_ct.methods.guided.sampling import (
 )
 from deft_ct.methods.guided.start import walk_times
 from deft_ct.reconstruction import Estimate, Request
+from deft_ct.reconstructor import NetworkSource
 from deft_ct.runtime.search_space import Range, SearchSpace
 from deft_ct.runtime.seeds import generator_for, normal_like
 
@@ -111,6 +113,7 @@ class DEFT(PosteriorSampler):
 
     name = "deft"
     config_type = DEFTConfig
+    can_start_late = True
     search_space: ClassVar[SearchSpace] = {"eta": Range(0.0, 1.0)}
 
     def __init__(self, prior: Prior, htransform: HTransform, config: DEFTConfig | None = None) -> None:
@@ -125,16 +128,25 @@ class DEFT(PosteriorSampler):
             SpreadCalibration.from_dict(values) for values in htransform.card.get("calibrations", ())
         )
 
+    @classmethod
+    def from_networks(cls, config: Any, networks: NetworkSource) -> Self:
+        """Build the method with the prior and the h-transform of ``networks``."""
+        return cls(networks.load_prior(), networks.load_htransform(), config)
+
     def describe(self) -> dict[str, Any]:
         """Hashes of the prior and of the h-transform."""
         return super().describe() | {"htransform_sha256": self.htransform.content_hash()}
 
+    def _check(self, request: Request) -> None:
+        super()._check(request)
+        likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
+        check_htransform(self.name, self.htransform.config, self.image_shape(request), likelihood)
+        if self.config.consistency_steps:
+            check_operator("deft with consistency_steps", "linear", likelihood)
+
     def _estimate(self, request: Request) -> Estimate:
         if warning := training_warning("the h-transform", self.htransform.card, request.measurement):
             warnings.warn(warning, UserWarning, stacklevel=2)
-        if self.config.consistency_steps:
-            likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
-            check_operator("deft with consistency_steps", "linear", likelihood)
         direct = self.config.estimate == "mean"
         samples = None if direct and request.num_samples == 1 else super()._estimate(request).samples
         mean = self._conditional_mean(request) if direct else None
@@ -167,7 +179,7 @@ class DEFT(PosteriorSampler):
         likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
         condition = condition_for(likelihood, self.htransform)
         noisiest = self.prior.schedule.steps - 1
-        shape = (1, self.prior.channels, *request.measurement.operator.domain_shape[-2:])
+        shape = (1, *self.image_shape(request))
         means = []
         for i, key in enumerate(request.image_ids):
             part = slice(i, i + 1)

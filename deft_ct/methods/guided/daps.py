@@ -79,6 +79,7 @@ class DAPS(PosteriorSampler):
 
     name = "daps"
     config_type = DAPSConfig
+    can_start_late = True
     search_space: ClassVar[SearchSpace] = {
         "radius": Range(0.03, 3.0, log=True),
         "weighted": Choice((True, False)),

@@ -64,7 +64,9 @@ class DDNM(PosteriorSampler):
     """
 
     name = "ddnm"
+    title = "DDNM+"
     config_type = DDNMConfig
+    can_start_late = True
     needs = "linear"
     search_space: ClassVar[SearchSpace] = {
         "eta": Range(0.1, 1.0),

@@ -56,6 +56,7 @@ class DDS(PosteriorSampler):
 
     name = "dds"
     config_type = DDSConfig
+    can_start_late = True
     needs = "linear"
     search_space: ClassVar[SearchSpace] = {
         "cg_iterations": Range(2, 20, log=True),

@@ -57,7 +57,9 @@ class DiffPIR(PosteriorSampler):
     """Half-quadratic splitting along the diffusion: denoise, solve the data term exactly, noise again."""
 
     name = "diffpir"
+    title = "DiffPIR"
     config_type = DiffPIRConfig
+    can_start_late = True
     needs = "linear"
     search_space: ClassVar[SearchSpace] = {
         "strength": Range(0.1, 1e3, log=True),

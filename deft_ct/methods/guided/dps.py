@@ -58,6 +58,7 @@ class DPS(PosteriorSampler):
 
     name = "dps"
     config_type = DPSConfig
+    can_start_late = True
     search_space: ClassVar[SearchSpace] = {
         "zeta": Range(0.03, 10.0, log=True),
         "weighted": Choice((True, False)),

@@ -50,6 +50,7 @@ class MCG(PosteriorSampler):
 
     name = "mcg"
     config_type = MCGConfig
+    can_start_late = True
     needs = "linear"
     search_space: ClassVar[SearchSpace] = {
         "zeta": Range(0.03, 10.0, log=True),

@@ -61,7 +61,9 @@ class PiGDM(PosteriorSampler):
     """
 
     name = "pigdm"
+    title = "PiGDM"
     config_type = PiGDMConfig
+    can_start_late = True
     needs = "linear"
     search_space: ClassVar[SearchSpace] = {
         "data_std": Range(0.3, 30.0, log=True),

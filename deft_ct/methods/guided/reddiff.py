@@ -47,6 +47,7 @@ class REDDiff(PosteriorSampler):
     """Variational inference with a point mass: it seeks a mode, and its spread is not that of the posterior."""
 
     name = "reddiff"
+    title = "RED-diff"
     config_type = REDDiffConfig
     search_space: ClassVar[SearchSpace] = {
         "strength": Range(1e-3, 10.0, log=True),

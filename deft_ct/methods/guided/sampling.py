@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.start import check_start, walk_times, warm_start
+from deft_ct.methods.guided.start import check_start, check_warm_start, walk_times, warm_start
 from deft_ct.methods.initial import Reference
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.svd import Decomposable
 from deft_ct.reconstruction import Estimate, Request
-from deft_ct.reconstructor import PriorReconstructor
+from deft_ct.reconstructor import PriorReconstructor, UnsupportedError
 from deft_ct.runtime.progress import Ticker
 from deft_ct.runtime.seeds import generator_for, normal_like
 
@@ -129,6 +129,8 @@ class PosteriorSampler(PriorReconstructor):
     """
 
     needs: ClassVar[Need] = "any"
+    can_start_late: ClassVar[bool] = False
+    """Whether the configuration has ``start`` and ``start_from``, see :class:`GuidedConfig`."""
 
     @abc.abstractmethod
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
@@ -144,22 +146,28 @@ class PosteriorSampler(PriorReconstructor):
 
     def _ticks(self) -> int:
         """How often a walk reports a step."""
-        if hasattr(self.config, "start"):
+        if self.can_start_late:
             return len(walk_times(self.prior.schedule, self.config))
         steps: int = self.config.steps
         return steps
+
+    def _check(self, request: Request) -> None:
+        super()._check(request)
+        likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
+        check_operator(self.name, self.needs, likelihood)
+        if self.can_start_late:
+            check_warm_start(likelihood, self.config)
 
     @torch.no_grad()
     def _estimate(self, request: Request) -> Estimate:
         y, count = request.y, request.num_samples
         likelihood = request.measurement.likelihood(y, self.prior.value_range)
-        check_operator(self.name, self.needs, likelihood)
         names = [(key, k) for key in request.image_ids for k in range(count)]
-        shape = (self.prior.channels, *request.measurement.operator.domain_shape[-2:])
+        shape = self.image_shape(request)
         drawn = []
         with self._bar(request, self._ticks() * len(names)) as tick:
             walk = self._walker(likelihood, count)
-            quick = warm_start(likelihood, self.config) if hasattr(self.config, "start") else None
+            quick = warm_start(likelihood, self.config) if self.can_start_late else None
             noisiest = torch.tensor(walk_times(self.prior.schedule, self.config)[0] if quick is not None else 0)
             repeated = likelihood.repeat(count)
             for first in range(0, len(names), self.config.batch_size):
@@ -191,21 +199,26 @@ def check_operator(name: str, need: Need, likelihood: Likelihood) -> None:
     """Refuse an operator that a method cannot use, before any work.
 
     Raises:
-        ValueError: the operator, or the expected data as a function of the image, is not linear, or the operator has
-            no cheap singular value decomposition.
+        UnsupportedError: the operator, or the expected data as a function of the image, is not linear, or the
+            operator has no cheap singular value decomposition.
     """
     if need == "any":
         return
     kind = type(likelihood.operator).__name__
     if not isinstance(likelihood.operator, LinearOperator):
-        raise ValueError(f"{name} needs a linear operator, {kind} is not: use dps, daps or reddiff")
+        raise UnsupportedError(f"{name} needs a linear operator, {kind} is not: use dps, daps or reddiff")
     if not likelihood.measurement.post_log(likelihood.y):
-        raise ValueError(
+        raise UnsupportedError(
             f"{name} needs data whose mean is linear in the image, and {type(likelihood.noise).__name__} before the "
             "logarithm is not: take post-log data, or use dps, daps or reddiff"
         )
     if need == "svd" and not isinstance(likelihood.operator, Decomposable):
-        raise ValueError(
+        raise UnsupportedError(
             f"{name} needs the singular value decomposition of the operator, and {kind} has no cheap one: use dds, "
             "ddnm, diffpir or pigdm, which solve by conjugate gradients (they are meant for CT)"
         )
+    if need == "svd" and isinstance(likelihood.operator, Decomposable):
+        try:
+            likelihood.operator.svd()
+        except ValueError as error:
+            raise UnsupportedError(f"{name} needs the singular value decomposition of the operator: {error}") from None

@@ -44,6 +44,7 @@ class Unconditional(PosteriorSampler):
     """
 
     name = "unconditional"
+    title = "unconditional"
     config_type = UnconditionalConfig
 
     def __init__(self, prior: Prior, config: UnconditionalConfig | None = None) -> None:

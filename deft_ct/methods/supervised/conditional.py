@@ -71,7 +71,7 @@ class ConditionalModel(TrainedModel):
 
     def forward(self, x_t: Tensor, t: Tensor, reference: Tensor) -> Tensor:
         """The velocity at ``x_t`` ``(B, 1, H, W)`` and times ``t`` ``(B,)``."""
-        self.evaluations += len(x_t)
+        self.count(len(x_t))
         return on_any_size(self.network, torch.cat([x_t, reference], 1), t).to(x_t.dtype)
 
     def latent(self, x0: Tensor, reference: Tensor) -> Tensor:
@@ -126,6 +126,7 @@ class Conditional(TrainedReconstructor):
     """Samples of a conditional diffusion model, by DDIM."""
 
     name: ClassVar[str] = "conditional"
+    title: ClassVar[str] = "conditional diffusion"
     config_type: ClassVar[type] = ConditionalConfig
     model_type: ClassVar[type[TrainedModel]] = ConditionalModel
     search_space: ClassVar[SearchSpace] = {"steps": Range(5, 50), "eta": Range(0.0, 1.0)}

@@ -55,7 +55,7 @@ class FBPUNetModel(TrainedModel):
 
     def forward(self, reference: Tensor) -> Tensor:
         """Improve references ``(B, 1, H, W)`` in the value range."""
-        self.evaluations += len(reference)
+        self.count(len(reference))
         t = torch.zeros(len(reference), device=reference.device)
         change = on_any_size(self.network, reference, t)
         return reference + self.shape.spread * change.to(reference.dtype)
@@ -70,6 +70,7 @@ class FBPUNet(DirectReconstructor):
     """FBP (or TV), then a trained U-Net."""
 
     name: ClassVar[str] = "fbp_unet"
+    title: ClassVar[str] = "FBP + U-Net"
     model_type: ClassVar[type[TrainedModel]] = FBPUNetModel
 
     def _image(self, likelihood: Likelihood) -> Tensor:

@@ -115,7 +115,7 @@ class I2SBModel(TrainedModel):
 
     def forward(self, x_t: Tensor, t: Tensor, reference: Tensor) -> Tensor:
         """The scaled distance to the clean image at ``x_t`` ``(B, 1, H, W)`` and times ``t`` ``(B,)`` in [0, 1]."""
-        self.evaluations += len(x_t)
+        self.count(len(x_t))
         seen = torch.cat([x_t, reference], 1) if self.shape.see_reference else x_t
         return on_any_size(self.network, seen, 1000 * t).to(x_t.dtype)
 

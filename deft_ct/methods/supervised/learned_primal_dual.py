@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.classical.common import linear
-from deft_ct.methods.initial import reference_reconstruction
+from deft_ct.methods.initial import check_initial, reference_reconstruction
 from deft_ct.methods.supervised.direct import DirectReconstructor
 from deft_ct.methods.supervised.model import TrainedModel
 from deft_ct.operators.base import LinearOperator
+from deft_ct.reconstructor import UnsupportedError
 from deft_ct.training.pairs import Pairs
 
 BALANCED_VIEWS = 60
@@ -108,7 +109,7 @@ class PrimalDualModel(TrainedModel):
         scale = likelihood.to_physical.scale
         y = likelihood.y / (scale * norm)
         memory = self.shape.memory
-        self.evaluations += len(y)
+        self.count(len(y))
         h = y.new_zeros((len(y), memory, *y.shape[-2:]))
         if self.shape.start == "fbp":
             with torch.autocast(y.device.type, enabled=False):
@@ -130,6 +131,22 @@ class PrimalDualModel(TrainedModel):
             f = f + primal(seen, modulation[2 * k + 1]).float()
         out: Tensor = likelihood.to_physical.inverse(f[:, :1] * scale)
         return out
+
+    def check(self, likelihood: Likelihood) -> None:
+        """Refuse operators that are not linear, data before the logarithm, and data that are not ``(B, 1, v, d)``."""
+        operator_name = type(likelihood.operator).__name__
+        if not isinstance(likelihood.operator, LinearOperator):
+            raise UnsupportedError(f"{self.kind} needs a linear operator, {operator_name} is not")
+        if likelihood.y.ndim != 4 or len(likelihood.operator.domain_shape) != 2:
+            raise UnsupportedError(
+                f"{self.kind} needs an operator on images (H, W) with one channel, not {operator_name}"
+            )
+        check_initial(self.kind, likelihood, "fbp")
+        if self.scan_embedding is not None:
+            try:
+                _ = likelihood.features
+            except ValueError as error:
+                raise UnsupportedError(f"{self.kind} is conditioned on the scan: {error}") from None
 
     def training_loss(self, network: nn.Module, pairs: Pairs, generator: torch.Generator) -> Tensor:
         """Mean squared error in units of the spread."""
@@ -183,6 +200,7 @@ class LearnedPrimalDual(DirectReconstructor):
     """The learned primal-dual method, for any linear operator with data ``(B, 1, views, detectors)``."""
 
     name: ClassVar[str] = "learned_primal_dual"
+    title: ClassVar[str] = "learned primal-dual"
     model_type: ClassVar[type[TrainedModel]] = PrimalDualModel
 
     def _image(self, likelihood: Likelihood) -> Tensor:

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from deft_ct.ct.trained_range import training_warning
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
+from deft_ct.methods.initial import check_initial
 from deft_ct.networks import UNet, UNetConfig, content_hash
 from deft_ct.networks.precision import Precision, network_precision
 from deft_ct.networks.storage import ModelFormat
 from deft_ct.reconstruction import Request
-from deft_ct.reconstructor import Reconstructor
+from deft_ct.reconstructor import NetworkSource, Reconstructor, UnsupportedError
+from deft_ct.runtime.evaluations import add_evaluations
 from deft_ct.training.pairs import Pairs
 
 METADATA = "model.json"
@@ -61,6 +63,18 @@ class TrainedModel(nn.Module, abc.ABC):
         """Evaluate the network in :attr:`precision`."""
         with network_precision(next(self.parameters()).device, self.precision):
             return super().__call__(*args, **kwargs)
+
+    def count(self, images: int) -> None:
+        """Count the evaluation of a batch; :meth:`forward` of every model calls it once."""
+        self.evaluations += images
+        add_evaluations(images)
+
+    def check(self, likelihood: Likelihood) -> None:
+        """Raise ``UnsupportedError`` for a measurement that the model cannot be used with, before any work.
+
+        By default a model starts from the initial reconstruction that its shape names.
+        """
+        check_initial(self.kind, likelihood, self.shape.reference)
 
     @abc.abstractmethod
     def training_loss(self, network: nn.Module, pairs: Pairs, generator: torch.Generator) -> Tensor:
@@ -134,15 +148,26 @@ class TrainedReconstructor(Reconstructor):
         if not isinstance(model, self.model_type):
             raise TypeError(f"{self.name} needs a {self.model_type.__name__}, got {type(model).__name__}")
         super().__init__(config if config is not None else self.config_type())
-        self.model: Any = model.eval().requires_grad_(False)
+        self.model: Any = model.eval()
 
-    def evaluations(self) -> int:
-        """Evaluations of the model so far."""
-        return int(self.model.evaluations)
+    @classmethod
+    def from_networks(cls, config: Any, networks: NetworkSource) -> Self:
+        """Build the method with the trained model that ``networks`` has for it."""
+        return cls(networks.load_model(cls.name, cls.model_type), config)
 
     def describe(self) -> dict[str, Any]:
         """Hash and card of the model."""
         return {"model_sha256": self.model.content_hash(), "model_card": self.model.card}
+
+    def _check(self, request: Request) -> None:
+        shape = request.image_shape
+        if len(shape) != 3 or shape[0] != 1:
+            raise UnsupportedError(f"{self.name} is for images of shape (1, H, W), and these are of shape {shape}")
+        try:
+            likelihood = request.measurement.likelihood(request.y, self.model.value_range)
+        except ValueError as error:
+            raise UnsupportedError(f"{self.name} cannot use this model: {error}") from None
+        self.model.check(likelihood)
 
     def _likelihood(self, request: Request) -> Likelihood:
         """The data term in the range of the model; warns of a scan that the model was not trained for."""

@@ -21,7 +21,7 @@ SMALL: dict[str, Any] = {"steps": 3, "iterations": 2, "paths": 2, "channels": 8,
 def test_every_measurement_has_its_own_head_and_the_prior_stays() -> None:
     prior, scan = tiny_prior(), tiny_scan()
     before = prior.content_hash()
-    method = DEFTOnline(prior, DEFTOnlineConfig(**SMALL))
+    method = DEFTOnline(prior, config=DEFTOnlineConfig(**SMALL))
     y = scan.simulate(tiny_slices(2))
     likelihood = scan.likelihood(y, prior.value_range)
     heads = [method.learn(likelihood[i : i + 1], seed=derive_seed(0, "deft_online head", i)) for i in (0, 1)]
@@ -71,7 +71,7 @@ def test_learning_draws_the_samples_to_the_posterior() -> None:
         steps=10, iterations=40, paths=16, learning_rate=1e-2, channels=8, reference="none", guidance="fbp",
         batch_size=100,
     )  # fmt: skip
-    method = DEFTOnline(gaussian_prior(gaussian, 4), config)
+    method = DEFTOnline(gaussian_prior(gaussian, 4), config=config)
     result = method.reconstruct(y.reshape(1, 1, 1, 6).float(), measurement, num_samples=100)
     exact = gaussian.posterior(matrix, 0.3, y)
     error = (result.mean.flatten().double() - exact.mean).norm() / exact.cov.trace().sqrt()

@@ -1,0 +1,56 @@
+"""Every method on every kind of image: a sane result, or one refusal before any network is evaluated."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import pytest
+import torch
+from contract import PROBLEMS, build
+
+from deft_ct.methods.registry import methods
+from deft_ct.reconstructor import UnsupportedError
+from deft_ct.runtime.evaluations import count_evaluations
+
+MUST_WORK = {
+    *((name, problem) for name in methods() if name != "ddrm" for problem in ("CT parallel", "CT fan")),
+    *((name, problem) for name in ("dps", "daps", "reddiff", "deft", "unconditional") for problem in PROBLEMS
+      if (name, problem) != ("deft", "points")),
+    *((name, problem) for name in ("ddnm", "dds", "diffpir", "pigdm", "mcg", "cgls", "sirt", "fbp")
+      for problem in ("inpainting", "super-resolution", "points")),
+    *(("ddrm", problem) for problem in ("inpainting", "super-resolution")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("problem_name", PROBLEMS)
+@pytest.mark.parametrize("name", methods())
+@pytest.mark.filterwarnings("ignore::UserWarning")  # random weights diverge, and the tiny scan lies outside of training
+def test_a_sane_result_or_one_refusal(name: str, problem_name: str) -> None:
+    problem = PROBLEMS[problem_name]
+    measurement, images = problem.measurement(), problem.images(3)
+    y = measurement.simulate(images, seed=4)
+    method = build(name, problem)
+    try:
+        with count_evaluations() as count:
+            whole = method.reconstruct(y, measurement, seed=7, image_ids="abc")
+    except UnsupportedError as refusal:
+        assert count.total == 0
+        assert (name, problem_name) not in MUST_WORK, str(refusal)
+        assert name in str(refusal) and "\n" not in str(refusal)
+        return
+    assert whole.mean.shape == images.shape and bool(torch.isfinite(whole.mean).all())
+    assert whole.provenance["method"] == name
+    json.dumps(whole.provenance)
+    scale = float(whole.mean.abs().max())
+    for i, image_id in enumerate("abc"):
+        single = build(name, problem).reconstruct(y[i : i + 1], measurement, seed=7, image_ids=[image_id]).mean
+        assert float((single[0] - whole.mean[i]).abs().max()) < 1e-3 * scale
+
+
+def test_a_refusal_is_a_value_error_that_names_the_operator() -> None:
+    problem = PROBLEMS["HDR"]
+    measurement = problem.measurement()
+    y = measurement.simulate(problem.images(1))
+    with warnings.catch_warnings(), pytest.raises(ValueError, match="cgls needs a linear operator, HDR is not"):
+        build("cgls", problem).reconstruct(y, measurement)
