@@ -188,3 +188,17 @@ def _read_group(file: h5py.File, name: str, path: Path) -> tuple[NDArray[np.int1
         **text,
     )
     return hu, z, info
+
+
+def pack_path(name: str) -> Path:
+    """The file of a pack: a path that ends in ``.h5`` or ``.hdf5`` as it is, else ``DATA_ROOT/ct256/NAME.h5``.
+
+    Raises:
+        FileNotFoundError: a name was given and there is no data root.
+    """
+    return Path(name) if name.endswith((".h5", ".hdf5")) else data_root() / "ct256" / f"{name}.h5"
+
+
+def read_pack(name: str, every: int = 1) -> CTPack:
+    """Every k-th slice of a pack, see :func:`pack_path`."""
+    return CTPack(pack_path(name), every=every)

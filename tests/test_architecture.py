@@ -42,13 +42,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("deft_ct.methods.registry",),
     ("deft_ct.io", "deft_ct.report", "deft_ct.datasets"),
     (
-        "deft_ct.workflows.reconstruct_series",
         "deft_ct.evaluation.problem",
         "deft_ct.evaluation.runner",
         "deft_ct.evaluation.tuning",
         "deft_ct.evaluation.sweep",
         "deft_ct.evaluation.spread_fit",
     ),
+    ("deft_ct.workflows.training_setup", "deft_ct.workflows.series_output"),
+    ("deft_ct.workflows",),
     ("deft_ct",),  # deft_ct/__init__.py: the public names
     ("deft_ct.cli", "deft_ct.__main__", "scripts", "benchmarks"),
 )

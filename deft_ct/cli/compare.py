@@ -31,13 +31,10 @@ DEFAULT_SCANS = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 
 
 def compare(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results; run again to go on.")],
+    out: opt.Out,
     data: opt.Data = "val",
     every: opt.Every = 10,
-    scans: Annotated[
-        list[str] | None,
-        typer.Option("--scan", help=f"Scan by name. Repeat for several. Default: {', '.join(DEFAULT_SCANS)}."),
-    ] = None,
+    scans: opt.Scans = None,
     methods: opt.Methods = None,
     samples: opt.Samples = 4,
     seed: opt.Seed = 0,
@@ -48,19 +45,19 @@ def compare(
     presets: opt.Presets = True,
     preset_folder: Annotated[
         Path | None,
-        typer.Option(help="Presets of scripts/tune_methods.py, SCAN/METHOD.json; they go before the shipped ones."),
+        typer.Option(help="Folder of presets that override the shipped ones: OUT/presets of `deft-ct tune`."),
     ] = None,
     device: opt.Device = "cpu",
     precision: opt.PrecisionName = "float32",
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    progress: opt.Progress = True,
 ) -> None:
     """Compare methods on several scans: quality with intervals over slices, network evaluations, time and memory.
 
-    Without --method every method is run that applies to CT and whose networks are at hand, and DEFT with both of its
-    estimates; methods that train for every slice are run only when named. Every finished pair of scan and method is
-    kept in OUT, so an interrupted comparison loses nothing. Writes comparison.md and comparison.json.
+    Without --scan, three common scans are used. Without --method, all methods run that apply to CT and whose networks
+    are available. Methods that train for each slice run only if they are named. Writes comparison.md and
+    comparison.json. Results are kept in OUT: run the same command again to resume.
     """
-    with one_line_errors(interrupted="what was measured is kept; run the same command again to go on"):
+    with one_line_errors(interrupted="finished measurements are kept; run the same command again to resume"):
         console = Console()
         chosen = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
         builder = opt.Builder(
@@ -69,7 +66,7 @@ def compare(
                 htransform=htransform,
                 models=opt.parse_models(model),
                 device=device,
-                precision=opt.parse_precision(precision),
+                precision=precision,
             )
         )
         solvers: dict[str, dict[str, Reconstructor]] = {scan.name: {} for scan in chosen}

@@ -1,115 +1,127 @@
-"""Options that several commands share, and what their values mean."""
+"""Options that several commands share, each with one type and one help text."""
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import typer
 
 from deft_ct.ct.scan import Scan
-from deft_ct.datasets.packs import CTPack, data_root
+from deft_ct.datasets.packs import pack_path as pack_path
+from deft_ct.datasets.packs import read_pack as read_pack
+from deft_ct.methods.method_text import parse_method as parse_method
+from deft_ct.methods.method_text import parse_options as parse_options
+from deft_ct.methods.method_text import split_methods as split_methods
 from deft_ct.methods.presets import nearest_preset
 from deft_ct.methods.registry import load_reconstructor, method_class
 from deft_ct.methods.supervised.model import TrainedReconstructor
 from deft_ct.networks.precision import Precision, check_precision
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
 
-Views = Annotated[int, typer.Option(help="Views of the simulated scan.", min=1)]
-Geometry = Annotated[str, typer.Option(help="parallel or fan.")]
-Degrees = Annotated[
-    float | None, typer.Option(help="Angular range; 180 of parallel beams and 360 of a fan if left out.")
+T = TypeVar("T")
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="Slices: an HDF5 file, or a name: train, val, test_volumes or test_singles. Training also takes a folder "
+        "with DICOM, NIfTI or HDF5 files."
+    ),
 ]
-Detectors = Annotated[int, typer.Option(help="Detector elements of a parallel scan, one pixel wide each.", min=1)]
-Photons = Annotated[float, typer.Option(help="Photons per detector element and view; 0 for noise-free data.")]
-Data = Annotated[str, typer.Option(help="Pack of slices: a path, or val, test_volumes, test_singles.")]
-Every = Annotated[int, typer.Option(help="Take every k-th slice.", min=1)]
-Samples = Annotated[int, typer.Option(help="Posterior samples of each slice.", min=1)]
-Seed = Annotated[int, typer.Option(help="Seed of noise and sampling.")]
-BatchSize = Annotated[int, typer.Option(help="Slices at once.", min=1)]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
-PrecisionName = Annotated[
-    str, typer.Option("--precision", help="Of network evaluations: float32, bfloat16 or float16.")
-]
-PriorName = Annotated[str | None, typer.Option("--prior", help="Diffusion prior: folder or shipped name.")]
-HTransformName = Annotated[str | None, typer.Option("--htransform", help="h-transform: folder or shipped name.")]
-ModelNames = Annotated[
+Every = Annotated[int, typer.Option(help="Use every k-th slice.", min=1)]
+Scans = Annotated[
     list[str] | None,
-    typer.Option("--model", metavar="METHOD=FOLDER", help="Trained model of a supervised method. Repeat for several."),
+    typer.Option(
+        "--scan",
+        help="Scan by name, for example parallel60_1e5 or parallel60_1e5_120deg. Repeat it in commands that take "
+        "several scans.",
+    ),
+]
+Views = Annotated[int | None, typer.Option(help="Number of views. Default: 60.", min=1)]
+Geometry = Annotated[Literal["parallel", "fan"] | None, typer.Option(help="Geometry of the beam. Default: parallel.")]
+Degrees = Annotated[
+    float | None, typer.Option(help="Angular range of the views in degrees. Default: 180 for parallel, 360 for fan.")
+]
+Start = Annotated[float | None, typer.Option(help="Angle of the first view in degrees. Default: 0.")]
+Photons = Annotated[
+    float | None, typer.Option(help="Photons per detector element and view. 0: noise-free data. Default: 100000.")
+]
+Detectors = Annotated[
+    int | None, typer.Option(help="Detector elements of a parallel scan, each one pixel wide.", min=1)
 ]
 Methods = Annotated[
     list[str] | None,
-    typer.Option("--method", help="Method with options, e.g. 'fbp:filter=hann'. Repeat for several."),
+    typer.Option(
+        "--method",
+        metavar="METHOD",
+        help="Method, with options if you like: deft or 'tv:strength=80,iterations=20'. `deft-ct info` lists the "
+        "methods. Repeat it in commands that take several methods.",
+    ),
+]
+Samples = Annotated[int, typer.Option(help="Posterior samples of each slice.", min=1)]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
+BatchSize = Annotated[int, typer.Option(help="Slices in one batch.", min=1)]
+PriorName = Annotated[str | None, typer.Option("--prior", help="Diffusion prior: a folder or a shipped name.")]
+HTransformName = Annotated[str | None, typer.Option("--htransform", help="h-transform: a folder or a shipped name.")]
+ModelNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", metavar="METHOD=FOLDER", help="Trained model of a supervised method. Repeat it for several methods."
+    ),
 ]
 Presets = Annotated[
-    bool, typer.Option("--presets/--no-presets", help="Use the shipped preset of the scan, or of the most similar one.")
+    bool, typer.Option("--presets/--no-presets", help="Use the tuned parameters for the scan, or for a similar scan.")
 ]
+Device = Annotated[str, typer.Option(help="Device of PyTorch: cpu, cuda, cuda:1, ...")]
+PrecisionName = Annotated[
+    Precision, typer.Option("--precision", help="Number format of the networks. Everything else is float32.")
+]
+MaxMinutes = Annotated[
+    float | None, typer.Option(help="Stop after this time. Run the same command again to resume.", min=0)
+]
+Progress = Annotated[bool, typer.Option(help="Show progress bars.")]
 
 
-def scan_of(views: int, geometry: str, degrees: float | None, photons: float, detectors: int = 364) -> Scan:
-    """The scan of the options; 0 photons stand for noise-free data, None for all the degrees of the geometry."""
-    arc = {} if degrees is None else {"degrees": degrees}
-    return Scan(views=views, geometry=geometry, photons=photons or None, detectors=detectors, **arc)
+@dataclass(frozen=True, kw_only=True)
+class ScanOptions:
+    """Simulated scans: by name, or one scan by its values."""
+
+    scan: Scans = None
+    views: Views = None
+    geometry: Geometry = None
+    degrees: Degrees = None
+    start: Start = None
+    photons: Photons = None
+
+    def scans(self) -> list[Scan]:
+        """The scans, at least one.
+
+        Raises:
+            ValueError: there are names and values, or a value is out of range.
+        """
+        given = {k: v for k, v in vars(self).items() if k != "scan" and v is not None}
+        if self.scan and given:
+            listed = ", ".join(f"--{name}" for name in given)
+            raise ValueError(f"--scan says the whole scan: leave out {listed}, or leave out --scan")
+        if self.scan:
+            return [Scan.from_name(name) for name in dict.fromkeys(self.scan)]
+        if "photons" in given:
+            given["photons"] = given["photons"] or None
+        return [Scan(**given)]
 
 
-def pack_path(data: str) -> Path:
-    """A path to an HDF5 file as it is, and a name as a pack of the data root."""
-    return Path(data) if data.endswith((".h5", ".hdf5")) else data_root() / "ct256" / f"{data}.h5"
-
-
-def read_pack(data: str, every: int) -> CTPack:
-    """The pack of the options."""
-    return CTPack(pack_path(data), every=every)
-
-
-def parse_options(items: Sequence[str], *, where: str) -> dict[str, Any]:
-    """``["a=1", "b=x"]`` as ``{"a": 1, "b": "x"}``.
-
-    Raises:
-        ValueError: an item is of another form.
-    """
-    options: dict[str, Any] = {}
-    for item in items:
-        key, separator, value = item.partition("=")
-        if not separator:
-            raise ValueError(f"expected option=value in {where!r}, got {item!r}")
-        try:
-            options[key.strip()] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[key.strip()] = value
-    return options
-
-
-OF_THE_COMMAND = frozenset(signature(load_reconstructor).parameters)
-"""What ``load_reconstructor`` takes beside the fields of a method's configuration."""
-
-
-def parse_method(text: str) -> tuple[str, dict[str, Any]]:
-    """``"name"`` or ``"name:option=value,option=value"`` as a name and options.
+def only(values: Sequence[T], option: str) -> T:
+    """The single value of an option that other commands take several times.
 
     Raises:
-        ValueError: the text is of another form, or an option is one of the command.
+        ValueError: there are several.
     """
-    name, _, rest = text.partition(":")
-    options = parse_options([item for item in rest.split(",") if item], where=text)
-    if taken := sorted(set(options) & OF_THE_COMMAND):
-        raise ValueError(f"{', '.join(taken)} in {text!r} is an option of the command, not of a method")
-    return name, options
-
-
-def split_methods(texts: Sequence[str]) -> list[str]:
-    """``["fbp,tv:strength=80,iterations=20", "dds"]`` as ``["fbp", "tv:strength=80,iterations=20", "dds"]``."""
-    found: list[str] = []
-    for item in (part.strip() for text in texts for part in text.split(",")):
-        if found and ":" in found[-1] and "=" in item and ":" not in item:
-            found[-1] += f",{item}"
-        elif item:
-            found.append(item)
-    return found
+    if len(values) != 1:
+        raise ValueError(f"this command takes {option} once, got it {len(values)} times")
+    return values[0]
 
 
 def parse_models(items: Sequence[str] | None) -> dict[str, str]:
