@@ -1,4 +1,4 @@
-"""The training of the shipped learned primal-dual network for any scan, from the weights of the one for three scans.
+"""The training of the shipped learned primal-dual network for any scan, from the network for three scans.
 
 A script and not a command, because its range of scans is wider than that of `deft-ct train --any-scan`.
 

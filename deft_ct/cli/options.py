@@ -50,7 +50,10 @@ Photons = Annotated[
     float | None, typer.Option(help="Photons per detector element and view. 0: noise-free data. Default: 100000.")
 ]
 Detectors = Annotated[
-    int | None, typer.Option(help="Detector elements of a parallel scan, each one pixel wide.", min=1)
+    int | None,
+    typer.Option(
+        help="Detector elements of a parallel scan, each one pixel wide. Default: as in the scan names.", min=1
+    ),
 ]
 Methods = Annotated[
     list[str] | None,
@@ -199,10 +202,10 @@ class Builder:
         return solver
 
     def for_scan(self, text: str, scan: Scan, *, presets: bool) -> tuple[Reconstructor, str | None]:
-        """The method of ``"name:option=value"`` with its shipped preset for a scan, or the one for the most similar.
+        """The method of ``"name:option=value"`` with its shipped preset for a scan or a similar scan.
 
         Returns:
-            The method, and the name of the preset that was used; None where the method has none.
+            The method, and the name of its preset (None if it has no preset).
         """
         name, options = parse_method(text)
         method_class(name)

@@ -101,9 +101,9 @@ def htransform(
     """Train the h-transform of a prior (DEFT) and write it to OUT/htransform."""
     with one_line_errors(interrupted=RESUME):
         from deft_ct.methods.deft import save_htransform
-        from deft_ct.workflows.train_networks import HTransformTraining, htransform_on_slices
+        from deft_ct.workflows.train_networks import HTransformRecipe, htransform_on_slices
 
-        settings = HTransformTraining(
+        settings = HTransformRecipe(
             training=training.config(), prior=prior, initial=initial, initial_reconstruction=initial_reconstruction,
             tv_iterations=tv_iterations, refinement=refinement, guidance=guidance, channels=channels, batches=batches,
             table=table, loss=loss, paths=paths, path_steps=path_steps,
@@ -139,9 +139,9 @@ def refinement(
     """
     with one_line_errors(interrupted=RESUME):
         from deft_ct.methods.deft import save_refinement
-        from deft_ct.workflows.train_networks import RefinementTraining, refinement_on_slices
+        from deft_ct.workflows.train_networks import RefinementRecipe, refinement_on_slices
 
-        settings = RefinementTraining(
+        settings = RefinementRecipe(
             training=training.config(), initial=initial, batches=batches, tv_iterations=tv_iterations,
             channels=channels, patch=patch, mirror=mirror,
         )  # fmt: skip

@@ -19,7 +19,7 @@ def tune(
     out: opt.Out,
     methods: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[METHOD]...", help="Methods. Options in 'dps:steps=100' are fixed and not searched."),
+        typer.Argument(metavar="METHOD", help="Methods. Options in 'dps:steps=100' are fixed and not searched."),
     ] = None,
     data: opt.Data = "val",
     every: opt.Every = 10,

@@ -29,7 +29,7 @@ Loss = Literal["denoising", "log-variance", "trajectory-balance"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HTransformTraining:
+class HTransformRecipe:
     """How an h-transform is trained.
 
     Args:
@@ -65,7 +65,7 @@ class HTransformTraining:
 
 
 def htransform_on_slices(
-    data: TrainingData, out: Path, settings: HTransformTraining, *, progress: bool = False
+    data: TrainingData, out: Path, settings: HTransformRecipe, *, progress: bool = False
 ) -> HTransform:
     """Train an h-transform on CT slices. The same call resumes.
 
@@ -123,7 +123,7 @@ def htransform_on_slices(
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefinementTraining:
+class RefinementRecipe:
     """How a refinement network is trained.
 
     Args:
@@ -146,7 +146,7 @@ class RefinementTraining:
 
 
 def refinement_on_slices(
-    data: TrainingData, out: Path, settings: RefinementTraining, *, progress: bool = False
+    data: TrainingData, out: Path, settings: RefinementRecipe, *, progress: bool = False
 ) -> Refinement:
     """Train the refinement network of TV reconstructions on CT slices. The same call resumes.
 
