@@ -1,4 +1,7 @@
-"""Draw unconditional samples of a prior: what it knows of anatomy, and what it does not."""
+"""Draw samples of a prior without measurements, for a figure of the documentation.
+
+A script and not a command, because users of the package do not need it.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,21 @@ import matplotlib.pyplot as plt
 from deft_ct.diffusion import load_prior
 from deft_ct.diffusion.samplers import walk
 from deft_ct.diffusion.schedule import time_grid
-from deft_ct.networks.precision import check_precision
+from deft_ct.networks.precision import Precision
 from deft_ct.runtime.seeds import generator_for, normal_like
 
 
 def main(
     target: Annotated[Path, typer.Argument(help="PNG to write.")],
-    prior: Annotated[str | None, typer.Option(help="Folder or shipped name.")] = None,
-    count: Annotated[int, typer.Option(help="Samples.", min=1)] = 8,
-    steps: Annotated[int, typer.Option(help="Evaluations of each.", min=2)] = 50,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
-    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    prior: Annotated[str | None, typer.Option(help="Diffusion prior: a folder or a shipped name.")] = None,
+    count: Annotated[int, typer.Option(help="Number of samples.", min=1)] = 8,
+    steps: Annotated[int, typer.Option(help="Network evaluations of each sample.", min=2)] = 50,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = "float32",
 ) -> None:
     """Write TARGET: the first COUNT samples of the seed, none left out."""
     model = load_prior(prior)
-    model.precision = check_precision(precision)
+    model.precision = precision
     images = []
     with torch.no_grad():
         for number in range(count):

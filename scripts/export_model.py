@@ -1,4 +1,7 @@
-"""Copy a trained network to another folder with a model card and the log of its training."""
+"""Copy a trained network to another folder with a model card and the log of its training.
+
+A script and not a command, because only a release of new weights needs it.
+"""
 
 import json
 import shutil
@@ -19,7 +22,9 @@ def main(
     source: Annotated[Path, typer.Argument(help="Folder of a prior, an h-transform or a supervised model.")],
     target: Annotated[Path, typer.Argument(help="Folder to write.")],
     card: Annotated[Path, typer.Option(help="JSON file; its entries are added to the card.")],
-    log: Annotated[list[Path] | None, typer.Option(help="log.csv of the training; repeat for several phases.")] = None,
+    log: Annotated[
+        list[Path] | None, typer.Option(help="log.csv of the training. Repeat it for several phases.")
+    ] = None,
 ) -> None:
     """Write TARGET with the weights of SOURCE."""
     extra = json.loads(card.read_text())

@@ -1,4 +1,7 @@
-"""Draw the loss curves of the shipped networks from the logs beside their weights."""
+"""Draw the loss curves of the shipped networks for the documentation, from the logs in the folders of their weights.
+
+A script and not a command, because users of the package do not need it.
+"""
 
 import csv
 from pathlib import Path
@@ -14,7 +17,7 @@ def main(
     out: Annotated[Path, typer.Argument(help="PNG file to write.")],
     folders: Annotated[list[Path], typer.Argument(help="Folders with training_log_*.csv.")],
 ) -> None:
-    """One panel for each folder; the phases of a training follow one another."""
+    """One panel for each folder; the phases of a training are drawn in order."""
     figure = Figure(figsize=(5 * len(folders), 3.2), layout="constrained")
     for axis, folder in zip(figure.subplots(1, len(folders), squeeze=False)[0], folders, strict=True):
         before = 0

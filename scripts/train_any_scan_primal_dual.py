@@ -1,4 +1,6 @@
-"""Train a learned primal-dual network for any scan, starting from the weights of the shipped one for three scans.
+"""The training of the shipped learned primal-dual network for any scan, from the network for three scans.
+
+A script and not a command, because its range of scans is wider than that of `deft-ct train --any-scan`.
 
     python scripts/train_any_scan_primal_dual.py --data FOLDER --out OUT --steps 2400
 
@@ -9,7 +11,7 @@ of 96 random geometries at four photon counts each. Run the same command again t
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel
 from deft_ct.methods.supervised.train import train_model
 from deft_ct.training import TrainingConfig
 from deft_ct.training.pairs import PairSource
+from deft_ct.workflows.train_networks import primal_dual_for_any_scan
 
 COMMON = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 FAMILY = ScanRange(views=(10, 360), photons=(1e3, 1e6), any_start=True)
@@ -45,15 +48,12 @@ def main() -> None:
     weights = [0.5 / len(named)] * len(named) + [0.5 / len(drawn)] * len(drawn)
     pairs = PairSource(source, measurements, PriorRange(), weights=weights)
     shipped = PrimalDualModel.load()
-    shape = replace(shipped.shape, scan_features=True)
-    # The embedding of the scan starts at zero, so the larger network starts as the shipped one.
-    start = PrimalDualModel(shape, value_range=shipped.value_range)
-    start.load_state_dict(start.state_dict() | shipped.state_dict())
+    start = primal_dual_for_any_scan(shipped)
     training = TrainingConfig(
         steps=arguments.steps, batch_size=4, learning_rate=4e-3, momentum=0.9, optimizer="muon", warmup=50,
         ema_decay=0.997, precision="bf16", seed=arguments.seed, max_minutes=arguments.max_minutes,
     )  # fmt: skip
-    model = train_model(PrimalDualModel, shape, pairs, arguments.out, training=training, initial=start)
+    model = train_model(PrimalDualModel, start.shape, pairs, arguments.out, training=training, initial=start)
     model.card |= {
         "scan": {
             "name": list(COMMON), "geometry": ["fan", "parallel"], "family": asdict(FAMILY), "start_degrees": "any",

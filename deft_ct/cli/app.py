@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from deft_ct.cli import train
-from deft_ct.cli.benchmark import benchmark
 from deft_ct.cli.calibrate import calibrate
 from deft_ct.cli.compare import compare
 from deft_ct.cli.demo import demo
@@ -20,17 +19,15 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Sparse-view CT reconstruction with a frozen diffusion prior and a learned Doob's h-transform (DEFT). "
+    help="Sparse-view CT reconstruction with a frozen diffusion prior and a learned h-transform (DEFT). "
     "**Research only, not for clinical use.**",
 )
 app.command()(reconstruct)
 app.command()(demo)
-app.command()(benchmark)
 app.command()(compare)
 app.command()(tune)
 app.command()(calibrate)
 app.add_typer(train.app, name="train")
-app.command("train-prior", help="The same as `deft-ct train prior`.")(train.prior)
 app.command()(finetune)
 app.command()(models)
 app.command()(info)

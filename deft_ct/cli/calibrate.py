@@ -19,26 +19,29 @@ from deft_ct.evaluation.spread_fit import calibrate_spread as fit
 from deft_ct.evaluation.spread_fit import draw, report, report_markdown
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
-from deft_ct.problems.ct import CTProblem
+from deft_ct.methods.registry import Networks
+from deft_ct.problems.ct import CTProblem, build_for_scan
 from deft_ct.report import FOOTER, calibration_figure, save_png
 from deft_ct.runtime.atomic import atomic_file
 
 
 def calibrate(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")],
-    method: Annotated[str, typer.Argument(help="deft with its options, e.g. 'deft:steps=20,grid=log_snr'.")] = "deft",
+    out: opt.Out,
+    method: Annotated[
+        str, typer.Argument(help="deft, with options if you like: 'deft:steps=20,grid=log_snr'.")
+    ] = "deft",
     data: opt.Data = "val",
     every: opt.Every = 10,
     also: Annotated[
-        list[str] | None,
-        typer.Option("--report", help="Report on this pack, too: a path or a name. Repeat for several."),
+        list[str] | None, typer.Option("--report", help="Also report on these slices. Repeat it for several data sets.")
     ] = None,
-    scan: Annotated[str, typer.Option(help="Scan, e.g. parallel60_1e5, parallel60_1e5_120deg.")] = "parallel60_1e5",
-    samples: Annotated[int, typer.Option(help="Posterior samples of each slice.", min=2)] = 4,
+    scan: opt.Scans = None,
+    samples: opt.Samples = 4,
     seed: opt.Seed = 0,
-    floor: Annotated[bool, typer.Option(help="Fit a floor beside the factor.")] = True,
+    floor: Annotated[bool, typer.Option(help="Fit a smallest standard deviation in addition to the factor.")] = True,
     calibration: Annotated[
-        Path | None, typer.Option(help="Report on this calibration instead of fitting one: --data may be a test pack.")
+        Path | None,
+        typer.Option(help="Report on this calibration file instead of fitting one. Test data are allowed then."),
     ] = None,
     batch_size: opt.BatchSize = 8,
     prior: opt.PriorName = None,
@@ -46,24 +49,22 @@ def calibrate(
     presets: opt.Presets = True,
     device: opt.Device = "cpu",
     precision: opt.PrecisionName = "float32",
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    progress: opt.Progress = True,
 ) -> None:
-    """Measure how far the spread of DEFT can be believed, and fit its calibration on validation slices.
+    """Measure the posterior standard deviation of DEFT and calibrate it on validation slices.
 
-    Writes OUT/calibration-SCAN.json, spread.json, spread.md and a figure for each pack. Copy the first beside the
-    weights of the h-transform, and every reconstruction of that scan with these settings is calibrated.
+    Writes OUT/calibration-SCAN.json, spread.json, spread.md and a figure for each data set. The scan is parallel60_1e5
+    by default. Copy the calibration file into the folder of the h-transform. Reconstructions of that scan with the same
+    settings are then calibrated. Needs two samples or more.
     """
     with one_line_errors():
         console = Console()
-        name, _ = opt.parse_method(method)
+        name, options = opt.parse_method(method)
         if name != "deft":
-            raise ValueError(f"calibrations are of deft, got {name!r}")
-        chosen = Scan.from_name(scan)
-        networks = opt.Networks(
-            prior=prior, htransform=htransform, models={}, device=device, precision=opt.parse_precision(precision)
-        )
-        builder = opt.Builder(networks)
-        built, preset = builder.for_scan(method, chosen, presets=presets)
+            raise ValueError(f"only deft can be calibrated, got {name!r}")
+        chosen = Scan.from_name(opt.only(scan or ["parallel60_1e5"], "--scan"))
+        networks = Networks(prior=prior, htransform=htransform, device=device, precision=precision)
+        built, preset = build_for_scan(networks, name, options, chosen, presets=presets)
         if preset is not None:
             console.print(f"[dim]{escape(method)}: preset {preset}[/]")
         assert isinstance(built, DEFT)

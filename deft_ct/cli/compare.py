@@ -14,9 +14,9 @@ from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
 from deft_ct.evaluation.runner import Comparison
-from deft_ct.methods.registry import method_class
+from deft_ct.methods.registry import Networks, method_class
 from deft_ct.methods.registry import methods as known_methods
-from deft_ct.problems.ct import CTProblem
+from deft_ct.problems.ct import CTProblem, build_for_scan
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER
 from deft_ct.runtime.atomic import atomic_file
@@ -25,13 +25,10 @@ DEFAULT_SCANS = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 
 
 def compare(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results; run again to go on.")],
+    out: opt.Out,
     data: opt.Data = "val",
     every: opt.Every = 10,
-    scans: Annotated[
-        list[str] | None,
-        typer.Option("--scan", help=f"Scan by name. Repeat for several. Default: {', '.join(DEFAULT_SCANS)}."),
-    ] = None,
+    scans: opt.Scans = None,
     methods: opt.Methods = None,
     samples: opt.Samples = 4,
     seed: opt.Seed = 0,
@@ -42,29 +39,23 @@ def compare(
     presets: opt.Presets = True,
     preset_folder: Annotated[
         Path | None,
-        typer.Option(help="Presets of scripts/tune_methods.py, SCAN/METHOD.json; they go before the shipped ones."),
+        typer.Option(help="Folder of presets that override the shipped ones: OUT/presets of `deft-ct tune`."),
     ] = None,
     device: opt.Device = "cpu",
     precision: opt.PrecisionName = "float32",
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    progress: opt.Progress = True,
 ) -> None:
     """Compare methods on several scans: quality with intervals over slices, network evaluations, time and memory.
 
-    Without --method every method is run that applies to CT and whose networks are at hand, and DEFT with both of its
-    estimates; methods that train for every slice are run only when named. Every finished pair of scan and method is
-    kept in OUT, so an interrupted comparison loses nothing. Writes comparison.md and comparison.json.
+    Without --scan, three common scans are used. Without --method, all methods run that apply to CT and whose networks
+    are available. Methods that train for each slice run only if they are named. Writes comparison.md and
+    comparison.json. Results are kept in OUT: run the same command again to resume.
     """
-    with one_line_errors(interrupted="what was measured is kept; run the same command again to go on"):
+    with one_line_errors(interrupted="finished measurements are kept; run the same command again to resume"):
         console = Console()
         chosen = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
-        builder = opt.Builder(
-            opt.Networks(
-                prior=prior,
-                htransform=htransform,
-                models=opt.parse_models(model),
-                device=device,
-                precision=opt.parse_precision(precision),
-            )
+        networks = Networks(
+            prior=prior, htransform=htransform, models=opt.parse_models(model), device=device, precision=precision
         )
         solvers: dict[str, dict[str, Reconstructor]] = {scan.name: {} for scan in chosen}
         if preset_folder is not None and not preset_folder.is_dir():
@@ -72,7 +63,7 @@ def compare(
         for text in methods or default_methods():
             try:
                 for scan in chosen:
-                    solvers[scan.name][text], preset = _with_preset(builder, text, scan, presets, preset_folder)
+                    solvers[scan.name][text], preset = _with_preset(networks, text, scan, presets, preset_folder)
                     if preset is not None:
                         console.print(f"[dim]{escape(text)}: preset {preset}[/]")
             except FileNotFoundError as error:
@@ -105,11 +96,11 @@ def default_methods() -> list[str]:
 
 
 def _with_preset(
-    builder: opt.Builder, text: str, scan: Scan, presets: bool, folder: Path | None
+    networks: Networks, text: str, scan: Scan, presets: bool, folder: Path | None
 ) -> tuple[Reconstructor, str | None]:
     """The method of ``"name:option=value"`` with the preset of a folder, or else the shipped one, if there is one."""
     name, options = opt.parse_method(text)
     path = folder / scan.name / f"{name}.json" if folder is not None and presets else None
     if path is not None and path.is_file():
-        return builder.build(name, options, preset=str(path)), str(path)
-    return builder.for_scan(text, scan, presets=presets)
+        return networks.build(name, options, preset=str(path)), str(path)
+    return build_for_scan(networks, name, options, scan, presets=presets)

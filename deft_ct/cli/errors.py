@@ -16,10 +16,10 @@ DEBUG_VARIABLE = "DEFT_CT_DEBUG"
 
 @contextmanager
 def one_line_errors(*, interrupted: str = "nothing was written") -> Iterator[None]:
-    """Print what the library raises for bad input and end with status 2; ``DEFT_CT_DEBUG=1`` shows the traceback.
+    """Print an error of the library as one line and end with status 2; ``DEFT_CT_DEBUG=1`` shows the traceback.
 
     Args:
-        interrupted: what is said after Ctrl-C.
+        interrupted: message after Ctrl-C.
     """
     console = Console(stderr=True, soft_wrap=True)
 

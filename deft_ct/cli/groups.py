@@ -1,4 +1,7 @@
-"""Options that several commands share, as dataclasses: written once, shown as separate options in each."""
+"""Options that several commands share, as dataclasses: written once, shown as separate options in each.
+
+Typer has no such feature; Cyclopts has it, but every command, error message and test would have to move to it.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""Options that several commands share, and what their values mean."""
+"""Options that several commands share, each with one type and one help text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar, cast
 
 import typer
 
@@ -17,44 +19,110 @@ from deft_ct.methods.registry import method_class
 from deft_ct.methods.supervised.model import TrainedReconstructor
 from deft_ct.networks.precision import Precision, check_precision
 
-Views = Annotated[int, typer.Option(help="Views of the simulated scan.", min=1)]
-Geometry = Annotated[str, typer.Option(help="parallel or fan.")]
+T = TypeVar("T")
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="Slices: an HDF5 file, or a name: train, val, test_volumes or test_singles. Training also takes a folder "
+        "with DICOM, NIfTI or HDF5 files."
+    ),
+]
+Every = Annotated[int, typer.Option(help="Use every k-th slice.", min=1)]
+Scans = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scan",
+        help="Scan by name, for example parallel60_1e5 or parallel60_1e5_120deg. Repeat it in commands that take "
+        "several scans.",
+    ),
+]
+Views = Annotated[int | None, typer.Option(help="Number of views. Default: 60.", min=1)]
+Geometry = Annotated[Literal["parallel", "fan"] | None, typer.Option(help="Geometry of the beam. Default: parallel.")]
 Degrees = Annotated[
-    float | None, typer.Option(help="Angular range; 180 of parallel beams and 360 of a fan if left out.")
+    float | None, typer.Option(help="Angular range of the views in degrees. Default: 180 for parallel, 360 for fan.")
+]
+Start = Annotated[float | None, typer.Option(help="Angle of the first view in degrees. Default: 0.")]
+Photons = Annotated[
+    float | None, typer.Option(help="Photons per detector element and view. 0: noise-free data. Default: 100000.")
 ]
 Detectors = Annotated[
     int | None,
-    typer.Option(help="Detector elements, one pixel wide each; enough to cover the image if left out.", min=1),
-]
-Photons = Annotated[float, typer.Option(help="Photons per detector element and view; 0 for noise-free data.")]
-Data = Annotated[str, typer.Option(help="Pack of slices: a path, or val, test_volumes, test_singles.")]
-Every = Annotated[int, typer.Option(help="Take every k-th slice.", min=1)]
-Samples = Annotated[int, typer.Option(help="Posterior samples of each slice.", min=1)]
-Seed = Annotated[int, typer.Option(help="Seed of noise and sampling.")]
-BatchSize = Annotated[int, typer.Option(help="Slices at once.", min=1)]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
-PrecisionName = Annotated[
-    str, typer.Option("--precision", help="Of network evaluations: float32, bfloat16 or float16.")
-]
-PriorName = Annotated[str | None, typer.Option("--prior", help="Diffusion prior: folder or shipped name.")]
-HTransformName = Annotated[str | None, typer.Option("--htransform", help="h-transform: folder or shipped name.")]
-ModelNames = Annotated[
-    list[str] | None,
-    typer.Option("--model", metavar="METHOD=FOLDER", help="Trained model of a supervised method. Repeat for several."),
+    typer.Option(
+        help="Detector elements of a parallel scan, each one pixel wide. Default: as in the scan names.", min=1
+    ),
 ]
 Methods = Annotated[
     list[str] | None,
-    typer.Option("--method", help="Method with options, e.g. 'fbp:filter=hann'. Repeat for several."),
+    typer.Option(
+        "--method",
+        metavar="METHOD",
+        help="Method, with options if you like: deft or 'tv:strength=80,iterations=20'. `deft-ct info` lists the "
+        "methods. Repeat it in commands that take several methods.",
+    ),
+]
+Samples = Annotated[int, typer.Option(help="Posterior samples of each slice.", min=1)]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
+BatchSize = Annotated[int, typer.Option(help="Slices in one batch.", min=1)]
+PriorName = Annotated[str | None, typer.Option("--prior", help="Diffusion prior: a folder or a shipped name.")]
+HTransformName = Annotated[str | None, typer.Option("--htransform", help="h-transform: a folder or a shipped name.")]
+ModelNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", metavar="METHOD=FOLDER", help="Trained model of a supervised method. Repeat it for several methods."
+    ),
 ]
 Presets = Annotated[
-    bool, typer.Option("--presets/--no-presets", help="Use the shipped preset of the scan, or of the most similar one.")
+    bool, typer.Option("--presets/--no-presets", help="Use the tuned parameters for the scan, or for a similar scan.")
 ]
+Device = Annotated[str, typer.Option(help="Device of PyTorch: cpu, cuda, cuda:1, ...")]
+PrecisionName = Annotated[
+    Precision, typer.Option("--precision", help="Number format of the networks. Everything else is float32.")
+]
+MaxMinutes = Annotated[
+    float | None, typer.Option(help="Stop after this time. Run the same command again to resume.", min=0)
+]
+Progress = Annotated[bool, typer.Option(help="Show progress bars.")]
 
 
-def scan_of(views: int, geometry: str, degrees: float | None, photons: float, detectors: int | None = None) -> Scan:
-    """The scan of the options; 0 photons stand for noise-free data, None for all the degrees of the geometry."""
-    arc = {} if degrees is None else {"degrees": degrees}
-    return Scan(views=views, geometry=geometry, photons=photons or None, detectors=detectors, **arc)
+@dataclass(frozen=True, kw_only=True)
+class ScanOptions:
+    """Simulated scans: by name, or one scan by its values."""
+
+    scan: Scans = None
+    views: Views = None
+    geometry: Geometry = None
+    degrees: Degrees = None
+    start: Start = None
+    photons: Photons = None
+
+    def scans(self) -> list[Scan]:
+        """The scans, at least one.
+
+        Raises:
+            ValueError: there are names and values, or a value is out of range.
+        """
+        given = {k: v for k, v in vars(self).items() if k != "scan" and v is not None}
+        if self.scan and given:
+            listed = ", ".join(f"--{name}" for name in given)
+            raise ValueError(f"--scan says the whole scan: leave out {listed}, or leave out --scan")
+        if self.scan:
+            return [Scan.from_name(name) for name in dict.fromkeys(self.scan)]
+        if "photons" in given:
+            given["photons"] = given["photons"] or None
+        return [Scan(**given)]
+
+
+def only(values: Sequence[T], option: str) -> T:
+    """The single value of an option that other commands take several times.
+
+    Raises:
+        ValueError: there are several.
+    """
+    if len(values) != 1:
+        raise ValueError(f"this command takes {option} once, got it {len(values)} times")
+    return values[0]
 
 
 def parse_models(items: Sequence[str] | None) -> dict[str, str]:

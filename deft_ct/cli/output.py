@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""Print the result of a run."""
 
 from __future__ import annotations
 

@@ -8,94 +8,89 @@ from typing import Annotated, Any
 
 import typer
 
+from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
-from deft_ct.cli.options import ModelNames, PrecisionName, parse_method, parse_models, parse_precision, split_methods
+from deft_ct.cli.groups import grouped
 from deft_ct.cli.output import print_run
+from deft_ct.ct.scan import Scan
 from deft_ct.workflows.reconstruct_series import SparseView, reconstruct_series
+from deft_ct.workflows.series_output import Output
 
 _DEFAULTS = SparseView()
 
 
+@grouped
 def reconstruct(
     series_folder: Annotated[Path, typer.Argument(help="Folder, .zip or DICOMDIR with one axial CT series.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; new or empty.")],
-    views: Annotated[int, typer.Option(help="Simulated views.")] = _DEFAULTS.views,
-    photons: Annotated[float, typer.Option(help="Photons per detector element and view.")] = _DEFAULTS.photons,
-    method: Annotated[
-        str,
-        typer.Option(
-            metavar="METHOD", help="NAME or NAME:option=value,option=value; `deft-ct info` lists the methods."
-        ),
-    ] = _DEFAULTS.method,
-    samples: Annotated[int, typer.Option(help="Posterior samples of every slice.")] = _DEFAULTS.samples,
+    out: opt.Out,
+    simulated: opt.ScanOptions = opt.ScanOptions(),
+    method: opt.Methods = None,
+    samples: opt.Samples = _DEFAULTS.samples,
     compare: Annotated[
         list[str] | None,
         typer.Option(
             metavar="METHODS",
-            help="Methods to run beside it, separated by commas or repeated; '' for none. "
-            f"Default: {','.join(_DEFAULTS.compare)}.",
+            help=f"Methods to compare with, separated by commas. '' for none. Default: {','.join(_DEFAULTS.compare)}.",
         ),
     ] = None,
-    geometry: Annotated[str, typer.Option(help="parallel or fan.")] = _DEFAULTS.geometry,
-    degrees: Annotated[
-        float | None, typer.Option(help="Angular range of the views; 180 (parallel) or 360 (fan) by default.")
-    ] = _DEFAULTS.degrees,
-    start: Annotated[float, typer.Option(help="Angle of the first view in degrees.")] = _DEFAULTS.start,
-    series: Annotated[str | None, typer.Option(metavar="UID", help="SeriesInstanceUID, if there are several.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of noise and sampling.")] = _DEFAULTS.seed,
-    size: Annotated[int, typer.Option(help="Slices are averaged down to this side.")] = _DEFAULTS.size,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = _DEFAULTS.device,
-    precision: PrecisionName = _DEFAULTS.precision,
-    prior: Annotated[str | None, typer.Option(help="Diffusion prior: folder or shipped name.")] = None,
-    htransform: Annotated[str | None, typer.Option(help="h-transform: folder or shipped name.")] = None,
-    model: ModelNames = None,
-    parametric_map: Annotated[bool, typer.Option(help="Write the spread as DICOM Parametric Map, too.")] = False,
+    series: Annotated[
+        str | None, typer.Option(metavar="UID", help="SeriesInstanceUID, if the folder holds several series.")
+    ] = None,
+    seed: opt.Seed = _DEFAULTS.seed,
+    size: Annotated[
+        int, typer.Option(help="Pixels of a side. Larger slices are averaged down to it.", min=1)
+    ] = _DEFAULTS.size,
+    device: opt.Device = _DEFAULTS.device,
+    precision: opt.PrecisionName = _DEFAULTS.precision,
+    prior: opt.PriorName = None,
+    htransform: opt.HTransformName = None,
+    model: opt.ModelNames = None,
+    parametric_map: Annotated[
+        bool, typer.Option(help="Also write the posterior standard deviation as a DICOM Parametric Map.")
+    ] = False,
     unmeasured_map: Annotated[
-        bool, typer.Option(help="Write a map of what the scan did not measure, too; seconds a slice.")
+        bool, typer.Option(help="Also write a map of what the scan did not measure. Takes seconds per slice.")
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in OUT.")] = False,
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    progress: opt.Progress = True,
 ) -> None:
     """Simulate a sparse-view scan of a CT series and reconstruct it.
 
-    Writes derived DICOM series of the posterior mean and of its spread in HU, both as NIfTI, a comparison figure, a
-    report and run.json. Research only, not for clinical use.
+    Writes the posterior mean and the posterior standard deviation in HU as DICOM series and as NIfTI. Also writes a
+    comparison figure, a report and run.json. OUT must be new or empty. Research only, not for clinical use.
     """
     with one_line_errors():
-        main, *others = [parse_method(text) for text in (method, *_compared(compare))]
+        main, *others = [
+            opt.parse_method(text) for text in (opt.only(method or [_DEFAULTS.method], "--method"), *_compared(compare))
+        ]
+        scan = opt.only(simulated.scans(), "--scan")
+        if scan.detectors != Scan().detectors:
+            raise ValueError("the detector follows from the series: leave the part with 'bins' out of --scan")
         settings = SparseView(
             method=main[0],
             compare=tuple(name for name, _ in others),
             options=_options([*others, main]),
-            views=views,
-            photons=photons,
-            geometry=geometry,
-            degrees=degrees,
-            start=start,
+            views=scan.views,
+            photons=scan.photons or 0.0,
+            geometry=scan.geometry,
+            degrees=scan.degrees,
+            start=scan.start,
             samples=samples,
             seed=seed,
             size=size,
             device=device,
-            precision=parse_precision(precision),
-        )
-        run = reconstruct_series(
-            series_folder,
-            out,
-            settings,
-            series_uid=series,
+            precision=precision,
             prior=prior,
             htransform=htransform,
-            models=parse_models(model),
-            overwrite=overwrite,
-            parametric_map=parametric_map,
-            unmeasured_map=unmeasured_map,
-            progress=progress,
+            models=opt.parse_models(model),
         )
+        output = Output(overwrite=overwrite, parametric_map=parametric_map, unmeasured_map=unmeasured_map)
+        run = reconstruct_series(series_folder, out, settings, output=output, series_uid=series, progress=progress)
     print_run(run, settings)
 
 
 def _compared(texts: list[str] | None) -> list[str]:
-    return list(_DEFAULTS.compare) if texts is None else split_methods(texts)
+    return list(_DEFAULTS.compare) if texts is None else opt.split_methods(texts)
 
 
 def _options(methods: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:

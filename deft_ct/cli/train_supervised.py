@@ -2,142 +2,146 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import typer
 
+from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.groups import grouped
 from deft_ct.cli.training_options import (
     RESUME,
+    AnyScan,
+    AnyStart,
     Channels,
-    Out,
+    Initial,
+    InitialReconstruction,
     Patch,
-    Progress,
-    Reference,
-    ScanOptions,
-    Source,
-    Spread,
     TrainingOptions,
-    card_of,
+    TrainingScans,
+    TypicalError,
     finish,
-    measurements_of,
-    network_from,
-    read_source,
 )
+from deft_ct.ct.scan_range import ScanRange
+from deft_ct.workflows.training_setup import TrainingData, new_network, random_scans, training_slices
 
 
-def _supervised(
-    model_type: Any, shape: Any, out: Path, data: str | None, simulated: ScanOptions, training: TrainingOptions,
-    initial: str | None, progress: bool,
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """Options of every supervised network, except for its shape and the training."""
+
+    out: opt.Out
+    data: opt.Data = "train"
+    initial: Initial = None
+    progress: opt.Progress = True
+
+
+def _train(
+    new: Any, common: CommonOptions, simulated: TrainingScans, training: TrainingOptions,
+    scan_range: ScanRange | None = None,
 ) -> None:  # fmt: skip
-    from deft_ct.measurement.scales import PriorRange
-    from deft_ct.methods.supervised.train import train_model
-    from deft_ct.training.pairs import PairSource
+    from deft_ct.workflows.train_networks import load_initial, model_on_slices
 
-    source, scans, settings = read_source(data), simulated.scans(), training.config()
-    first = None if initial is None else model_type.load(initial)
-    pairs = PairSource(source, measurements_of(scans, source), PriorRange())
-    made = train_model(
-        model_type, shape if first is None else first.shape, pairs, out, training=settings, initial=first,
-        progress=progress,
-    )  # fmt: skip
-    made.card |= card_of(scans, source, settings) | ({} if first is None else {"initial_sha256": first.content_hash()})
-    finish(out / "model", made.content_hash(), made.save)
+    data = TrainingData(slices=training_slices(common.data), scans=simulated.scans(), scan_range=scan_range)
+    initial = None if common.initial is None else load_initial(type(new), common.initial, scan_range)
+    made = model_on_slices(new, data, common.out, training.config(), initial=initial, progress=common.progress)
+    finish(common.out / "model", made.content_hash(), made.save)
 
 
-Initial = Annotated[
-    str | None,
-    typer.Option(help="Go on from this model (folder or shipped name) with its shape, with a new schedule."),
-]
+def _quick(name: Literal["none", "fbp", "tv"]) -> Literal["fbp", "tv"]:
+    """The initial reconstruction of a network that needs one."""
+    if name == "none":
+        raise ValueError("this network needs an initial reconstruction: fbp or tv")
+    return name
 
 
 @grouped
 def fbp_unet(
-    out: Out,
-    data: Source = None,
-    simulated: ScanOptions = ScanOptions(),
+    common: CommonOptions,
+    simulated: TrainingScans = TrainingScans(),
     training: TrainingOptions = TrainingOptions(),
-    reference: Reference = "fbp",
-    spread: Spread = 0.1,
+    initial_reconstruction: InitialReconstruction = "fbp",
+    typical_error: TypicalError = 0.1,
     channels: Channels = "64,96,128",
     patch: Patch = 4,
-    initial: Initial = None,
-    progress: Progress = True,
 ) -> None:
-    """Train FBP and U-Net and write it to OUT/model."""
+    """Train FBP followed by a U-Net and write the model to OUT/model."""
     with one_line_errors(interrupted=RESUME):
         from deft_ct.methods.supervised.fbp_unet import FBPUNetModel, FBPUNetShape
 
         shape = FBPUNetShape(
-            reference=cast(Literal["fbp", "tv"], reference), spread=spread, network=network_from(channels, patch)
+            reference=_quick(initial_reconstruction), spread=typical_error, network=new_network(channels, patch)
         )
-        _supervised(FBPUNetModel, shape, out, data, simulated, training, initial, progress)
+        _train(FBPUNetModel(shape), common, simulated, training)
 
 
 @grouped
 def learned_primal_dual(
-    out: Out,
-    data: Source = None,
-    simulated: ScanOptions = ScanOptions(),
+    common: CommonOptions,
+    simulated: TrainingScans = TrainingScans(),
+    any_scan: AnyScan = None,
+    any_start: AnyStart = False,
     training: TrainingOptions = TrainingOptions(batch_size=4),
     iterations: Annotated[int, typer.Option(help="Unrolled iterations.", min=1)] = 10,
-    memory: Annotated[int, typer.Option(help="Images that are carried along.", min=2)] = 5,
+    memory: Annotated[int, typer.Option(help="Images that each iteration passes to the next one.", min=2)] = 5,
     features: Annotated[int, typer.Option(help="Features of the hidden layers.", min=1)] = 32,
-    start: Annotated[str, typer.Option(help="zero (as in the paper) or fbp.")] = "fbp",
-    spread: Spread = 0.1,
-    initial: Initial = None,
-    progress: Progress = True,
+    initial_reconstruction: InitialReconstruction = "fbp",
+    typical_error: TypicalError = 0.1,
 ) -> None:
-    """Train the learned primal-dual method and write it to OUT/model."""
+    """Train the learned primal-dual method and write it to OUT/model.
+
+    --initial-reconstruction none starts at a zero image, as in the paper. tv is not possible. With --any-scan,
+    --initial may be a network for fixed scans: training starts from its weights.
+    """
     with one_line_errors(interrupted=RESUME):
         from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
 
-        shape = PrimalDualShape(iterations=iterations, memory=memory, channels=features, start=start, spread=spread)
-        _supervised(PrimalDualModel, shape, out, data, simulated, training, initial, progress)
+        scan_range = random_scans(bool(any_scan), any_start)
+        shape = PrimalDualShape(
+            iterations=iterations, memory=memory, channels=features, spread=typical_error,
+            start="zero" if initial_reconstruction == "none" else initial_reconstruction,
+            scan_features=scan_range is not None,
+        )  # fmt: skip
+        _train(PrimalDualModel(shape), common, simulated, training, scan_range)
 
 
 @grouped
 def conditional(
-    out: Out,
-    data: Source = None,
-    simulated: ScanOptions = ScanOptions(),
+    common: CommonOptions,
+    simulated: TrainingScans = TrainingScans(),
     training: TrainingOptions = TrainingOptions(steps=4000),
-    reference: Reference = "fbp",
-    residual: Annotated[bool, typer.Option(help="Diffuse what the reference leaves, not the image.")] = True,
-    spread: Spread = 0.1,
+    initial_reconstruction: InitialReconstruction = "fbp",
+    residual: Annotated[
+        bool, typer.Option(help="Diffuse the error of the initial reconstruction instead of the image.")
+    ] = True,
+    typical_error: TypicalError = 0.1,
     channels: Channels = "64,96,128",
     patch: Patch = 4,
-    initial: Initial = None,
-    progress: Progress = True,
 ) -> None:
-    """Train a conditional diffusion model from scratch and write it to OUT/model."""
+    """Train a conditional diffusion model and write it to OUT/model."""
     with one_line_errors(interrupted=RESUME):
         from deft_ct.methods.supervised.conditional import ConditionalModel, ConditionalShape
 
         shape = ConditionalShape(
-            reference=cast(Literal["fbp", "tv"], reference), residual=residual, spread=spread,
-            network=network_from(channels, patch),
+            reference=_quick(initial_reconstruction), residual=residual, spread=typical_error,
+            network=new_network(channels, patch),
         )  # fmt: skip
-        _supervised(ConditionalModel, shape, out, data, simulated, training, initial, progress)
+        _train(ConditionalModel(shape), common, simulated, training)
 
 
 @grouped
 def i2sb(
-    out: Out,
-    data: Source = None,
-    simulated: ScanOptions = ScanOptions(),
+    common: CommonOptions,
+    simulated: TrainingScans = TrainingScans(),
     training: TrainingOptions = TrainingOptions(steps=4000),
-    reference: Reference = "fbp",
+    initial_reconstruction: InitialReconstruction = "fbp",
     channels: Channels = "64,96,128",
     patch: Patch = 4,
-    initial: Initial = None,
-    progress: Progress = True,
 ) -> None:
-    """Train the Schroedinger bridge from a quick reconstruction to the image and write it to OUT/model."""
+    """Train the Schroedinger bridge from an initial reconstruction to the image and write it to OUT/model."""
     with one_line_errors(interrupted=RESUME):
         from deft_ct.methods.supervised.i2sb import I2SBModel, I2SBShape
 
-        shape = I2SBShape(reference=cast(Literal["fbp", "tv"], reference), network=network_from(channels, patch))
-        _supervised(I2SBModel, shape, out, data, simulated, training, initial, progress)
+        shape = I2SBShape(reference=_quick(initial_reconstruction), network=new_network(channels, patch))
+        _train(I2SBModel(shape), common, simulated, training)

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from deft_ct.cli import options as opt
+from deft_ct.cli.compare import DEFAULT_SCANS
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
-from deft_ct.evaluation.tuning import Budget, Search
-from deft_ct.evaluation.tuning import tune as run_tuning
-from deft_ct.problems.ct import CTProblem
+from deft_ct.evaluation.tuning import Budget, Search, seconds_per_trial, sweep
+from deft_ct.methods.registry import Networks
+from deft_ct.problems.ct import CT_STEPS, CTProblem
 
 
 def tune(
-    method: Annotated[str, typer.Argument(help="Method; options given as 'dps:steps=100' are fixed.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the study and the preset; run again to go on.")],
+    out: opt.Out,
+    methods: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="METHOD", help="Methods. Options in 'dps:steps=100' are fixed and not searched."),
+    ] = None,
     data: opt.Data = "val",
     every: opt.Every = 10,
-    scan: Annotated[str, typer.Option(help="Scan, e.g. parallel60_1e5, parallel60_1e5_120deg.")] = "parallel60_1e5",
-    trials: Annotated[int, typer.Option(help="Trials in all, those of earlier runs included.", min=1)] = 30,
-    objective: Annotated[str, typer.Option(help="psnr, or rmse (HU, in the body).")] = "psnr",
+    scans: opt.Scans = None,
+    trials: Annotated[
+        int, typer.Option(help="Trials for each method and scan, with the trials of earlier runs.", min=1)
+    ] = 30,
+    objective: Annotated[
+        Literal["psnr", "rmse"], typer.Option(help="psnr of the whole slice in dB, or rmse inside the body in HU.")
+    ] = "psnr",
     samples: opt.Samples = 1,
     seed: opt.Seed = 0,
     batch_size: opt.BatchSize = 8,
@@ -34,28 +40,40 @@ def tune(
     model: opt.ModelNames = None,
     device: opt.Device = "cpu",
     precision: opt.PrecisionName = "float32",
+    max_minutes: opt.MaxMinutes = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Print the expected time and stop.")] = False,
 ) -> None:
-    """Search the parameters of a method on validation slices and write them as a preset, OUT/METHOD.json.
+    """Search the parameters of methods on validation slices and write them as presets.
 
-    Test packs are refused. Needs the extra `tune` (Optuna).
+    Writes OUT/presets/SCAN/METHOD.json and keeps the trials in OUT/studies: run the same command again to resume.
+    Without METHOD, all methods for CT are tuned with step counts that suit a CPU. Without --scan, three common scans
+    are used. Test data are refused. Needs the extra `tune` (Optuna).
     """
-    with one_line_errors(interrupted="finished trials are kept; run the same command again to go on"):
-        console = Console()
-        name, fixed = opt.parse_method(method)
-        networks = opt.Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device,
-            precision=opt.parse_precision(precision),
-        )  # fmt: skip
-        builder = opt.Builder(networks)
-        builder.build(name, fixed)  # bad names and missing networks fail before any work
-
-        problem = CTProblem(
-            opt.read_pack(data, every), Scan.from_name(scan), seed=seed, batch_size=batch_size, device=device
+    with one_line_errors(interrupted="finished trials are kept; run the same command again to resume"):
+        console = Console(soft_wrap=True, highlight=False, markup=False)
+        chosen = dict(opt.parse_method(text) for text in methods) if methods else dict(CT_STEPS)
+        wanted = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
+        networks = Networks(
+            prior=prior, htransform=htransform, models=opt.parse_models(model), device=device, precision=precision
         )
-        preset = run_tuning(
-            Search(method=name, fixed=fixed), builder.build, problem, out,
-            Budget(trials=trials, objective=objective, samples=samples),
-            log=partial(console.print, markup=False, highlight=False),
+        pack = opt.read_pack(data, every)
+        problems = [CTProblem(pack, scan, seed=seed, batch_size=batch_size, device=device) for scan in wanted]
+        searches = [Search(method=name, fixed=fixed) for name, fixed in chosen.items()]
+        budget = Budget(trials=trials, objective=objective, samples=samples)
+        if estimate:
+            costs = seconds_per_trial(searches, networks.build, problems[0], budget)
+            for name, cost in costs.items():
+                console.print(f"{name}: about {cost:.1f} s a trial of {len(pack)} slices")
+            total = sum(costs.values()) * trials * len(wanted)
+            console.print(f"all: at most {total / 60:.0f} min for {trials} trials on {len(wanted)} scans")
+            return
+        presets = sweep(
+            searches, networks.build, problems, out, budget,
+            seconds=None if max_minutes is None else 60 * max_minutes, log=console.print,
         )  # fmt: skip
-        found, default = preset.provenance["best_value"], preset.provenance["default_value"]
-        console.print(f"best {objective} {found:.3f} (defaults: {default:.3f}): {escape(str(preset.options))}")
-        console.print(f"written to [bold]{escape(str(out / f'{name}.json'))}[/]", soft_wrap=True)
+        for preset in presets:
+            found, default = preset.provenance["best_value"], preset.provenance["default_value"]
+            console.print(
+                f"{preset.scan} {preset.method}: {objective} {found:.3f} (defaults: {default:.3f}): {preset.options}"
+            )
+        console.print(f"written to [bold]{escape(str(out / 'presets'))}[/]", markup=True)

@@ -173,11 +173,9 @@ def test_runs_are_repeatable_and_replace_only_their_own(
         (("--compare", "tv:strength=8,tv:strength=9"), "tv is there twice with different options"),
         (("--degrees", "400"), "degrees lie in"),
         (("--start", "360"), "start must lie in"),
-        (("--views", "0"), "views must be at least 1, got 0"),
         (("--photons", "-1"), "photons must be a positive number"),
         (("--photons", "nan"), "photons must be a positive number"),
-        (("--geometry", "helical"), "geometry must be one of parallel, fan, got 'helical'"),
-        (("--samples", "0"), "samples must be at least 1"),
+        (("--scan", "parallel60_1e5"), "--scan says the whole scan: leave out --views"),
         (("--size", "100"), "512 x 512 pixels cannot be averaged down to 100 x 100"),
         (("--series", "1.2.3"), "1.2.3"),
         (("--out", "SOURCE/out"), "overlaps with the input"),
@@ -195,6 +193,55 @@ def test_bad_arguments_give_one_clear_line(
     assert re.search(message, text(result)), text(result)
     assert text(result).startswith("error:") and "Traceback" not in text(result)
     assert not (tmp_path / "out").exists() and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--views", "0"), "than or equal to 1"),
+        (("--samples", "0"), "than or equal to 1"),
+        (("--geometry", "helical"), "'helical' is not one of 'parallel', 'fan'"),
+        (("--precision", "bf16"), "'bf16' is not one of 'float32', 'bfloat16', 'float16'"),
+        (("--views", "many"), "should be a valid integer"),
+    ],
+)
+def test_bad_values_are_refused_with_the_choices(
+    arguments: tuple[str, str], message: str, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    result = invoke("reconstruct", sample_series_path(), "--out", tmp_path / "out", *arguments)
+    assert result.exit_code == 2 and message in " ".join(text(result).split()), text(result)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--scan", "parallel60_1e5", "--scan", "fan60_1e5"), "takes --scan once, got it 2 times"),
+        (("--method", "fbp", "--method", "tv"), "takes --method once, got it 2 times"),
+        (("--scan", "helical60"), "unknown scan 'helical60'"),
+        (("--scan", "parallel60_1e5_48bins"), "the detector follows from the series"),
+    ],
+)
+def test_one_scan_and_one_method_are_reconstructed(
+    words: tuple[str, ...], message: str, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    result = invoke("reconstruct", sample_series_path(), "--out", tmp_path / "out", *words)
+    assert result.exit_code == 2 and message in text(result), text(result)
+
+
+def test_a_scan_by_name_is_the_scan_of_its_values(
+    invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[SparseView] = []
+
+    def stop(source: object, out: object, settings: SparseView, **_: object) -> None:
+        seen.append(settings)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("deft_ct.cli.reconstruct.reconstruct_series", stop)
+    values = ("--views", "30", "--photons", "0", "--geometry", "fan", "--degrees", "240", "--start", "30")
+    for words in (("--scan", "fan30_noisefree_240deg_from30"), values):
+        invoke("reconstruct", sample_series_path(), "--out", "nowhere", *words)
+    assert seen[0] == seen[1] and seen[0].scan.photons is None and seen[0].scan.name == "fan30_noisefree_240deg_from30"
 
 
 def test_bad_sources_give_one_clear_line(tmp_path: Path, invoke: Callable[..., Result]) -> None:
@@ -216,7 +263,7 @@ def test_an_interrupted_run_leaves_nothing(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("deft_ct.workflows.reconstruct_series.write_html", stop)  # the last file but one
+    monkeypatch.setattr("deft_ct.workflows.series_output.write_html", stop)  # the last file but one
     result = invoke("reconstruct", sample_series_path(), "--out", tmp_path / "out", *FAST)
     assert result.exit_code == 130
     assert list(tmp_path.iterdir()) == []

@@ -105,7 +105,7 @@ def test_it_reconstructs_as_the_last_line_says(models: tuple[Path, Path], tmp_pa
 def test_a_head_for_any_scan_stays_one(
     models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deft_ct.cli.training_options.GEOMETRIES", 2)
+    monkeypatch.setattr("deft_ct.workflows.training_setup.GEOMETRIES", 2)
     prior = tiny_prior()
     save_htransform(tiny_htransform(prior, scan_features=True, spread_slopes=SPREAD_SLOPES), tmp_path / "any")
     _write("nifti", tmp_path / "data")
@@ -117,7 +117,7 @@ def test_a_head_for_any_scan_stays_one(
     assert all(head.config.scan_features for head in made.values())
     assert made["any"].card["scan"]["views"] == [12, 200] and made["one"].card["scan"]["views"] == 12
     result = _finetune(tmp_path / "data", tmp_path / "r", models, "--any-scan")
-    assert result.exit_code == 2 and "is not told the scan" in result.output
+    assert result.exit_code == 2 and "is not conditioned on the scan" in result.output
 
 
 def test_the_refinement_of_the_reference_is_fitted_first(models: tuple[Path, Path], tmp_path: Path) -> None:
@@ -189,16 +189,6 @@ def test_what_cannot_work_gets_one_line(
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
-def test_the_script_is_the_command(tmp_path: Path, repository_root: Path) -> None:
-    script = repository_root / "scripts" / "finetune.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--data", str(tmp_path), "--out", str(tmp_path / "out")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2 and "holds no usable CT slices" in done.stderr
 
 
 @pytest.mark.slow

@@ -6,23 +6,27 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import tiny_htransform, tiny_prior
 from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
 from deft_ct.cli import app
-from deft_ct.cli import training_options as command
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
 from deft_ct.diffusion import save_prior
 from deft_ct.methods.deft import load_htransform, load_refinement, save_htransform
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
+from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel
 from deft_ct.training import TrainingConfig
+from deft_ct.workflows import training_setup
+from deft_ct.workflows.train_networks import primal_dual_for_any_scan
+from deft_ct.workflows.training_setup import TrainingData, random_scans
 
 
 @pytest.mark.filterwarnings("ignore:the initial h-transform:UserWarning")
 def test_a_head_for_any_scan_goes_on_from_one_for_one_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "GEOMETRIES", 3)
+    monkeypatch.setattr(training_setup, "GEOMETRIES", 3)
     prior = tiny_prior()
     save_prior(prior, tmp_path / "prior")
     old = tiny_htransform(tiny_prior(seed=2))
@@ -53,7 +57,7 @@ def test_a_head_for_any_scan_goes_on_from_one_for_one_scan(tmp_path: Path, monke
 
 
 def test_networks_for_arcs_from_anywhere_are_told_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "GEOMETRIES", 3)
+    monkeypatch.setattr(training_setup, "GEOMETRIES", 3)
     save_prior(tiny_prior(), tmp_path / "prior")
     write_tiny_pack(tmp_path / "train.h5")
     common = ["--data", str(tmp_path / "train.h5"), "--scan", "parallel12_1e5", "--any-start", "--steps", "1"]
@@ -63,7 +67,7 @@ def test_networks_for_arcs_from_anywhere_are_told_where(tmp_path: Path, monkeypa
         return CliRunner().invoke(app, ["train", kind, *common, "--out", str(tmp_path / kind), *more])
 
     refused = train("refinement")
-    assert refused.exit_code == 2 and "give --any-scan, too" in refused.output
+    assert refused.exit_code == 2 and "also give --any-scan" in refused.output
     first = train("refinement", "--any-scan")
     assert first.exit_code == 0, first.output
     made = load_refinement(tmp_path / "refinement" / "refinement")
@@ -91,7 +95,7 @@ def test_the_card_tells_the_arcs_of_fans_from_those_of_parallel_beams(
 ) -> None:
     write_tiny_pack(tmp_path / "train.h5")
     scans, pack = [Scan.from_name(name) for name in names], CTPack(tmp_path / "train.h5")
-    card = command.card_of(scans, pack, TrainingConfig(steps=1))
+    card = TrainingData(slices=pack, scans=scans).card(TrainingConfig(steps=1))
     assert card["scan"]["degrees"] == parallel
     assert card["scan"].get("fan_degrees") == fan
 
@@ -100,7 +104,36 @@ def test_the_card_tells_where_limited_arcs_start(tmp_path: Path) -> None:
     pack = CTPack(write_tiny_pack(tmp_path / "train.h5"))
     here, there = (Scan.from_name(f"parallel60_1e5_120deg_from{start}") for start in (30, 75))
     training = TrainingConfig(steps=1)
-    assert command.card_of([here], pack, training)["scan"]["start_degrees"] == [30]
-    assert command.card_of([there, here], pack, training)["scan"]["start_degrees"] == [30, 75]
-    assert command.card_of([here], pack, training, command.family_of(True, False))["scan"]["start_degrees"] == [0, 30]
-    assert "start_degrees" not in command.card_of([Scan()], pack, training)["scan"]
+
+    def card(*scans: Scan, random: bool = False) -> dict[str, object]:
+        data = TrainingData(slices=pack, scans=scans, scan_range=random_scans(random, False))
+        return data.card(training)["scan"]
+
+    assert card(here)["start_degrees"] == [30]
+    assert card(there, here)["start_degrees"] == [30, 75]
+    assert card(here, random=True)["start_degrees"] == [0, 30]
+    assert "start_degrees" not in card(Scan())
+
+
+def test_primal_dual_for_any_scan_starts_from_one_for_fixed_scans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_setup, "GEOMETRIES", 2)
+    write_tiny_pack(tmp_path / "train.h5")
+    common = ["train", "learned-primal-dual", "--data", str(tmp_path / "train.h5"), "--scan", "parallel12_1e5"]
+    common += ["--steps", "1", "--batch-size", "2", "--iterations", "2", "--features", "4", "--no-progress"]
+    first = CliRunner().invoke(app, [*common, "--out", str(tmp_path / "one")])
+    assert first.exit_code == 0, first.output
+    small = PrimalDualModel.load(tmp_path / "one" / "model")
+    assert not small.shape.scan_features and small.card["scan"]["views"] == 12
+    more = ["--any-scan", "--any-start", "--initial", str(tmp_path / "one" / "model"), "--out", str(tmp_path / "any")]
+    second = CliRunner().invoke(app, [*common, *more])
+    assert second.exit_code == 0, second.output
+    made = PrimalDualModel.load(tmp_path / "any" / "model")
+    assert made.shape.scan_features and made.card["scan"]["start_degrees"] == "any"
+    again = CliRunner().invoke(app, [*common, *more])
+    assert again.exit_code == 0 and again.output.splitlines()[-1] == second.output.splitlines()[-1], again.output
+    larger = primal_dual_for_any_scan(small)
+    assert made.card["initial_sha256"] == larger.content_hash()
+    kept = larger.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in small.state_dict().items())

@@ -105,7 +105,7 @@ def test_test_packs_are_refused_before_any_work(folder: Path, tmp_path: Path, in
     assert "test set" in result.output
     assert not list(tmp_path.iterdir())
     other = invoke("calibrate", "dps", "--out", tmp_path, "--data", folder / "val.h5")
-    assert other.exit_code != 0 and "calibrations are of deft" in other.output
+    assert other.exit_code != 0 and "only deft can be calibrated" in other.output
     with pytest.raises(ValueError, match="two samples"):
         draw(problem, method, samples=1)
 

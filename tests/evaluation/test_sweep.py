@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import tiny_prior
 from tiny_pack import write_tiny_pack
-from typer import Typer
 from typer.testing import CliRunner
 
+from deft_ct.cli import app
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
 from deft_ct.evaluation.tuning import Budget, Search, seconds_per_trial, sweep
@@ -110,15 +109,18 @@ def test_costs_are_estimated_and_bad_settings_refused_before_any_work(pack: CTPa
     assert not (tmp_path / "out").exists()
 
 
-def test_the_script(pack: CTPack, tmp_path: Path) -> None:
-    app = Typer()
-    app.command()(runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "tune_methods.py"))["main"])
-    command = ["--data", str(pack.path), "--every", "2", "--scan", SCANS[0].name, "--method", "tv:iterations=5"]
-    command += ["--method", "sirt", "--trials", "2", "--out", str(tmp_path / "out")]
+def test_the_command_tunes_methods_on_scans(pack: CTPack, tmp_path: Path) -> None:
+    command = ["tune", "tv:iterations=5", "sirt", "--data", str(pack.path), "--every", "2"]
+    command += [*(word for scan in SCANS for word in ("--scan", scan.name)), "--trials", "2"]
+    command += ["--out", str(tmp_path / "out")]
     estimate = CliRunner().invoke(app, [*command, "--estimate"])
     assert estimate.exit_code == 0, estimate.output
     assert "s a trial of 2 slices" in estimate.output and not (tmp_path / "out").exists()
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    preset = json.loads((tmp_path / "out" / "presets" / SCANS[0].name / "tv.json").read_text())
-    assert preset["options"]["iterations"] == 5
+    for scan in SCANS:
+        preset = json.loads((tmp_path / "out" / "presets" / scan.name / "tv.json").read_text())
+        assert preset["options"]["iterations"] == 5
+        assert (tmp_path / "out" / "presets" / scan.name / "sirt.json").is_file()
+    again = CliRunner().invoke(app, command)
+    assert again.output.count("done before") == 4

@@ -156,6 +156,6 @@ def test_the_command_line_tunes(problem: CTProblem, tmp_path: Path) -> None:
     command = ["tune", "tv:iterations=5", "--data", str(problem.pack.path), "--every", "2", "--scan", SCAN.name]
     result = CliRunner().invoke(app, [*command, "--trials", "2", "--out", str(tmp_path / "out"), "--objective", "rmse"])
     assert result.exit_code == 0, result.output
-    preset = json.loads((tmp_path / "out" / "tv.json").read_text())
+    preset = json.loads((tmp_path / "out" / "presets" / SCAN.name / "tv.json").read_text())
     assert preset["options"]["iterations"] == 5 and "strength" in preset["options"]
     assert preset["provenance"]["best_value"] <= preset["provenance"]["default_value"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ import pydicom
 import pytest
 import torch
 
+from deft_ct.ct.scan import Scan
 from deft_ct.io import read_dicom_series, sample_series_path
 from deft_ct.methods.registry import method_title
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.workflows import reconstruct_series as pipeline
 from deft_ct.workflows.reconstruct_series import SparseView, at_size, reconstruct_series
+from deft_ct.workflows.series_output import Output
 
 SIZE = 64
 
@@ -80,13 +82,13 @@ def test_every_output_carries_the_same_numbers(geometry: str, tmp_path: Path) ->
 @pytest.mark.usefixtures("fake")
 def test_what_was_not_measured_is_written_on_demand(tmp_path: Path) -> None:
     settings = SparseView(compare=(), views=12, samples=2, size=SIZE, photons=1e4)
-    run = reconstruct_series(sample_series_path(), tmp_path / "out", settings, unmeasured_map=True)
+    run = reconstruct_series(sample_series_path(), tmp_path / "out", settings, output=Output(unmeasured_map=True))
     found, mean = (np.asarray(nibabel.load(run.folder / f"{name}.nii.gz").dataobj) for name in ("unmeasured", "mean"))
     assert found.shape == mean.shape and found.min() >= 0
     assert 1 < np.sqrt((found**2).mean()) < 200  # HU
     assert (run.folder / "unmeasured.png").is_file()
     assert "what the scan did not measure" in (run.folder / "report.html").read_text()
-    again = reconstruct_series(sample_series_path(), tmp_path / "out", settings, overwrite=True)
+    again = reconstruct_series(sample_series_path(), tmp_path / "out", settings, output=Output(overwrite=True))
     assert not (again.folder / "unmeasured.png").exists()
 
 
@@ -104,7 +106,7 @@ def test_seed_and_slice_decide_the_noise(tmp_path: Path) -> None:
 
 def test_missing_networks_and_bad_settings_fail_before_the_input_is_read(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="gone"):
-        reconstruct_series(tmp_path / "no-such-input", tmp_path / "out", prior=str(tmp_path / "gone"))
+        reconstruct_series(tmp_path / "no-such-input", tmp_path / "out", SparseView(prior=str(tmp_path / "gone")))
     with pytest.raises(ValueError, match="refine must be at least 1"):
         SparseView(refine=0)
     if not torch.cuda.is_available():
@@ -115,6 +117,18 @@ def test_missing_networks_and_bad_settings_fail_before_the_input_is_read(tmp_pat
 def test_methods_are_run_once_the_main_one_last() -> None:
     assert SparseView(method="tv", compare=("fbp", "tv", "fbp")).methods == ("fbp", "tv")
     assert SparseView(views=60, photons=1e5).summary == "60 parallel views, 100,000 photons"
+
+
+@pytest.mark.usefixtures("fake")
+def test_zero_photons_give_data_without_noise(tmp_path: Path) -> None:
+    settings = SparseView(compare=(), views=40, samples=2, size=SIZE, photons=0)
+    assert settings.scan == Scan(views=40, photons=None) and settings.summary == "40 parallel views, noise-free"
+    run = reconstruct_series(sample_series_path(), tmp_path / "out", settings)
+    noisy = reconstruct_series(sample_series_path(), tmp_path / "noisy", replace(settings, photons=1e3))
+    assert run.rows[0].metrics.psnr.mean() > noisy.rows[0].metrics.psnr.mean() + 1
+    series = at_size(read_dicom_series(sample_series_path()), SIZE)
+    seeds = [pipeline.simulate_scan(series, replace(settings, seed=seed)).y for seed in (0, 1)]
+    torch.testing.assert_close(*seeds, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("geometry", ["parallel", "fan"])

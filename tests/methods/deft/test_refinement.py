@@ -198,9 +198,9 @@ def test_the_head_training_leaves_the_refinement_as_it_is(tmp_path):
 
 
 def test_the_commands_train_a_refinement_and_a_head_with_it(tmp_path, monkeypatch):
-    from deft_ct.cli import training_options as command
+    from deft_ct.workflows import training_setup
 
-    monkeypatch.setattr(command, "GEOMETRIES", 2)
+    monkeypatch.setattr(training_setup, "GEOMETRIES", 2)
     save_prior(tiny_prior(), tmp_path / "prior")
     write_tiny_pack(tmp_path / "train.h5")
     common = ["--any-scan", "--scan", "parallel12_1e5", "--data", str(tmp_path / "train.h5"), "--steps", "2"]
@@ -229,7 +229,7 @@ def test_the_commands_train_a_refinement_and_a_head_with_it(tmp_path, monkeypatc
             "64,64",
             "--batches",
             "2",
-            "--references",
+            "--table",
             str(tmp_path / "r" / "references"),
         )
     )

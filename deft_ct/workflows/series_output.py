@@ -1,0 +1,197 @@
+"""Write the reconstruction of a CT series: DICOM, NIfTI, pictures, a report and a record, in one folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deft_ct.io import DicomOptions, Series, write_dicom_series
+from deft_ct.io.dicom_write import is_own_output
+from deft_ct.io.nifti import write_nifti
+from deft_ct.methods.registry import method_title
+from deft_ct.problems.ct_null_space import unmeasured_map_hu
+from deft_ct.reconstruction import Reconstruction
+from deft_ct.report import FOOTER, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html
+
+if TYPE_CHECKING:
+    from deft_ct.workflows.reconstruct_series import SimulatedScan, SparseView
+
+RUN_RECORD = "run.json"
+_OWN_FILES = frozenset(
+    {RUN_RECORD, "comparison.png", "report.html", "mean.nii.gz", "spread.nii.gz", "unmeasured.nii.gz", "unmeasured.png"}
+)
+_PACKAGES = ("deft-ct", "torch", "numpy", "scipy", "pydicom", "nibabel", "scikit-image", "matplotlib")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Optional files, and whether an earlier result may be replaced.
+
+    Args:
+        overwrite: replace a folder with an earlier result.
+        parametric_map: also write the posterior standard deviation as a DICOM Parametric Map.
+        unmeasured_map: also write ``unmeasured.nii.gz`` and ``unmeasured.png``, the part of the main result that the
+            scan did not measure (see ``evaluation.null_space``). It takes some hundred projections for each slice.
+    """
+
+    overwrite: bool = False
+    parametric_map: bool = False
+    unmeasured_map: bool = False
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """Everything that is written.
+
+    Attributes:
+        scan: the simulated scan with its series.
+        settings: scan and methods.
+        results: method -> reconstruction on the CPU.
+        rows: metrics of every method, the main one last.
+        output: optional files.
+    """
+
+    scan: SimulatedScan
+    settings: SparseView
+    results: dict[str, Reconstruction]
+    rows: tuple[Row, ...]
+    output: Output = field(default_factory=Output)
+
+    @property
+    def series(self) -> Series:
+        """The series at the size of the reconstruction."""
+        return self.scan.series
+
+    @property
+    def main(self) -> Reconstruction:
+        """The result that is written as DICOM and NIfTI."""
+        return self.results[self.settings.method]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the posterior standard deviation of the main result is calibrated."""
+        return bool((self.main.provenance.get("spread") or {}).get("calibrated"))
+
+    @property
+    def std_hu(self) -> NDArray[np.float32] | None:
+        """``(Z, H, W)`` posterior standard deviation in HU, or None."""
+        std = self.main.in_units.std
+        return None if std is None else std.numpy()[:, 0]
+
+    @cached_property
+    def unmeasured_hu(self) -> NDArray[np.float32] | None:
+        """``(Z, H, W)`` part of the main result that was not measured, in HU; None unless it is wanted."""
+        if not self.output.unmeasured_map:
+            return None
+        y = self.scan.y
+        hu: NDArray[np.float32] = unmeasured_map_hu(self.main.mean.to(y), y, self.scan.measurement).cpu().numpy()[:, 0]
+        return hu
+
+
+def label(result: Reconstruction) -> str:
+    """The name of a method in figures and tables; the name of a sampling method ends in "mean"."""
+    name = method_title(str(result.provenance["method"]))
+    return name if result.std is None else f"{name} mean"
+
+
+def hu_of(result: Reconstruction) -> NDArray[np.float32]:
+    """The reconstruction as ``(Z, H, W)`` HU."""
+    hu: NDArray[np.float32] = result.in_units.mean.detach().cpu().numpy()[:, 0]
+    return hu
+
+
+def write_run(folder: Path, run: FinishedRun) -> None:
+    """Write all files of a run to an existing empty folder.
+
+    Args:
+        folder: where to write.
+        run: what to write.
+    """
+    _write_dicom(folder, run)
+    volume = run.series.volume
+    write_nifti(volume.with_hu(hu_of(run.main)), folder / "mean.nii.gz")
+    if run.std_hu is not None:
+        write_nifti(volume.with_hu(run.std_hu), folder / "spread.nii.gz")
+    if run.unmeasured_hu is not None:
+        write_nifti(volume.with_hu(run.unmeasured_hu), folder / "unmeasured.nii.gz")
+    record = run_record(run)
+    title = f"{run.settings.method.upper()}, {run.settings.summary}"
+    write_html(
+        folder / "report.html", title=title, figures=_write_pictures(folder, run), rows=run.rows, provenance=record
+    )
+    (folder / RUN_RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write_dicom(folder: Path, run: FinishedRun) -> None:
+    settings, main = run.settings, run.main
+    kind = "" if main.std is None else f", {_calibration(run)} spread"
+    count = main.provenance["num_samples"]
+    write_dicom_series(
+        main,
+        like=run.series,
+        folder=folder / "dicom",
+        description=f"{settings.method.upper()} {settings.views} views{settings.scan.arc}",
+        details=f"{settings.summary}; {count} samples{kind}; seed {settings.seed}; {_hashes(main)}",
+        options=DicomOptions(parametric_map=run.output.parametric_map),
+    )
+
+
+def _write_pictures(folder: Path, run: FinishedRun) -> dict[str, Path]:
+    """Heading -> the picture, for the report."""
+    settings, truth_hu, std = run.settings, run.scan.truth_hu, run.std_hu
+    columns = {label(result): hu_of(result) for result in run.results.values()}
+    figure = comparison_figure(
+        truth_hu, columns, std, data_range_hu=settings.data_range_hu, title=settings.summary, calibrated=run.calibrated
+    )
+    pictures = {"Middle slice": save_png(figure, folder / "comparison.png")}
+    if run.unmeasured_hu is not None:
+        middle = len(run.unmeasured_hu) // 2
+        maps = {"not measured\nlocal RMS": run.unmeasured_hu[middle]}
+        if std is not None:
+            maps = {f"{_calibration(run)} spread": std[middle], **maps}
+        figure = panel_figure(
+            truth_hu[middle], {name: column[middle] for name, column in columns.items()}, maps,
+            errors_of=(label(run.main),), data_range_hu=settings.data_range_hu, title=settings.summary,
+        )  # fmt: skip
+        pictures["Middle slice: what the scan did not measure"] = save_png(figure, folder / "unmeasured.png")
+    return pictures
+
+
+def run_record(run: FinishedRun) -> dict[str, Any]:
+    """Everything that is needed to repeat a run, as plain values."""
+    series = run.series
+    return {
+        "program": "deft-ct",
+        "notice": FOOTER,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
+        "source": {"series_uid": series.series_uid, "slice_uids": list(series.slice_uids), "notes": list(series.notes)},
+        "settings": asdict(run.settings),
+        "measurement": run.scan.measurement.describe(),
+        "data_range_hu": run.settings.data_range_hu,
+        "reconstructions": {name: result.provenance for name, result in run.results.items()},
+        "metrics": metrics_json(run.rows),
+    }
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether :func:`write_run` may have written a file, so that it may be replaced."""
+    return path.name in _OWN_FILES or is_own_output(path)
+
+
+def _calibration(run: FinishedRun) -> str:
+    return "calibrated" if run.calibrated else "uncalibrated"
+
+
+def _hashes(result: Reconstruction) -> str:
+    found = {key: str(value)[:12] for key, value in result.provenance.items() if key.endswith("_sha256")}
+    return ", ".join(f"{key.removesuffix('_sha256')} {value}" for key, value in found.items()) or "no networks"

@@ -1,0 +1,231 @@
+"""Train an h-transform, its refinement network or a supervised model on simulated scans of CT slices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+
+from deft_ct.ct.scan_range import ScanRange
+from deft_ct.diffusion import load_prior
+from deft_ct.measurement.likelihood import GuidanceKind
+from deft_ct.measurement.scales import PriorRange
+from deft_ct.methods.deft import HTransform, HTransformConfig, load_htransform, load_refinement
+from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
+from deft_ct.methods.deft.control import ControlConfig
+from deft_ct.methods.deft.initial_table import tabulate
+from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
+from deft_ct.methods.deft.train import train_htransform
+from deft_ct.methods.deft.train_control import SimulatedMeasurements, train_control
+from deft_ct.methods.deft.train_refinement import train_refinement
+from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
+from deft_ct.methods.supervised.train import Model, train_model
+from deft_ct.training import TrainingConfig
+from deft_ct.workflows.training_setup import TrainingData, htransform_network, new_network, table_config
+
+Loss = Literal["denoising", "log-variance", "trajectory-balance"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HTransformRecipe:
+    """How an h-transform is trained.
+
+    Args:
+        training: settings of the training loop.
+        prior: path or name of the frozen prior; the shipped one if None.
+        initial: path or name of an h-transform to start from.
+        initial_reconstruction: ``"none"``, ``"fbp"`` or ``"tv"``.
+        tv_iterations: iterations of the TV reconstruction.
+        refinement: folder of a trained refinement network.
+        guidance: how the data enter the network, see :data:`~deft_ct.measurement.likelihood.GuidanceKind`.
+        channels: features of each level of a new network.
+        batches: batches of initial reconstructions that are tabulated before the training; 0 for none.
+        table: folder of the table; ``references`` in the output folder if None.
+        loss: ``"denoising"`` needs images. ``"log-variance"`` and ``"trajectory-balance"`` need only measurements of
+            one scan.
+        paths: sampling paths of each measurement, without images.
+        path_steps: network evaluations of each path, without images.
+    """
+
+    training: TrainingConfig
+    prior: str | None = None
+    initial: str | None = None
+    initial_reconstruction: Literal["none", "fbp", "tv"] = "tv"
+    tv_iterations: int = 16
+    refinement: Path | None = None
+    guidance: GuidanceKind = "fbp"
+    channels: str = "64,96,128"
+    batches: int = 0
+    table: Path | None = None
+    loss: Loss = "denoising"
+    paths: int = 8
+    path_steps: int = 25
+
+
+def htransform_on_slices(
+    data: TrainingData, out: Path, settings: HTransformRecipe, *, progress: bool = False
+) -> HTransform:
+    """Train an h-transform on CT slices. The same call resumes.
+
+    Args:
+        data: slices and scans.
+        out: folder of the checkpoints; the caller saves the result.
+        settings: how it is trained.
+        progress: show progress bars.
+
+    Returns:
+        The h-transform with its model card.
+
+    Raises:
+        ValueError: the settings do not fit together.
+        FileNotFoundError: a network does not exist.
+    """
+    if settings.loss != "denoising" and (data.scan_range is not None or len(data.scans) != 1):
+        raise ValueError(f"--loss {settings.loss} trains for one scan: give one --scan, and no --any-scan")
+    frozen, training, random = load_prior(settings.prior), settings.training, data.scan_range
+    first = None if settings.initial is None else load_htransform(settings.initial)
+    refined = None if settings.refinement is None else load_refinement(settings.refinement)
+    config = HTransformConfig(
+        scan_features=random is not None,
+        arc_direction=random is not None and random.any_start,
+        tv_iterations=settings.tv_iterations,
+        refinement=None if refined is None else refined.config,
+        spread=HTransformConfig.spread if refined is None else refined.typical_error,
+        spread_slopes=SPREAD_SLOPES if random is not None and settings.initial_reconstruction == "tv" else (),
+        reference=settings.initial_reconstruction,
+        guidance=settings.guidance,
+        network=htransform_network(frozen, settings.channels) if first is None else first.config.network,
+    )
+    measurements, weights = data.measurements(training.seed)
+    if settings.loss != "denoising":
+        made = train_control(
+            SimulatedMeasurements(data.slices, measurements[0], frozen, seed=training.seed), frozen, out, config=config,
+            control=ControlConfig(objective=settings.loss, steps=settings.path_steps, paths=settings.paths),
+            initial=first, training=training, progress=progress,
+        )  # fmt: skip
+    else:
+        table = None
+        if settings.batches:
+            table = tabulate(
+                data.pairs(training.seed, frozen.value_range or PriorRange()),
+                table_config(settings.batches, training, settings.tv_iterations, random),
+                settings.table or out / "references",
+                progress=progress,
+            )
+        made = train_htransform(
+            data.slices, frozen, measurements, out, config=config, initial=first, refinement=refined, weights=weights,
+            table=table, training=training, progress=progress,
+        )  # fmt: skip
+    made.card |= data.card(training)
+    return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinementRecipe:
+    """How a refinement network is trained.
+
+    Args:
+        training: settings of the training loop.
+        initial: folder of a refinement network to start from.
+        batches: batches of initial reconstructions that are tabulated before the training.
+        tv_iterations: iterations of the TV reconstruction.
+        channels: features of each level of a new network.
+        patch: side of the space-to-depth stem in pixels.
+        mirror: at inference, average with the results of mirrored inputs.
+    """
+
+    training: TrainingConfig
+    initial: str | None = None
+    batches: int = 600
+    tv_iterations: int = 40
+    channels: str = "32,64,96,128"
+    patch: int = 2
+    mirror: bool = False
+
+
+def refinement_on_slices(
+    data: TrainingData, out: Path, settings: RefinementRecipe, *, progress: bool = False
+) -> Refinement:
+    """Train the refinement network of TV reconstructions on CT slices. The same call resumes.
+
+    Args:
+        data: slices and scans.
+        out: folder of the table and the checkpoints; the caller saves the result.
+        settings: how it is trained.
+        progress: show progress bars.
+
+    Returns:
+        The refinement network with its model card.
+    """
+    training, random = settings.training, data.scan_range
+    first = None if settings.initial is None else load_refinement(settings.initial)
+    made = train_refinement(
+        data.pairs(training.seed), out,
+        config=RefinementConfig(
+            scan_features=random is not None, arc_direction=random is not None and random.any_start,
+            mirror=settings.mirror, spread_slopes=SPREAD_SLOPES if random is not None else (),
+            network=new_network(settings.channels, settings.patch) if first is None else first.config.network,
+        ),
+        table=table_config(settings.batches, training, settings.tv_iterations, random), training=training,
+        initial=first, progress=progress,
+    )  # fmt: skip
+    made.card |= data.card(training)
+    return made
+
+
+def model_on_slices(
+    new: Model, data: TrainingData, out: Path, training: TrainingConfig, *, initial: Model | None = None,
+    progress: bool = False,
+) -> Model:  # fmt: skip
+    """Train a supervised model on CT slices. The same call resumes.
+
+    Args:
+        new: model of the wanted kind and shape; its weights are not used.
+        data: slices and scans.
+        out: folder of the checkpoints; the caller saves the result.
+        training: settings of the training loop.
+        initial: trained model to start from, in the place of ``new``.
+        progress: show progress bars.
+
+    Returns:
+        The model with its model card.
+    """
+    start = new if initial is None else initial
+    made = train_model(
+        type(start), start.shape, data.pairs(training.seed), out, training=training, initial=initial, progress=progress
+    )
+    made.card |= data.card(training)
+    made.card |= {} if initial is None else {"initial_sha256": initial.content_hash()}
+    return made
+
+
+def load_initial(model_type: type[Model], name: str, scan_range: ScanRange | None) -> Model:
+    """A trained model to start from; for random scans, a learned primal-dual network gets an embedding of the scan.
+
+    Args:
+        model_type: kind of the model.
+        name: path, or name of a shipped model.
+        scan_range: random scans of the training, or None.
+    """
+    loaded: Any = model_type.load(name)
+    if scan_range is not None and isinstance(loaded, PrimalDualModel):
+        loaded = primal_dual_for_any_scan(loaded)
+    return cast(Model, loaded)
+
+
+def primal_dual_for_any_scan(model: PrimalDualModel) -> PrimalDualModel:
+    """A learned primal-dual network for any scan with the weights of one for fixed scans.
+
+    The embedding of the scan starts at zero, so features are not modulated at first. A network that is already
+    for any scan is returned unchanged.
+    """
+    if model.shape.scan_features:
+        return model
+    shape = PrimalDualShape(**{**vars(model.shape), "scan_features": True})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same start in every call, or a training could not resume
+        larger = PrimalDualModel(shape, value_range=model.value_range)
+    larger.load_state_dict(larger.state_dict() | model.state_dict())
+    return larger
