@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from deft_ct.ct.pairs import SlicePairs
 from deft_ct.ct.scan import Scan
 from deft_ct.ct.scan_range import ScanRange, unit_measurements
 from deft_ct.datasets.dicom_folder import CTFolder
@@ -22,7 +23,6 @@ from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel
 from deft_ct.methods.supervised.train import train_model
 from deft_ct.training import TrainingConfig
-from deft_ct.training.pairs import PairSource
 
 COMMON = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 FAMILY = ScanRange(views=(10, 360), photons=(1e3, 1e6), any_start=True)
@@ -43,7 +43,7 @@ def main() -> None:
     drawn = FAMILY.draw(GEOMETRIES, arguments.seed, levels=NOISE_LEVELS)
     measurements = unit_measurements(named + drawn, source.image_shape, float(np.median(source.pixel_mm)))
     weights = [0.5 / len(named)] * len(named) + [0.5 / len(drawn)] * len(drawn)
-    pairs = PairSource(source, measurements, PriorRange(), weights=weights)
+    pairs = SlicePairs(source, measurements, PriorRange(), weights=weights)
     shipped = PrimalDualModel.load()
     shape = replace(shipped.shape, scan_features=True)
     # The embedding of the scan starts at zero, so the larger network starts as the shipped one.
@@ -51,7 +51,7 @@ def main() -> None:
     start.load_state_dict(start.state_dict() | shipped.state_dict())
     training = TrainingConfig(
         steps=arguments.steps, batch_size=4, learning_rate=4e-3, momentum=0.9, optimizer="muon", warmup=50,
-        ema_decay=0.997, precision="bf16", seed=arguments.seed, max_minutes=arguments.max_minutes,
+        ema_decay=0.997, precision="bfloat16", seed=arguments.seed, max_minutes=arguments.max_minutes,
     )  # fmt: skip
     model = train_model(PrimalDualModel, shape, pairs, arguments.out, training=training, initial=start)
     model.card |= {

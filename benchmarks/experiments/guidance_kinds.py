@@ -31,7 +31,6 @@ from deft_ct.ct.scan import Scan
 from deft_ct.evaluation.statistics import mean_interval
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import HTransform
-from deft_ct.methods.deft.guidance import guidance_at
 from deft_ct.runtime.seeds import generator_for, normal_like
 
 KINDS = ("fbp", "adjoint", "cg", "split")
@@ -83,7 +82,7 @@ def worth(shop: Workshop, heads: dict[str, HTransform], scan: Scan) -> Record:
             errors.append(x0 - x0h)
             likelihood = measurement.likelihood(y, SPAN)
             for kind, head in heads.items():
-                features[kind].append(guidance_at(likelihood, x0h, times, head))
+                features[kind].append(head.guidance_at(likelihood, x0h, times))
         error = torch.cat(errors)
         out[str(t)] = {"without": rms_hu(error)}
         for kind, found in features.items():

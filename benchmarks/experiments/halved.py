@@ -18,10 +18,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from deft_ct.ct.pairs import augment_slices
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack, data_root
 from deft_ct.diffusion import Prior, load_prior, save_prior
-from deft_ct.diffusion.train import train_prior
+from deft_ct.diffusion.train import PriorSpec, train_prior
 from deft_ct.networks import UNet
 from deft_ct.training import TrainingConfig
 
@@ -71,12 +72,20 @@ def halved_prior(folder: Path, training: TrainingConfig) -> Prior:
     source = CTPack(halved_pack(folder, "train"))
     side = source.image_shape[0]
     initial = Prior(
-        first.network, first.schedule, prediction=first.prediction, value_range=first.value_range, image_size=side
+        first.network,
+        first.schedule,
+        prediction=first.prediction,
+        value_range=first.value_range,
+        image_shape=(1, side, side),
     )
     began = time.process_time()
     made = train_prior(
-        source, folder / "prior_training", network=first.network.config, schedule=first.schedule, training=training,
-        value_range=first.value_range, image_size=side, initial=initial, progress=False,
+        source, folder / "prior_training",
+        spec=PriorSpec(
+            network=first.network.config, schedule=first.schedule, value_range=first.value_range,
+            image_shape=(1, side, side),
+        ),
+        training=training, augment=augment_slices, initial=initial, progress=False,
     )  # fmt: skip
     made.card |= {
         "training_steps": training.steps, "batch_size": training.batch_size, "seed": training.seed,
@@ -94,7 +103,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
-    parser.add_argument("--precision", choices=("no", "bf16"), default="bf16")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     for name in PACKS:

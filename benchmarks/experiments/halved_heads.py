@@ -22,12 +22,13 @@ from few_steps import measure, metrics
 from halved import halved_pack
 
 from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.ct.pairs import SlicePairs
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
 from deft_ct.diffusion import Prior, load_prior
 from deft_ct.evaluation.problem import Problem, prepare
 from deft_ct.evaluation.statistics import Interval, mean_interval
-from deft_ct.measurement.likelihood import GuidanceKind, Likelihood
+from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import AffineMap
 from deft_ct.methods.deft import HTransform, HTransformConfig, condition_for, load_htransform, save_htransform
@@ -35,7 +36,7 @@ from deft_ct.methods.deft.conditioning import SPREAD_SLOPES, scan_features
 from deft_ct.methods.deft.initial_table import ReferenceTable
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.refinement import Refinement
-from deft_ct.methods.deft.train import train_htransform
+from deft_ct.methods.deft.train import HTransformTraining, train_htransform
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.networks import UNet, UNetConfig
 from deft_ct.training import CHECKPOINT, TrainingConfig
@@ -52,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser, *, steps: int) -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--momentum", type=float, default=0.95, help="of muon")
-    parser.add_argument("--precision", choices=("no", "bf16"), default="bf16", help="of the networks")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16", help="of the networks")
     parser.add_argument("--every", type=int, default=16, help="every k-th slice of the val pack is measured")
     parser.add_argument("--seed", type=int, default=0)
 
@@ -79,7 +80,7 @@ class Workshop:
     def prior(self) -> Prior:
         """The frozen prior of halved slices, from ``halved.py``."""
         prior = load_prior(self.options.work / "prior")
-        prior.precision = self.training.network_precision
+        prior.precision = self.training.precision
         return prior
 
     def network(self) -> UNetConfig:
@@ -101,16 +102,14 @@ class Workshop:
             resumed = (folder / CHECKPOINT).is_file()
             began = time.process_time()
             made = train_htransform(
-                self.source,
+                SlicePairs(self.source, measurements, self.prior.value_range, weights=weights),
                 self.prior,
-                measurements,
                 folder,
                 config=config,
                 training=training,
-                weights=weights,
-                refinement=refinement,
-                table=references() if references else None,
-                from_prior=from_prior,
+                options=HTransformTraining(
+                    refinement=refinement, table=references() if references else None, from_prior=from_prior
+                ),
                 progress=False,
             )
             seconds = None if resumed else round(time.process_time() - began)
@@ -118,7 +117,7 @@ class Workshop:
             save_htransform(made, folder / "htransform", dtype=torch.float32)
             print(f"{label}: trained, {seconds} s of one core", flush=True)
         head = load_htransform(folder / "htransform")
-        head.precision = self.training.network_precision
+        head.precision = self.training.precision
         return head
 
     @property
@@ -126,7 +125,7 @@ class Workshop:
         """Typical pixel size of the training slices."""
         return float(np.median(self.source.pixel_mm))
 
-    def one_scan_head(self, scan: Scan, guidance: GuidanceKind = "fbp") -> HTransform:
+    def one_scan_head(self, scan: Scan, guidance: str = "fbp") -> HTransform:
         """A head of the shipped form (TV reference) for one scan, with the spread that its reference has there."""
         measurement = scan.unit_measurement(self.source.image_shape, self.pixel_mm)
         config = HTransformConfig(spread=spread_of(measurement), guidance=guidance, network=self.network())
@@ -165,7 +164,7 @@ class Workshop:
         problem, span, found = self.problem(scan), self.prior.value_range, []
         for y, measurement, _ in problem.batches:
             likelihood = measurement.likelihood(y, span)
-            image = None if head is None else condition_for(likelihood, head).reference
+            image = None if head is None else condition_for(likelihood, head).initial
             found.append(likelihood.to_physical(reference_reconstruction(likelihood, "tv") if image is None else image))
         return metrics(HounsfieldScale().to_hu(torch.cat(found))[:, 0].numpy(), problem)
 

@@ -87,10 +87,9 @@ def draw(
     experiment: World, head: HTransform, likelihood: Likelihood, paths: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Ends of ``paths`` paths of each measurement, and their costs ``(B, paths)``."""
-    config = experiment.config
     drawn = draw_paths(
         head, experiment.prior, likelihood.repeat(paths), condition_for(likelihood, head).repeat(paths),
-        control_times(experiment.prior.schedule, STEPS), guidance=config.guidance,
+        control_times(experiment.prior.schedule, STEPS), guidance=head.guidance,
         normal=lambda x: torch.randn(x.shape, generator=generator),
     )  # fmt: skip
     return drawn.x0, (drawn.log_ratio - drawn.reward).reshape(-1, paths)

@@ -34,6 +34,7 @@ from halved_heads import (
     write,
 )
 
+from deft_ct.ct.pairs import SlicePairs
 from deft_ct.ct.scan import Scan
 from deft_ct.ct.scan_range import ScanRange, unit_measurements
 from deft_ct.evaluation.metrics import evaluate
@@ -46,7 +47,6 @@ from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.train_refinement import train_refinement
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.networks import UNetConfig
-from deft_ct.training.pairs import PairSource
 
 SCANS = (
     "parallel20_1e5", "parallel60_1e5", "parallel120_1e5", "fan60_1e5", "parallel60_1e5_120deg", "parallel60_1e4",
@@ -71,7 +71,7 @@ class Trained:
     """
 
     refinement: Refinement
-    pairs: PairSource
+    pairs: SlicePairs
     tabulated: TableConfig
     folder: Path
 
@@ -82,7 +82,7 @@ class Trained:
 
 
 def trained(
-    shop: Workshop, label: str, config: RefinementConfig, pairs: PairSource, initial: Refinement | None = None,
+    shop: Workshop, label: str, config: RefinementConfig, pairs: SlicePairs, initial: Refinement | None = None,
     steps: int = 0,
 ) -> Trained:  # fmt: skip
     """The refinement ``label``, trained unless it is there; its card says the processor time."""
@@ -110,18 +110,18 @@ def trained(
     )  # fmt: skip
 
 
-def any_scan_pairs(shop: Workshop, scans: list[Scan]) -> PairSource:
+def any_scan_pairs(shop: Workshop, scans: list[Scan]) -> SlicePairs:
     """Half of the batches of the named scans, half of random ones, as ``deft-ct train ... --any-scan`` draws them."""
     drawn = [halved_scan(scan) for scan in ScanRange().draw(GEOMETRIES, shop.options.seed, levels=NOISE_LEVELS)]
-    return PairSource(
+    return SlicePairs(
         shop.source, unit_measurements(scans + drawn, shop.source.image_shape, shop.pixel_mm), PriorRange(),
         weights=[0.5 / len(scans)] * len(scans) + [0.5 / len(drawn)] * len(drawn),
     )  # fmt: skip
 
 
-def one_scan_pairs(shop: Workshop, scan: Scan) -> PairSource:
+def one_scan_pairs(shop: Workshop, scan: Scan) -> SlicePairs:
     """All batches of one scan."""
-    return PairSource(shop.source, [scan.unit_measurement(shop.source.image_shape, shop.pixel_mm)], PriorRange())
+    return SlicePairs(shop.source, [scan.unit_measurement(shop.source.image_shape, shop.pixel_mm)], PriorRange())
 
 
 def for_any_scan(shop: Workshop, scans: list[Scan], network: UNetConfig) -> Trained:
@@ -156,7 +156,7 @@ def psnr_of(shop: Workshop, scan: Scan, refinement: Refinement | None) -> list[f
             image = reference_reconstruction(likelihood, "tv", iterations=TV_ITERATIONS)
             if refinement is not None:
                 told = scan_features(likelihood) if refinement.config.scan_features else None
-                image = refinement(image, likelihood.guidance(image, refinement.config.guidance), told)
+                image = refinement(image, refinement.guidance.of_initial(likelihood, image, 1.0), told)
             images.append(span.affine(image)[:, 0].numpy())
         found = evaluate(np.concatenate(images), problem.truth, data_range_hu=2000.0, body=problem.body)
         return {"psnr_db": found.psnr.tolist()}

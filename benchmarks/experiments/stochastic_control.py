@@ -121,7 +121,7 @@ class Experiment:
         self.seed, self.sigma = seed, sigma
         schedule = Schedule()
         self.mixture = Mixture.fit(slices("train", 1)[0], seed, schedule)
-        self.prior = Prior(self.mixture, schedule, value_range=SPAN, image_size=SIDE)
+        self.prior = Prior(self.mixture, schedule, value_range=SPAN, image_shape=(1, SIDE, SIDE))
         geometry = ParallelGeometry(
             image_shape=(SIDE, SIDE), pixel_mm=PIXEL_MM, views=views, detectors=SIDE, detector_mm=PIXEL_MM
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,11 +26,10 @@ from deft_ct.datasets.dicom_folder import CTFolder
 from deft_ct.datasets.packs import CTPack
 
 if TYPE_CHECKING:
+    from deft_ct.ct.pairs import SlicePairs
     from deft_ct.methods.deft import HTransform
     from deft_ct.methods.deft.refinement import Refinement
-    from deft_ct.methods.initial import Reference
     from deft_ct.training import TrainingConfig
-    from deft_ct.training.pairs import PairSource
 
 _SCANS = ScanOptions()
 _TRAINING = TrainingOptions(steps=400, learning_rate=5e-4, warmup=20, ema_decay=0.99)
@@ -99,31 +98,30 @@ def finetune(
     from the beginning. Research only, not for clinical use.
     """
     with one_line_errors(interrupted=RESUME):
+        from deft_ct.ct.pairs import SlicePairs
         from deft_ct.diffusion import load_prior
-        from deft_ct.measurement.scales import PriorRange
         from deft_ct.methods.deft import load_htransform, save_htransform
-        from deft_ct.methods.deft.train import train_htransform
+        from deft_ct.methods.deft.train import HTransformTraining, train_htransform
         from deft_ct.training import steps_done
-        from deft_ct.training.pairs import PairSource
 
         settings = training.config()
         frozen, first = load_prior(prior), load_htransform(initial)
         if any_scan and not first.config.scan_features:
             raise ValueError("the initial h-transform is not told the scan: give --one-scan, or train one for any scan")
-        slices = source.read(frozen.image_size)
+        slices = source.read(frozen.image_shape[-1])
         random = first.config.scan_features if any_scan is None else any_scan
         family = ScanRange(any_start=first.config.arc_direction) if random else None
         measurements, weights = with_random_scans(simulated.scans(), family, slices, settings.seed)
+        pairs = SlicePairs(slices, measurements, frozen.value_range, weights=weights)
         refined = None
         if first.refinement is not None and refinement_steps:
             shorter = replace(settings, steps=refinement_steps, learning_rate=refinement_rate)
-            pairs = PairSource(slices, measurements, PriorRange(), weights=weights)
             refined = _fitted(first, pairs, out / "refinement", shorter, progress)
             if steps_done(out / "refinement") < refinement_steps:  # the time limit; a head needs the finished one
                 return
         head = train_htransform(
-            slices, frozen, measurements, out, config=first.config, initial=first, refinement=refined, weights=weights,
-            training=settings, progress=progress,
+            pairs, frozen, out, config=first.config, training=settings,
+            options=HTransformTraining(initial=first, refinement=refined), progress=progress,
         )  # fmt: skip
         head.card = {"initial_sha256": first.content_hash(), **card_of(simulated.scans(), slices, settings, family)}
         head.card |= {"refinement_steps": refinement_steps} if refined is not None else {}
@@ -138,7 +136,7 @@ PASSES = 3
 """Times that a tabulated reference is used."""
 
 
-def _fitted(first: HTransform, pairs: PairSource, folder: Path, training: TrainingConfig, progress: bool) -> Refinement:
+def _fitted(first: HTransform, pairs: SlicePairs, folder: Path, training: TrainingConfig, progress: bool) -> Refinement:
     """The refinement of an h-transform, trained on."""
     from deft_ct.methods.deft.initial_table import TableConfig
     from deft_ct.methods.deft.train_refinement import train_refinement
@@ -147,7 +145,7 @@ def _fitted(first: HTransform, pairs: PairSource, folder: Path, training: Traini
     config = first.refinement.config
     table = TableConfig(
         batches=math.ceil(training.steps / PASSES), batch_size=training.batch_size, guidance=config.guidance,
-        reference=cast("Reference", first.config.reference), tv_iterations=first.config.tv_iterations,
+        reference=first.config.reference, tv_iterations=first.config.tv_iterations,
         scan_features=config.scan_features, arc_direction=config.arc_direction, seed=training.seed,
     )  # fmt: skip
     return train_refinement(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 import typer
 
@@ -30,7 +30,6 @@ from deft_ct.cli.training_options import (
     table_of,
     with_random_scans,
 )
-from deft_ct.measurement.likelihood import GuidanceKind
 
 app = typer.Typer(no_args_is_help=True, help="Train a network. Run the same command again to resume.")
 
@@ -54,16 +53,21 @@ def prior(
 ) -> None:
     """Train an unconditional prior and write it to OUT/prior."""
     with one_line_errors(interrupted=RESUME):
+        from deft_ct.ct.pairs import augment_slices
         from deft_ct.diffusion import load_prior, save_prior
         from deft_ct.diffusion.schedule import BetaSchedule, Schedule
-        from deft_ct.diffusion.train import train_prior
+        from deft_ct.diffusion.train import PriorSpec, train_prior
+        from deft_ct.measurement.scales import PriorRange
 
         source, first = read_source(data), None if initial is None else load_prior(initial)
         known = None if first is None else getattr(first.network, "config", None)
         made = train_prior(
-            source, out, network=known or network_from(channels, patch, layers),
-            schedule=Schedule(kind=cast(BetaSchedule, schedule)), training=training.config(),
-            image_size=source.image_shape[0], initial=first, progress=progress,
+            source, out,
+            spec=PriorSpec(
+                network=known or network_from(channels, patch, layers), value_range=PriorRange(),
+                schedule=Schedule(kind=cast(BetaSchedule, schedule)), image_shape=(1, *source.image_shape),
+            ),
+            training=training.config(), augment=augment_slices, initial=first, progress=progress,
         )  # fmt: skip
         finish(out / "prior", made.content_hash(), lambda folder: save_prior(made, folder))
 
@@ -109,15 +113,14 @@ def htransform(
 ) -> None:
     """Train the h-transform of a prior (DEFT) and write it to OUT/htransform."""
     with one_line_errors(interrupted=RESUME):
+        from deft_ct.ct.pairs import SlicePairs
         from deft_ct.diffusion import load_prior
-        from deft_ct.measurement.scales import PriorRange
         from deft_ct.methods.deft import HTransformConfig, load_htransform, load_refinement, save_htransform
         from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
         from deft_ct.methods.deft.control import ControlConfig, ControlObjective
         from deft_ct.methods.deft.initial_table import tabulate
-        from deft_ct.methods.deft.train import train_htransform
+        from deft_ct.methods.deft.train import HTransformTraining, train_htransform
         from deft_ct.methods.deft.train_control import SimulatedMeasurements, train_control
-        from deft_ct.training.pairs import PairSource
 
         frozen, source = load_prior(prior), read_source(data)
         scans, settings = simulated.scans(), training.config()
@@ -130,14 +133,14 @@ def htransform(
             refinement=None if refined is None else refined.config,
             spread=HTransformConfig.spread if refined is None else refined.typical_error,
             spread_slopes=SPREAD_SLOPES if any_scan and reference == "tv" else (),
-            reference=cast(Literal["none", "fbp", "tv"], reference),
-            guidance=cast(GuidanceKind, guidance),
+            reference=reference,
+            guidance=guidance,
             network=head_network(frozen, channels) if first is None else first.config.network,
         )  # fmt: skip
+        pairs = SlicePairs(source, measurements, frozen.value_range, weights=weights)
         if objective == "denoising":
             table = None
             if batches:
-                pairs = PairSource(source, measurements, frozen.value_range or PriorRange(), weights=weights)
                 table = tabulate(
                     pairs,
                     table_of(batches, settings, tv_iterations, family),
@@ -145,15 +148,15 @@ def htransform(
                     progress=progress,
                 )
             head = train_htransform(
-                source, frozen, measurements, out, config=config, initial=first, refinement=refined, weights=weights,
-                table=table, training=settings, progress=progress,
+                pairs, frozen, out, config=config, training=settings,
+                options=HTransformTraining(initial=first, refinement=refined, table=table), progress=progress,
             )  # fmt: skip
         else:
             if any_scan or len(measurements) != 1:
                 raise ValueError(f"--objective {objective} trains for one scan: give one --scan, and no --any-scan")
             control = ControlConfig(objective=cast(ControlObjective, objective), steps=path_steps, paths=paths)
             head = train_control(
-                SimulatedMeasurements(source, measurements[0], frozen, seed=training.seed), frozen, out, config=config,
+                SimulatedMeasurements(pairs, seed=training.seed), frozen, out, config=config,
                 control=control, initial=first, training=settings, progress=progress,
             )  # fmt: skip
         head.card |= card_of(scans, source, settings, family)
@@ -183,19 +186,19 @@ def refinement(
 ) -> None:
     """Train the refinement of the TV reference of an h-transform and write it to OUT/refinement."""
     with one_line_errors(interrupted=RESUME):
+        from deft_ct.ct.pairs import SlicePairs
         from deft_ct.measurement.scales import PriorRange
         from deft_ct.methods.deft import load_refinement, save_refinement
         from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
         from deft_ct.methods.deft.refinement import RefinementConfig
         from deft_ct.methods.deft.train_refinement import train_refinement
-        from deft_ct.training.pairs import PairSource
 
         source, scans, settings = read_source(data), simulated.scans(), training.config()
         family = family_of(any_scan, any_start)
         measurements, weights = with_random_scans(scans, family, source, settings.seed)
         first = None if initial is None else load_refinement(initial)
         made = train_refinement(
-            PairSource(source, measurements, PriorRange(), weights=weights), out,
+            SlicePairs(source, measurements, PriorRange(), weights=weights), out,
             config=RefinementConfig(
                 scan_features=any_scan, arc_direction=any_start, mirror=mirror,
                 spread_slopes=SPREAD_SLOPES if any_scan else (),

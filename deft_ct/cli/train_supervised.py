@@ -32,13 +32,13 @@ def _supervised(
     model_type: Any, shape: Any, out: Path, data: str | None, simulated: ScanOptions, training: TrainingOptions,
     initial: str | None, progress: bool,
 ) -> None:  # fmt: skip
+    from deft_ct.ct.pairs import SlicePairs
     from deft_ct.measurement.scales import PriorRange
     from deft_ct.methods.supervised.train import train_model
-    from deft_ct.training.pairs import PairSource
 
     source, scans, settings = read_source(data), simulated.scans(), training.config()
     first = None if initial is None else model_type.load(initial)
-    pairs = PairSource(source, measurements_of(scans, source), PriorRange())
+    pairs = SlicePairs(source, measurements_of(scans, source), PriorRange())
     made = train_model(
         model_type, shape if first is None else first.shape, pairs, out, training=settings, initial=first,
         progress=progress,

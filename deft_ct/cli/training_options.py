@@ -52,7 +52,7 @@ class TrainingOptions:
     seed: opt.Seed = 0
     accumulate: Annotated[int, typer.Option(help="Parts that a batch is split into, to save memory.", min=1)] = 1
     max_minutes: Annotated[float | None, typer.Option(help="Stop with a checkpoint after this time.")] = None
-    precision: Annotated[str, typer.Option(help="no, bf16 or fp16.")] = "no"
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32"
     compile: Annotated[bool, typer.Option("--compile", help="Compile the network.")] = False
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory format for GPUs.")] = False
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events to OUT/tensorboard.")] = (

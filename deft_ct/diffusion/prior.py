@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.scales import AffineMap, PriorRange
-from deft_ct.networks import content_hash
+from deft_ct.networks import channel_axis, content_hash
 from deft_ct.networks.precision import Precision, check_precision, network_precision
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -21,13 +21,14 @@ class Prior(nn.Module):
     """A diffusion model of clean images, frozen.
 
     Args:
-        network: maps ``(x_t, t)`` with ``x_t`` ``(B, C, H, W)`` and ``t`` ``(B,)`` to a tensor of ``C`` channels, or of
-            ``2 C`` when the model also predicts a variance (Nichol and Dhariwal 2021); the second half is not used.
+        network: maps ``(x_t, t)`` with ``x_t`` ``(B, *image_shape)`` and ``t`` ``(B,)`` to a tensor of as many
+            channels, or of twice as many if the model also predicts a variance (Nichol and Dhariwal 2021); the second
+            half is not used.
         schedule: the noise schedule it was trained with.
         prediction: what the network predicts, in diffusers' words.
-        value_range: HU that -1 and +1 stand for; None for images that are not CT.
-        channels: image channels C.
-        image_size: side of the training images in pixels; networks without a fixed size accept others.
+        value_range: values, in the unit of a scale (HU for CT), of -1 and +1; None for a domain without a scale.
+        image_shape: of the training data: ``(C, H, W)`` for images, ``(N, F)`` for points. Networks without a fixed
+            size accept other sides and other numbers of points.
         card: free JSON metadata (data, licences, training), kept with the model.
         precision: of the network evaluations, see ``network_precision``; not a part of the model.
 
@@ -42,8 +43,7 @@ class Prior(nn.Module):
         *,
         prediction: Prediction = "epsilon",
         value_range: PriorRange | None = None,
-        channels: int = 1,
-        image_size: int = 256,
+        image_shape: tuple[int, ...] = (1, 256, 256),
         card: dict[str, Any] | None = None,
         precision: Precision = "float32",
     ) -> None:
@@ -54,8 +54,7 @@ class Prior(nn.Module):
         self.schedule = schedule
         self.prediction: Prediction = prediction
         self.value_range = value_range
-        self.channels = channels
-        self.image_size = image_size
+        self.image_shape = tuple(image_shape)
         self.card = dict(card or {})
         self.precision = check_precision(precision)
         self.evaluations = 0
@@ -66,8 +65,17 @@ class Prior(nn.Module):
         return super().train(False)
 
     @property
+    def channels(self) -> int:
+        """Channels of an image, or features of a point."""
+        return self.image_shape[-1] if len(self.image_shape) == 2 else self.image_shape[0]
+
+    def shape_of(self, domain_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of one image for an operator with this domain, which may leave out the channels: ``(H, W)``."""
+        return (*self.image_shape[: len(self.image_shape) - len(domain_shape)], *domain_shape)
+
+    @property
     def unit_range(self) -> AffineMap:
-        """The map from the prior's values to HU, or the identity for images that are not CT."""
+        """The map from the prior's values to the unit of the scale, or the identity without a scale."""
         return AffineMap(1.0, 0.0) if self.value_range is None else self.value_range.affine
 
     def predict(self, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -76,21 +84,25 @@ class Prior(nn.Module):
         Differentiable with respect to ``x_t`` (methods such as DPS need it; DEFT calls it without a graph).
 
         Args:
-            x_t: noisy images ``(B, C, H, W)``.
+            x_t: noisy images ``(B, *image_shape)``.
             t: times in ``[0, schedule.steps - 1]``, ``(B,)`` or one for all.
 
         Returns:
             ``(x0, eps)``, each of the shape of ``x_t``; ``x0`` is not clamped.
 
         Raises:
-            ValueError: the number of channels is wrong.
+            ValueError: the number of axes or of channels is wrong.
         """
-        if x_t.ndim != 4 or x_t.shape[1] != self.channels:
-            raise ValueError(f"the prior takes images of shape (B, {self.channels}, H, W), got {tuple(x_t.shape)}")
+        axis = channel_axis(x_t)
+        if x_t.ndim != len(self.image_shape) + 1 or x_t.shape[axis] != self.channels:
+            wanted = "N, {}" if len(self.image_shape) == 2 else "{}, H, W"
+            raise ValueError(
+                f"the prior takes images of shape (B, {wanted.format(self.channels)}), got {tuple(x_t.shape)}"
+            )
         times = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(x_t.shape[0])
         self.evaluations += x_t.shape[0]
         with network_precision(x_t.device, self.precision):
-            out = self.network(x_t, times)[:, : self.channels].to(x_t.dtype)
+            out = self.network(x_t, times).narrow(axis, 0, self.channels).to(x_t.dtype)
         if self.prediction == "v_prediction":
             return self.schedule.x0_eps_from_v(x_t, out, times)
         if self.prediction == "epsilon":
@@ -110,12 +122,15 @@ class Prior(nn.Module):
         return content_hash(self.network, self.description())
 
     def description(self) -> dict[str, Any]:
-        """Schedule, prediction, channels and range: everything but the weights and the card, JSON-ready."""
-        span = self.value_range
+        """Schedule, prediction, shape and range: everything but the weights and the card, JSON-ready.
+
+        The shape of square images is written as it always was, so that the hash of a stored prior stays.
+        """
+        span, shape = self.value_range, self.image_shape
+        square = len(shape) == 3 and shape[1] == shape[2]
         return {
             "schedule": asdict(self.schedule),
             "prediction": self.prediction,
-            "channels": self.channels,
-            "image_size": self.image_size,
+            **({"channels": shape[0], "image_size": shape[1]} if square else {"image_shape": list(shape)}),
             "value_range_hu": None if span is None else [span.low, span.high],
         }

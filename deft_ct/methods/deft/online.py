@@ -9,14 +9,13 @@ from torch import Tensor
 
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import Denoiser, ddim
-from deft_ct.measurement.likelihood import GuidanceKind, Likelihood
+from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft import HTransform, HTransformConfig, condition_for
 from deft_ct.methods.deft.control import ControlConfig, ControlObjective, control_times
-from deft_ct.methods.deft.htransform import ReferenceKind
 from deft_ct.methods.deft.reconstructor import conditional_denoiser
 from deft_ct.methods.deft.train_control import finetune_online
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk, check_counts, check_positive
-from deft_ct.networks import UNet, UNetConfig
+from deft_ct.networks import TimeNetwork, UNetConfig
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import PriorReconstructor
 from deft_ct.runtime.seeds import derive_seed
@@ -49,8 +48,8 @@ class DEFTOnlineConfig(SamplerConfig):
     paths: int = 8
     objective: ControlObjective = "log-variance"
     learning_rate: float = 1e-3
-    reference: ReferenceKind = "tv"
-    guidance: GuidanceKind = "fbp"
+    reference: str = "tv"
+    guidance: str = "fbp"
     spread: float = 0.04
     channels: int = 32
 
@@ -118,13 +117,11 @@ class DEFTOnline(PriorReconstructor):
 
     def _head_config(self) -> HTransformConfig:
         config = self.config
-        patch = self.prior.network.config.patch if isinstance(self.prior.network, UNet) else 1
+        network = self.prior.network
+        shape = network.config if isinstance(network, TimeNetwork) else UNetConfig(patch=1)
         return HTransformConfig(
             guidance=config.guidance, reference=config.reference, spread=config.spread, channels=self.prior.channels,
-            network=UNetConfig(
-                channels=(config.channels,), attention=(False,), patch=patch, norm_groups=min(32, config.channels),
-                head_channels=config.channels,
-            ),
+            network=shape.small(config.channels),
         )  # fmt: skip
 
 
