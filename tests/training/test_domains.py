@@ -57,7 +57,7 @@ def photographs() -> Domain:
     images = images + 0.5 * (torch.hypot(axis[:, None], axis) < 0.4)
     mask = random_mask((64, 64), 0.5, generator)
     return Domain(
-        Held(images), UNetConfig(in_channels=3, out_channels=3, patch=8, channels=(32,), attention=(False,)), mirrored,
+        Held(images), UNetConfig(in_channels=3, out_channels=3, patch=4, channels=(32,), attention=(False,)), mirrored,
         Measurement(Inpainting((3, 64, 64), mask), GaussianNoise(0.05)),
     )  # fmt: skip
 
@@ -98,7 +98,7 @@ def test_a_prior_and_an_h_transform_train_load_and_reconstruct(make: Callable[[]
     assert htransform.config == trained.config and htransform.content_hash() == trained.content_hash()
     for folder in ("run", "h"):
         losses = _losses(tmp_path / folder)
-        assert losses[-1] < 0.9 * losses[0], (folder, losses)
+        assert sum(losses[-2:]) / 2 < 0.9 * losses[0], (folder, losses)
 
     truth = domain.source.values[:2]
     y = domain.measurement.simulate(truth, seed=1)

@@ -179,7 +179,8 @@ def test_mixed_precision_resumes_exactly(tmp_path):
 def _state(**changes):
     network = _network()
     usual = {
-        "network": network, "optimizer": torch.optim.AdamW(network.parameters()), "averaged": averaged_model(network, 0.9),
+        "network": network, "optimizer": torch.optim.AdamW(network.parameters()),
+        "averaged": averaged_model(network, 0.9),
         "config": _config(), "parts": 1, "identity": {},
     }  # fmt: skip
     return State(**usual | changes)

@@ -172,8 +172,8 @@ def test_an_interrupted_table_goes_on_and_a_damaged_block_is_made_anew(tmp_path)
     again = tabulate(_pairs(tmp_path), config, tmp_path / "broken", progress=False)
     everything = torch.arange(40)
     assert torch.equal(whole.batch(everything).initial, again.batch(everything).initial)
-    assert torch.equal(whole.batch(everything).scan, again.batch(everything).scan)
-    assert len(torch.unique(whole.batch(everything).scan[:, 0])) == 2  # both scans are in it
+    assert torch.equal(whole.batch(everything).features, again.batch(everything).features)
+    assert len(torch.unique(whole.batch(everything).features[:, 0])) == 2  # both scans are in it
     with pytest.raises(ValueError, match="references of another training"):
         tabulate(pairs, replace(config, seed=1), tmp_path / "whole", progress=False)
 
