@@ -1,7 +1,7 @@
 """A table of training slices with their reference reconstructions, computed once and used for several passes.
 
 Total variation costs more than a step of the networks that improve it, so these are trained from a table: blocks of
-pairs in a folder, each written in one step, so that an interrupted tabulation goes on where it stopped. The data are
+pairs in a folder, each written in one step, so that an interrupted tabulation resumes where it stopped. The data are
 not kept, as they are cheap: :func:`draw_batch` simulates those of any batch again, bit for bit.
 """
 

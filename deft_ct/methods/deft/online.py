@@ -24,7 +24,7 @@ from deft_ct.training import TrainingConfig
 
 @dataclass(frozen=True, kw_only=True)
 class DEFTOnlineConfig(SamplerConfig):
-    """How a head is learned for a measurement, and how its posterior is sampled.
+    """How an h-transform is learned for a measurement, and how its posterior is sampled.
 
     Args:
         steps: evaluations of the prior on a path, in training and in sampling.
@@ -34,10 +34,11 @@ class DEFTOnlineConfig(SamplerConfig):
         paths: paths of each optimiser step.
         objective: ``"log-variance"`` or ``"trajectory-balance"``.
         learning_rate: peak rate.
-        reference: reconstruction that the head starts from, see ``HTransformConfig``. Not used with a given head.
-        guidance: kind of the feature that the head sees. Not used with a given head.
-        spread: typical error of the reference in the prior's range. Not used with a given head.
-        channels: features of the head's network. Not used with a given head.
+        reference: name of the initial reconstruction. Not used with a given h-transform.
+        guidance: name of the guidance. Not used with a given h-transform.
+        spread: typical error of the initial reconstruction in the prior's range. Not used with a given
+            h-transform.
+        channels: features of the h-transform network. Not used with a given h-transform.
 
     Raises:
         ValueError: a value is out of range.
@@ -67,7 +68,8 @@ class DEFTOnline(PriorReconstructor):
     Args:
         prior: the unconditional model, frozen.
         config: settings.
-        htransform: every measurement starts from this head; None starts from the closed form of the reference.
+        htransform: every measurement starts from this one; None starts from the closed form around the initial
+            reconstruction.
 
     Raises:
         ValueError: the h-transform belongs to another prior.
@@ -95,7 +97,7 @@ class DEFTOnline(PriorReconstructor):
         return Estimate(samples=torch.cat([drawn for drawn in samples if drawn is not None]))
 
     def learn(self, likelihood: Likelihood, *, seed: int) -> HTransform:
-        """The head of one measurement, which :meth:`reconstruct` would use.
+        """The h-transform of one measurement, which :meth:`reconstruct` would use.
 
         Args:
             likelihood: one row of data, in the prior's range.
@@ -126,7 +128,7 @@ class DEFTOnline(PriorReconstructor):
 
 
 class Learned(PosteriorSampler):
-    """Sampling of the controlled chain with a head that stochastic control has trained.
+    """Sampling of the controlled chain with an h-transform that stochastic control has trained.
 
     Args:
         prior: the unconditional model.

@@ -4,7 +4,7 @@ The h-transform at the noisiest time is the posterior mean, and there ``x_t`` sa
 measurement alone. So its first part can be computed once for each measurement instead of at every step:
 ``r' = r + s f(r, g(r), scan)`` with the reference ``r``, what the data still say that it does not, ``g(r)``, and its
 typical error ``s``. Trained as a regression, ``E |r' - x_0|^2``, the best ``r'`` is ``E[x_0 | r, g(r)]``, and
-it needs no prior and no noise levels. The head then works around ``r'``, whose data residual is taken anew.
+it needs no prior and no noise levels. The h-transform then works around ``r'``, whose data residual is computed again.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class RefinementConfig:
         spread: typical error of the reference in the prior's range.
         spread_slopes: how the logarithm of the spread follows the scan features; empty for one spread for all scans.
         guidance_scale: the data residual is divided by this before it enters the network.
-        scan_features: whether the network is told the scan.
-        arc_direction: whether it is told where a limited arc lies, too.
+        scan_features: whether the network is conditioned on the scan.
+        arc_direction: whether its features include the position of a limited arc.
         mirror: in use, not in training, take the mean with what the mirror images give, mirrored back: twice the work
             for a smaller error. Needs ``arc_direction``, because a mirrored scan may have its arc elsewhere.
         channels: image channels.

@@ -1,6 +1,6 @@
 """Training of the h-transform by denoising score matching (DEFT section 3, arXiv 2406.01781).
 
-Every step simulates new measurements of its slices, so the head is amortised over data and noise. The prior is
+Every step simulates new measurements of its images, so the h-transform is amortised over data and noise. The prior is
 evaluated without a graph: it is neither trained nor differentiated.
 """
 
@@ -145,7 +145,7 @@ def train_htransform(
         seen = config.guidance if config.refinement is None else config.refinement.guidance
         if (table.config.reference, table.config.guidance) != (config.reference, seen):
             kept = f"{table.config.reference} references with {table.config.guidance} residuals"
-            raise ValueError(f"the table has {kept}, the head wants {config.reference} and {seen}")
+            raise ValueError(f"the table has {kept}, the h-transform wants {config.reference} and {seen}")
         count, training = table.config.batches, _in_table_batches(training, table.config)
 
     def matching(
@@ -190,13 +190,13 @@ def _in_table_batches(training: TrainingConfig, table: TableConfig) -> TrainingC
 
 
 def start_from_htransform(htransform: HTransform, initial: HTransform) -> list[str]:
-    """Copy the weights of a trained head into a new one, which may be for another prior and for more scans.
+    """Copy the weights of a trained h-transform into a new one, which may be for another prior and for more scans.
 
-    Scan features start at zero, so a head that had none computes at first what it did; a changed spread is a changed
+    Scan features start at zero, so one that had none computes at first what it did; a changed spread is a changed
     parametrisation, which the training has to make up for.
 
     Args:
-        htransform: the new head.
+        htransform: the new h-transform.
         initial: the trained one.
 
     Returns:
