@@ -30,6 +30,7 @@ class PhotoCrops(Dataset[Tensor]):
 
     def __init__(self, path: str | Path, split: Literal["train", "test"]) -> None:
         source = Path(path)
+        self.path, self.split = source, split
         if not source.is_file():
             raise FileNotFoundError(f"no such file: {source}")
         try:

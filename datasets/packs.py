@@ -2,7 +2,8 @@
 
 Layout of a pack: one group per series with a dataset ``hu`` (N, H, W) of int16 CT numbers ordered by z, a dataset
 ``z_mm`` (N,), and the attributes ``pixel_mm``, ``collection``, ``patient``, ``licence``, ``doi``, ``kernel`` and
-``slice_thickness_mm``. Splits are by patient: one file per split.
+``slice_thickness_mm``. Splits are by patient: one file per split. The attribute ``split`` of the file says which one it
+is: ``"train"``, ``"val"`` or ``"test"``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
 
 import h5py
 import numpy as np
@@ -20,8 +22,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from deft_ct.datasets.slices import CTSlice
+from deft_ct.runtime.data_split import DataSplit
 
 DATA_ROOT_VARIABLE = "DEFT_CT_DATA"
+
+_OFFICIAL: dict[str, DataSplit] = {
+    "train.h5": "train", "train_more.h5": "train", "val.h5": "val", "test.h5": "test", "test_volumes.h5": "test",
+    "test_singles.h5": "test",
+}  # fmt: skip
+"""Files that were made before there was an attribute ``split``."""
 
 
 def data_root() -> Path:
@@ -77,7 +86,14 @@ class CTPack(Dataset[CTSlice]):
 
     Raises:
         FileNotFoundError: ``path`` does not exist.
-        ValueError: the file is not a pack, ``every`` < 1, or a group is unknown.
+        ValueError: the file is not a pack, ``every`` < 1, a group is unknown, or the split of the file is.
+
+    Attributes:
+        path: the file.
+        every: as above.
+        split: ``"train"``, ``"val"`` or ``"test"``: the attribute of the file, or that of the official files by their
+            exact names; None where neither says it.
+        groups: what the file says about each series.
     """
 
     def __init__(self, path: str | Path, *, every: int = 1, groups: tuple[str, ...] | None = None) -> None:
@@ -89,7 +105,9 @@ class CTPack(Dataset[CTSlice]):
         arrays: list[NDArray[np.int16]] = []
         infos: list[PackGroup] = []
         z_mm: list[NDArray[np.float32]] = []
+        self.every = every
         with _open_pack(self.path) as file:
+            self.split: DataSplit | None = _read_split(file, self.path)
             names = sorted(file)
             if groups is not None:
                 unknown = sorted(set(groups) - set(names))
@@ -167,6 +185,16 @@ def _open_pack(path: Path) -> h5py.File:
         raise ValueError(f"{path} cannot be read as HDF5 ({error}); is the download complete?") from error
 
 
+def _read_split(file: h5py.File, path: Path) -> DataSplit | None:
+    if "split" not in file.attrs:
+        return _OFFICIAL.get(path.name)
+    named = file.attrs["split"]
+    for split in get_args(DataSplit):
+        if named == split:
+            return cast(DataSplit, split)
+    raise ValueError(f"{path}: the attribute split must be one of {', '.join(get_args(DataSplit))}, got {named!r}")
+
+
 def _read_group(file: h5py.File, name: str, path: Path) -> tuple[NDArray[np.int16], NDArray[np.float32], PackGroup]:
     group = file[name]
     if not isinstance(group, h5py.Group) or "hu" not in group or "pixel_mm" not in group.attrs:
@@ -188,3 +216,17 @@ def _read_group(file: h5py.File, name: str, path: Path) -> tuple[NDArray[np.int1
         **text,
     )
     return hu, z, info
+
+
+def pack_path(name: str) -> Path:
+    """The file of a pack: a path that ends in ``.h5`` or ``.hdf5`` as it is, else ``DATA_ROOT/ct256/NAME.h5``.
+
+    Raises:
+        FileNotFoundError: a name was given and there is no data root.
+    """
+    return Path(name) if name.endswith((".h5", ".hdf5")) else data_root() / "ct256" / f"{name}.h5"
+
+
+def read_pack(name: str, every: int = 1) -> CTPack:
+    """Every k-th slice of a pack, see :func:`pack_path`."""
+    return CTPack(pack_path(name), every=every)

@@ -88,7 +88,7 @@ class Request:
         measurement: physics, noise, units.
         num_samples: draws wanted for each image.
         seed: of all randomness.
-        keys: a name for each image; its randomness depends on (seed, key) alone.
+        image_ids: a name for each image; its randomness depends on (seed, image id) alone.
         progress: whether to show progress bars.
     """
 
@@ -96,5 +96,5 @@ class Request:
     measurement: Measurement
     num_samples: int
     seed: int
-    keys: list[Key]
+    image_ids: list[Key]
     progress: bool

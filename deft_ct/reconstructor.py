@@ -19,7 +19,7 @@ from deft_ct.measurement.measurement import Measurement
 from deft_ct.reconstruction import Estimate, Reconstruction, Request
 from deft_ct.runtime.progress import progress_bar
 from deft_ct.runtime.search_space import SearchSpace
-from deft_ct.runtime.seeds import Key, image_keys
+from deft_ct.runtime.seeds import Key, checked_image_ids
 
 PLAUSIBLE_IMAGE = 100.0
 """Largest believable magnitude of images of a prior without a scale, which lie in about [-1, 1]."""
@@ -46,11 +46,11 @@ class Reconstructor(abc.ABC):
     def _estimate(self, request: Request) -> Estimate:
         """Reconstruct every image of a checked request."""
 
-    def _evaluations(self) -> int:
+    def evaluations(self) -> int:
         """Network evaluations so far."""
         return 0
 
-    def _describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """More for the record: hashes of the networks."""
         return {}
 
@@ -61,20 +61,20 @@ class Reconstructor(abc.ABC):
         *,
         num_samples: int = 1,
         seed: int = 0,
-        keys: Sequence[Key] | None = None,
+        image_ids: Sequence[Key] | None = None,
         progress: bool = False,
     ) -> Reconstruction:
         """Reconstruct images from data.
 
-        The result of an image depends on its data, the configuration, the seed and its key alone, not on the rest of
-        the batch.
+        The result of an image depends on its data, the configuration, the seed and its image id alone, not on the
+        rest of the batch.
 
         Args:
             y: ``(B, C, *)`` data; for CT ``(B, 1, views, detectors)`` line integrals.
             measurement: how the data came about.
             num_samples: posterior samples of each image; methods without randomness give one answer whatever it is.
             seed: of the sampling.
-            keys: a name for each image, for example SOPInstanceUIDs; positions in the batch by default.
+            image_ids: a name for each image, for example SOPInstanceUIDs; positions in the batch by default.
             progress: show progress bars.
 
         Returns:
@@ -93,13 +93,14 @@ class Reconstructor(abc.ABC):
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
         request = Request(
-            y=y, measurement=measurement, num_samples=num_samples, seed=seed, keys=image_keys(len(y), keys),
+            y=y, measurement=measurement, num_samples=num_samples, seed=seed,
+            image_ids=checked_image_ids(len(y), image_ids),
             progress=progress,
         )  # fmt: skip
         diagnosis = measurement.diagnose(y)
         for advice in diagnosis.warnings:
             warnings.warn(advice, UserWarning, stacklevel=2)
-        began, evaluations = time.perf_counter(), self._evaluations()
+        began, evaluations = time.perf_counter(), self.evaluations()
         try:
             estimate = self._estimate(request)
         except torch.OutOfMemoryError as error:
@@ -125,34 +126,36 @@ class Reconstructor(abc.ABC):
             "data_residual": _relative_residual(y, mean, measurement),
             **diagnosis.record,
             "spread": None if std is None else {"calibrated": False},
-            "network_evaluations_per_image": (self._evaluations() - evaluations) / len(y),
+            "network_evaluations_per_image": (self.evaluations() - evaluations) / len(y),
             "seconds_per_image": seconds / len(y),
             "device": str(y.device),
             "versions": {
                 "deft_ct": version("deft-ct"), "torch": torch.__version__, "python": platform.python_version()
             },
-            **self._describe(),
+            **self.describe(),
             **estimate.record,
         }  # fmt: skip
         return Reconstruction(mean=mean, std=std, samples=samples, provenance=provenance, measurement=measurement)
 
-    def _plausible(self, measurement: Measurement) -> float:
+    def largest_plausible(self, measurement: Measurement) -> float:
         """Largest magnitude of an image that has not diverged, in the unit of the scale."""
         return float("inf") if measurement.units is None else measurement.units.plausible
 
     def _check_diverged(self, request: Request, mean: Tensor, samples: Tensor | None) -> None:
         """Refuse results that are not finite, and warn of implausible ones, image by image."""
-        units, limit = request.measurement.units, self._plausible(request.measurement)
+        units, limit = request.measurement.units, self.largest_plausible(request.measurement)
 
         def magnitude(values: Tensor) -> Tensor:
             return (values if units is None else units.affine.inverse(values)).flatten(1).abs().amax(1)
 
         largest = magnitude(mean) if samples is None else torch.maximum(magnitude(mean), magnitude(samples))
         advice = "its settings do not suit this measurement; tuned ones are in the presets (`deft-ct tune`)"
-        broken = [key for key, fine in zip(request.keys, torch.isfinite(largest).tolist(), strict=True) if not fine]
+        broken = [
+            key for key, fine in zip(request.image_ids, torch.isfinite(largest).tolist(), strict=True) if not fine
+        ]
         if broken:
             raise FloatingPointError(f"{self.name} diverged to NaN or infinite values for images {broken}: {advice}")
-        wild = [key for key, fine in zip(request.keys, (largest <= limit).tolist(), strict=True) if not fine]
+        wild = [key for key, fine in zip(request.image_ids, (largest <= limit).tolist(), strict=True) if not fine]
         if wild:
             unit = "" if units is None else f" {units.unit}"
             warnings.warn(
@@ -178,13 +181,16 @@ class PriorReconstructor(Reconstructor):
         super().__init__(config)
         self.prior = prior
 
-    def _evaluations(self) -> int:
+    def evaluations(self) -> int:
+        """Evaluations of the prior so far."""
         return self.prior.evaluations
 
-    def _plausible(self, measurement: Measurement) -> float:
+    def largest_plausible(self, measurement: Measurement) -> float:
+        """As for every method; without a scale, :data:`PLAUSIBLE_IMAGE`."""
         return PLAUSIBLE_IMAGE if measurement.units is None else measurement.units.plausible
 
-    def _describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
+        """Hash and precision of the prior."""
         return {"prior_sha256": self.prior.content_hash(), "network_precision": self.prior.precision}
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from deft_ct.operators.algebra import stack
 from deft_ct.operators.base import LinearOperator, Operator
-from deft_ct.operators.ct.faults import DeadDetectors, RingArtefact
 from deft_ct.operators.identity import Identity
 from deft_ct.operators.image.blur import Blur, GaussianBlur, MotionBlur, SeparableBlur
 from deft_ct.operators.image.colorization import Colorization
@@ -24,6 +24,7 @@ from deft_ct.operators.image.phase_retrieval import PhaseRetrieval
 from deft_ct.operators.image.quantisation import Quantisation
 from deft_ct.operators.image.super_resolution import SuperResolution
 from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise, PoissonNoise
+from deft_ct.operators.points.selection import Selection
 from deft_ct.operators.solvers import conjugate_gradient
 from deft_ct.operators.svd import Decomposable, SingularValueDecomposition
 
@@ -36,7 +37,6 @@ __all__ = [
     "Blur",
     "Colorization",
     "CompressedSensing",
-    "DeadDetectors",
     "Decomposable",
     "GaussianBlur",
     "GaussianNoise",
@@ -51,7 +51,7 @@ __all__ = [
     "PhaseRetrieval",
     "PoissonNoise",
     "Quantisation",
-    "RingArtefact",
+    "Selection",
     "SeparableBlur",
     "SingularValueDecomposition",
     "SuperResolution",
@@ -62,6 +62,7 @@ __all__ = [
     "preset",
     "presets",
     "random_mask",
+    "stack",
 ]
 
 

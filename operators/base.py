@@ -7,10 +7,11 @@ autograd (any number of backward passes), forward-mode differentiation and ``vma
 from __future__ import annotations
 
 import abc
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -171,6 +172,15 @@ class Operator(nn.Module, abc.ABC):
         """
         return None
 
+    def __matmul__(self, other: Any) -> Any:
+        """``A @ x`` applies the operator; ``A @ B`` is the operator that applies ``B`` first.
+
+        Raises:
+            TypeError: ``other`` is neither a tensor nor an operator.
+            ValueError: the shapes do not fit.
+        """
+        return self(other) if isinstance(other, Tensor) else _algebra().compose(self, other)
+
     def nominal_weights(self, y: Tensor) -> Tensor:
         """Weights of noise-free data ``y`` in a penalised fit: one each, unless the physics suggests others."""
         return torch.ones_like(y)
@@ -187,6 +197,7 @@ class LinearOperator(Operator):
     """
 
     matched: bool = True
+    __array_ufunc__ = None  # NumPy numbers leave ``number * A`` to us
 
     def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
         super().__init__(domain_shape, range_shape)
@@ -240,7 +251,7 @@ class LinearOperator(Operator):
 
     def first_guess(self, y: Tensor) -> Tensor:
         """Where an iteration starts: zero, or a smooth quick reconstruction; ``(N, *range_shape)`` to images."""
-        return y.new_zeros(len(y), *self.domain_shape)
+        return y.new_zeros((len(y), *self.domain_shape))
 
     def preconditioner(self, like: Tensor) -> Callable[[Tensor], Tensor] | None:
         """A fast approximate inverse of ``A^T A`` on tensors such as ``like``, where the operator has one."""
@@ -249,13 +260,72 @@ class LinearOperator(Operator):
     @property
     def T(self) -> LinearOperator:  # noqa: N802  (the field's name)
         """The adjoint as an operator; ``A.T.T is A``."""
-        return _Adjoint(self)
+        return _algebra().Adjoint(self)
 
-    def __matmul__(self, other: LinearOperator) -> LinearOperator:
-        return _Composition(self, other)
+    @overload
+    def __matmul__(self, other: Tensor) -> Tensor: ...
+    @overload
+    def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
+    @overload
+    def __matmul__(self, other: Operator) -> Operator: ...
+    def __matmul__(self, other: Operator | Tensor) -> Operator | Tensor:
+        """``A @ x`` applies the operator, ``A @ B`` applies ``B`` first; linear if both are.
+
+        Raises:
+            ValueError: the shapes do not fit.
+        """
+        return super().__matmul__(other)
+
+    def __add__(self, other: LinearOperator) -> LinearOperator:
+        """``(A + B) x = A x + B x``.
+
+        Raises:
+            TypeError: ``other`` is not a linear operator.
+            ValueError: the two have other shapes.
+        """
+        return _algebra().add(self, other)
+
+    def __radd__(self, other: Any) -> LinearOperator:
+        """Only for the message when ``other`` is not a linear operator."""
+        return _algebra().add(other, self)
+
+    def __sub__(self, other: LinearOperator) -> LinearOperator:
+        """``(A - B) x = A x - B x``; errors as for the sum."""
+        return _algebra().add(self, other, sign=-1)
+
+    def __rsub__(self, other: Any) -> LinearOperator:
+        """Only for the message when ``other`` is not a linear operator."""
+        return _algebra().add(other, self, sign=-1)
+
+    def __mul__(self, factor: float) -> LinearOperator:
+        """``(a A) x = a (A x)``; keeps a singular value decomposition.
+
+        Raises:
+            TypeError: ``factor`` is not a real number; tensors and complex numbers are not.
+            ValueError: ``factor`` is not finite.
+        """
+        return _algebra().scale(self, factor)
 
     def __rmul__(self, factor: float) -> LinearOperator:
-        return _Scaled(self, float(factor))
+        """As ``A * factor``."""
+        return _algebra().scale(self, factor)
+
+    def __truediv__(self, divisor: float) -> LinearOperator:
+        """``A * (1 / divisor)``.
+
+        Raises:
+            TypeError: ``divisor`` is not a real number.
+            ValueError: ``divisor`` is zero or not finite.
+        """
+        return _algebra().scale(self, divisor, inverse=True)
+
+    def __neg__(self) -> LinearOperator:
+        """``-1 * A``."""
+        return _algebra().scale(self, -1.0)
+
+    def __or__(self, other: LinearOperator) -> LinearOperator:
+        """``stack([A, B])``: the data of both, one after the other; see :func:`~deft_ct.operators.stack`."""
+        return _algebra().stack([self, other])
 
     def norm(self, *, iterations: int = 50, tolerance: float = 1e-5) -> float:
         """Largest singular value by the power method on ``A^T A``, computed once and kept.
@@ -279,54 +349,6 @@ class LinearOperator(Operator):
         return self._norm
 
 
-class _Adjoint(LinearOperator):
-    def __init__(self, base: LinearOperator) -> None:
-        super().__init__(base.range_shape, base.domain_shape)
-        self.base = base
-        self.matched = base.matched
-
-    def _forward_kernel(self, x: Tensor) -> Tensor:
-        return self.base._adjoint_kernel(x)
-
-    def _adjoint_kernel(self, y: Tensor) -> Tensor:
-        return self.base._forward_kernel(y)
-
-    @property
-    def T(self) -> LinearOperator:  # noqa: N802
-        return self.base
-
-
-class _Composition(LinearOperator):
-    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
-        if outer.domain_shape != inner.range_shape:
-            raise ValueError(
-                f"cannot compose {type(outer).__name__} (domain {outer.domain_shape}) with {type(inner).__name__} "
-                f"(range {inner.range_shape}): the shapes must be equal"
-            )
-        super().__init__(inner.domain_shape, outer.range_shape)
-        self.outer, self.inner = outer, inner
-        self.matched = outer.matched and inner.matched
-
-    def _forward_kernel(self, x: Tensor) -> Tensor:
-        return self.outer._forward_kernel(self.inner._forward_kernel(x))
-
-    def _adjoint_kernel(self, y: Tensor) -> Tensor:
-        return self.inner._adjoint_kernel(self.outer._adjoint_kernel(y))
-
-
-class _Scaled(LinearOperator):
-    def __init__(self, base: LinearOperator, factor: float) -> None:
-        super().__init__(base.domain_shape, base.range_shape)
-        self.base, self.factor = base, factor
-        self.matched = base.matched
-
-    def _forward_kernel(self, x: Tensor) -> Tensor:
-        return self.factor * self.base._forward_kernel(x)
-
-    def _adjoint_kernel(self, y: Tensor) -> Tensor:
-        return self.factor * self.base._adjoint_kernel(y)
-
-
 def _device_of(module: nn.Module) -> torch.device:
     for tensor in (*module.parameters(), *module.buffers()):
         return tensor.device
@@ -341,3 +363,8 @@ def _checked(operator: Operator, x: Tensor, shape: tuple[int, ...], what: str) -
     if tuple(x.shape[max(0, x.ndim - len(shape)) :]) != shape:
         raise ValueError(f"{name}: {what} must have trailing shape {shape}, got shape {tuple(x.shape)}")
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _algebra() -> Any:
+    """The module of composed operators, which is built on this one."""
+    return importlib.import_module("deft_ct.operators.algebra")

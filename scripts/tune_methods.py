@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import torch
 import typer
@@ -14,8 +14,8 @@ from deft_ct.cli import options as opt
 from deft_ct.cli.compare import DEFAULT_SCANS
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
-from deft_ct.evaluation.sweep import CT_STEPS, Budget, run_campaign, seconds_per_trial
-from deft_ct.evaluation.tuning import Objective
+from deft_ct.evaluation.tuning import Budget, Search, seconds_per_trial, sweep
+from deft_ct.problems.ct import CT_STEPS, CTProblem
 
 
 def main(
@@ -50,11 +50,10 @@ def main(
         console = Console()
         if threads is not None:
             torch.set_num_threads(threads)
-        chosen = {}
+        chosen = []
         for text in methods or CT_STEPS:
             name, fixed = opt.parse_method(text)
-            chosen[name] = dict(fixed or CT_STEPS.get(name, {}))
-        wanted = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
+            chosen.append(Search(method=name, fixed=fixed or CT_STEPS.get(name, {})))
         builder = opt.Builder(
             opt.Networks(
                 prior=prior, htransform=htransform, models=opt.parse_models(model), device=device,
@@ -62,21 +61,24 @@ def main(
             )
         )  # fmt: skip
         pack = opt.read_pack(data, every)
-        budget = Budget(
-            trials=trials, every=every, objective=cast(Objective, objective), samples=samples, seed=seed,
-            batch_size=batch_size, device=device,
-        )  # fmt: skip
-        costs = seconds_per_trial(chosen, builder.build, pack, wanted[0], budget)
+        problems = [
+            CTProblem(pack, Scan.from_name(name), seed=seed, batch_size=batch_size, device=device)
+            for name in dict.fromkeys(scans or DEFAULT_SCANS)
+        ]
+        budget = Budget(trials=trials, objective=objective, samples=samples)
+        costs = seconds_per_trial(chosen, builder.build, problems[0], budget)
         for name, cost in costs.items():
             console.print(f"{name}: about {cost:.1f} s a trial of {len(pack)} slices", highlight=False)
-        total = sum(costs.values()) * trials * len(wanted)
-        console.print(f"all: at most {total / 60:.0f} min for {trials} trials on {len(wanted)} scans", highlight=False)
+        total = sum(costs.values()) * trials * len(problems)
+        console.print(
+            f"all: at most {total / 60:.0f} min for {trials} trials on {len(problems)} scans", highlight=False
+        )
         if estimate:
             return
-        presets = run_campaign(
-            chosen, builder.build, pack, wanted, out, budget,
+        presets = sweep(
+            chosen, builder.build, problems, out, budget,
             seconds=None if max_minutes is None else 60 * max_minutes,
-            tell=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+            log=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
         )  # fmt: skip
         for preset in presets:
             found, default = preset.provenance["best_value"], preset.provenance["default_value"]

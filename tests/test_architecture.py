@@ -1,4 +1,4 @@
-"""Imports point downwards, and nothing imports in a circle."""
+"""The rooms of the house: one strict order, no cycles, CT only where CT lives, small signatures, no private access."""
 
 from __future__ import annotations
 
@@ -8,62 +8,57 @@ from pathlib import Path
 
 import pytest
 
-# Lowest first. A module may import its own layer and the layers before it. A name stands for itself and everything
+# The order of the rooms: each may import only itself and the rooms before it. A name stands for itself and everything
 # below it; the longest matching name counts.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    (
-        "deft_ct.operators",
-        "deft_ct.networks",
-        "deft_ct.diffusion.schedule",
-        "deft_ct.runtime.seeds",
-        "deft_ct.measurement.scales",
-        "deft_ct.ct.volume",
-        "deft_ct.evaluation.metrics",
-        "deft_ct.testing",
-        "deft_ct.runtime.memory",
-        "deft_ct.runtime.progress",
-        "deft_ct.runtime.search_space",
-    ),
-    (
-        "deft_ct.diffusion.samplers",
-        "deft_ct.diffusion",
-        "deft_ct.measurement.measurement",
-        "deft_ct.measurement.data_term",
-        "deft_ct.evaluation.null_space",
-        "deft_ct.training",
-        "deft_ct.reconstructor",
-        "deft_ct.ct.scan",
-        "deft_ct.training.pairs",
-        "deft_ct.methods.presets",
-        "deft_ct.evaluation.spread",
-        "deft_ct.methods.deft.spread_calibration",
-    ),
-    ("deft_ct.methods.guided", "deft_ct.methods.classical", "deft_ct.methods.supervised", "deft_ct.methods.deft"),
-    ("deft_ct.methods.registry",),
-    ("deft_ct.io", "deft_ct.report", "deft_ct.datasets"),
-    (
-        "deft_ct.workflows.reconstruct_series",
-        "deft_ct.evaluation.problem",
-        "deft_ct.evaluation.runner",
-        "deft_ct.evaluation.tuning",
-        "deft_ct.evaluation.sweep",
-        "deft_ct.evaluation.spread_fit",
-    ),
-    ("deft_ct",),  # deft_ct/__init__.py: the public names
-    ("deft_ct.cli", "deft_ct.__main__", "scripts", "benchmarks"),
+ROOMS = (
+    "deft_ct.operators",
+    "deft_ct.testing",  # checks of operators, for our tests and for those of users
+    "deft_ct.runtime",
+    "deft_ct.networks",
+    "deft_ct.measurement",
+    "deft_ct.training",
+    "deft_ct.diffusion",
+    "deft_ct.ct",
+    "deft_ct.reconstruction",
+    "deft_ct.reconstructor",
+    "deft_ct.methods",
+    "deft_ct.methods.classical",
+    "deft_ct.methods.initial",
+    "deft_ct.methods.guided",
+    "deft_ct.methods.supervised",
+    "deft_ct.methods.deft",
+    "deft_ct.evaluation",
+    "deft_ct.io",
+    "deft_ct.datasets",
+    "deft_ct.problems",
+    "deft_ct.report",
+    "deft_ct.workflows",
+    "deft_ct",  # deft_ct/__init__.py: the public names
+    "deft_ct.cli",
+    "deft_ct.__main__",
+    "scripts",
+    "benchmarks",
 )
+CT_ROOMS = (
+    "deft_ct.operators.ct", "deft_ct.ct", "deft_ct.io", "deft_ct.datasets", "deft_ct.problems.ct", "deft_ct.workflows",
+    "deft_ct.cli", "deft_ct.__main__", "scripts", "benchmarks",
+)  # fmt: skip
+"""What only CT knows stays here, and in files named ``ct_*``."""
+MOST_PARAMETERS = 7
+FOREIGN_PRIVATE = {"_fieldnames"}
+"""Private names of libraries that offer no public way (SciPy's MATLAB structures)."""
 MAPPED = {"operators": "deft_ct.operators", "datasets": "deft_ct.datasets"}
 
 
-def layer_of(name: str) -> int:
+def room_of(name: str) -> int:
+    """Rank of the room of a module; below a package's own name, ``deft_ct`` alone stands for its ``__init__``."""
     matches = [
-        (len(prefix), rank)
-        for rank, prefixes in enumerate(LAYERS)
-        for prefix in prefixes
-        if name == prefix or (name.startswith(prefix + ".") and prefix != "deft_ct")
+        (len(room), rank)
+        for rank, room in enumerate(ROOMS)
+        if name == room or (name.startswith(room + ".") and room != "deft_ct")
     ]
     if not matches:
-        raise AssertionError(f"{name} belongs to no layer: add it to LAYERS in {Path(__file__).name}")
+        raise AssertionError(f"{name} is in no room: put it into one, or add a room to ROOMS in {Path(__file__).name}")
     return max(matches)[1]
 
 
@@ -126,10 +121,10 @@ def known(repository_root: Path) -> dict[str, Path]:
     return modules(repository_root)
 
 
-def test_every_module_belongs_to_a_layer(known: dict[str, Path]) -> None:
+def test_every_module_is_in_a_room(known: dict[str, Path]) -> None:
     assert "deft_ct.operators.base" in known
     for name in known:
-        layer_of(name)
+        room_of(name)
 
 
 def test_imports_point_downwards(known: dict[str, Path]) -> None:
@@ -137,9 +132,9 @@ def test_imports_point_downwards(known: dict[str, Path]) -> None:
         f"{name} -> {target}"
         for name, path in known.items()
         for target in imports(name, path, known, lazy=True)
-        if layer_of(target) > layer_of(name)
+        if room_of(target) > room_of(name)
     ]
-    assert not upward, "imports against the layers:\n" + "\n".join(sorted(upward))
+    assert not upward, "imports against the order of the rooms:\n" + "\n".join(sorted(upward))
 
 
 def test_operators_stand_alone(known: dict[str, Path]) -> None:
@@ -160,6 +155,91 @@ def test_mapped_folders_are_imported_by_their_full_name(known: dict[str, Path]) 
             if isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 tops.append(node.module.split(".")[0])
             assert not {"operators", "scripts", "tests", "benchmarks"} & set(tops), f"{name}: import deft_ct.operators"
+
+
+def test_only_rooms_of_ct_know_ct(known: dict[str, Path]) -> None:
+    foreign = [
+        f"{name} -> {target}"
+        for name, path in known.items()
+        if not any(name == room or name.startswith(room + ".") for room in CT_ROOMS)
+        and not path.stem.startswith("ct_")
+        and name != "deft_ct"
+        for target in imports(name, path, known, lazy=True)
+        if target.startswith(("deft_ct.operators.ct", "deft_ct.ct.hounsfield"))
+        or (target == "deft_ct.ct" and name.startswith("deft_ct"))
+    ]
+    assert not foreign, "ray transforms or Hounsfield units outside of CT's rooms:\n" + "\n".join(sorted(foreign))
+
+
+def test_public_functions_have_few_parameters(known: dict[str, Path]) -> None:
+    long = [
+        f"{name}.{function} has {count}"
+        for name, path in known.items()
+        if not name.startswith("deft_ct.cli")  # a command has as many options as it needs
+        and not path.stem.startswith("_")  # compiled kernels take arrays one by one
+        for function, count in signatures(ast.parse(path.read_text()))
+        if count > MOST_PARAMETERS
+        and not (function == "main" and name.startswith(("scripts", "benchmarks")))  # commands, too
+    ]
+    assert not long, f"more than {MOST_PARAMETERS} parameters; make them a dataclass:\n" + "\n".join(sorted(long))
+
+
+def signatures(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Public functions, methods and constructors with the number of parameters that a caller sees."""
+    scopes: list[tuple[str, list[ast.stmt], bool]] = [("", tree.body, False)]
+    while scopes:
+        prefix, body, inside = scopes.pop()
+        for node in body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                scopes.append((f"{prefix}{node.name}.", node.body, True))
+            if not isinstance(node, ast.FunctionDef) or (node.name.startswith("_") and node.name != "__init__"):
+                continue
+            taken = node.args
+            count = len(taken.posonlyargs) + len(taken.args) + len(taken.kwonlyargs)
+            static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in node.decorator_list)
+            yield f"{prefix}{node.name}", count - int(inside and not static)
+
+
+def test_nothing_private_is_used_across_modules(known: dict[str, Path]) -> None:
+    """``x._name`` where neither the class nor the module here defines ``_name``; private imports, too."""
+    strangers = []
+    for name, path in known.items():
+        tree = ast.parse(path.read_text())
+        own = _private_definitions(tree) | FOREIGN_PRIVATE
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("deft_ct"):
+                strangers += [f"{name}: imports {a.name}" for a in node.names if _is_private(a.name) and not node.level
+                              and f"{node.module}.{a.name}" not in known]  # fmt: skip
+            elif isinstance(node, ast.Attribute) and _is_private(node.attr) and node.attr not in own:
+                if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")) and not _is_super(node):
+                    strangers.append(f"{name}:{node.lineno}: {node.attr}")
+    assert not strangers, "private names used across modules:\n" + "\n".join(sorted(strangers))
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def _is_super(node: ast.Attribute) -> bool:
+    called = node.value
+    return isinstance(called, ast.Call) and isinstance(called.func, ast.Name) and called.func.id == "super"
+
+
+def _private_definitions(tree: ast.Module) -> set[str]:
+    """Private functions, classes, variables and attributes that a module defines itself."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+    return {name for name in found if _is_private(name)}
+
+
+def test_the_root_of_the_package_is_small(repository_root: Path) -> None:
+    assert len(list((repository_root / "deft_ct").glob("*.py"))) <= 8
 
 
 def test_no_import_cycles(known: dict[str, Path]) -> None:
@@ -186,18 +266,23 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 def test_the_checks_can_fail(tmp_path: Path) -> None:
     (tmp_path / "deft_ct" / "io").mkdir(parents=True)
-    (tmp_path / "deft_ct" / "io" / "__init__.py").write_text("from deft_ct.measurement.scales import hu\n")
-    (tmp_path / "deft_ct" / "units.py").write_text("def hu():\n    from . import io\n")
-    (tmp_path / "deft_ct" / "volume.py").write_text(
+    (tmp_path / "deft_ct" / "io" / "__init__.py").write_text("from deft_ct.runtime import hu\n")
+    (tmp_path / "deft_ct" / "runtime.py").write_text("def hu(a, *, b, c):\n    from . import io\n    return io._x\n")
+    (tmp_path / "deft_ct" / "networks.py").write_text(
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import deft_ct.io\n"
     )
     small = modules(tmp_path)
-    assert imports("deft_ct.measurement.scales", small["deft_ct.measurement.scales"], small, lazy=True) == {
-        "deft_ct.io"
-    }
-    assert imports("deft_ct.measurement.scales", small["deft_ct.measurement.scales"], small, lazy=False) == set()
-    assert imports("deft_ct.ct.volume", small["deft_ct.ct.volume"], small, lazy=True) == set()
-    assert layer_of("deft_ct.io") > layer_of("deft_ct.measurement.scales")
-    with pytest.raises(AssertionError, match="belongs to no layer"):
-        layer_of("deft_ct.misc")
+    runtime = small["deft_ct.runtime"]
+    assert imports("deft_ct.runtime", runtime, small, lazy=True) == {"deft_ct.io"}
+    assert imports("deft_ct.runtime", runtime, small, lazy=False) == set()
+    assert imports("deft_ct.networks", small["deft_ct.networks"], small, lazy=True) == set()
+    assert list(signatures(ast.parse(runtime.read_text()))) == [("hu", 3)]
+    assert room_of("deft_ct.io") > room_of("deft_ct.runtime.seeds")
+    assert room_of("deft_ct.methods.deft.train") > room_of("deft_ct.methods.registry")
+    with pytest.raises(AssertionError, match="private names"):
+        test_nothing_private_is_used_across_modules(small)
+    with pytest.raises(AssertionError, match="order of the rooms"):
+        test_imports_point_downwards(small)
+    with pytest.raises(AssertionError, match="is in no room"):
+        room_of("deft_ct.misc")
     assert cycles({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == [["a", "b"]]

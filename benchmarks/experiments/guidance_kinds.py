@@ -1,37 +1,32 @@
-"""Kinds of guidance of the shipped form of the h-transform (TV reference), on real CT at 128 x 128.
+"""Kinds of guidance for h-transforms of the shipped form (initial reconstruction: TV), on real CT at 128 x 128.
 
-A head for each kind, trained at equal cost on the same slices, noise and order, and measured on the same data. Before
-that, what the guidance alone is worth: the error of the prior's estimate with the best multiple of the guidance added.
+A network for each kind is trained at equal cost on the same slices, noise and order, and measured on the same data. A
+second table shows the guidance alone: the error of the prior's estimate plus the best multiple of the guidance.
 
-Run: python benchmarks/experiments/halved.py --out runs/halved, then
-     python benchmarks/experiments/guidance_kinds.py --work runs/halved --out benchmarks/results    (run again to go on)
+Run: python benchmarks/experiments/halved.py --out runs/halved
+     python benchmarks/experiments/guidance_kinds.py --work runs/halved --out benchmarks/results    (again to resume)
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import torch
-from halved import halved_scan
-from halved_heads import (
-    Record,
-    Workshop,
-    add_options,
-    difference,
-    footer,
-    interval_text,
-    table,
-    values,
-    write,
-)
 from torch import Tensor
 
 from deft_ct.ct.scan import Scan
+from deft_ct.datasets.halved import halved_scan
+from deft_ct.evaluation.paired import paired_difference, signed_interval
 from deft_ct.evaluation.statistics import mean_interval
+from deft_ct.evaluation.store import Record, write_result
+from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import HTransform
 from deft_ct.runtime.seeds import generator_for, normal_like
+from deft_ct.workflows.experiments.arguments import experiment_parser
+from deft_ct.workflows.experiments.measures import psnr_values
+from deft_ct.workflows.experiments.study import Study, StudySettings, add_study_arguments, footnote
 
 KINDS = ("fbp", "adjoint", "cg", "split")
 BASE = "fbp"
@@ -40,104 +35,97 @@ SPAN = PriorRange()
 ESTIMATES = {"direct_mean": "direct mean", "single": "one sample", "mean": "mean of samples"}
 
 
-def run(options: argparse.Namespace) -> Record:
+def run(arguments: argparse.Namespace) -> Record:
     """Train what is missing and measure every kind."""
-    shop = Workshop(options, samples=options.samples)
-    scan = halved_scan(options.scan)
+    study = Study(StudySettings.from_arguments(arguments, samples=arguments.samples), log=print)
+    scan = halved_scan(arguments.scan)
+    htransforms = {kind: study.train_for_scan(scan, kind) for kind in arguments.kinds}
     rows: Record = {}
-    heads = {kind: shop.one_scan_head(scan, kind) for kind in options.kinds}
-    for kind, head in heads.items():
-        rows[kind] = {"seconds": head.card["seconds"], "sha256": head.content_hash(), "config": head.config.to_dict()}
-        rows[kind] |= {
-            "direct": shop.measured(head, scan, estimate="mean", draws=2),
-            "sampled": shop.measured(head, scan, estimate="samples", steps=20),
-        }
+    for kind, htransform in htransforms.items():
+        rows[kind] = {
+            "seconds": htransform.card["seconds"], "sha256": htransform.content_hash(),
+            "config": htransform.config.to_dict(),
+            "direct": study.measure(htransform, scan, estimate="mean", draws=2),
+            "sampled": study.measure(htransform, scan, estimate="samples", steps=20),
+        }  # fmt: skip
         print(f"{kind}: direct mean {rows[kind]['direct']['direct_mean']['psnr_db']['mean']:.2f} dB", flush=True)
-    reference = shop.reference(scan)
     return {
-        "protocol": shop.protocol(),
-        "scan": scan.name,
-        "rows": rows,
-        "reference": reference,
-        "worth_hu": worth(shop, heads, scan),
-    }
+        "protocol": study.protocol(), "scan": scan.name, "rows": rows, "reference": study.measure_initial(scan),
+        "worth_hu": guided_errors(study, htransforms, scan),
+    }  # fmt: skip
 
 
 @torch.no_grad()
-def worth(shop: Workshop, heads: dict[str, HTransform], scan: Scan) -> Record:
-    """RMS error (HU) of ``x0h``, and of ``x0h`` with the best multiple of each guidance, at some times."""
-    problem, prior = shop.problem(scan), shop.prior
-    truth = torch.from_numpy(problem.truth)[:, None]
+def guided_errors(study: Study, htransforms: Mapping[str, HTransform], scan: Scan) -> Record:
+    """RMS error (HU) of the prior's estimate, and of it plus the best multiple of each guidance, at some times."""
+    problem, prior = study.problem(scan), study.prior
+    truth = torch.from_numpy(problem.truth)[:, None].split([len(names) for _, _, names in problem.batches])
     out: Record = {}
     for t in TIMES:
         errors: list[Tensor] = []
-        features: dict[str, list[Tensor]] = {kind: [] for kind in heads}
-        first = 0
-        for y, measurement, names in problem.batches:
-            x0 = SPAN.to_prior(truth[first : first + len(y)])
-            first += len(y)
+        guidance: dict[str, list[Tensor]] = {kind: [] for kind in htransforms}
+        for hu, (y, measurement, names) in zip(truth, problem.batches, strict=True):
+            x0 = SPAN.to_prior(hu)
             times = torch.full((len(y),), t)
-            noise = normal_like(x0, [generator_for(shop.options.seed, "worth", name, t) for name in names])
+            noise = normal_like(x0, [generator_for(study.training.seed, "worth", name, t) for name in names])
             x0h, _ = prior.predict(prior.schedule.add_noise(x0, noise, times), times)
             errors.append(x0 - x0h)
             likelihood = measurement.likelihood(y, SPAN)
-            for kind, head in heads.items():
-                features[kind].append(head.guidance_at(likelihood, x0h, times))
+            for kind, htransform in htransforms.items():
+                guidance[kind].append(htransform.guidance_at(likelihood, x0h, times))
         error = torch.cat(errors)
         out[str(t)] = {"without": rms_hu(error)}
-        for kind, found in features.items():
-            feature = torch.cat(found)
-            best = (feature * error).sum() / feature.square().sum()
-            out[str(t)][kind] = rms_hu(error - best * feature)
+        for kind, found in guidance.items():
+            added = torch.cat(found)
+            out[str(t)][kind] = rms_hu(error - (added * error).sum() / added.square().sum() * added)
     return out
 
 
 def rms_hu(error: Tensor) -> float:
-    """In HU, of values in the prior's range."""
+    """RMS in HU of values in the prior's range."""
     return float(error.square().mean().sqrt() * SPAN.scale)
 
 
-def found(row: Record, which: str) -> list[float]:
-    """PSNR of every slice."""
-    return values(row["direct" if which == "direct_mean" else "sampled"], which)
+def psnrs(row: Record, estimate: str) -> list[float]:
+    """PSNR of every slice for a key of :data:`ESTIMATES`."""
+    return psnr_values(row["direct" if estimate == "direct_mean" else "sampled"], estimate)
 
 
 def markdown(record: Record) -> str:
-    """PSNR by kind, and the paired differences from the shipped kind."""
-    rows = record["rows"]
-    lines = ["# Kinds of guidance", "", f"PSNR in dB; in brackets the paired difference from {BASE}.", ""]
-    body = []
+    """PSNR by kind with the paired differences to the base, and the errors of the guidance alone."""
+    rows, samples = record["rows"], record["protocol"]["samples"]
+    quality = []
     for kind, row in rows.items():
         cells = [kind]
-        for which in ESTIMATES:
-            value = f"{mean_interval(found(row, which)).mean:.2f}"
-            ours, base = found(row, which), found(rows[BASE], which)
-            cells.append(value if kind == BASE else f"{value}, {interval_text(difference(ours, base))}")
-        rate = row["sampled"]["seconds_per_slice"] / record["protocol"]["samples"]
-        body.append([*cells, f"{rate:.2f}", str(row["seconds"])])
-    lines += table(["guidance", *ESTIMATES.values(), "a sample (s)", "training (s)"], body)
-    slices = len(found(rows[BASE], "single"))
-    lines += ["", "RMS error (HU) of the prior's estimate with the best multiple of the guidance added:", ""]
+        for estimate in ESTIMATES:
+            value = f"{mean_interval(psnrs(row, estimate)).mean:.2f}"
+            gain = signed_interval(paired_difference(psnrs(row, estimate), psnrs(rows[BASE], estimate)))
+            cells.append(value if kind == BASE else f"{value}, {gain}")
+        quality.append([*cells, f"{row['sampled']['seconds_per_slice'] / samples:.2f}", str(row["seconds"])])
     names = list(next(iter(record["worth_hu"].values())))
-    error = [[f"t = {t}", *(f"{row[name]:.1f}" for name in names)] for t, row in record["worth_hu"].items()]
-    lines += table(["time", *names], error)
-    lines += [
-        "", f"Scan {record['scan']}; TV reference alone {record['reference']['psnr_db']['mean']:.2f} dB; mean of "
-        f"{record['protocol']['samples']} samples, 20 evaluations each. {footer(record, slices)}", "",
-    ]  # fmt: skip
-    return "\n".join(lines)
+    errors = [[f"t = {t}", *(f"{row[name]:.1f}" for name in names)] for t, row in record["worth_hu"].items()]
+    return "\n\n".join([
+        "# Kinds of guidance",
+        f"PSNR in dB; after the comma the paired difference to {BASE}.",
+        markdown_table(["guidance", *ESTIMATES.values(), "a sample (s)", "training (s)"], quality),
+        "RMS error (HU) of the prior's estimate plus the best multiple of the guidance:",
+        markdown_table(["time", *names], errors),
+        f"Scan {record['scan']}; TV alone {record['reference']['psnr_db']['mean']:.2f} dB; mean of {samples} samples, "
+        f"20 evaluations each. {footnote(record, len(psnrs(rows[BASE], 'single')))}",
+    ]) + "\n"  # fmt: skip
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser, steps=800)
+    parser = experiment_parser(__doc__)
+    add_study_arguments(parser, steps=800)
     parser.add_argument("--scan", default="parallel60_1e5")
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    options = parser.parse_args()
-    record = run(options)
-    write(Path(options.out), "guidance_kinds", record, markdown(record))
+    arguments = parser.parse_args(argv)
+    record = run(arguments)
+    write_result(arguments.out, "guidance_kinds", record, markdown(record))
+    print(markdown(record))
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def reconstructed(path: Path, solver: Reconstructor, trial: Trial, measurement: 
     if not path.is_file():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what lies outside of the training is in the record
-            result = solver.reconstruct(trial.y[None, None], measurement, seed=seed, keys=["disc"])
+            result = solver.reconstruct(trial.y[None, None], measurement, seed=seed, image_ids=["disc"])
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, result.mean[0, 0].numpy())
     found: Image = np.load(path)
@@ -222,7 +222,7 @@ def main() -> None:
     deft = next(solver for solver in solvers.values() if isinstance(solver, DEFT))
     settings = {
         "pixels": PIXELS, "mu_water_per_mm": SCALE.mu_water, "seed": arguments.seed,
-        "precision": arguments.precision, "methods": METHODS, **deft._describe(),
+        "precision": arguments.precision, "methods": METHODS, **deft.describe(),
     }  # fmt: skip
     figures: dict[str, Any] = {}
     drawn: list[tuple[Trial, dict[str, Image]]] = []

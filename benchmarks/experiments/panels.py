@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 
 from deft_ct.cli import options as opt
 from deft_ct.ct.scan import Scan
-from deft_ct.evaluation.metrics import evaluate
-from deft_ct.evaluation.null_space import PRIOR_SPREAD_HU, local_rms, null_space_report, split
-from deft_ct.evaluation.problem import Problem, prepare
+from deft_ct.evaluation.null_space import local_rms, null_space_report
 from deft_ct.evaluation.statistics import mean_interval
+from deft_ct.problems.ct import CTProblem
+from deft_ct.problems.ct_metrics import evaluate
+from deft_ct.problems.ct_null_space import PRIOR_STD_HU, split_ct
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER, panel_figure, save_png
 
@@ -68,7 +69,7 @@ class Measured:
 
 
 def measure(
-    problem: Problem, fbp: Reconstructor, tv: Reconstructor, method: Reconstructor, *, samples: int
+    problem: CTProblem, fbp: Reconstructor, tv: Reconstructor, method: Reconstructor, *, samples: int
 ) -> Measured:
     """Reconstruct and split every slice.
 
@@ -96,7 +97,7 @@ def measure(
         first = part.stop
         truth = affine(torch.from_numpy(problem.truth[part]).to(y)[:, None])
         plain, variation, main = (
-            solver.reconstruct(y, measurement, num_samples=count, seed=problem.seed, keys=names)
+            solver.reconstruct(y, measurement, num_samples=count, seed=problem.seed, image_ids=names)
             for solver, count in ((fbp, 1), (tv, 1), (method, samples))
         )
         estimate = name if main.samples is None else f"{name} mean"
@@ -107,14 +108,14 @@ def measure(
             keep("spread", main.std / affine.scale)
             kind = "calibrated" if main.provenance["spread"]["calibrated"] else "uncalibrated"
             spread_kind = f"{kind} spread\nof {main.provenance['num_samples']} samples"
-        own = split(truth, y, measurement)
+        own = split_ct(truth, y, measurement)
         unmeasured += (own.unmeasured.flatten(1).square().mean(1).sqrt() / affine.scale).tolist()
         keep("map truth", local_rms(own.unmeasured) / affine.scale)
         for label, image in images.items():
             keep(label, affine.inverse(image))
             if label == "FBP":
                 continue
-            error = split(image - truth, y, measurement)
+            error = split_ct(image - truth, y, measurement)
             if label == estimate:
                 keep("map " + label, local_rms(own.unmeasured + error.unmeasured) / affine.scale)
             report = null_space_report(error, own)
@@ -185,7 +186,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     )
 
 
-def draw(problem: Problem, measured: Measured, names: Sequence[str], which: str, index: int, folder: Path) -> Path:
+def draw(problem: CTProblem, measured: Measured, names: Sequence[str], which: str, index: int, folder: Path) -> Path:
     """One figure."""
     greys = {label: images[index] for label, images in measured.images.items()}
     estimate = list(greys)[2]
@@ -223,7 +224,7 @@ def main(
     builder, protocol = opt.Builder(networks), Scan.from_name(scan)
     fbp, tv, solver = (builder.for_scan(text, protocol, presets=True)[0] for text in ("fbp", "tv", method))
     pack = opt.read_pack(data, every)
-    problem = prepare(pack, protocol, seed=seed, batch_size=batch_size, device=device)
+    problem = CTProblem(pack, protocol, seed=seed, batch_size=batch_size, device=device)
     measured = measure(problem, fbp, tv, solver, samples=samples)
     names = [name for _, _, group in problem.batches for name in group]
     estimate = list(measured.images)[2]
@@ -235,7 +236,7 @@ def main(
     record = {
         "pack": pack.path.name, "every": every, "slices": len(names), "scan": protocol.name, "seed": seed,
         "samples": samples, "method": method, "precision": precision, "simulation_refinement": problem.refine,
-        "data_range_hu": RANGE_HU, "prior_spread_hu": PRIOR_SPREAD_HU, "networks": solver._describe(),
+        "data_range_hu": RANGE_HU, "prior_spread_hu": PRIOR_STD_HU, "networks": solver.describe(),
         "names": names, "shown": {which: names[index] for which, index in chosen.items()},
         "unmeasured_of_truth_hu": {
             "summary": interval(measured.unmeasured_hu), "per_slice": measured.unmeasured_hu

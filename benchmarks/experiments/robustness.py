@@ -1,71 +1,45 @@
-"""What DEFT, TV and FBP lose when the scan is not what they are told: noise level, angles, detector, start of the arc.
+"""How much DEFT, TV and FBP lose when the scan differs from what they assume.
 
-Data of validation slices are simulated with the true scan (on a grid twice as fine, as everywhere) and reconstructed as
-if they were of the nominal one. Noise and errors of the set-up come from the seed; a set-up has one error for all
-slices, as a scanner has. Changes are paired, slice by slice, with the case in which everything is as told. Run:
+Data of validation slices are simulated with the true scan and reconstructed with the nominal one. Photons, angles,
+detector position, detector gain and first angle are changed one at a time. Changes of quality are paired, slice by
+slice, with the case in which everything is as assumed.
 
-    python benchmarks/experiments/robustness.py --every 16
-
-Every finished cell (case and method) is kept in WORK, and the same command goes on from there.
+Run: python benchmarks/experiments/robustness.py --every 16
+(again to resume: every finished pair of case and method is kept in WORK)
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
+import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import typer
-from halved_heads import cached, difference, interval_text, slug, table, write
 
-from deft_ct.cli import options as opt
-from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.scan import Scan
-from deft_ct.evaluation.problem import Problem, prepare, score, score_json
+from deft_ct.datasets.packs import read_pack
+from deft_ct.evaluation.paired import differences, paired_difference, signed_interval
+from deft_ct.evaluation.problem import CTProblem, score, score_json
 from deft_ct.evaluation.statistics import Interval, mean_interval
-from deft_ct.measurement.measurement import Measurement
-from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
-from deft_ct.operators.noise import PoissonNoise
+from deft_ct.evaluation.store import Record, cached_json, content_name, write_result
+from deft_ct.evaluation.tables import markdown_table
+from deft_ct.reconstructor import Reconstructor
+from deft_ct.workflows.experiments.arguments import (
+    Networks,
+    add_data_arguments,
+    add_network_arguments,
+    experiment_parser,
+)
+from deft_ct.workflows.experiments.measures import RANGE_HU
+from deft_ct.workflows.experiments.scan_errors import FAULTY, Case, perturbed
 
-DATA_RANGE_HU = 2000.0
-FAULTY = 4
-"""Detector elements with a gain error."""
 TV = "TV"
 METHODS = {"DEFT, direct mean": "deft", "DEFT, one sample": "deft:estimate=samples", TV: "tv", "FBP": "fbp"}
-Record = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """How the true scan differs from the nominal one.
-
-    Args:
-        name: in the table.
-        photons: true photons over nominal ones.
-        angle_degrees: standard deviation of an independent error of every view angle.
-        offset_elements: shift of the detector, in detector elements.
-        gain: relative error of the gain of :data:`FAULTY` elements, half of them up and half down, that the flat field
-            does not know of.
-        start_steps: angle of the first view, in steps between views.
-        told: whether the methods know the photons and the geometry of the true scan.
-    """
-
-    name: str
-    photons: float = 1.0
-    angle_degrees: float = 0.0
-    offset_elements: float = 0.0
-    gain: float = 0.0
-    start_steps: float = 0.0
-    told: bool = False
-
-
-EXACT = "as told"
+EXACT = "as assumed"
 # A constant error of the angles is left out: it turns the image and changes nothing else.
 CASES = (
     Case(name=EXACT),
@@ -80,229 +54,164 @@ CASES = (
     Case(name="detector off by 0.5 elements", offset_elements=0.5),
     Case(name="detector off by 1 element", offset_elements=1.0),
     Case(name=f"gain of {FAULTY} elements off by 5 %", gain=0.05),
-    # The networks have seen arcs from angle 0 only. They are told the angles, but the features do not hold the start.
+    # The networks were trained with arcs from angle 0. The methods know the angles; the scan descriptor does not.
     Case(name="first view after half a step, told", start_steps=0.5, told=True),
     Case(name="first view after 15 steps, told", start_steps=15.0, told=True),
 )
-
-
-def true_measurement(nominal: Measurement, case: Case, seed: int) -> Measurement:
-    """The scan that takes place, gain errors aside.
-
-    Args:
-        nominal: a parallel or fan-beam scan of equally spaced views.
-        case: what is wrong with it.
-        seed: of the errors of the angles.
-
-    Raises:
-        ValueError: other photons are asked of a scan without photon noise.
-    """
-    assert isinstance(nominal.operator, RayTransform)
-    geometry, noise = nominal.operator.geometry, nominal.noise
-    assert isinstance(geometry, ParallelGeometry | FanGeometry)
-    angles = geometry.angle_array
-    errors = np.random.default_rng(seed).standard_normal(len(angles))
-    step = angles[1] - angles[0] if len(angles) > 1 else 0.0
-    changed = geometry.replace(
-        angles=angles + case.start_steps * step + math.radians(case.angle_degrees) * errors,
-        detector_offset_mm=geometry.detector_offset_mm + case.offset_elements * geometry.detector_mm,
-    )
-    if case.photons != 1:
-        if not isinstance(noise, PoissonNoise):
-            raise ValueError(f"{case.name!r} needs a scan with photon noise, got {type(noise).__name__}")
-        noise = dataclasses.replace(noise, photons=case.photons * noise.photons)
-    # The operator of the nominal scan is kept where it is right: its matrix need not be built twice.
-    operator = nominal.operator
-    if changed != geometry:
-        operator = RayTransform(changed, nominal.operator.backend, kernel=nominal.operator.kernel)
-    return Measurement(operator, noise, units=nominal.units)
-
-
-def gain_error(detectors: int, case: Case, seed: int) -> torch.Tensor:
-    """What the faulty elements add to line integrals, ``(detectors,)``; they lie in the middle half of the detector."""
-    added = torch.zeros(detectors)
-    chosen = np.random.default_rng(seed).choice(np.arange(detectors // 4, detectors - detectors // 4), FAULTY, False)
-    signs = torch.tensor([1.0, -1.0]).repeat(FAULTY // 2)
-    added[torch.from_numpy(chosen)] = -(1 + case.gain * signs).log()
-    return added
-
-
-def perturbed(problem: Problem, case: Case) -> Problem:
-    """The slices of a nominal problem with data of the true scan, and with the measurement that methods are told."""
-    scans: dict[Any, Measurement] = {}
-    batches, first = [], 0
-    for y, nominal, names in problem.batches:
-        assert isinstance(nominal.operator, RayTransform)
-        key = nominal.operator.geometry
-        if key not in scans:
-            scans[key] = true_measurement(nominal, case, problem.seed)
-        true = scans[key]
-        hu = torch.from_numpy(problem.truth[first : first + len(names), None]).to(y)
-        first += len(names)
-        data = true.simulate(HounsfieldScale().to_attenuation(hu), seed=problem.seed, keys=names, refine=problem.refine)
-        data = data + gain_error(data.shape[-1], case, problem.seed).to(data)
-        batches.append((data, true if case.told else nominal, names))
-    return dataclasses.replace(problem, batches=batches)
-
-
-def change(cells: Mapping[tuple[str, str], Record], case: str, method: str, against: str, key: str) -> list[float]:
-    """Change of a figure of every slice from the case ``against``, without the slices that have none (no body)."""
-    pairs = zip(cells[case, method][key], cells[against, method][key], strict=True)
-    return [a - b for a, b in pairs if a is not None and b is not None]
+Cells = Mapping[tuple[str, str], Record]
+"""Values of every slice, by case and method."""
 
 
 def verdict(beyond: Interval) -> str:
-    """Whether a method loses more than TV, from its change of PSNR minus TV's."""
+    """Whether a method loses more than TV, from its change of PSNR minus that of TV."""
     if beyond.high < 0:
         return "more"
     return "less" if beyond.low > 0 else "no clear difference"
 
 
-def rows_against(
-    cells: Mapping[tuple[str, str], Record], pairs: Sequence[tuple[str, str]], methods: Sequence[str]
-) -> list[Record]:
-    """Means and paired changes of every method, in every pair of a case and the one that it is compared with."""
-    rows = []
-    for case, against in pairs:
-        for method in methods:
-            cell = cells[case, method]
-            gained = change(cells, case, method, against, "psnr_db")
-            row: Record = {"case": case, "against": against, "method": method}
-            row["psnr_db"] = float(np.mean(cell["psnr_db"]))
-            row["rmse_body_hu"] = float(np.nanmean(np.array(cell["rmse_body_hu"], float)))
-            if case != against:
-                errors = change(cells, case, method, against, "rmse_body_hu")
-                row["psnr_change_db"] = asdict(mean_interval(gained, method="t"))
-                row["rmse_change_hu"] = asdict(mean_interval(errors, method="t"))
-                if method != TV and (case, TV) in cells:
-                    beyond = difference(gained, change(cells, case, TV, against, "psnr_db"))
-                    row |= {"psnr_change_beyond_tv_db": asdict(beyond), "loses": verdict(beyond)}
-            rows.append(row)
-    return rows
+def row_against(cells: Cells, case: str, against: str, method: str) -> Record:
+    """Means of a method in a case, and their paired changes from another case."""
+
+    def change(key: str, name: str) -> list[float]:
+        return differences(cells[case, name][key], cells[against, name][key])
+
+    cell = cells[case, method]
+    row: Record = {"case": case, "against": against, "method": method}
+    row["psnr_db"] = float(np.mean(cell["psnr_db"]))
+    row["rmse_body_hu"] = float(np.nanmean(np.array(cell["rmse_body_hu"], float)))
+    if case != against:
+        row["psnr_change_db"] = asdict(mean_interval(change("psnr_db", method), method="t"))
+        row["rmse_change_hu"] = asdict(mean_interval(change("rmse_body_hu", method), method="t"))
+        if method != TV and (case, TV) in cells:
+            beyond = paired_difference(change("psnr_db", method), change("psnr_db", TV))
+            row |= {"psnr_change_beyond_tv_db": asdict(beyond), "loses": verdict(beyond)}
+    return row
 
 
-def lines_of(rows: Sequence[Record]) -> list[str]:
-    """Markdown lines of a table."""
+def changes_table(rows: Sequence[Record]) -> str:
+    """Means and changes of every case and method."""
 
     def text(row: Record, key: str) -> str:
-        return interval_text(Interval(**row[key])) if key in row else "-"
+        return signed_interval(Interval(**row[key])) if key in row else "-"
 
-    return table(
+    headings = [
+        "case", "method", "PSNR (dB)", "RMSE in body (HU)", "change of PSNR (dB)", "change of RMSE (HU)",
+        "change of PSNR beyond TV's (dB)", "loses, compared with TV",
+    ]  # fmt: skip
+    body = [
         [
-            "case", "method", "PSNR (dB)", "RMSE in body (HU)", "change of PSNR (dB)", "change of RMSE (HU)",
-            "change of PSNR beyond TV's (dB)", "loses, compared with TV",
-        ],
-        [
-            [
-                row["case"], row["method"], f"{row['psnr_db']:.2f}", f"{row['rmse_body_hu']:.1f}",
-                text(row, "psnr_change_db"), text(row, "rmse_change_hu"), text(row, "psnr_change_beyond_tv_db"),
-                row.get("loses", "-"),
-            ]
-            for row in rows
-        ],
-    )  # fmt: skip
+            row["case"], row["method"], f"{row['psnr_db']:.2f}", f"{row['rmse_body_hu']:.1f}",
+            text(row, "psnr_change_db"), text(row, "rmse_change_hu"), text(row, "psnr_change_beyond_tv_db"),
+            row.get("loses", "-"),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return markdown_table(headings, body)
 
 
-def found_shifts(values: Sequence[float | None]) -> tuple[str, str]:
-    """Range of the shifts that were found, and of how many slices."""
-    found = [value for value in values if value is not None]
-    return f"{min(found):+.2f} to {max(found):+.2f}" if found else "-", f"{len(found)} of {len(values)}"
+def shifts_table(shifts: Mapping[str, Sequence[float | None]]) -> str:
+    """Range of the detector shifts that were found, and in how many slices."""
+    body = []
+    for case, values in shifts.items():
+        found = [value for value in values if value is not None]
+        span = f"{min(found):+.2f} to {max(found):+.2f}" if found else "-"
+        body.append([case, span, f"{len(found)} of {len(values)}"])
+    return markdown_table(["case", "elements, smallest to largest", "slices with a result"], body)
 
 
 def markdown(record: Record) -> str:
-    """Both tables, and what the numbers are about."""
+    """All tables and what they are about."""
     settings = record["settings"]
-    return "\n".join([
-        "# The scan is not what the methods are told", "",
-        f"Changes from the case {EXACT!r}, mean (95 % interval of the paired differences).", "",
-        *lines_of(record["against_exact"]), "",
-        "## Being told a wrong noise level, the data being the same", "",
-        "Changes from the case in which the methods know the photons of the data.", "",
-        *lines_of(record["against_told"]), "",
-        "## What `operators.ct.detector_shift` finds in the data of single slices", "",
-        *table(
-            ["case", "elements, smallest to largest", "slices that tell"],
-            [[case, *found_shifts(values)] for case, values in record["detector_shift_elements"].items()],
-        ), "",
-        f"Pack {settings['pack']}, every {settings['every']}: n = {settings['slices']} slices, {settings['scan']}, "
-        f"seed {settings['seed']}, networks in {settings['precision']}; whole slices, range {DATA_RANGE_HU:g} HU. "
-        "Angles: an independent Gaussian error of every view, the same for all slices; detector and gain: one shift "
-        "and one set of elements. Intervals are over slices: those of a patient resemble each other, and one draw of "
-        "errors was tried. \"Loses\": by the interval beside it. Not for clinical use.", "",
-    ])  # fmt: skip
+    return "\n\n".join([
+        "# The scan differs from what the methods assume",
+        f"Changes from the case {EXACT!r}: mean (95 % interval of the paired differences).",
+        changes_table(record["against_exact"]),
+        "## A wrong noise level for the same data",
+        "Changes from the case in which the methods know the photons of the data.",
+        changes_table(record["against_told"]),
+        "## What `operators.ct.detector_shift` finds in the data of single slices",
+        shifts_table(record["detector_shift_elements"]),
+        f"Dataset {settings['pack']}, every {settings['every']}: n = {settings['slices']} slices, {settings['scan']}, "
+        f"seed {settings['seed']}, networks in {settings['precision']}; whole slices, range {RANGE_HU:g} HU. Angles: "
+        "an independent Gaussian error of every view, the same for all slices. Detector and gain: one shift and one "
+        "set of elements. Intervals are over slices. Slices of a patient resemble each other, and one draw of errors "
+        "was tried. \"Loses\" follows from the interval beside it. Not for clinical use.",
+    ]) + "\n"  # fmt: skip
 
 
-def main(
-    data: opt.Data = "val",
-    every: opt.Every = 16,
-    scan: Annotated[str, typer.Option(help="Name of the nominal scan.")] = "parallel60_1e5",
-    seed: opt.Seed = 0,
-    precision: opt.PrecisionName = "bfloat16",
-    batch_size: opt.BatchSize = 4,
-    methods: Annotated[
-        list[str] | None, typer.Option("--method", help="Of the names in the table; all by default. Repeat.")
-    ] = None,
-    prior: opt.PriorName = None,
-    htransform: opt.HTransformName = None,
-    threads: Annotated[int, typer.Option(help="Threads of PyTorch.", min=1)] = 1,
-    work: Annotated[Path, typer.Option(help="Folder of finished cells.")] = Path("runs/robustness"),
-    out: Annotated[Path, typer.Option(help="Folder of robustness.json and .md.")] = Path("benchmarks/results"),
-) -> None:
-    """Measure what is missing, and write the tables."""
-    torch.set_num_threads(threads)
-    pack, nominal = opt.read_pack(data, every), Scan.from_name(scan)
+def detector_shifts(problem: CTProblem) -> Record:
+    """The detector shift that is found in the data of each slice, or None."""
+    found = [measurement.diagnose(y).record for data, measurement, _ in problem.batches for y in data]
+    return {"elements": [record.get("detector_shift_elements") for record in found]}
+
+
+def run(arguments: argparse.Namespace) -> Record:
+    """Measure the cells that are missing."""
+    pack, nominal = read_pack(arguments.data, arguments.every), Scan.from_name(arguments.scan)
     if len(pack) < 2:
-        raise typer.BadParameter(f"an interval needs at least two slices, every {every} of {data} leaves {len(pack)}")
-    builder = opt.Builder(
-        opt.Networks(prior=prior, htransform=htransform, models={}, precision=opt.parse_precision(precision))
-    )
-    names = methods or list(METHODS)
-    solvers = {name: builder.build(*opt.parse_method(METHODS[name])) for name in names}
+        raise ValueError(f"an interval needs at least two slices; --every {arguments.every} leaves {len(pack)}")
+    networks = Networks.from_arguments(arguments)
+    names = arguments.method or list(METHODS)
+    methods = {name: networks.build(METHODS[name]) for name in names}
+    described = {
+        name: networks.hashes_of(method) | {"config": asdict(method.config)} for name, method in methods.items()
+    }
 
     @cache
-    def exact() -> Problem:
-        return prepare(pack, nominal, seed=seed, batch_size=batch_size)
+    def exact() -> CTProblem:
+        return CTProblem(pack, nominal, seed=arguments.seed, batch_size=arguments.batch_size)
 
     cells: dict[tuple[str, str], Record] = {}
     shifts: dict[str, list[float | None]] = {}
     for case in CASES:
-        problem = cache(lambda case=case: perturbed(exact(), case))
 
-        def shifts_of(problem: Any = problem) -> Record:
-            batches = problem().batches
-            found = [measurement.diagnose(y).record for data, measurement, _ in batches for y in data]
-            return {"elements": [record.get("detector_shift_elements") for record in found]}
+        @cache
+        def problem(case: Case = case) -> CTProblem:
+            return perturbed(exact(), case)
 
-        data_identity = [str(pack.path), every, nominal.name, seed, asdict(case), batch_size]
-        found = cached(work / f"{slug(f'{case.name} shift', data_identity)}.json", shifts_of)
-        shifts[case.name] = found["elements"]
-        for name, solver in solvers.items():
+        identity: list[Any] = [str(pack.path), arguments.every, nominal.name, arguments.seed, asdict(case)]
+        path = arguments.work / f"{content_name(f'{case.name} shift', *identity)}.json"
+        shifts[case.name] = cached_json(path, lambda problem=problem: detector_shifts(problem()))["elements"]
+        for name, method in methods.items():
 
-            def compute(name: str = name, solver: Any = solver, problem: Any = problem) -> Record:
-                return score_json(score(name, solver, problem(), samples=1, data_range_hu=DATA_RANGE_HU))
+            def compute(name: str = name, method: Reconstructor = method, problem: Any = problem) -> Record:
+                return score_json(score(name, method, problem(), samples=1, data_range_hu=RANGE_HU))
 
-            identity = [
-                str(pack.path), every, nominal.name, seed, asdict(case), precision, batch_size,
-                asdict(solver.config), solver._describe(),
-            ]  # fmt: skip
-            cells[case.name, name] = cached(work / f"{slug(f'{case.name} {name}', identity)}.json", compute)
-            typer.echo(f"{case.name}, {name}: {np.mean(cells[case.name, name]['psnr_db']):.2f} dB")
-    mistold = [(case.name, f"{case.name}, told") for case in CASES if case.photons != 1 and not case.told]
-    record = {
+            path = arguments.work / f"{content_name(f'{case.name} {name}', *identity, described[name])}.json"
+            cells[case.name, name] = cached_json(path, compute)
+            print(f"{case.name}, {name}: {np.mean(cells[case.name, name]['psnr_db']):.2f} dB", flush=True)
+    wrong_noise = [case.name for case in CASES if case.photons != 1 and not case.told]
+    return {
         "settings": {
-            "pack": pack.path.name, "every": every, "slices": len(pack), "scan": nominal.name, "seed": seed,
-            "precision": precision, "batch_size": batch_size, "simulation_refinement": 2,
-            "data_range_hu": DATA_RANGE_HU, "faulty_elements": FAULTY, "cases": [asdict(case) for case in CASES],
-            "methods": {name: solver._describe() | {"config": asdict(solvers[name].config)}
-                        for name, solver in solvers.items()},
+            "pack": pack.path.name, "every": arguments.every, "slices": len(pack), "scan": nominal.name,
+            "seed": arguments.seed, "precision": arguments.precision, "batch_size": arguments.batch_size,
+            "simulation_refinement": 2, "data_range_hu": RANGE_HU, "faulty_elements": FAULTY,
+            "cases": [asdict(case) for case in CASES], "methods": described,
         },
-        "against_exact": rows_against(cells, [(case.name, EXACT) for case in CASES], names),
-        "against_told": rows_against(cells, mistold, names),
+        "against_exact": [row_against(cells, case.name, EXACT, name) for case in CASES for name in names],
+        "against_told": [row_against(cells, case, f"{case}, told", name) for case in wrong_noise for name in names],
         "detector_shift_elements": shifts,
         "slices": [{"case": case, "method": method, "values": cell} for (case, method), cell in cells.items()],
     }  # fmt: skip
-    write(out, "robustness", record, markdown(record))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run, print, write."""
+    parser = experiment_parser(__doc__)
+    add_data_arguments(parser, every=16)
+    parser.add_argument("--scan", default="parallel60_1e5", help="name of the nominal scan")
+    parser.add_argument("--method", action="append", choices=tuple(METHODS), help="repeat; default: all")
+    parser.add_argument("--batch-size", type=int, default=4, help="slices in a batch")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch")
+    parser.add_argument("--work", type=Path, default=Path("runs/robustness"), help="folder of finished cells")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the tables")
+    add_network_arguments(parser, precision="bfloat16")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    record = run(arguments)
+    write_result(arguments.out, "robustness", record, markdown(record))
+    print(markdown(record))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -12,6 +12,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.deft import load_htransform
 from deft_ct.report import FOOTER
 
@@ -31,7 +32,7 @@ def markdown(cells: list[dict[str, Any]], training: float, source: str) -> str:
         raise ValueError(f"{source} holds no row {OWN!r}: run deft-ct compare with --method deft")
     own = values.pop(OWN)
     head = ["method", "PSNR (dB)", "s per slice", "times DEFT", "break-even (slices)", *(f"h for {n}" for n in SIZES)]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    lines = []
 
     def row(name: str, found: dict[str, Any], extra: float, even: str) -> list[str]:
         seconds = found["seconds_per_slice"]
@@ -45,7 +46,7 @@ def markdown(cells: list[dict[str, Any]], training: float, source: str) -> str:
             continue
         even = break_even(training, own["seconds_per_slice"], found["seconds_per_slice"])
         lines.append(row(name, found, 0.0, "never" if math.isinf(even) else f"{math.ceil(even)}"))
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    table = markdown_table(head, lines)
     return (
         f"{table}\n\nFrom {source}, n = {len(own['psnr_db'])} slices. DEFT's hours include {training:.0f} s of "
         "training of the h-transform and its refinement; the prior is common to all and is not counted.\n\n"

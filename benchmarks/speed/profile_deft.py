@@ -22,11 +22,11 @@ from torch.profiler import ProfilerActivity, profile
 from deft_ct.cli import options as opt
 from deft_ct.ct.scan import Scan
 from deft_ct.diffusion import load_prior
-from deft_ct.evaluation.problem import prepare
 from deft_ct.methods.deft import condition_for, load_htransform
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.train import denoising_loss
 from deft_ct.methods.initial import reference_reconstruction
+from deft_ct.problems.ct import CTProblem
 from deft_ct.report import FOOTER
 from deft_ct.training.muon import Muon
 from deft_ct.training.pairs import Pairs
@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     prior, head = load_prior(None), load_htransform(None)
     prior.precision = head.precision = options.precision
     prior, head = prior.to(device), head.to(device)
-    problem = prepare(opt.read_pack(options.data, every=options.every), Scan.from_name(options.scan), seed=0)
+    problem = CTProblem(opt.read_pack(options.data, every=options.every), Scan.from_name(options.scan), seed=0)
     y, measurement, _ = problem.batches[0]
     copies = -(-count // len(y))
     y, measurement = y.repeat(copies, 1, 1, 1)[:count].to(device), measurement.to(device)
@@ -104,8 +104,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "evaluation of the prior": lambda: prior.predict(x_t, 500.0),
         "guidance (FBP of the residual)": lambda: head.guidance_at(likelihood, x0, t),
         "evaluation of the head": lambda: frozen(head)(x_t, t, x0, eps, residual, condition),
-        "a reconstructed slice, direct mean": lambda: mean.reconstruct(y, measurement, num_samples=1, keys=keys),
-        "a reconstructed slice, one sample": lambda: samples.reconstruct(y, measurement, num_samples=1, keys=keys),
+        "a reconstructed slice, direct mean": lambda: mean.reconstruct(y, measurement, num_samples=1, image_ids=keys),
+        "a reconstructed slice, one sample": lambda: samples.reconstruct(y, measurement, num_samples=1, image_ids=keys),
         "training of the head, a slice": train,
     }
     record: dict[str, Any] = {"milliseconds_per_slice": {}, "kernels": {}}

@@ -6,6 +6,8 @@ from typing import Any
 
 from projector_peers import CT_PEERS
 
+from deft_ct.evaluation.tables import markdown_table
+
 SLOWER = "**SLOWER THAN ASTRA**"
 DIRECTIONS = ("forward", "adjoint")
 
@@ -40,9 +42,22 @@ def markdown(content: dict[str, Any]) -> str:
         "How many times longer they take, forward / adjoint. `auto` and the peers on all threads, ASTRA on one and "
         "all. The CT peer is the fastest of those that compute the same line integrals, in each direction.",
         "",
-        "| px | views | batch | auto takes | ms | ASTRA, 1 thread | ASTRA, all threads | fastest CT peer | finufft | |",
-        "|---:|---:|---:|---|---|---|---|---|---|---|",
-        *(_summary(cell, content["threads"]) for cell in cells),
+        markdown_table(
+            [
+                "px",
+                "views",
+                "batch",
+                "auto takes",
+                "ms",
+                "ASTRA, 1 thread",
+                "ASTRA, all threads",
+                "fastest CT peer",
+                "finufft",
+                "",
+            ],
+            [_summary(cell, content["threads"]) for cell in cells],
+            align="rrrlllllll",
+        ),
         "",
         _verdict(cells),
     ]
@@ -59,12 +74,12 @@ def _verdict(cells: list[dict[str, Any]]) -> str:
     return f"`auto` is slower than ASTRA in none of {len(compared)} cells."
 
 
-def _summary(cell: dict[str, Any], threads: int) -> str:
+def _summary(cell: dict[str, Any], threads: int) -> list[str]:
     ours = {direction: best(cell, direction, "auto", threads=threads) for direction in DIRECTIONS}
     forward, adjoint = ours["forward"], ours["adjoint"]
-    size = f"| {cell['pixels']} | {cell['views']} | {cell['batch']} |"
+    size = [str(cell[key]) for key in ("pixels", "views", "batch")]
     if forward is None or adjoint is None:
-        return f"{size} | | | | | | |"
+        return [*size, *[""] * 7]
 
     def times_longer(*keys: str, threads: int | None = None, named: bool = False) -> str:
         parts = []
@@ -77,11 +92,11 @@ def _summary(cell: dict[str, Any], threads: int) -> str:
         return " / ".join(parts)
 
     flag = f"{SLOWER} ({', '.join(slower_than_astra(cell))})" if slower_than_astra(cell) else ""
-    return (
-        f"{size} {forward['backend']} | {forward['forward']:.2f} / {adjoint['adjoint']:.2f} "
-        f"| {times_longer('astra', threads=1)} | {times_longer('astra', threads=threads)} "
-        f"| {times_longer(*CT_PEERS, named=True)} | {times_longer('finufft')} | {flag} |"
-    )
+    return [
+        *size, forward["backend"], f"{forward['forward']:.2f} / {adjoint['adjoint']:.2f}",
+        times_longer("astra", threads=1), times_longer("astra", threads=threads),
+        times_longer(*CT_PEERS, named=True), times_longer("finufft"), flag,
+    ]  # fmt: skip
 
 
 def _table(cell: dict[str, Any], threads: int) -> list[str]:
@@ -93,9 +108,11 @@ def _table(cell: dict[str, Any], threads: int) -> list[str]:
         f"Arithmetic floor {cell['floor_ms']:.2f} ms (sgemm {cell['sgemm_gflops']:.0f} GFLOP/s, memory "
         f"{cell['read_gb_per_s']:.0f} GB/s). Other processes took {cell['other_load_cores']:.2f} cores meanwhile.",
         "",
-        "| | forward | adjoint | times faster than ASTRA on 1 thread | memory, MB | slices a call | samples |",
-        "|---|---:|---:|---|---:|---:|---:|",
     ]
+    headings = [
+        "", "forward", "adjoint", "times faster than ASTRA on 1 thread", "memory, MB", "slices a call", "samples",
+    ]  # fmt: skip
+    rows = []
     for record in cell["times"]:
         forward, adjoint = base["forward"], base["adjoint"]
         ratio = ""
@@ -103,10 +120,11 @@ def _table(cell: dict[str, Any], threads: int) -> list[str]:
             ratio = f"{forward['forward'] / record['forward']:.1f}x / {adjoint['adjoint'] / record['adjoint']:.1f}x"
         kept = "" if record["memory_mb"] is None else f"{record['memory_mb']:.0f}"
         flag = f" {SLOWER}" if slow and record["key"] == "auto" and record["threads"] == threads else ""
-        lines.append(
-            f"| {record['name']}{flag} | {record['forward']:.2f} | {record['adjoint']:.2f} | {ratio} | {kept} "
-            f"| {record['slices']} | {record['samples']} |"
-        )
+        rows.append([
+            f"{record['name']}{flag}", f"{record['forward']:.2f}", f"{record['adjoint']:.2f}", ratio, kept,
+            str(record["slices"]), str(record["samples"]),
+        ])  # fmt: skip
+    lines.append(markdown_table(headings, rows, align="lrrlrrr"))
     if cell["left_out"]:
         lines += ["", "Left out: " + "; ".join(f"{name} ({reason})" for name, reason in cell["left_out"].items()) + "."]
     return lines

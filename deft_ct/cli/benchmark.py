@@ -12,9 +12,11 @@ from rich.markup import escape
 
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
-from deft_ct.evaluation.problem import run_benchmark, scores_json
-from deft_ct.io import atomic_file
+from deft_ct.evaluation.problem import score, score_json
+from deft_ct.problems.ct import CTProblem
+from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.report import FOOTER, Row, metrics_table
+from deft_ct.runtime.atomic import atomic_file
 
 
 def benchmark(
@@ -52,12 +54,22 @@ def benchmark(
             if preset is not None:
                 console.print(f"[dim]{escape(text)}: preset {preset}[/]")
         pack = opt.read_pack(data, every)
-        scores, _ = run_benchmark(pack, scan, solvers, samples=samples, seed=seed, device=device, progress=True)
-        rows = [Row(method=s.label, metrics=s.metrics, seconds_per_slice=s.seconds_per_slice) for s in scores]
+        problem = CTProblem(pack, scan, seed=seed, device=device)
+        scores = [score(label, solver, problem, samples=samples, progress=True) for label, solver in solvers.items()]
+        rows = [
+            Row(
+                method=s.label, metrics=evaluate(s.estimate, problem.truth, body=problem.body),
+                seconds_per_slice=s.seconds_per_image,
+            )
+            for s in scores
+        ]  # fmt: skip
         title = f"{pack.path.name}, every {every}: {scan}; {samples} samples, seed {seed}"
         console.print(metrics_table(rows, title=title))
         console.print(f"{FOOTER}.")
         if out is not None:
-            record = scores_json(scores, pack=pack.path, every=every, scan=scan, samples=samples, seed=seed)
+            record = {
+                **problem.settings(), "scan": problem.describe_measurement(), "samples": samples,
+                "methods": {s.label: score_json(s) for s in scores},
+            }  # fmt: skip
             with atomic_file(out) as part:
                 part.write_text(json.dumps(record, indent=1) + "\n")

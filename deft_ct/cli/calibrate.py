@@ -14,12 +14,14 @@ from rich.markup import escape
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
-from deft_ct.evaluation.spread_fit import SpreadProtocol, draw, refuse_test_data, report, report_markdown
+from deft_ct.evaluation.problem import refuse_test_data
 from deft_ct.evaluation.spread_fit import calibrate_spread as fit
-from deft_ct.io import atomic_file
+from deft_ct.evaluation.spread_fit import draw, report, report_markdown
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
+from deft_ct.problems.ct import CTProblem
 from deft_ct.report import FOOTER, calibration_figure, save_png
+from deft_ct.runtime.atomic import atomic_file
 
 
 def calibrate(
@@ -66,24 +68,26 @@ def calibrate(
             console.print(f"[dim]{escape(method)}: preset {preset}[/]")
         assert isinstance(built, DEFT)
         solver = DEFT(built.prior, built.htransform, replace(built.config, calibrated=False))
-        protocol = SpreadProtocol(every=every, samples=samples, seed=seed, batch_size=batch_size, device=device)
-        packs = {text: opt.read_pack(text, every) for text in dict.fromkeys([data, *(also or ())])}
+        problems = {
+            text: CTProblem(opt.read_pack(text, every), chosen, seed=seed, batch_size=batch_size, device=device)
+            for text in dict.fromkeys([data, *(also or ())])
+        }
         fitted = None if calibration is None else SpreadCalibration.read(calibration)
         if fitted is None:
-            refuse_test_data(packs[data])
+            refuse_test_data(problems[data])
         reports = {}
-        for text, pack in packs.items():
-            console.print(f"[dim]{escape(pack.path.name)}: {len(pack)} slices, {samples} samples each[/]")
-            draws = draw(pack, chosen, solver, protocol, progress=progress)
+        for text, problem in problems.items():
+            console.print(f"[dim]{escape(problem.data)}: {len(problem)} slices, {samples} samples each[/]")
+            draws = draw(problem, solver, samples=samples, progress=progress)
             if fitted is None:
-                fitted = fit(pack, draws, chosen, solver, protocol, floor=floor)
+                fitted = fit(problem, draws, solver, floor=floor)
                 out.mkdir(parents=True, exist_ok=True)
                 fitted.write(out / f"calibration-{chosen.name}.json")
                 console.print(f"factor {fitted.factor:.3f}, floor {fitted.floor_hu:.1f} HU")
-            reports[text] = report(draws, fitted)
+            reports[text] = report(problem, draws, fitted)
             out.mkdir(parents=True, exist_ok=True)
-            with atomic_file(out / f"spread-{pack.path.stem}.png") as part:
-                title = f"{pack.path.name}, every {every}: {chosen}; {samples} samples, seed {seed}"
+            with atomic_file(out / f"spread-{problem.pack.path.stem}.png") as part:
+                title = f"{problem.data}, every {every}: {chosen}; {samples} samples, seed {seed}"
                 save_png(calibration_figure(reports[text], title=title), part)
         record = {
             "scan": chosen.to_dict(), "settings": solver.config.sampling, "every": every, "samples": samples,

@@ -13,19 +13,13 @@ from rich.markup import escape
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
-from deft_ct.evaluation.runner import (
-    Protocol,
-    comparison_json,
-    comparison_markdown,
-    comparison_tables,
-    conventions,
-    run_comparison,
-)
-from deft_ct.io import atomic_file
+from deft_ct.evaluation.runner import Comparison
 from deft_ct.methods.registry import method_class
 from deft_ct.methods.registry import methods as known_methods
+from deft_ct.problems.ct import CTProblem
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER
+from deft_ct.runtime.atomic import atomic_file
 
 DEFAULT_SCANS = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 
@@ -86,20 +80,16 @@ def compare(
                     raise
                 console.print(f"[yellow]left out:[/] {escape(text)} ({escape(str(error))})", soft_wrap=True)
         pack = opt.read_pack(data, every)
-        protocol = Protocol(
-            pack=pack.path.name, every=every, samples=samples, seed=seed, batch_size=batch_size, device=device
-        )
-        cells = run_comparison(
-            pack, chosen, solvers, out, protocol, progress=progress,
-            tell=lambda line: console.print(f"[dim]{escape(line)}[/]"),
-        )  # fmt: skip
+        problems = [CTProblem(pack, scan, seed=seed, batch_size=batch_size, device=device) for scan in chosen]
+        comparison = Comparison(problems, samples=samples)
+        comparison.run(solvers, out, progress=progress, log=lambda line: console.print(f"[dim]{escape(line)}[/]"))
         with atomic_file(out / "comparison.json") as part:
-            part.write_text(json.dumps(comparison_json(cells, protocol), indent=1, allow_nan=False) + "\n")
+            part.write_text(json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n")
         with atomic_file(out / "comparison.md") as part:
-            part.write_text(comparison_markdown(cells, protocol) + f"\n{FOOTER}.\n")
-        for table in comparison_tables(cells):
+            part.write_text(comparison.markdown() + f"\n{FOOTER}.\n")
+        for table in comparison.rich_tables():
             console.print(table)
-        console.print(conventions(cells, protocol), soft_wrap=True)
+        console.print(comparison.conventions(), soft_wrap=True)
         console.print(f"written to [bold]{escape(str(out))}[/]", soft_wrap=True)
         console.print(f"[bold]{FOOTER}.[/]")
 

@@ -79,7 +79,7 @@ class ScanOptions:
     views: opt.Views = 60
     geometry: opt.Geometry = "parallel"
     degrees: opt.Degrees = None
-    detectors: opt.Detectors = 364
+    detectors: opt.Detectors = None
     photons: opt.Photons = 1e5
 
     def scans(self) -> list[Scan]:
@@ -152,10 +152,12 @@ def card_of(
     """What a network was trained for and on; several scans, or a family of them, give ranges."""
     first, *others = [scan.to_dict() for scan in scans]
     described: dict[str, Any] = dict(first)
-    for name in ("views", "photons", "degrees", "detectors"):
+    for name in ("views", "photons", "degrees"):
         values = [cast(float, entry[name]) for entry in (first, *others)]
         described[name] = [min(values), max(values)] if others else values[0]
     if others:
+        given = [scan.detectors for scan in scans if scan.detectors is not None]
+        described |= {"detectors": [min(given), max(given)]} if given else {}
         described["geometry"] = sorted({str(entry["geometry"]) for entry in (first, *others)})
         described["name"] = [scan.name for scan in scans]
     if family is not None:

@@ -13,7 +13,9 @@ from rich.markup import escape
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
+from deft_ct.evaluation.tuning import Budget, Search
 from deft_ct.evaluation.tuning import tune as run_tuning
+from deft_ct.problems.ct import CTProblem
 
 
 def tune(
@@ -46,11 +48,13 @@ def tune(
         builder = opt.Builder(networks)
         builder.build(name, fixed)  # bad names and missing networks fail before any work
 
+        problem = CTProblem(
+            opt.read_pack(data, every), Scan.from_name(scan), seed=seed, batch_size=batch_size, device=device
+        )
         preset = run_tuning(
-            name, lambda **options: builder.build(name, options), opt.read_pack(data, every), Scan.from_name(scan),
-            out, trials=trials, objective=objective,  # type: ignore[arg-type]
-            fixed=fixed, every=every, samples=samples, seed=seed, batch_size=batch_size, device=device,
-            tell=partial(console.print, markup=False, highlight=False),
+            Search(method=name, fixed=fixed), builder.build, problem, out,
+            Budget(trials=trials, objective=objective, samples=samples),
+            log=partial(console.print, markup=False, highlight=False),
         )  # fmt: skip
         found, default = preset.provenance["best_value"], preset.provenance["default_value"]
         console.print(f"best {objective} {found:.3f} (defaults: {default:.3f}): {escape(str(preset.options))}")

@@ -35,7 +35,8 @@ class Scan:
         degrees: angular range; :data:`FULL_DEGREES` of the geometry if left out. A fan of half-angle ``g`` misses
             nothing from ``180 + 2 g`` degrees on (short scan).
         start: angle of the first view in degrees, from 0 to below 360.
-        detectors: detector elements of a parallel scan, one pixel wide each.
+        detectors: detector elements, each one pixel wide at the rotation axis; enough to cover the diagonal of the
+            image if left out, for example 364 for 256 x 256 pixels.
 
     Raises:
         ValueError: a value is out of range.
@@ -46,14 +47,15 @@ class Scan:
     geometry: str = "parallel"
     degrees: float = None  # type: ignore[assignment]  # a number after validation
     start: float = 0.0
-    detectors: int = 364
+    detectors: int | None = None
 
     def __post_init__(self) -> None:
         if self.geometry not in ("parallel", "fan"):
             raise ValueError(f"geometry must be parallel or fan, got {self.geometry!r}")
         if self.degrees is None:
             object.__setattr__(self, "degrees", FULL_DEGREES[self.geometry])
-        if self.views < 1 or self.detectors < 1 or not 0 < self.degrees <= 360:
+        few = self.views < 1 or (self.detectors is not None and self.detectors < 1)
+        if few or not 0 < self.degrees <= 360:
             raise ValueError(f"views and detectors must be at least 1 and degrees lie in (0, 360], got {self}")
         if not 0 <= self.start < 360:
             raise ValueError(f"start must lie in [0, 360) degrees, got {self.start}")
@@ -77,7 +79,7 @@ class Scan:
         return cls(
             views=int(found["views"]), photons=photons, geometry=found["geometry"],
             degrees=float(found["degrees"] or FULL_DEGREES[found["geometry"]]),
-            start=float(found["start"] or 0.0), detectors=int(found["detectors"] or 364),
+            start=float(found["start"] or 0.0), detectors=int(found["detectors"]) if found["detectors"] else None,
         )  # fmt: skip
 
     @property
@@ -92,7 +94,7 @@ class Scan:
         parts = [f"{self.geometry}{self.views}", photons]
         parts += [] if self.full else [f"{self.degrees:g}deg"]
         parts += [f"from{self.start:g}"] if self.start else []
-        parts += [f"{self.detectors}bins"] if self.geometry == "parallel" and self.detectors != 364 else []
+        parts += [] if self.detectors is None else [f"{self.detectors}bins"]
         return "_".join(parts)
 
     @property
@@ -138,14 +140,12 @@ class Scan:
 
     def _geometry(self, image_shape: tuple[int, int], pixel_mm: float) -> ParallelGeometry | FanGeometry:
         if self.geometry == "fan":
-            return self.on_arc(FanGeometry.for_image(image_shape, pixel_mm, self.views))
+            fan = FanGeometry.for_image(image_shape, pixel_mm, self.views)
+            return self.on_arc(fan if self.detectors is None else fan.replace(detectors=self.detectors))
         return ParallelGeometry(
-            image_shape=image_shape,
-            pixel_mm=pixel_mm,
-            angles=self._angles,
-            detectors=self.detectors,
-            detector_mm=pixel_mm,
-        )
+            image_shape=image_shape, pixel_mm=pixel_mm, angles=self._angles, detector_mm=pixel_mm,
+            detectors=self.detectors,  # type: ignore[arg-type]  # None covers the image
+        )  # fmt: skip
 
     @property
     def _angles(self) -> Array:
@@ -168,11 +168,13 @@ class Scan:
 
         ``degrees`` is that of parallel scans; a fan says its own as ``fan_degrees``, and nothing for a full turn. So
         the dictionaries stored before there were short scans keep their meaning, and full turns their dictionaries; a
-        start at 0 is not said for the same reason.
+        start at 0 is not said for the same reason. Without ``detectors``, they follow from the image.
         """
         values: dict[str, object] = asdict(self) | {"name": self.name, "photons": self.photons or 0.0}
         if not self.start:
             del values["start"]
+        if self.detectors is None:
+            del values["detectors"]
         if self.geometry == "fan":
             values["degrees"] = FULL_DEGREES["parallel"]
             values |= {} if self.full else {"fan_degrees": self.degrees}

@@ -1,4 +1,4 @@
-"""Whether a scan is one that an h-transform was trained for."""
+"""Whether a network was trained for a scan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.ct.redundancy import angular_range, missing_fraction
-from deft_ct.operators.noise import PoissonNoise
+from deft_ct.operators.noise import NoiseModel, NoNoise, PoissonNoise
 
 _TOLERANCE = {"views": 1.25, "photons": 2.0, "degrees": 1.1, "fan_degrees": 1.1}
 """Largest ratio to the value of the training that passes without a warning."""
@@ -18,18 +18,39 @@ _TURN = 5.0
 """Degrees, beside one step, by which a limited arc may start elsewhere."""
 
 
-def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str]:
-    """What of a scan lies outside of what the card of an h-transform says it was trained for.
+def training_warning(network: str, card: dict[str, Any], measurement: Measurement) -> str | None:
+    """The sentence for a scan that a network was not trained for.
 
     Args:
-        card: metadata of the h-transform; ``card["scan"]`` holds ``geometry``, ``views``, ``photons``,
-            ``degrees`` (of parallel scans) and ``fan_degrees``, each a value or a ``[low, high]`` range. Without
-            ``fan_degrees``, fan scans were full turns; ``start_degrees`` lists where limited arcs started, or
-            is ``"any"``; without it they started at 0.
+        network: its name at the start of the sentence.
+        card: see :func:`outside_training`.
         measurement: the scan at hand.
 
     Returns:
-        One sentence for each difference; empty for a card without a scan.
+        The sentence with every difference; None when there is none.
+    """
+    found = outside_training(card, measurement)
+    if not found:
+        return None
+    return f"{network} is outside its training range; quality will be lower than reported: it was {'; '.join(found)}"
+
+
+def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str]:
+    """How a scan differs from the scans that a network was trained for.
+
+    The size of the images is not compared.
+
+    Args:
+        card: metadata of the network; ``card["scan"]`` holds ``geometry``, ``views``, ``photons`` (0 for noise-free
+            data), ``degrees`` (of parallel scans) and ``fan_degrees``. Each is a value, or a ``[low, high]`` range for
+            networks that were trained for several scans or for a family of scans (``ScanRange``). Without
+            ``fan_degrees``, fan scans were full turns. ``start_degrees`` lists where limited arcs started, or is
+            ``"any"``; without it they started at 0.
+        measurement: the scan at hand.
+
+    Returns:
+        One phrase for each difference, such as "trained for 12 views, the scan has 30". Empty for a card without a
+        scan.
     """
     trained = card.get("scan")
     if trained is None:
@@ -37,28 +58,40 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
     if not isinstance(measurement.operator, RayTransform):
         return [f"trained for CT, not for {type(measurement.operator).__name__}"]
     geometry = measurement.operator.geometry
-    kind = "fan" if isinstance(geometry, FanGeometry) else "parallel"
-    found = (
-        [] if kind in _listed(trained["geometry"]) else [f"trained for {trained['geometry']} beams, the scan is {kind}"]
-    )
-    here = {"views": float(geometry.sinogram_shape[0])}
+    kinds = _listed(trained["geometry"])
+    found = [] if geometry.kind in kinds else [f"trained for {' and '.join(kinds)} beams, the scan is {geometry.kind}"]
+    found += _outside("views", trained["views"], float(geometry.sinogram_shape[0]))
     if isinstance(geometry, ParallelGeometry | FanGeometry):
         degrees = math.degrees(angular_range(geometry))
-        if kind == "parallel" and "degrees" in trained:
-            here["degrees"] = round(degrees, 1)
-        elif kind == "fan":
+        if isinstance(geometry, FanGeometry):
             found += _fan_arc(trained.get("fan_degrees", 360.0), degrees)
+        elif "degrees" in trained:
+            found += _outside("degrees", trained["degrees"], round(degrees, 1))
         found += _start(trained.get("start_degrees", [0.0]), geometry)
-    if isinstance(measurement.noise, PoissonNoise):
-        here["photons"] = measurement.noise.photons
-    else:
-        found.append(f"trained for photon noise, the scan has {type(measurement.noise).__name__}")
-    for name, value in here.items():
-        low, high = _span(trained[name])
-        if not low / _TOLERANCE[name] <= value <= high * _TOLERANCE[name]:
-            wanted = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-            found.append(f"trained for {wanted} {name}, the scan has {value:g}")
-    return found
+    return found + _photons(trained["photons"], measurement.noise)
+
+
+def _outside(name: str, trained: float | list[float], value: float) -> list[str]:
+    low, high = _span(trained)
+    if low / _TOLERANCE[name] <= value <= high * _TOLERANCE[name]:
+        return []
+    wanted = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    return [f"trained for {wanted} {name}, the scan has {value:g}"]
+
+
+def _photons(trained: float | list[float], noise: NoiseModel) -> list[str]:
+    low, high = _span(trained)
+    if isinstance(noise, NoNoise):
+        return [] if low == 0 else [f"trained for {_wanted_photons(low, high)}, the scan is noise-free"]
+    if not isinstance(noise, PoissonNoise):
+        return [f"trained for photon noise, the scan has {type(noise).__name__}"]
+    if high == 0:
+        return [f"trained for noise-free data, the scan has {noise.photons:g} photons"]
+    return _outside("photons", trained, noise.photons)
+
+
+def _wanted_photons(low: float, high: float) -> str:
+    return f"{low:g} photons" if low == high else f"{low:g} to {high:g} photons"
 
 
 def _fan_arc(trained: float | list[float], degrees: float) -> list[str]:

@@ -1,4 +1,4 @@
-"""What of an image a scan has measured above its noise, and what it has not.
+"""What of an image a measurement determines above its noise, and what it does not.
 
 Of ``x ~ N(0, s^2 I)`` the data ``y = A x + noise`` of inverse variances ``W`` leave the posterior mean ``M x`` (of
 noise-free data), with
@@ -31,15 +31,12 @@ from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.solvers import conjugate_gradient
 
-PRIOR_SPREAD_HU = 200.0
-"""Default of the prior standard deviation ``s``: the contrast of fat, soft tissue and contrast-filled vessels, and the
-spread that guidance ``split`` takes for the same purpose (``HTransformConfig.guidance_spread``, chosen on train)."""
-PRIOR_SPREAD = 0.2
-"""The same for images without HU, which lie in [-1, 1]."""
+PRIOR_STD = 0.2
+"""A prior standard deviation ``s`` for images in [-1, 1]: a tenth of their range."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class MeasuredSplit:
     """An image in two parts, whose sum it is up to rounding.
 
     Attributes:
@@ -56,7 +53,7 @@ class NullSpaceReport:
     """How a reconstruction errs and invents, image by image; whole images, each tensor ``(B,)`` in float64.
 
     Attributes:
-        error_measured: share of the energy of the error ``e`` that the scan measured, ``<e, M e> / |e|^2``, 0 to 1.
+        error_measured: share of the energy of the error ``e`` that was measured, ``<e, M e> / |e|^2``, 0 to 1.
         error_unmeasured: the rest, ``<e, e - M e> / |e|^2``. M is symmetric and between 0 and 1, so neither share is
             negative and they add to 1; NaN where there is no error.
         correlation: ``<u, v> / |u| |v|`` of the unmeasured parts of reconstruction ``u`` and truth ``v``: 1 where the
@@ -76,21 +73,20 @@ def split(
     y: Tensor,
     measurement: Measurement,
     *,
-    spread: float | None = None,
+    prior_std: float = PRIOR_STD,
     tolerance: float = 1e-2,
     iterations: int = 1000,
-) -> Split:
-    """Split images into what the scan measured above the noise and the rest.
+) -> MeasuredSplit:
+    """Split images into what was measured above the noise and the rest.
 
     Args:
-        x: ``(B, C, H, W)`` in the physical units of the measurement (1/mm for CT).
-        y: ``(B, C, *)`` data of the scan; they give the statistical weights, and nothing else.
-        measurement: linear operator and noise. Noise-free CT data count as those of
-            :data:`~deft_ct.operators.ct.photons.NOISE_FREE_PHOTONS`, other noise-free data have variance 1.
-        spread: ``s`` in the unit of ``x``; :data:`PRIOR_SPREAD_HU` for CT, else :data:`PRIOR_SPREAD`.
+        x: ``(B, C, H, W)`` in the physical units of the measurement.
+        y: ``(B, C, *)`` data; they give the statistical weights, and nothing else.
+        measurement: linear operator and noise. Noise-free data have the nominal weights of the operator, see
+            ``Operator.nominal_weights``.
+        prior_std: ``s`` in the unit of ``x``; the default is for images in [-1, 1].
         tolerance: an image is done when the norm of the error of its parts is certainly below this fraction of the
-            norm of the image. It is far below for an image that is mostly measured: 0.3 HU RMS for a slice of
-            256 x 256, 60 views and 1e5 photons, by 260 iterations (2.6 s of one core).
+            norm of the image. For an image that is mostly measured it is far below.
         iterations: most iterations of conjugate gradients, one ``A`` and one ``A^T`` each.
 
     Returns:
@@ -99,12 +95,12 @@ def split(
     Raises:
         TypeError: the operator is not linear.
         ValueError: ``x`` or ``y`` has another shape or is not finite, they hold different numbers of images,
-            ``spread`` or ``tolerance`` is not positive, or the data are counts before the logarithm.
+            ``prior_std`` or ``tolerance`` is not positive, or the data are counts before the logarithm.
 
     Warns:
         UserWarning: the tolerance was not met.
     """
-    operator, variance = _checked(x, y, measurement, spread, tolerance)
+    operator, variance = _checked(x, y, measurement, prior_std, tolerance)
     weights = measurement.fit_weights(y).to(x)
     unmeasured, used = conjugate_gradient(
         lambda v: v + variance * operator.adjoint(weights * operator(v)), x, iterations=iterations, tolerance=tolerance
@@ -112,11 +108,11 @@ def split(
     if used == iterations:
         warnings.warn(
             f"the split into measured and unmeasured parts was stopped after {iterations} iterations, perhaps before "
-            f"its tolerance of {tolerance:g}; raise iterations, or lower spread",
+            f"its tolerance of {tolerance:g}; raise iterations, or lower prior_std",
             UserWarning,
             stacklevel=2,
         )
-    return Split(measured=x - unmeasured, unmeasured=unmeasured)
+    return MeasuredSplit(measured=x - unmeasured, unmeasured=unmeasured)
 
 
 def local_rms(x: Tensor, *, sigma: float = 2.0) -> Tensor:
@@ -147,27 +143,7 @@ def local_rms(x: Tensor, *, sigma: float = 2.0) -> Tensor:
     return (energy / blurred(x.new_ones(1, 1, *x.shape[-2:]))).sqrt()
 
 
-def unmeasured_map_hu(x: Tensor, y: Tensor, measurement: Measurement, *, spread: float | None = None) -> Tensor:
-    """Where and how much of an image was not measured: :func:`local_rms` of its unmeasured part, in HU.
-
-    Args:
-        x: ``(B, 1, H, W)`` in 1/mm; a reconstruction, or a truth.
-        y: ``(B, 1, views, detectors)`` line integrals.
-        measurement: of CT, with a Hounsfield scale.
-        spread: see :func:`split`, in 1/mm.
-
-    Returns:
-        Of the shape of ``x``, HU, >= 0.
-
-    Raises:
-        TypeError, ValueError: see :func:`split`; or the measurement has no Hounsfield scale.
-    """
-    if measurement.units is None:
-        raise ValueError("a map in HU needs a Hounsfield scale: pass units=HounsfieldScale() to Measurement")
-    return local_rms(split(x, y, measurement, spread=spread).unmeasured) / measurement.units.affine.scale
-
-
-def null_space_report(error: Split, truth: Split) -> NullSpaceReport:
+def null_space_report(error: MeasuredSplit, truth: MeasuredSplit) -> NullSpaceReport:
     """Where a reconstruction errs, and how what it filled in compares with a known truth.
 
     It takes the error and not the reconstruction, whose parts are the sums: M is linear, and the tolerance of
@@ -175,7 +151,7 @@ def null_space_report(error: Split, truth: Split) -> NullSpaceReport:
 
     Args:
         error: :func:`split` of reconstruction minus truth.
-        truth: :func:`split` of the truth by the same scan with the same spread.
+        truth: :func:`split` of the truth by the same measurement with the same ``prior_std``.
 
     Returns:
         One value for each image.
@@ -201,7 +177,7 @@ def null_space_report(error: Split, truth: Split) -> NullSpaceReport:
 
 
 def _checked(
-    x: Tensor, y: Tensor, measurement: Measurement, spread: float | None, tolerance: float
+    x: Tensor, y: Tensor, measurement: Measurement, prior_std: float, tolerance: float
 ) -> tuple[LinearOperator, float]:
     """The operator, and ``s^2``."""
     operator = measurement.operator
@@ -218,11 +194,9 @@ def _checked(
         raise ValueError(f"there must be data for every image, got {len(x)} images and data of {len(y)}")
     if not measurement.post_log(y):
         raise ValueError("the split needs post-log data: take -log of the transmittance and post_log=True")
-    if spread is None:
-        spread = PRIOR_SPREAD if measurement.units is None else PRIOR_SPREAD_HU * measurement.units.affine.scale
-    _check_positive("spread", spread)
+    _check_positive("prior_std", prior_std)
     _check_positive("tolerance", tolerance)
-    return operator, spread**2
+    return operator, prior_std**2
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -1,244 +1,307 @@
-"""Measured quality of reconstruction methods on packs of CT slices: one protocol, one noise draw, equal metrics."""
+"""What is judged: images with their measured data, the truth, and metrics; the same for every method.
+
+A :class:`Problem` belongs to a domain (see :mod:`deft_ct.problems`). Comparing, tuning and calibrating know this
+interface only.
+"""
 
 from __future__ import annotations
 
+import abc
+import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import groupby
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deft_ct.ct.hounsfield import HounsfieldScale
-from deft_ct.ct.scan import Scan
-from deft_ct.datasets.packs import CTPack
-from deft_ct.datasets.slices import CTSlice
-from deft_ct.evaluation.metrics import Metrics, body_mask, evaluate
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.reconstruction import Reconstruction
 from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.data_split import DataSplit
 from deft_ct.runtime.memory import peak_memory
 
-__all__ = ["Problem", "Score", "prepare", "run_benchmark", "score", "score_json", "scores_json"]
+__all__ = ["Batch", "Metric", "Problem", "Score", "refuse_test_data", "score", "score_json", "values_in_unit"]
+
+Floats = NDArray[np.floating[Any]]
+Mask = NDArray[np.bool_]
+
+
+class Batch(NamedTuple):
+    """Data of a few images that share one measurement.
+
+    Attributes:
+        y: ``(B, C, *)`` data.
+        measurement: how they came about.
+        image_ids: a name for each image; noise and sampling of an image depend on (seed, name) alone.
+    """
+
+    y: Tensor
+    measurement: Measurement
+    image_ids: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
-    """Slices with their simulated data: the same for every method.
+class Metric:
+    """What a problem measures of an image.
 
     Attributes:
-        scan: what was simulated.
-        truth: ``(N, H, W)`` HU.
-        body: ``(N, H, W)``, see :func:`~deft_ct.evaluation.metrics.body_mask`.
-        batches: data ``(B, 1, *)``, measurement and names of the slices.
-        seed: of the noise.
-        refine: grid refinement of the simulation.
+        name: short name, for example ``"psnr"``.
+        key: name in stored results, with the unit, for example ``"psnr_db"``.
+        heading: of its column in a table.
+        digits: decimals in a table.
+        best: ``"highest"`` or ``"lowest"``; None if neither is better, as for a bias.
+        in_table: whether a comparison shows it.
+    """
+
+    name: str
+    key: str
+    heading: str
+    digits: int
+    best: Literal["highest", "lowest"] | None
+    in_table: bool = True
+
+
+class Problem(abc.ABC):
+    """Images with their measured data, the truth and metrics.
+
+    Data and truth are made when they are first asked for, and kept until :meth:`release`. Subclasses set the
+    attributes and write the abstract methods.
+
+    Attributes:
+        unit: of the images, for example ``"HU"``; empty for values without one.
+        metrics: what is measured of every image, in the order of the tables.
+        seed: of the noise, and of the sampling unless another one is given.
+        batch_size: images at once.
         device: where the data are.
     """
 
-    scan: Scan
-    truth: NDArray[np.float32]
-    body: NDArray[np.bool_]
-    batches: list[tuple[Tensor, Measurement, list[str]]]
+    unit: str
+    metrics: tuple[Metric, ...]
     seed: int
-    refine: int
+    batch_size: int
     device: str
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """Name of the measurement, for example ``"parallel60_1e5"``; presets are stored by it."""
+
+    @property
+    @abc.abstractmethod
+    def title(self) -> str:
+        """The measurement in words."""
+
+    @property
+    @abc.abstractmethod
+    def data(self) -> str:
+        """Name of the data set."""
+
+    @property
+    @abc.abstractmethod
+    def split(self) -> DataSplit | None:
+        """Which part of the data it is; None if that is not known."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abc.abstractmethod
+    def simulate(self) -> list[Batch]:
+        """Data of all images, in order."""
+
+    @abc.abstractmethod
+    def true_images(self) -> Floats:
+        """``(N, *shape)`` true images in :attr:`unit`."""
+
+    @abc.abstractmethod
+    def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
+        """Name of each metric -> ``(N,)`` values of reconstructed images, which are as :attr:`truth`."""
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What the numbers depend on beside the measurement, as plain values: data, seed, data range."""
+
+    @abc.abstractmethod
+    def describe_measurement(self) -> dict[str, Any]:
+        """The measurement as plain values, for records."""
+
+    @abc.abstractmethod
+    def conventions(self) -> str:
+        """One or two sentences on the data and on how the metrics are taken."""
+
+    @property
+    @abc.abstractmethod
+    def patients(self) -> list[str]:
+        """The patient (or another source) of each image; images of one are not independent."""
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """Data of all images, in order."""
+        return self.simulate()
+
+    @cached_property
+    def truth(self) -> Floats:
+        """``(N, *shape)`` true images in :attr:`unit`."""
+        return self.true_images()
+
+    def to_numpy(self, values: Tensor) -> Floats:
+        """``(B, *image_shape)`` values of a reconstruction in the layout of :attr:`truth`."""
+        found: Floats = values.cpu().numpy()
+        return found
+
+    @property
+    def mask(self) -> Mask:
+        """Where errors and posterior standard deviations are judged, of the shape of :attr:`truth`."""
+        return np.ones(self.truth.shape, dtype=np.bool_)
+
+    def regions(self) -> dict[str, Mask]:
+        """Parts of the images that are reported on their own, each of the shape of :attr:`truth`."""
+        return {"all": self.mask}
+
+    @property
+    def image_ids(self) -> list[str]:
+        """The name of each image."""
+        return [name for batch in self.batches for name in batch.image_ids]
+
+    def with_batches(self, batches: Sequence[Batch]) -> Self:
+        """The same images and metrics with other data, for example of a measurement that is not as described."""
+        other = copy.copy(self)
+        other.__dict__["batches"] = list(batches)
+        return other
+
+    def release(self) -> None:
+        """Forget data and truth; they are made again when they are asked for."""
+        for name in ("batches", "truth"):
+            self.__dict__.pop(name, None)
+
+    def metric(self, name: str) -> Metric:
+        """A metric by name, as the objective of a search.
+
+        Raises:
+            ValueError: there is no such metric, or neither high nor low values of it are better.
+        """
+        found = {metric.name: metric for metric in self.metrics if metric.best is not None}
+        if name not in found:
+            raise ValueError(f"objective must be one of {', '.join(found)}, got {name!r}")
+        return found[name]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A method on a set of slices.
+    """A method on the images of a problem.
 
     Attributes:
         label: name in the table.
-        metrics: a value for every slice.
-        seconds_per_slice: wall-clock time.
-        evaluations_per_slice: network evaluations.
+        values: name of the metric -> a value for every image.
+        metrics: of the problem.
+        seconds_per_image: wall-clock time.
+        evaluations_per_image: network evaluations.
         data_residual: relative, mean over the batches.
-        memory_mib: peak memory for one slice beyond what was in use before; None where it was not measured.
-        estimate: ``(N, H, W)`` HU.
-        spread: ``(N, H, W)`` HU, or None.
+        memory_mib: peak memory for one image beyond what was in use before; None where it was not measured.
+        estimate: ``(N, *shape)`` in the unit of the problem.
+        spread: ``(N, *shape)`` posterior standard deviation in the same unit, or None.
         provenance: of the first batch: configuration, hashes, versions.
     """
 
     label: str
-    metrics: Metrics
-    seconds_per_slice: float
-    evaluations_per_slice: float
+    values: Mapping[str, NDArray[np.float64]]
+    metrics: tuple[Metric, ...]
+    seconds_per_image: float
+    evaluations_per_image: float
     data_residual: float
     memory_mib: float | None
-    estimate: NDArray[np.float32]
-    spread: NDArray[np.float32] | None
+    estimate: Floats
+    spread: Floats | None
     provenance: dict[str, Any]
 
 
-def prepare(
-    pack: CTPack, scan: Scan, *, seed: int = 0, refine: int = 2, batch_size: int = 8, device: str = "cpu"
-) -> Problem:
-    """Simulate a scan of every slice once.
+def refuse_test_data(problem: Problem) -> None:
+    """Parameters are chosen on training or validation data.
 
-    Args:
-        pack: the slices.
-        scan: what is simulated; the data of a slice depend on (seed, series, index) alone.
-        seed: of the noise.
-        refine: grid refinement of the simulation, see ``Measurement.simulate``.
-        batch_size: slices at once.
-        device: where the data go.
+    Raises:
+        ValueError: the problem is of a test set.
     """
-    batches = _batches(pack, batch_size)
-    truth = np.concatenate([np.stack([s.hu[0].numpy() for s in batch]) for batch in batches]).clip(min=-1000.0)
-    measurements: dict[float, Measurement] = {}
-    prepared: list[tuple[Tensor, Measurement, list[str]]] = []
-    for width, run in groupby(batches, key=lambda batch: batch[0].pixel_mm):
-        told = measurements.setdefault(width, scan.measurement(pack.image_shape, width).to(device))
-        # One of its own, for the run alone: the finer grid that it holds takes as much memory as the other.
-        simulator = scan.measurement(pack.image_shape, width).to(device)
-        for batch in run:
-            names = [f"{s.group}/{s.index}" for s in batch]
-            x = HounsfieldScale().to_attenuation(torch.stack([s.hu for s in batch]).clamp_min(-1000.0)).to(device)
-            prepared.append((simulator.simulate(x, seed=seed, keys=names, refine=refine), told, names))
-    return Problem(
-        scan=scan, truth=truth, body=body_mask(truth), batches=prepared, seed=seed, refine=refine, device=device
-    )
+    if problem.split == "test":
+        raise ValueError(f"{problem.data} is a test set: parameters are chosen on validation data only (val)")
+
+
+def values_in_unit(result: Reconstruction) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Mean, standard deviation and samples in the unit of the measurement's scale; as they are if it has none."""
+    if result.measurement.units is None:
+        return result.mean, result.std, result.samples
+    found = result.in_units
+    return found.mean, found.std, found.samples
 
 
 def score(
     label: str,
-    solver: Reconstructor,
+    reconstructor: Reconstructor,
     problem: Problem,
     *,
     samples: int = 4,
     seed: int | None = None,
-    data_range_hu: float = 2000.0,
     measure_memory: bool = False,
     progress: bool = False,
 ) -> Score:
-    """Reconstruct every slice of a problem and compare with the truth.
+    """Reconstruct every image of a problem and compare with the truth.
 
     Args:
         label: name in the table.
-        solver: the method.
-        problem: slices with their data.
-        samples: posterior samples of each slice, for methods that draw them.
-        seed: of the sampling; that of the noise when None.
-        data_range_hu: data range of PSNR and SSIM.
-        measure_memory: reconstruct the first slice once more, alone and before the others, and note the peak memory;
-            what a method sets up once is then not part of the times.
+        reconstructor: the method.
+        problem: images with their data.
+        samples: posterior samples of each image, for methods that draw them.
+        seed: of the sampling; that of the problem when None.
+        measure_memory: first reconstruct the first image alone and note the peak memory; what a method sets up once is
+            then not part of the times.
         progress: show progress bars.
     """
     seed = problem.seed if seed is None else seed
     memory = None
     if measure_memory:
-        y, measurement, names = problem.batches[0]
+        y, measurement, image_ids = problem.batches[0]
         with peak_memory(problem.device) as peak:
-            solver.reconstruct(y[:1], measurement, num_samples=samples, seed=seed, keys=names[:1])
+            reconstructor.reconstruct(y[:1], measurement, num_samples=samples, seed=seed, image_ids=image_ids[:1])
         memory = peak.mib
-    results: list[Reconstruction] = [
-        solver.reconstruct(y, measurement, num_samples=samples, seed=seed, keys=names, progress=progress)
-        for y, measurement, names in problem.batches
+    results = [
+        reconstructor.reconstruct(
+            y, measurement, num_samples=samples, seed=seed, image_ids=image_ids, progress=progress
+        )
+        for y, measurement, image_ids in problem.batches
     ]
-    counts = np.array([len(names) for _, _, names in problem.batches], float)
+    counts = np.array([len(batch.image_ids) for batch in problem.batches], float)
 
     def average(field: str) -> float:
         return float(np.average([r.provenance[field] for r in results], weights=counts))
 
-    estimate = np.concatenate([r.in_units.mean[:, 0].cpu().numpy() for r in results])
-    spreads = [r.in_units.std for r in results]
-    spread = None if spreads[0] is None else np.concatenate([s[:, 0].cpu().numpy() for s in spreads if s is not None])
+    found = [values_in_unit(result) for result in results]
+    estimate = np.concatenate([problem.to_numpy(mean) for mean, _, _ in found])
+    spreads = [problem.to_numpy(std) for _, std, _ in found if std is not None]
     return Score(
         label=label,
-        metrics=evaluate(estimate, problem.truth, data_range_hu=data_range_hu, body=problem.body),
-        seconds_per_slice=average("seconds_per_image"),
-        evaluations_per_slice=average("network_evaluations_per_image"),
+        values=problem.measure(estimate),
+        metrics=problem.metrics,
+        seconds_per_image=average("seconds_per_image"),
+        evaluations_per_image=average("network_evaluations_per_image"),
         data_residual=average("data_residual"),
         memory_mib=memory,
         estimate=estimate,
-        spread=spread,
+        spread=np.concatenate(spreads) if spreads else None,
         provenance=results[0].provenance,
     )
 
 
-def run_benchmark(
-    pack: CTPack,
-    scan: Scan,
-    solvers: Mapping[str, Reconstructor],
-    *,
-    samples: int = 4,
-    seed: int = 0,
-    refine: int = 2,
-    batch_size: int = 8,
-    data_range_hu: float = 2000.0,
-    measure_memory: bool = False,
-    device: str = "cpu",
-    progress: bool = False,
-) -> tuple[list[Score], NDArray[np.float32]]:
-    """Simulate a scan of every slice once and reconstruct it with every method; see :func:`prepare`, :func:`score`.
-
-    Args:
-        pack: the slices.
-        scan: what is simulated.
-        solvers: label -> method.
-        samples: posterior samples of each slice, for methods that draw them.
-        seed: of the noise and of the sampling.
-        refine: grid refinement of the simulation.
-        batch_size: slices at once.
-        data_range_hu: data range of PSNR and SSIM.
-        measure_memory: note the peak memory for one slice, too.
-        device: where to compute.
-        progress: show progress bars.
-
-    Returns:
-        A score for each method, and the true slices ``(N, H, W)`` in HU.
-    """
-    problem = prepare(pack, scan, seed=seed, refine=refine, batch_size=batch_size, device=device)
-    scores = [
-        score(
-            label, solver, problem, samples=samples, data_range_hu=data_range_hu, measure_memory=measure_memory,
-            progress=progress,
-        )
-        for label, solver in solvers.items()
-    ]  # fmt: skip
-    return scores, problem.truth
-
-
 def score_json(result: Score) -> dict[str, Any]:
-    """A score as plain values, per slice; values that JSON cannot hold become null."""
-    metrics = result.metrics
+    """A score as plain values, per image; values that JSON cannot hold become null."""
     return {
-        "psnr_db": _numbers(metrics.psnr), "psnr_body_db": _numbers(metrics.psnr_body), "ssim": _numbers(metrics.ssim),
-        "rmse_body_hu": _numbers(metrics.rmse_hu), "bias_body_hu": _numbers(metrics.bias_hu),
-        "seconds_per_slice": result.seconds_per_slice, "evaluations_per_slice": result.evaluations_per_slice,
+        **{metric.key: _numbers(result.values[metric.name]) for metric in result.metrics},
+        "seconds_per_slice": result.seconds_per_image, "evaluations_per_slice": result.evaluations_per_image,
         "peak_memory_one_slice_mib": result.memory_mib, "data_residual": result.data_residual,
-    }  # fmt: skip
-
-
-def scores_json(
-    scores: Sequence[Score], *, pack: Path, every: int, scan: Scan, samples: int, seed: int, refine: int = 2
-) -> dict[str, Any]:
-    """A benchmark run as plain values, per slice."""
-    return {
-        "pack": pack.name, "every": every, "slices": len(scores[0].estimate), "scan": asdict(scan),
-        "samples": samples, "seed": seed, "simulation_refinement": refine,
-        "data_range_hu": scores[0].metrics.data_range_hu,
-        "methods": {s.label: score_json(s) for s in scores},
     }  # fmt: skip
 
 
 def _numbers(values: NDArray[np.float64]) -> list[float | None]:
     return [float(value) if math.isfinite(value) else None for value in values]
-
-
-def _batches(pack: CTPack, size: int) -> list[list[CTSlice]]:
-    """Runs of slices of one pixel size, at most ``size`` long."""
-    out: list[list[CTSlice]] = []
-    for item in pack:
-        if out and len(out[-1]) < size and out[-1][0].pixel_mm == item.pixel_mm:
-            out[-1].append(item)
-        else:
-            out.append([item])
-    return out

@@ -1,4 +1,4 @@
-"""A table of methods on scans: every cell is measured once and kept, so that an interrupted comparison goes on."""
+"""A table of methods on problems: every cell is measured once and kept, so that an interrupted comparison resumes."""
 
 from __future__ import annotations
 
@@ -12,231 +12,239 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from deft_ct.ct.scan import Scan
-from deft_ct.datasets.packs import CTPack
-from deft_ct.evaluation.problem import Problem, prepare, score, score_json
-from deft_ct.evaluation.statistics import mean_interval
+from deft_ct.evaluation.problem import Metric, Problem, score, score_json
+from deft_ct.evaluation.statistics import Interval, deviation, mean_interval
+from deft_ct.evaluation.tables import markdown_table
 from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.atomic import atomic_file
 
 RESULTS = "results"
-_SUMMARY = (("psnr_db", "PSNR (dB)", 2), ("ssim", "SSIM", 4), ("rmse_body_hu", "RMSE in body (HU)", 1))
 _COSTS = (
     ("evaluations_per_slice", "network evaluations", ".4g"),
-    ("seconds_per_slice", "s / slice", ".3g"),
+    ("seconds_per_slice", "s / image", ".3g"),
     ("peak_memory_one_slice_mib", "peak memory (MiB)", ".0f"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """What every cell of a comparison has in common.
-
-    Args:
-        pack: name of the pack of slices.
-        every: every k-th slice of it.
-        samples: posterior samples of each slice.
-        seed: of noise and sampling.
-        refine: grid refinement of the simulation.
-        data_range_hu: of PSNR and SSIM.
-        batch_size: slices at once.
-        device: where to compute.
-    """
-
-    pack: str
-    every: int = 1
-    samples: int = 4
-    seed: int = 0
-    refine: int = 2
-    data_range_hu: float = 2000.0
-    batch_size: int = 8
-    device: str = "cpu"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One method on one scan.
+    """One method on one problem.
 
     Attributes:
-        scan: name of the scan.
+        problem: name of the problem.
         label: name of the method in the table.
         values: see :func:`~deft_ct.evaluation.problem.score_json`.
         provenance: configuration, hashes, versions.
     """
 
-    scan: str
+    problem: str
     label: str
     values: dict[str, Any]
     provenance: dict[str, Any]
 
+    def to_dict(self) -> dict[str, Any]:
+        """As it is stored; the problem is under ``"scan"``."""
+        return {"scan": self.problem, "label": self.label, "values": self.values, "provenance": self.provenance}
 
-def run_comparison(
-    pack: CTPack,
-    scans: Sequence[Scan],
-    solvers: Mapping[str, Mapping[str, Reconstructor]],
-    folder: Path,
-    protocol: Protocol,
-    *,
-    progress: bool = False,
-    tell: Callable[[str], None] | None = None,
-) -> list[Cell]:
-    """Measure every method on every scan, with the same noise for all methods of a scan.
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Cell:
+        """The inverse of :meth:`to_dict`.
 
-    Each finished pair of scan and method is written to ``folder/results``; what is there already, from the same
-    protocol and configuration, is read instead of measured.
+        Raises:
+            KeyError: something is missing.
+        """
+        return cls(
+            problem=stored["scan"], label=stored["label"], values=stored["values"], provenance=stored["provenance"]
+        )
+
+
+class Comparison:
+    """Methods on problems that differ in the measurement alone: one table for each problem.
 
     Args:
-        pack: the slices.
-        scans: what is simulated.
-        solvers: name of the scan -> label -> method.
-        folder: of the results.
-        protocol: settings in common; ``pack`` must be what it names.
-        progress: show progress bars.
-        tell: is told what is being done.
-
-    Returns:
-        The cells, scan by scan.
+        problems: what is judged; they share data, metrics and settings.
+        samples: posterior samples of each image, for methods that draw them.
 
     Raises:
-        ValueError: the folder holds results of another protocol.
+        ValueError: there is no problem, or their settings differ.
     """
-    _check_protocol(folder, protocol)
-    say = tell or (lambda _: None)
-    cells = []
-    for scan in scans:
-        problem: Problem | None = None
-        for label, solver in solvers[scan.name].items():
-            path = _path(folder, scan, label)
-            cell = _read(path, scan, label, solver)
-            if cell is not None:
-                say(f"{scan.name}: {label} was measured before")
-            else:
-                say(f"{scan.name}: {label}")
-                problem = problem or prepare(
-                    pack, scan, seed=protocol.seed, refine=protocol.refine, batch_size=protocol.batch_size,
-                    device=protocol.device,
-                )  # fmt: skip
-                result = score(
-                    label, solver, problem, samples=protocol.samples, data_range_hu=protocol.data_range_hu,
-                    measure_memory=True, progress=progress,
-                )  # fmt: skip
-                cell = Cell(
-                    scan=scan.name, label=label, values=score_json(result), provenance=_plain(result.provenance)
-                )
-                _write(path, json.dumps(asdict(cell), indent=1) + "\n")
-            cells.append(cell)
-    return cells
+
+    def __init__(self, problems: Sequence[Problem], *, samples: int = 4) -> None:
+        if not problems:
+            raise ValueError("a comparison needs at least one problem")
+        self.problems, self.samples = list(problems), samples
+        first = self.problems[0]
+        if any(problem.settings() != first.settings() for problem in self.problems):
+            raise ValueError("the problems of a comparison must share their data and settings")
+        self.protocol: dict[str, Any] = {
+            **first.settings(), "samples": samples, "batch_size": first.batch_size, "device": first.device,
+        }  # fmt: skip
+        self.cells: list[Cell] = []
+
+    def run(
+        self,
+        reconstructors: Mapping[str, Mapping[str, Reconstructor]],
+        folder: Path,
+        *,
+        progress: bool = False,
+        log: Callable[[str], None] | None = None,
+    ) -> list[Cell]:
+        """Measure every method on every problem, with the same noise for all methods of a problem.
+
+        Each finished pair of problem and method is written to ``folder/results``. A pair that is there already, with
+        the same settings and configuration, is read instead of measured.
+
+        Args:
+            reconstructors: name of the problem -> label -> method.
+            folder: of the results.
+            progress: show progress bars.
+            log: gets a line on what is being done.
+
+        Returns:
+            The cells, problem by problem; also kept in :attr:`cells`.
+
+        Raises:
+            ValueError: the folder holds results with other settings.
+        """
+        self._check_protocol(folder)
+        say = log or (lambda _: None)
+        self.cells = []
+        for problem in self.problems:
+            for label, reconstructor in reconstructors[problem.name].items():
+                path = _path(folder, problem.name, label)
+                cell = _read(path, problem.name, label, reconstructor)
+                if cell is not None:
+                    say(f"{problem.name}: {label} was measured before")
+                else:
+                    say(f"{problem.name}: {label}")
+                    result = score(
+                        label, reconstructor, problem, samples=self.samples, measure_memory=True, progress=progress
+                    )
+                    cell = Cell(
+                        problem=problem.name, label=label, values=score_json(result),
+                        provenance=_plain(result.provenance),
+                    )  # fmt: skip
+                    _write(path, json.dumps(cell.to_dict(), indent=1) + "\n")
+                self.cells.append(cell)
+            problem.release()
+        return self.cells
+
+    def markdown(self) -> str:
+        """The tables, one for each problem, with a line that states the conventions."""
+        parts = []
+        for problem, cells in self._by_problem():
+            table = markdown_table(self._headings(), [self._row(cell) for cell in cells])
+            parts.append(f"### {problem.title} (`{problem.name}`)\n\n{table}\n")
+        return "\n".join([*parts, self.conventions() + "\n"])
+
+    def rich_tables(self) -> list[Table]:
+        """The same tables for a terminal."""
+        tables = []
+        for problem, cells in self._by_problem():
+            table = Table(title=f"{problem.title} ({problem.name})")
+            for k, heading in enumerate(self._headings()):
+                table.add_column(heading, justify="left" if k == 0 else "right")
+            for cell in cells:
+                table.add_row(*self._row(cell))
+            tables.append(table)
+        return tables
+
+    def conventions(self) -> str:
+        """How the numbers of the tables were taken."""
+        first = self.problems[0]
+        return (
+            f"{first.conventions()} Means over n = {len(first)} images and their standard deviation over images, in "
+            f"brackets the 95 % bootstrap interval of the mean (images of one patient resemble each other, so it is "
+            f"too narrow for new patients). One noise draw for all methods (seed {first.seed}); up to {self.samples} "
+            f"posterior samples, of which the mean is judged. Times with batches of {first.batch_size} on "
+            f"{first.device}; peak memory: one image, beyond what was in use before."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values: protocol, means with intervals, values of every image, provenance."""
+
+        def summary(cell: Cell, metric: Metric) -> dict[str, Any]:
+            return _plain(asdict(_interval(cell, metric)) | {"std": _deviation(cell, metric)})
+
+        return {
+            "protocol": self.protocol,
+            "cells": [
+                cell.to_dict() | {"summary": {metric.key: summary(cell, metric) for metric in self._columns()}}
+                for cell in self.cells
+            ],
+        }
+
+    def _columns(self) -> list[Metric]:
+        return [metric for metric in self.problems[0].metrics if metric.in_table]
+
+    def _by_problem(self) -> list[tuple[Problem, list[Cell]]]:
+        found = [(problem, [c for c in self.cells if c.problem == problem.name]) for problem in self.problems]
+        return [(problem, cells) for problem, cells in found if cells]
+
+    def _headings(self) -> list[str]:
+        return ["method", *(metric.heading for metric in self._columns()), *(h for _, h, _ in _COSTS), "n"]
+
+    def _row(self, cell: Cell) -> list[str]:
+        out = [cell.label]
+        for metric in self._columns():
+            found, digits = _interval(cell, metric), metric.digits
+            over = _deviation(cell, metric)
+            out.append(f"{found.mean:.{digits}f} ± {over:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]")
+        for name, _, form in _COSTS:
+            value = cell.values[name]
+            out.append("-" if value is None else format(value, form))
+        return [*out, str(len(cell.values[self._columns()[0].key]))]
+
+    def _check_protocol(self, folder: Path) -> None:
+        path = folder / "protocol.json"
+        if path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            refuse_other_settings(folder, before, _plain(self.protocol))
+            return
+        _write(path, json.dumps(self.protocol, indent=1) + "\n")
 
 
-def comparison_markdown(cells: Sequence[Cell], protocol: Protocol) -> str:
-    """The tables, one for each scan, with the line that states the conventions."""
-    parts = []
-    for scan in dict.fromkeys(cell.scan for cell in cells):
-        rows = [_cells(cell) for cell in cells if cell.scan == scan]
-        lines = [_headings(), ["---", *["---:"] * (len(_headings()) - 1)], *rows]
-        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        parts.append(f"### {Scan.from_name(scan)} (`{scan}`)\n\n{table}\n")
-    return "\n".join([*parts, conventions(cells, protocol) + "\n"])
+def refuse_other_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names the first setting of a folder of results that differs from those of this run."""
+    for key in sorted(now):
+        if before.get(key) != now[key]:
+            raise ValueError(
+                f"{folder} was started with {key} {before.get(key)!r} and this run has {key} {now[key]!r}: use "
+                f"{key} {before.get(key)!r} to resume, or choose another folder"
+            )
 
 
-def comparison_tables(cells: Sequence[Cell]) -> list[Table]:
-    """The same tables for a terminal."""
-    tables = []
-    for scan in dict.fromkeys(cell.scan for cell in cells):
-        table = Table(title=f"{Scan.from_name(scan)} ({scan})")
-        for k, heading in enumerate(_headings()):
-            table.add_column(heading, justify="left" if k == 0 else "right")
-        for cell in cells:
-            if cell.scan == scan:
-                table.add_row(*_cells(cell))
-        tables.append(table)
-    return tables
+def _values(cell: Cell, metric: Metric) -> list[float]:
+    return [np.nan if v is None else v for v in cell.values[metric.key]]
 
 
-def conventions(cells: Sequence[Cell], protocol: Protocol) -> str:
-    """How the numbers of the tables were taken."""
-    count = len(cells[0].values["psnr_db"])
-    return (
-        f"Pack {protocol.pack}, every {protocol.every}: means over n = {count} slices and their standard deviation "
-        f"over slices, in brackets the 95 % bootstrap interval of the mean (slices of a patient resemble each other, "
-        f"so it is too narrow for new patients). "
-        f"PSNR and SSIM: whole slice, data range {protocol.data_range_hu:g} HU, nothing clipped. One noise draw for "
-        f"all methods (seed {protocol.seed}); up to {protocol.samples} posterior samples, of which the mean is judged. "
-        f"Times with batches of {protocol.batch_size} on {protocol.device}; peak memory: one slice, beyond what was in "
-        f"use before."
-    )
+def _interval(cell: Cell, metric: Metric) -> Interval:
+    return mean_interval(_values(cell, metric))
 
 
-def comparison_json(cells: Sequence[Cell], protocol: Protocol) -> dict[str, Any]:
-    """Everything as plain values: protocol, means with intervals, values of every slice, provenance."""
-
-    def summary(cell: Cell, name: str) -> dict[str, Any]:
-        return _plain(asdict(_interval(cell, name)) | {"std": _spread(cell, name)})
-
-    return {
-        "protocol": asdict(protocol),
-        "cells": [asdict(cell) | {"summary": {name: summary(cell, name) for name, _, _ in _SUMMARY}} for cell in cells],
-    }
+def _deviation(cell: Cell, metric: Metric) -> float:
+    return deviation(_values(cell, metric))
 
 
-def _interval(cell: Cell, name: str) -> Any:
-    return mean_interval([np.nan if v is None else v for v in cell.values[name]])
+def _path(folder: Path, problem: str, label: str) -> Path:
+    return folder / RESULTS / problem / (re.sub(r"[^A-Za-z0-9=.,_-]+", "-", label) + ".json")
 
 
-def _spread(cell: Cell, name: str) -> float:
-    """Standard deviation over slices; NaN for fewer than two."""
-    values = np.array([v for v in cell.values[name] if v is not None])
-    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-
-
-def _headings() -> list[str]:
-    return ["method", *(h for _, h, _ in _SUMMARY), *(h for _, h, _ in _COSTS), "n"]
-
-
-def _cells(cell: Cell) -> list[str]:
-    out = [cell.label]
-    for name, _, digits in _SUMMARY:
-        found = _interval(cell, name)
-        spread = _spread(cell, name)
-        out.append(f"{found.mean:.{digits}f} ± {spread:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]")
-    for name, _, form in _COSTS:
-        value = cell.values[name]
-        out.append("-" if value is None else format(value, form))
-    return [*out, str(len(cell.values["psnr_db"]))]
-
-
-def _path(folder: Path, scan: Scan, label: str) -> Path:
-    return folder / RESULTS / scan.name / (re.sub(r"[^A-Za-z0-9=.,_-]+", "-", label) + ".json")
-
-
-def _read(path: Path, scan: Scan, label: str, solver: Reconstructor) -> Cell | None:
+def _read(path: Path, problem: str, label: str, reconstructor: Reconstructor) -> Cell | None:
     """An earlier result, if it is of the same label and configuration."""
     if not path.is_file():
         return None
     try:
-        cell = Cell(**json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError):
+        cell = Cell.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, KeyError, TypeError):
         return None
-    fresh = _plain(asdict(solver.config) | solver._describe())
-    before = cell.provenance["config"] | {key: cell.provenance.get(key) for key in solver._describe()}
-    return cell if (cell.scan, cell.label) == (scan.name, label) and before == fresh else None
+    networks = reconstructor.describe()
+    fresh = _plain(asdict(reconstructor.config) | networks)
+    before = cell.provenance["config"] | {key: cell.provenance.get(key) for key in networks}
+    return cell if (cell.problem, cell.label) == (problem, label) and before == fresh else None
 
 
-def _check_protocol(folder: Path, protocol: Protocol) -> None:
-    path = folder / "protocol.json"
-    wanted = asdict(protocol)
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(key for key in wanted if before.get(key) != wanted[key])
-        if changed:
-            raise ValueError(
-                f"{folder} holds a comparison with another {', '.join(changed)}: use the same settings to go on, or "
-                "another folder"
-            )
-        return
-    _write(path, json.dumps(wanted, indent=1) + "\n")
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON gives it back; NaN becomes null."""
 
     def clean(value: Any) -> Any:
@@ -248,12 +256,11 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
             return None
         return value if isinstance(value, str | int | float | bool | None) else str(value)
 
-    found: dict[str, Any] = clean(values)
+    found: dict[str, Any] = clean(dict(values))
     return found
 
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with atomic_file(path) as part:
+        part.write_text(text, encoding="utf-8")

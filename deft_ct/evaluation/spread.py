@@ -1,4 +1,6 @@
-"""How far a spread can be believed: coverage of intervals, correlation with the error, sparsification.
+"""How far a posterior standard deviation can be believed: coverage, correlation with the error, sparsification.
+
+"Spread" is short for the posterior standard deviation, pixel by pixel.
 
 **Intervals of a few samples.** Let an image and ``N`` samples be independent draws from one posterior of standard
 deviation ``s``, and ``S`` the sample standard deviation (``N - 1`` in the denominator). The error of the mean of the
@@ -6,8 +8,8 @@ samples has variance ``s^2 (1 + 1/N)``, and over ``S sqrt(1 + 1/N)`` it follows 
 freedom when the posterior is Gaussian. The central interval of level ``p`` is thus ``mean +- q S`` with
 ``q = t_{N-1}((1 + p) / 2) sqrt(1 + 1/N)``, and without the root around the exact posterior mean. For N = 4 and 90 %,
 ``q`` is 2.63 and not 1.645: intervals of 1.645 S cover 76 % though nothing is wrong with the samples. Intervals of a
-raw spread use ``q`` here, so that exact samples cover as they should for any N. A calibrated spread has taken this in
-and is read as a standard deviation: its intervals are those of the normal distribution, ``+- 1.645`` for 90 %.
+raw standard deviation use ``q`` here, so that exact samples cover as they should for any N. A calibrated one contains
+this factor already: its intervals are those of the normal distribution, ``+- 1.645`` for 90 %.
 
 Without assuming a shape: between the j-th lowest and the j-th highest of N samples the truth lies with probability
 ``(N + 1 - 2 j) / (N + 1)``, which are the only levels that N samples can give.
@@ -16,12 +18,13 @@ Without assuming a shape: between the j-th lowest and the j-th highest of N samp
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, stats
+from scipy import stats
 
 from deft_ct.evaluation.statistics import mean_interval
 from deft_ct.runtime.intervals import interval_factor, normal_factor
@@ -31,26 +34,26 @@ Mask = NDArray[np.bool_]
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 _BLOCK = 16
-_EDGE_HU_PER_PIXEL = 60.0
 _BINS = 12
 
 
 class Rescaling(Protocol):
-    """What turns the spread of samples into a calibrated one, whose intervals are those of a normal distribution."""
+    """Interface of a calibration: maps the sample standard deviation to a calibrated one (normal intervals)."""
 
     def rescaled(self, std: Floats, count: int) -> Floats:
-        """The calibrated standard deviation, in HU, of that of so many samples."""
+        """The calibrated standard deviation, in the unit of ``std``, which is that of ``count`` samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Posterior samples of slices that are known.
+    """Posterior samples of images whose truth is known, all in one unit.
 
     Attributes:
-        truth: ``(n, H, W)`` HU.
-        centre: ``(n, H, W)`` HU, the reconstruction.
-        samples: ``(n, N, H, W)`` HU, at least two for each slice.
-        body: ``(n, H, W)``, see :func:`~deft_ct.evaluation.metrics.body_mask`.
+        truth: ``(n, *shape)``.
+        centre: ``(n, *shape)``, the reconstruction.
+        samples: ``(n, N, *shape)``, at least two for each image.
+        mask: ``(n, *shape)`` boolean, where they are judged; for CT the body.
+        regions: parts that are reported on their own, each as ``mask``; the mask as ``"all"`` when empty.
         around_samples: whether the centre is the mean of the samples, and not a mean that was estimated without them.
 
     Raises:
@@ -60,34 +63,37 @@ class Draws:
     truth: Floats
     centre: Floats
     samples: Floats
-    body: Mask
+    mask: Mask
+    regions: Mapping[str, Mask] = field(default_factory=dict)
     around_samples: bool = True
 
     def __post_init__(self) -> None:
         shape = self.truth.shape
-        if self.centre.shape != shape or self.body.shape != shape or len(shape) != 3:
+        if self.centre.shape != shape or self.mask.shape != shape or len(shape) < 2:
             raise ValueError(
-                f"truth, centre and body must be (n, H, W), got {shape}, {self.centre.shape}, {self.body.shape}"
+                f"truth, centre and mask must be (n, *shape), got {shape}, {self.centre.shape}, {self.mask.shape}"
             )
-        if self.samples.ndim != 4 or (len(self.samples), *self.samples.shape[2:]) != shape:
-            raise ValueError(f"samples must be (n, N, H, W) for images {shape}, got {self.samples.shape}")
+        if self.samples.ndim != len(shape) + 1 or (len(self.samples), *self.samples.shape[2:]) != shape:
+            raise ValueError(f"samples must be (n, N, *shape) for images {shape}, got {self.samples.shape}")
+        if any(region.shape != shape for region in self.regions.values()):
+            raise ValueError(f"every region must have the shape of truth, {shape}")
         if self.count < 2:
-            raise ValueError("a spread needs at least two samples of each slice, got 1")
+            raise ValueError("a standard deviation needs at least two samples of each image, got 1")
 
     @property
     def count(self) -> int:
-        """Samples of each slice."""
+        """Samples of each image."""
         return self.samples.shape[1]
 
     @property
     def std(self) -> Floats:
-        """``(n, H, W)`` HU, standard deviation of the samples."""
+        """``(n, *shape)``, standard deviation of the samples."""
         found: Floats = self.samples.std(1, ddof=1)
         return found
 
     @property
     def error(self) -> Floats:
-        """``(n, H, W)`` HU, absolute error of the centre."""
+        """``(n, *shape)``, absolute error of the centre."""
         found: Floats = np.abs(self.truth - self.centre)
         return found
 
@@ -96,70 +102,57 @@ class Draws:
         return interval_factor(level, self.count, around_samples=self.around_samples)
 
 
-def regions(truth: Floats, body: Mask) -> dict[str, Mask]:
-    """Parts of the body, from the true image.
+def coverage(draws: Draws, calibration: Rescaling | None = None, *, level: float = 0.9) -> float:
+    """Share of the pixels in the mask whose truth lies in the central interval of a level.
 
     Args:
-        truth: ``(n, H, W)`` HU.
-        body: ``(n, H, W)``.
-
-    Returns:
-        ``"body"``; ``"edges"``: smoothed gradient above 60 HU a pixel; and away from edges ``"soft_tissue"``, -150 to
-        150 HU, ``"lung"``, below -500 HU, and ``"interior"``: everything at least 4 pixels inside the body.
+        draws: samples of known images.
+        calibration: applied to the standard deviation; the raw one when None.
+        level: nominal coverage.
     """
-    smooth = np.stack([ndimage.gaussian_filter(s.astype(np.float64), 1.0) for s in truth])
-    gradient = np.stack([ndimage.gaussian_gradient_magnitude(s.astype(np.float64), 1.0) for s in truth])
-    edges = body & (gradient > _EDGE_HU_PER_PIXEL)
-    calm = body & ~edges
-    inside = np.stack([ndimage.binary_erosion(s, iterations=4) for s in body])
-    return {
-        "body": body,
-        "interior": calm & inside,
-        "edges": edges,
-        "soft_tissue": calm & (np.abs(smooth) < 150),
-        "lung": calm & (smooth < -500),
-    }
+    ratio, factor = _error_over_std(draws, calibration)
+    return float((ratio[draws.mask] <= factor(level)).mean())
 
 
 def spread_report(draws: Draws, calibration: Rescaling | None = None) -> dict[str, Any]:
-    """Everything about a spread, as plain values.
+    """Everything about a posterior standard deviation, as plain values.
 
     Args:
-        draws: samples of known slices.
-        calibration: applied to the spread; the raw one when None.
+        draws: samples of known images.
+        calibration: applied to the standard deviation; the raw one when None.
 
     Returns:
-        ``coverage`` of :data:`LEVELS` by region, ``coverage_normal`` (of the body by the intervals of a normal
-        distribution), ``coverage_90`` with its bootstrap interval over slices,
+        ``coverage`` of :data:`LEVELS` by region, ``coverage_normal`` (of the mask by the intervals of a normal
+        distribution), ``coverage_90`` with its bootstrap interval over images,
         ``reliability`` (nominal against observed), ``rank_coverage`` and ``rank_histogram`` of the samples themselves,
-        ``correlation`` of spread and absolute error by region and over blocks of 16 x 16 pixels, ``spread_and_error``
-        (RMS error in bins of the spread) and ``sparsification`` (RMSE of what remains as the pixels of largest spread
-        are taken out, beside the best possible order), spread and error in HU.
+        ``correlation`` of standard deviation and absolute error by region and over blocks of 16 x 16 pixels,
+        ``spread_and_error`` (RMS error in bins of the standard deviation) and ``sparsification`` (RMSE of what remains
+        as the pixels of largest standard deviation are taken out, beside the best possible order); standard deviation
+        and error in the unit of the images.
     """
-    std = draws.std if calibration is None else calibration.rescaled(draws.std, draws.count)
-    factor = draws.factor if calibration is None else normal_factor
-    error, body = draws.error, draws.body
-    ratio = error / np.maximum(std, np.finfo(np.float32).tiny)
-    masks = {name: mask for name, mask in regions(draws.truth, body).items() if mask.any()}
+    ratio, factor = _error_over_std(draws, calibration)
+    std = _std(draws, calibration)
+    error, mask = draws.error, draws.mask
+    regions = {name: part for name, part in (draws.regions or {"all": mask}).items() if part.any()}
     nominal = np.round(np.arange(0.05, 1.0, 0.05), 2)
-    inside = ratio[body]
+    inside = ratio[mask]
     covered = ratio <= factor(0.9)
-    per_slice = [float(c[m].mean()) for c, m in zip(covered, body, strict=True) if m.any()]
-    overall = mean_interval(per_slice)
+    per_image = [float(c[m].mean()) for c, m in zip(covered, mask, strict=True) if m.any()]
+    overall = mean_interval(per_image)
     return {
-        "slices": len(error),
+        "images": len(error),
         "samples": draws.count,
-        "pixels": int(body.sum()),
+        "pixels": int(mask.sum()),
         "around_samples": draws.around_samples,
-        "rms_spread_hu": _rms(std[body]),
-        "rmse_hu": _rms(error[body]),
+        "rms_spread": _rms(std[mask]),
+        "rmse": _rms(error[mask]),
         "coverage": {
-            name: {f"{level:g}": float((ratio[mask] <= factor(level)).mean()) for level in LEVELS}
-            for name, mask in masks.items()
+            name: {f"{level:g}": float((ratio[part] <= factor(level)).mean()) for level in LEVELS}
+            for name, part in regions.items()
         },
         "coverage_normal": {f"{level:g}": float((inside <= normal_factor(level)).mean()) for level in LEVELS},
         "coverage_90": {
-            "mean": overall.mean, "low": _number(overall.low), "high": _number(overall.high), "per_slice": per_slice,
+            "mean": overall.mean, "low": _number(overall.low), "high": _number(overall.high), "per_image": per_image,
         },
         "reliability": {
             "nominal": nominal.tolist(),
@@ -168,20 +161,31 @@ def spread_report(draws: Draws, calibration: Rescaling | None = None) -> dict[st
         "rank_coverage": rank_coverage(draws),
         "rank_histogram": rank_histogram(draws),
         "correlation": {
-            **{name: _correlation(std[mask], error[mask]) for name, mask in masks.items()},
-            "blocks": _correlation(*_blocks(std, error, body)),
+            **{name: _correlation(std[part], error[part]) for name, part in regions.items()},
+            "blocks": _correlation(*_blocks(std, error, mask)),
         },
-        "spread_and_error": spread_and_error(std[body], error[body]),
-        "sparsification": sparsification(std[body], error[body]),
+        "spread_and_error": spread_and_error(std[mask], error[mask]),
+        "sparsification": sparsification(std[mask], error[mask]),
     }  # fmt: skip
 
 
+def _std(draws: Draws, calibration: Rescaling | None) -> Floats:
+    return draws.std if calibration is None else calibration.rescaled(draws.std, draws.count)
+
+
+def _error_over_std(draws: Draws, calibration: Rescaling | None) -> tuple[Floats, Callable[[float], float]]:
+    """Absolute errors in standard deviations, and the half width of the interval of a level."""
+    std = _std(draws, calibration)
+    factor = draws.factor if calibration is None else normal_factor
+    return draws.error / np.maximum(std, np.finfo(np.float32).tiny), factor
+
+
 def rank_histogram(draws: Draws) -> list[float]:
-    """Share of body pixels whose truth has rank 0 .. N among the samples; ``1 / (N + 1)`` each if they are exact."""
+    """Share of pixels whose truth has rank 0 .. N among the samples; ``1 / (N + 1)`` each if the samples are exact."""
     below = (draws.samples < draws.truth[:, None]).sum(1)
     equal = (draws.samples == draws.truth[:, None]).sum(1)
     counts = np.zeros(draws.count + 1)
-    for low, ties in ((below[draws.body], equal[draws.body]),):
+    for low, ties in ((below[draws.mask], equal[draws.mask]),):
         for extra in range(draws.count + 1):  # ties, of clipped values above all, are shared out evenly
             chosen = ties >= extra
             np.add.at(counts, low[chosen] + extra, 1 / (ties[chosen] + 1))
@@ -190,33 +194,34 @@ def rank_histogram(draws: Draws) -> list[float]:
 
 
 def rank_coverage(draws: Draws) -> list[dict[str, float]]:
-    """Coverage of the body between the j-th lowest and j-th highest sample, beside its nominal level."""
+    """Coverage in the mask between the j-th lowest and j-th highest sample, beside its nominal level."""
     ordered = np.sort(draws.samples, axis=1)
     out = []
     for j in range(draws.count // 2):
         inside = (ordered[:, j] <= draws.truth) & (draws.truth <= ordered[:, draws.count - 1 - j])
         nominal = (draws.count - 1 - 2 * j) / (draws.count + 1)
-        out.append({"nominal": nominal, "observed": float(inside[draws.body].mean())})
+        out.append({"nominal": nominal, "observed": float(inside[draws.mask].mean())})
     return out
 
 
 def spread_and_error(std: Floats, error: Floats, bins: int = _BINS) -> dict[str, list[float]]:
-    """RMS spread and RMS error, in HU, of equally many pixels each, ordered by spread; equal if calibrated."""
+    """RMS standard deviation and RMS error of equally many pixels each, in order of the former; equal if calibrated."""
     parts = np.array_split(np.argsort(std, kind="stable"), bins)
     return {
-        "spread_hu": [_rms(std[part]) for part in parts if part.size],
-        "rmse_hu": [_rms(error[part]) for part in parts if part.size],
+        "spread": [_rms(std[part]) for part in parts if part.size],
+        "rmse": [_rms(error[part]) for part in parts if part.size],
     }
 
 
 def sparsification(std: Floats, error: Floats) -> dict[str, list[float]]:
-    """RMSE (HU) of what remains after a share of the pixels is removed: largest spread first, and largest error first.
+    """RMSE of what remains after a share of the pixels is removed: by standard deviation, and by error, largest first.
 
-    A spread that orders the pixels as the error does gives equal curves (Ilg et al. 2018, arXiv 1802.07095, sec. 4).
+    A standard deviation that orders the pixels as the error does gives equal curves (Ilg et al. 2018, arXiv
+    1802.07095, sec. 4).
     """
     shares = np.round(np.arange(0.0, 1.0, 0.1), 1)
     curves = {}
-    for name, key in (("by_spread_hu", std), ("by_error_hu", error)):
+    for name, key in (("by_spread", std), ("by_error", error)):
         squared = np.square(error[np.argsort(key, kind="stable")], dtype=np.float64)
         total = np.cumsum(squared)
         kept = np.maximum(1, np.rint((1 - shares) * len(squared)).astype(int))
@@ -224,18 +229,18 @@ def sparsification(std: Floats, error: Floats) -> dict[str, list[float]]:
     return {"removed": shares.tolist(), **curves}
 
 
-def _blocks(std: Floats, error: Floats, body: Mask) -> tuple[Floats, Floats]:
-    """RMS of spread and error over blocks that lie in the body for at least half."""
-    rows, columns = (side // _BLOCK * _BLOCK for side in std.shape[1:])
+def _blocks(std: Floats, error: Floats, mask: Mask) -> tuple[Floats, Floats]:
+    """RMS of both over blocks of the last two axes that lie in the mask for at least half."""
+    rows, columns = (side // _BLOCK * _BLOCK for side in std.shape[-2:])
 
     def total(values: Floats) -> Floats:
-        cut = values[:, :rows, :columns]
+        cut = values.reshape(-1, *values.shape[-2:])[:, :rows, :columns]
         found: Floats = cut.reshape(len(cut), rows // _BLOCK, _BLOCK, columns // _BLOCK, _BLOCK).sum((2, 4))
         return found
 
-    weight = total(body.astype(np.float64))
+    weight = total(mask.astype(np.float64))
     kept = weight >= _BLOCK**2 / 2
-    spread, wrong = (np.sqrt(total(np.where(body, v, 0.0) ** 2)[kept] / weight[kept]) for v in (std, error))
+    spread, wrong = (np.sqrt(total(np.where(mask, v, 0.0) ** 2)[kept] / weight[kept]) for v in (std, error))
     return spread, wrong
 
 

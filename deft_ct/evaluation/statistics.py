@@ -1,7 +1,8 @@
-"""Means over images with their confidence intervals."""
+"""Means over images, and paired differences of two methods, with their confidence intervals."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,17 @@ from scipy import stats
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean over slices with a two-sided confidence interval.
+    """A mean over images with a two-sided confidence interval.
 
-    Slices of one patient resemble each other, so an interval over the slices of few patients is too narrow: it says how
-    well the mean of *these* scans is known, not how another patient would do.
+    Images of one patient resemble each other. An interval over the images of few patients is thus too narrow for
+    another patient: it says how well the mean of these images is known.
+
+    Attributes:
+        mean: over the images.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        n: number of images.
+        confidence: of the interval, between 0 and 1.
     """
 
     mean: float
@@ -23,16 +31,20 @@ class Interval:
     n: int
     confidence: float
 
+    def signed(self, digits: int = 2) -> str:
+        """The mean and the interval with their signs, for a table of differences: ``+0.40 (+0.31 to +0.52)``."""
+        return f"{self.mean:+.{digits}f} ({self.low:+.{digits}f} to {self.high:+.{digits}f})"
+
 
 def mean_interval(
     values: ArrayLike, *, confidence: float = 0.95, method: str = "bootstrap", seed: int = 0, resamples: int = 10_000
 ) -> Interval:
-    """Mean of per-slice values and its confidence interval.
+    """Mean of one value per image and its confidence interval.
 
     Args:
-        values: ``(n,)``; NaN entries (slices without a body) are left out and not counted.
+        values: ``(n,)``; NaN entries (for example slices without a body) are left out and not counted.
         confidence: of the two-sided interval, between 0 and 1.
-        method: ``"bootstrap"`` (percentile, resampling slices) or ``"t"`` (Student).
+        method: ``"bootstrap"`` (percentile, resampling images; SciPy's) or ``"t"`` (Student).
         seed: of the bootstrap.
         resamples: of the bootstrap.
 
@@ -59,7 +71,38 @@ def mean_interval(
         half = float(stats.t.ppf(0.5 + confidence / 2, data.size - 1) * data.std(ddof=1) / np.sqrt(data.size))
         low, high = mean - half, mean + half
     else:
-        picks = np.random.default_rng(seed).integers(data.size, size=(resamples, data.size))
-        tail = (1.0 - confidence) / 2
-        low, high = (float(q) for q in np.quantile(data[picks].mean(axis=1), [tail, 1.0 - tail]))
+        found = stats.bootstrap(
+            (data,), np.mean, n_resamples=resamples, confidence_level=confidence, method="percentile", rng=seed
+        ).confidence_interval
+        low, high = float(found.low), float(found.high)
     return Interval(mean=mean, low=low, high=high, n=int(data.size), confidence=confidence)
+
+
+def paired_difference(
+    ours: Sequence[float], theirs: Sequence[float], *, confidence: float = 0.95, method: str = "t", seed: int = 0
+) -> Interval:
+    """Mean of ``ours - theirs`` over the same images, with its confidence interval.
+
+    Two methods that share images and noise err alike, so their difference is known better than either mean.
+
+    Args:
+        ours: one value per image.
+        theirs: the values of the other method, in the same order of images.
+        confidence: see :func:`mean_interval`.
+        method: ``"t"`` (Student) or ``"bootstrap"``.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: the two differ in length, or see :func:`mean_interval`.
+    """
+    if len(ours) != len(theirs):
+        raise ValueError(f"paired values must be of the same images, got {len(ours)} and {len(theirs)}")
+    differences = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
+    return mean_interval(differences, confidence=confidence, method=method, seed=seed)
+
+
+def deviation(values: ArrayLike) -> float:
+    """Standard deviation over images (``n - 1`` in the denominator), NaN entries left out; NaN for fewer than two."""
+    data = np.asarray(values, dtype=np.float64).ravel()
+    data = data[~np.isnan(data)]
+    return float(data.std(ddof=1)) if len(data) > 1 else float("nan")

@@ -1,134 +1,174 @@
-"""The search for the parameters of a method on validation slices, by Optuna; test data are refused."""
+"""The search for the parameters of methods, by Optuna: of one method on one problem, or of many in a sweep.
+
+Parameters are chosen on training or validation data; test sets are refused.
+"""
 
 from __future__ import annotations
 
 import json
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from deft_ct.ct.scan import Scan
-from deft_ct.datasets.packs import CTPack
-from deft_ct.evaluation.problem import prepare, score
-from deft_ct.methods.presets import Preset
+from deft_ct.evaluation.problem import Problem, refuse_test_data, score
+from deft_ct.evaluation.runner import refuse_other_settings
+from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.registry import method_class
 from deft_ct.reconstructor import Reconstructor
-from deft_ct.runtime.search_space import Choice, SearchSpace
+from deft_ct.runtime.search_space import SearchSpace
 from deft_ct.runtime.seeds import derive_seed
 
-Objective = Literal["psnr", "rmse"]
-Build = Callable[..., Reconstructor]
-"""``build(**options)``: the method with some options, its networks loaded once and shared."""
+Build = Callable[[str, dict[str, Any]], Reconstructor]
+"""``build(method, options)``: a method, its networks loaded once and shared."""
+Log = Callable[[str], None]
 
 JOURNAL = "study.journal"
+_PROBE_STEPS = 4
+
+
+class NoTrialSucceeded(ValueError):  # noqa: N818  # the name says what happened
+    """Every trial of a search failed, so there is no best one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The method whose parameters are searched.
+
+    Args:
+        method: name.
+        fixed: options that are set and not searched, for example a number of steps.
+        guesses: parameters that are tried after the defaults, for example the best ones on another problem; those that
+            are not searched are left out.
+    """
+
+    method: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    guesses: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def space(self) -> SearchSpace:
+        """The parameters that are searched, and where.
+
+        Raises:
+            ValueError: there are none.
+        """
+        declared = method_class(self.method).search_space
+        space = {name: where for name, where in declared.items() if name not in self.fixed}
+        if not space:
+            raise ValueError(f"{self.method} declares no parameters to tune (search_space)")
+        return space
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long and by what a search goes.
+
+    Args:
+        trials: how many in all, those of earlier runs included.
+        objective: name of a metric of the problem; its mean over images is optimised.
+        samples: posterior samples of each image.
+
+    Raises:
+        ValueError: a count is below 1.
+    """
+
+    trials: int = 30
+    objective: str = "psnr"
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 def tune(
-    method: str,
+    search: Search,
     build: Build,
-    pack: CTPack,
-    scan: Scan,
+    problem: Problem,
     folder: Path,
+    budget: Budget,
     *,
-    trials: int = 30,
-    objective: Objective = "psnr",
-    fixed: Mapping[str, Any] | None = None,
-    every: int = 1,
-    samples: int = 1,
-    seed: int = 0,
-    refine: int = 2,
-    batch_size: int = 8,
-    device: str = "cpu",
-    guesses: Sequence[Mapping[str, Any]] = (),
-    enough: Callable[[], bool] | None = None,
-    tell: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    log: Log | None = None,
 ) -> Preset:
     """Search the parameters that a method declares in ``search_space``.
 
     The first trial is the method's defaults, so the result is never worse than those. Every trial depends on the seed
-    and on the trials before it alone; they are kept in ``folder/study.journal``, and a later call goes on from them.
+    of the problem and on the trials before it alone. Trials are kept in ``folder/study.journal``, and a later call
+    resumes from them.
 
     Args:
-        method: name.
+        search: the method.
         build: makes the method.
-        pack: validation slices.
-        scan: what is simulated.
+        problem: validation images with their data.
         folder: of the study and of the preset, ``METHOD.json``.
-        trials: how many in all.
-        objective: ``"psnr"`` (whole slice) or ``"rmse"`` (HU, in the body), mean over slices.
-        fixed: options that are set and not searched, for example a budget of steps.
-        every: every how many slices the pack was read; for the record.
-        samples: posterior samples of each slice.
-        seed: of noise, sampling and search.
-        refine: grid refinement of the simulation.
-        batch_size: slices at once.
-        device: where to compute.
-        guesses: parameters that are tried after the defaults, for example the best ones of another scan; those that
-            are not searched are left out.
-        enough: asked before every trial but the first; True ends the search with what there is.
-        tell: is told of every trial.
+        budget: number of trials, and what is optimised.
+        should_stop: asked before every trial but the first; True ends the search with the trials so far.
+        log: gets a line for every trial.
 
     Returns:
         The best parameters, also written to the folder.
 
     Raises:
-        ValueError: the pack is a test set, the method has nothing to tune, no trial succeeded, or the folder holds
-            another study.
+        ValueError: the problem is of a test set, the method has nothing to tune, or the folder holds a study with
+            other settings.
+        NoTrialSucceeded: every trial failed.
         ImportError: Optuna is not installed.
     """
-    if "test" in pack.path.stem.lower():
-        raise ValueError(f"{pack.path.name} is a test set: parameters are chosen on validation data only (val)")
-    if trials < 1:
-        raise ValueError(f"trials must be at least 1, got {trials}")
-    if objective not in ("psnr", "rmse"):
-        raise ValueError(f"objective must be psnr or rmse, got {objective!r}")
-    fixed = dict(fixed or {})
-    space = {name: where for name, where in method_class(method).search_space.items() if name not in fixed}
-    if not space:
-        raise ValueError(f"{method} declares no parameters to tune (search_space)")
+    refuse_test_data(problem)
+    best_is = problem.metric(budget.objective).best
+    space = search.space
     optuna = _optuna()
-    default = build(**fixed)
+    default = build(search.method, dict(search.fixed))
     setup = {
-        "method": method, "scan": scan.name, "data": pack.path.name, "every": every, "slices": len(pack),
-        "objective": objective, "fixed": fixed, "samples": samples, "seed": seed, "simulation_refinement": refine,
-        "space": {name: repr(where) for name, where in space.items()}, "networks": default._describe(),
-    }  # fmt: skip
-    study = _study(optuna, folder, setup)
-    problem = prepare(pack, scan, seed=seed, refine=refine, batch_size=batch_size, device=device)
-    say = tell or (lambda _: None)
+        **_settings(search, problem, budget, default),
+        "space": {name: repr(where) for name, where in space.items()},
+    }
+    study = _study(optuna, folder, setup, "maximize" if best_is == "highest" else "minimize")
+    say = log or (lambda _: None)
+    if problem.split is None:
+        say(f"{problem.data} does not say which split it is; make sure that it is not a test set")
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    first = [_defaults(default, space), *({k: v for k, v in guess.items() if k in space} for guess in guesses)]
-    while (done := len(study.get_trials(deepcopy=False, states=finished))) < trials:
-        if done and enough is not None and enough():
+    first = [
+        {name: getattr(default.config, name) for name in space},
+        *({name: value for name, value in guess.items() if name in space} for guess in search.guesses),
+    ]
+    distributions = {name: where.distribution() for name, where in space.items()}
+    while (done := len(study.get_trials(deepcopy=False, states=finished))) < budget.trials:
+        if done and should_stop is not None and should_stop():
             break
-        study.sampler = optuna.samplers.TPESampler(seed=derive_seed(seed, "trial", done) % 2**32)
+        study.sampler = optuna.samplers.TPESampler(seed=derive_seed(problem.seed, "trial", done) % 2**32)
         if done < len(first):
             study.enqueue_trial(first[done])
-        trial = study.ask()
-        options = {name: _suggest(trial, name, where) for name, where in space.items()}
+        trial = study.ask(fixed_distributions=distributions)
+        options = dict(trial.params)
         try:
-            value = _value(build(**fixed, **options), problem, objective, samples)
+            value = _value(build(search.method, {**search.fixed, **options}), problem, budget)
         except (ValueError, FloatingPointError) as error:  # diverged, or a combination that the method refuses
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            say(f"trial {done + 1} of {trials}: {_words(options)} failed ({error})")
+            say(f"trial {done + 1} of {budget.trials}: {_in_words(options)} failed ({error})")
             continue
         study.tell(trial, value)
-        say(f"trial {done + 1} of {trials}: {_words(options)} gives {objective} {value:.3f}")
+        say(f"trial {done + 1} of {budget.trials}: {_in_words(options)} gives {budget.objective} {value:.3f}")
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     if not complete:
-        raise ValueError(f"no trial of {method} succeeded; the messages above say why")
+        raise NoTrialSucceeded(f"no trial of {search.method} succeeded; the messages above say why")
     best = study.best_trial
     preset = Preset(
-        method=method,
-        scan=scan.name,
-        options={**fixed, **best.params},
+        method=search.method,
+        scan=problem.name,
+        options={**search.fixed, **best.params},
         provenance={
             **setup,
+            "split": problem.split,
             "trials": len(study.get_trials(deepcopy=False, states=finished)),
             "best_value": best.value,
             "default_value": complete[0].value,
@@ -139,8 +179,126 @@ def tune(
             },
         },
     )  # fmt: skip
-    preset.write(folder / f"{method}.json")
+    preset.write(folder / f"{search.method}.json")
     return preset
+
+
+def sweep(
+    searches: Sequence[Search],
+    build: Build,
+    problems: Sequence[Problem],
+    folder: Path,
+    budget: Budget,
+    *,
+    seconds: float | None = None,
+    log: Log | None = None,
+) -> list[Preset]:
+    """Tune every method on every problem, problem by problem.
+
+    A study is kept in ``folder/studies/PROBLEM/METHOD`` and resumes where it stopped. Its preset is also written to
+    ``folder/presets/PROBLEM/METHOD.json``, the layout of the shipped presets and of ``deft-ct compare
+    --preset-folder``. After its defaults, a method first tries the best parameters of the problems before.
+
+    Args:
+        searches: the methods.
+        build: makes a method.
+        problems: validation images with data of several measurements, in order.
+        folder: of studies and presets.
+        budget: what the searches have in common.
+        seconds: no trial begins after this time; studies that are cut short give a preset of the trials they have.
+        log: gets a line on what happens.
+
+    Returns:
+        The presets, in the order of the work; fewer where time ran out or no trial succeeded.
+
+    Raises:
+        ValueError: a method has nothing to tune, or a study in the folder has other settings.
+    """
+    for search in searches:
+        _ = search.space  # bad options and missing networks fail before any work
+        build(search.method, dict(search.fixed))
+    say = log or (lambda _: None)
+    began = time.monotonic()
+
+    def late() -> bool:
+        return seconds is not None and time.monotonic() - began >= seconds
+
+    presets: list[Preset] = []
+    for problem in problems:
+        for search in searches:
+            label = f"{problem.name} {search.method}"
+            target = folder / "presets" / problem.name / f"{search.method}.json"
+            settings = _settings(search, problem, budget, build(search.method, dict(search.fixed)))
+            preset = _finished(target, settings, budget)
+            if preset is not None:
+                say(f"{label}: done before")
+            elif late():
+                say(f"{label}: no time left")
+                continue
+            else:
+                guesses = [p.options for p in presets if p.method == search.method and p.scan != problem.name]
+                try:
+                    preset = tune(
+                        replace(search, guesses=[*search.guesses, *guesses]), build, problem,
+                        folder / "studies" / problem.name / search.method, budget, should_stop=late,
+                        log=_prefixed(say, f"{label}: "),
+                    )  # fmt: skip
+                except NoTrialSucceeded as error:
+                    say(f"{label}: {error}")  # the other methods are still tuned
+                    continue
+                preset.write(target)
+            presets.append(preset)
+        problem.release()
+    return presets
+
+
+def seconds_per_trial(searches: Sequence[Search], build: Build, problem: Problem, budget: Budget) -> dict[str, float]:
+    """What a trial of each method costs, from one image and a few steps.
+
+    A run of a few steps is scaled to all steps, and one image to all images. The estimate is too high where batches
+    are faster than single images, and for methods without steps by what they set up once.
+
+    Args:
+        searches: the methods.
+        build: makes a method.
+        problem: images with their data.
+        budget: posterior samples.
+    """
+    y, measurement, image_ids = problem.batches[0]
+    y, image_ids = y[:1], image_ids[:1]
+    out = {}
+    for search in searches:
+        options, share = dict(search.fixed), 1.0
+        if "steps" in {item.name for item in fields(method_class(search.method).config_type)}:
+            full: int = build(search.method, options).config.steps
+            share = min(_PROBE_STEPS, full) / full
+            warm_up = build(search.method, options | {"steps": 1})  # what is set up only once
+            warm_up.reconstruct(y, measurement, image_ids=image_ids)
+            options["steps"] = min(_PROBE_STEPS, full)
+        reconstructor = build(search.method, options)
+        began = time.perf_counter()
+        reconstructor.reconstruct(y, measurement, num_samples=budget.samples, seed=problem.seed, image_ids=image_ids)
+        out[search.method] = (time.perf_counter() - began) / share * len(problem)
+    return out
+
+
+def _settings(search: Search, problem: Problem, budget: Budget, default: Reconstructor) -> dict[str, Any]:
+    """What a preset depends on beside the number of trials, as JSON gives it back."""
+    settings = {
+        "method": search.method, "scan": problem.name, "objective": budget.objective, "samples": budget.samples,
+        "fixed": dict(search.fixed), **problem.settings(), "networks": default.describe(),
+    }  # fmt: skip
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
+
+
+def _finished(path: Path, settings: Mapping[str, Any], budget: Budget) -> Preset | None:
+    """The preset of an earlier run with the same settings and networks and at least as many trials."""
+    if not path.is_file():
+        return None
+    preset = load_preset(settings["method"], path)
+    same = all(preset.provenance.get(key) == value for key, value in settings.items())
+    return preset if same and preset.provenance["trials"] >= budget.trials else None
 
 
 def _optuna() -> Any:
@@ -152,51 +310,35 @@ def _optuna() -> Any:
     return optuna
 
 
-def _study(optuna: Any, folder: Path, setup: dict[str, Any]) -> Any:
+def _study(optuna: Any, folder: Path, setup: dict[str, Any], direction: str) -> Any:
     """The study of a folder, new or resumed."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     folder.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
-    direction = "maximize" if setup["objective"] == "psnr" else "minimize"
     study = optuna.create_study(storage=storage, study_name="tune", direction=direction, load_if_exists=True)
-    plain = json.loads(json.dumps(setup))
     before = study.user_attrs.get("setup")
     if before is None:
-        study.set_user_attr("setup", plain)
-        before = dict(plain)
-    before.setdefault("networks", plain["networks"])  # a study of before they were noted
-    if before != plain:
-        changed = sorted(key for key in plain.keys() | before.keys() if plain.get(key) != before.get(key))
-        raise ValueError(
-            f"{folder} holds a study with another {', '.join(changed)}: use the same settings to go on, or "
-            "another folder"
-        )
+        study.set_user_attr("setup", setup)
+    else:
+        refuse_other_settings(folder, before, setup)
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # interrupted
     return study
 
 
-def _defaults(solver: Reconstructor, space: SearchSpace) -> dict[str, Any]:
-    return {name: getattr(solver.config, name) for name in space}
-
-
-def _suggest(trial: Any, name: str, where: Any) -> Any:
-    if isinstance(where, Choice):
-        return trial.suggest_categorical(name, list(where.options))
-    if where.whole:
-        return trial.suggest_int(name, int(where.low), int(where.high), log=where.log)
-    return trial.suggest_float(name, where.low, where.high, log=where.log)
-
-
-def _value(solver: Reconstructor, problem: Any, objective: Objective, samples: int) -> float:
-    metrics = score(solver.name, solver, problem, samples=samples).metrics
-    value = float(np.nanmean(metrics.psnr if objective == "psnr" else metrics.rmse_hu))
+def _value(reconstructor: Reconstructor, problem: Problem, budget: Budget) -> float:
+    found = score(reconstructor.name, reconstructor, problem, samples=budget.samples).values[budget.objective]
+    value = float(np.nanmean(found))
     if not np.isfinite(value):
-        raise ValueError(f"the {objective} is {value}")
+        raise ValueError(f"the {budget.objective} is {value}")
     return value
 
 
-def _words(options: Mapping[str, Any]) -> str:
+def _prefixed(say: Log, prefix: str) -> Log:
+    return lambda line: say(prefix + line)
+
+
+def _in_words(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in options.items())

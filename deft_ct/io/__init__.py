@@ -8,15 +8,11 @@ from deft_ct.io.dicom_write import WrittenSeries, write_dicom_series
 from deft_ct.io.hdf5 import read_hdf5, write_hdf5
 from deft_ct.io.nifti import read_nifti, write_nifti
 from deft_ct.io.sample import sample_series_path
-from deft_ct.runtime.atomic import atomic_file, atomic_folder, check_writable
 
 __all__ = [
     "DicomSeriesError",
     "Series",
     "WrittenSeries",
-    "atomic_file",
-    "atomic_folder",
-    "check_writable",
     "read_all_dicom_series",
     "read_dicom_series",
     "read_hdf5",

@@ -36,6 +36,7 @@ class DataTerm:
         largest = operator.norm() if isinstance(operator, LinearOperator) else None
         self.norm = torch.ones_like(steepness) if largest is None else steepness.to(y) * largest
         """``(B,)``: norm of the linear operator on the prior's range, 1 for a nonlinear one."""
+        self._mean_is_clean = likelihood.noise.mean(y) is y  # false for data before the logarithm
         self.exact = isinstance(likelihood.noise, NoNoise)
         """Whether the data are noise-free."""
         inverse_variance = likelihood.weights
@@ -56,14 +57,13 @@ class DataTerm:
 
     def pull_back(self, x: Tensor, v: Tensor) -> Tensor:
         """``J(x)^T v``, with ``J`` the derivative of the expected data by the image in the prior's range."""
-        physical = self.likelihood.to_physical(x)
-        clean = self.likelihood.operator(physical)
-        with torch.enable_grad():
-            point = clean.detach().requires_grad_()
-            expected = self.likelihood.noise.mean(point)
-            if expected is not point:  # data before the logarithm
-                (v,) = torch.autograd.grad(expected, point, v)
-        return self.likelihood.operator.vjp(physical, v) * self.likelihood.to_physical.scale
+        physical, operator = self.likelihood.to_physical(x), self.likelihood.operator
+        if not self._mean_is_clean:
+            clean = operator(physical)
+            with torch.enable_grad():
+                point = clean.detach().requires_grad_()
+                (v,) = torch.autograd.grad(self.likelihood.noise.mean(point), point, v)
+        return operator.vjp(physical, v) * self.likelihood.to_physical.scale
 
     def descent(self, x: Tensor) -> Tensor:
         """``J(x)^T W (y - E[y | x])``: ``sigma^2`` times the score of the data term, of the shape of ``x``."""

@@ -18,7 +18,7 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import AffineMap, PriorRange, Scale
 from deft_ct.operators.base import Diagnosis, Operator
 from deft_ct.operators.noise import NoiseModel, NoNoise
-from deft_ct.runtime.seeds import Key, generator_for, image_keys
+from deft_ct.runtime.seeds import Key, checked_image_ids, generator_for
 
 _INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
@@ -42,13 +42,14 @@ class Measurement:
         """The same measurement with its operator on ``device``."""
         return Measurement(self.operator.to(device), self.noise, units=self.units)
 
-    def simulate(self, x: Tensor, *, seed: int = 0, keys: Sequence[Key] | None = None, refine: int = 1) -> Tensor:
+    def simulate(self, x: Tensor, *, seed: int = 0, image_ids: Sequence[Key] | None = None, refine: int = 1) -> Tensor:
         """Simulate data of a known image.
 
         Args:
             x: ``(B, *image_shape)`` in physical units.
             seed: of the noise.
-            keys: a name for each image; its noise depends on (seed, key) alone. Positions in the batch by default.
+            image_ids: a name for each image; its noise depends on (seed, image id) alone. By default the positions in
+                the batch.
             refine: simulate on an image grid this many times finer (bilinear interpolation), so that the
                 reconstruction does not use the model that made the data (the "inverse crime"). Only for operators that
                 have a finer twin, see ``Operator.refined``.
@@ -61,7 +62,7 @@ class Measurement:
         """
         if not bool(torch.isfinite(x).all()):
             raise ValueError("the image holds NaN or infinite values; repair or crop it before simulating data")
-        names = image_keys(len(x), keys)
+        names = checked_image_ids(len(x), image_ids)
         clean = self.operator(x) if refine == 1 else self._refined(refine)(_interpolate(x, refine))
         return self.noise.sample(clean, [generator_for(seed, "noise", name) for name in names])
 

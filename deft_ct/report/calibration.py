@@ -16,10 +16,11 @@ _COLORS = {"raw": "#c44e52", "calibrated": "#2a6fbb"}
 
 
 def calibration_figure(found: Mapping[str, Any], *, title: str = "") -> Figure:
-    """Three panels on how far a spread can be believed.
+    """Three panels on how far a posterior standard deviation can be believed.
 
     Args:
-        found: ``"raw"`` and perhaps ``"calibrated"`` reports of :func:`deft_ct.evaluation.spread.spread_report`.
+        found: of :func:`deft_ct.evaluation.spread_fit.report`: ``"unit"``, and ``"raw"`` and perhaps ``"calibrated"``
+            reports of :func:`deft_ct.evaluation.spread.spread_report`.
         title: of the figure.
 
     Returns:
@@ -37,11 +38,12 @@ def calibration_figure(found: Mapping[str, Any], *, title: str = "") -> Figure:
         figure.set_layout_engine("compressed", rect=(0.0, 0.05, 1.0, 0.95))
         coverage, errors, removal = figure.subplots(1, 3)
         _reliability(coverage, kinds)
-        _spread_and_error(errors, kinds)
-        _sparsification(removal, kinds)
+        unit = found.get("unit", "")
+        _spread_and_error(errors, kinds, unit)
+        _sparsification(removal, kinds, unit)
         if title:
             figure.suptitle(title, fontsize=10)
-        figure.text(0.5, 0.012, f"{FOOTER}.  Pixels inside the body.", ha="center", va="bottom", fontsize=8)
+        figure.text(0.5, 0.012, f"{FOOTER}.  Pixels inside the mask.", ha="center", va="bottom", fontsize=8)
     return figure
 
 
@@ -62,29 +64,33 @@ def _reliability(axis: Axes, kinds: Mapping[str, Any]) -> None:
     axis.legend(loc="upper left", frameon=False)
 
 
-def _spread_and_error(axis: Axes, kinds: Mapping[str, Any]) -> None:
+def _spread_and_error(axis: Axes, kinds: Mapping[str, Any], unit: str) -> None:
     ends: list[float] = []
     for kind, values in kinds.items():
-        spread, error = (values["spread_and_error"][key] for key in ("spread_hu", "rmse_hu"))
+        spread, error = (values["spread_and_error"][key] for key in ("spread", "rmse"))
         axis.plot(spread, error, color=_COLORS[kind], marker="o", markersize=4, label=kind)
         ends += [v for v in (*spread, *error) if v > 0]
     limits = (0.8 * min(ends), 1.25 * max(ends)) if ends else (1.0, 10.0)
     axis.plot(limits, limits, color="0.6", linewidth=1, linestyle="--")
     axis.set(
-        xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal", xlabel="RMS spread (HU)",
-        ylabel="RMS error (HU)", title="error in bins of the spread",
+        xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal", xlabel=_label("RMS spread", unit),
+        ylabel=_label("RMS error", unit), title="error in bins of the spread",
     )  # fmt: skip
     axis.legend(loc="upper left", frameon=False)
 
 
-def _sparsification(axis: Axes, kinds: Mapping[str, Any]) -> None:
+def _sparsification(axis: Axes, kinds: Mapping[str, Any], unit: str) -> None:
     curves = next(iter(kinds.values()))["sparsification"]  # a calibration does not change the order of the pixels
     removed = [100 * share for share in curves["removed"]]
-    axis.plot(removed, curves["by_spread_hu"], color="k", marker="o", markersize=3, label="largest spread first")
-    axis.plot(removed, curves["by_error_hu"], color="0.6", linestyle="--", label="largest error first")
-    axis.axhline(curves["by_error_hu"][0], color="0.6", linewidth=1, linestyle=":", label="at random")
+    axis.plot(removed, curves["by_spread"], color="k", marker="o", markersize=3, label="largest spread first")
+    axis.plot(removed, curves["by_error"], color="0.6", linestyle="--", label="largest error first")
+    axis.axhline(curves["by_error"][0], color="0.6", linewidth=1, linestyle=":", label="at random")
     axis.set(
-        xlabel="pixels removed (%)", ylabel="RMSE of the others (HU)", title="sparsification", xlim=(0, 100),
-        ylim=(0, 1.25 * max(curves["by_error_hu"][0], 1e-6)),
+        xlabel="pixels removed (%)", ylabel=_label("RMSE of the others", unit), title="sparsification", xlim=(0, 100),
+        ylim=(0, 1.25 * max(curves["by_error"][0], 1e-6)),
     )  # fmt: skip
     axis.legend(loc="upper right", frameon=False)
+
+
+def _label(text: str, unit: str) -> str:
+    return f"{text} ({unit})" if unit else text

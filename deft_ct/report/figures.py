@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 
-from deft_ct.evaluation.metrics import body_mask, psnr, rmse
+from deft_ct.evaluation.metrics import psnr, rmse
+from deft_ct.problems.ct_metrics import DATA_RANGE_HU, body_mask
 
 FOOTER = "Research only, not for clinical use; simulated sparse view"
 
@@ -74,7 +75,7 @@ def comparison_figure(
     *,
     slice_index: int | None = None,
     error_of: str | None = None,
-    data_range_hu: float = 2000.0,
+    data_range_hu: float = DATA_RANGE_HU,
     windows: tuple[Window, ...] = (LUNG, SOFT_TISSUE),
     title: str = "",
     pixel_aspect: float = 1.0,

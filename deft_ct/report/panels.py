@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from deft_ct.evaluation.metrics import Mask, body_mask, psnr, rmse
+from deft_ct.evaluation.metrics import Mask, psnr, rmse
+from deft_ct.problems.ct_metrics import DATA_RANGE_HU, body_mask
 from deft_ct.report.figures import FOOTER, LUNG, SOFT_TISSUE, STYLE, Window, as_image, show_image
 
 _CELL_INCHES = 2.6
@@ -41,7 +42,7 @@ def panel_figure(
     *,
     errors_of: tuple[str, ...],
     window: Window | None = None,
-    data_range_hu: float = 2000.0,
+    data_range_hu: float = DATA_RANGE_HU,
     title: str = "",
 ) -> Figure:
     """A slice, cropped to the body: truth and reconstructions in the first row, errors and maps in the second.

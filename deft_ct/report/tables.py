@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from deft_ct.evaluation.metrics import Metrics
 from deft_ct.evaluation.statistics import Interval
+from deft_ct.evaluation.tables import markdown_table
+from deft_ct.problems.ct_metrics import CTMetrics
 
 _COLUMNS = (  # metric, heading, decimals
     ("psnr", "PSNR (dB)", 2),
@@ -31,7 +32,7 @@ class Row:
     """
 
     method: str
-    metrics: Metrics
+    metrics: CTMetrics
     seconds_per_slice: float | None = None
 
 
@@ -59,8 +60,7 @@ def metrics_markdown(rows: Sequence[Row]) -> str:
     """The same table in Markdown, followed by the line that states the conventions (see :func:`metrics_table`)."""
     caption = _convention(rows)
     headings = ["method", *_headings()]
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *([row.method, *_cells(row)] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{caption}\n"
+    return markdown_table(headings, [[row.method, *_cells(row)] for row in rows]) + f"\n\n{caption}\n"
 
 
 def metrics_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -141,6 +141,12 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8 that appears complete; see :func:`atomic_file`. Missing folders are made."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def _use_default_mode(path: Path, mode: int) -> None:
     """Temporary files are private; results get the permissions that the user's umask gives any new file."""
     umask = os.umask(0)

@@ -1,9 +1,13 @@
-"""Ranges of the parameters that are worth tuning, declared by each method beside its configuration."""
+"""Where to look for the best value of a parameter, declared by each method beside its configuration.
+
+The declarations need no Optuna, which is an optional dependency; each gives the Optuna distribution that it stands for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,14 @@ class Range:
         """Whether only whole numbers are meant."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
+    def distribution(self) -> Any:
+        """``optuna.distributions.IntDistribution`` or ``FloatDistribution``."""
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        if self.whole:
+            return IntDistribution(int(self.low), int(self.high), log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -46,6 +58,12 @@ class Choice:
     def __post_init__(self) -> None:
         if len(self.options) < 2:
             raise ValueError(f"a choice needs at least two options, got {self.options}")
+
+    def distribution(self) -> Any:
+        """``optuna.distributions.CategoricalDistribution``."""
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution(self.options)
 
 
 SearchSpace = Mapping[str, Range | Choice]

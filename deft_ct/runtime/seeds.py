@@ -39,14 +39,14 @@ def normal_like(x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     return torch.stack(drawn).to(device=x.device, dtype=x.dtype)
 
 
-def image_keys(count: int, keys: Sequence[Key] | None) -> list[Key]:
-    """One key for each image: those given, or the positions ``0 .. count - 1``.
+def checked_image_ids(count: int, image_ids: Sequence[Key] | None) -> list[Key]:
+    """One id for each image: those given, or the positions ``0 .. count - 1``.
 
     Raises:
-        ValueError: the number of keys is wrong, or a key occurs twice.
+        ValueError: the number of ids is wrong, or an id occurs twice.
     """
-    if keys is None:
+    if image_ids is None:
         return list(range(count))
-    if len(keys) != count or len(set(keys)) != count:
-        raise ValueError(f"need {count} different keys, one for each image, got {len(set(keys))} different ones")
-    return list(keys)
+    if len(image_ids) != count or len(set(image_ids)) != count:
+        raise ValueError(f"need {count} different image ids, got {len(set(image_ids))} different ones")
+    return list(image_ids)

@@ -18,20 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.ct.scan import FULL_DEGREES, Scan
-from deft_ct.evaluation.metrics import evaluate
-from deft_ct.evaluation.null_space import unmeasured_map_hu
-from deft_ct.io import Series, atomic_folder, check_writable, read_dicom_series, write_dicom_series
+from deft_ct.io import Series, read_dicom_series, write_dicom_series
 from deft_ct.io.dicom_write import is_own_output
 from deft_ct.io.nifti import write_nifti
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.methods.presets import nearest_preset
 from deft_ct.methods.registry import load_reconstructor, method_class, spelling
 from deft_ct.networks.precision import Precision
 from deft_ct.operators import PoissonNoise
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.problems.ct import nearest_preset
+from deft_ct.problems.ct_metrics import evaluate
+from deft_ct.problems.ct_null_space import unmeasured_map_hu
 from deft_ct.reconstruction import Reconstruction
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html
+from deft_ct.runtime.atomic import atomic_folder, check_writable
 
 RUN_RECORD = "run.json"
 _OWN_FILES = frozenset(
@@ -190,7 +191,7 @@ def reconstruct_series(
     series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
     measurement = simulated_measurement(series, settings)
     truth = series.attenuation(nonnegative=True).to(settings.device)
-    y = measurement.simulate(truth, seed=settings.seed, keys=series.slice_uids, refine=settings.refine)
+    y = measurement.simulate(truth, seed=settings.seed, image_ids=series.slice_uids, refine=settings.refine)
 
     results = {
         name: _reconstruct(solver, y, measurement, series, settings, progress) for name, solver in solvers.items()
@@ -250,7 +251,7 @@ def _reconstruct(
 ) -> Reconstruction:
     count = settings.samples if solver.name == settings.method else 1
     result = solver.reconstruct(
-        y, measurement, num_samples=count, seed=settings.seed, keys=series.slice_uids, progress=progress
+        y, measurement, num_samples=count, seed=settings.seed, image_ids=series.slice_uids, progress=progress
     )
     std = None if result.std is None else result.std.cpu()
     return replace(result, mean=result.mean.cpu(), std=std, samples=None)

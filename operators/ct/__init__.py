@@ -10,6 +10,7 @@ from deft_ct.operators.ct.backprojection import FilteredBackprojection, fbp
 from deft_ct.operators.ct.cone import ConeGeometry
 from deft_ct.operators.ct.detector_offset import detector_shift
 from deft_ct.operators.ct.differentiable import project
+from deft_ct.operators.ct.faults import DeadDetectors, RingArtefact
 from deft_ct.operators.ct.fdk import fdk
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry
 from deft_ct.operators.ct.presets import ScanPreset, dm4ct, genregbench, htc2022
@@ -18,10 +19,12 @@ from deft_ct.operators.ct.ray_transform import RayTransform
 __all__ = [
     "AlignmentResult",
     "ConeGeometry",
+    "DeadDetectors",
     "FanGeometry",
     "FilteredBackprojection",
     "ParallelGeometry",
     "RayTransform",
+    "RingArtefact",
     "ScanPreset",
     "align_scan",
     "detector_shift",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.base import LinearOperator
-from deft_ct.operators.ct.backends.matrix import batch_last_product
+from deft_ct.operators.ct.backends.batch_product import batch_last_product
 from deft_ct.operators.ct.filters import apply_filter, check_filter, ramp_response
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarGeometry
 from deft_ct.operators.ct.rays import Array

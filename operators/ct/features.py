@@ -14,7 +14,7 @@ SCAN_FEATURES, DIRECTION_FEATURES = 4, 2
 """Length of the descriptor without the direction of a limited arc, and of the direction."""
 
 
-def scan_features(geometry: PlanarGeometry, y: Tensor, weights: Tensor | None) -> Tensor:
+def planar_scan_features(geometry: PlanarGeometry, y: Tensor, weights: Tensor | None) -> Tensor:
     """Descriptor of a scan; zero for 60 full parallel views at 1e5 photons.
 
     Args:

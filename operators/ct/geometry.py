@@ -22,6 +22,10 @@ from deft_ct.operators.ct.scan import ScanGeometry
 __all__ = ["FanGeometry", "ParallelGeometry", "PlanarGeometry"]
 
 
+_ROUNDING = 1e-9
+"""Detector elements by which a width may exceed a whole number of them because of rounding."""
+
+
 class HasPixels(Protocol):
     """Anything with slices of a known pixel size, such as a CT volume."""
 
@@ -43,7 +47,7 @@ class PlanarGeometry(ScanGeometry):
         pixel_mm: pixel size, one number or (row spacing, column spacing).
         views: number of equally spaced views over ``[start_angle, start_angle + angular_range)``.
         angles: view angles in radians, instead of ``views``; in any order.
-        detectors: number of detector elements.
+        detectors: number of detector elements; enough to cover the diagonal of the image if left out.
         detector_mm: distance between the centres of two neighbouring detector elements.
         start_angle: angle of the first view, radians; only with ``views``.
         angular_range: angle that the views cover, end excluded, radians; only with ``views``.
@@ -57,7 +61,7 @@ class PlanarGeometry(ScanGeometry):
 
     image_shape: tuple[int, int]
     pixel_mm: float | tuple[float, float]
-    detectors: int
+    detectors: int = None  # type: ignore[assignment]  # a count after validation
     detector_mm: float
     detector_offset_mm: float = 0.0
     axis_offset_mm: float = 0.0
@@ -67,10 +71,15 @@ class PlanarGeometry(ScanGeometry):
         put = object.__setattr__
         put(self, "image_shape", _checks.counts("image_shape", self.image_shape, 2))
         put(self, "pixel_mm", _checks.spacing("pixel_mm", self.pixel_mm, 2))
-        put(self, "detectors", _checks.count("detectors", self.detectors))
         put(self, "detector_mm", _checks.positive("detector_mm", self.detector_mm))
         for name in ("detector_offset_mm", "axis_offset_mm"):
             put(self, name, _checks.finite(name, getattr(self, name)))
+        self._check_distances()
+        wanted = self.covering_detectors if self.detectors is None else self.detectors
+        put(self, "detectors", _checks.count("detectors", wanted))
+
+    def _check_distances(self) -> None:
+        """Check the lengths that only the subclass has."""
 
     @property
     def pixel_rc(self) -> tuple[float, float]:
@@ -87,6 +96,16 @@ class PlanarGeometry(ScanGeometry):
         """Half the diagonal of the image."""
         (height, width), (pitch_y, pitch_x) = self.image_shape, self.pixel_rc
         return 0.5 * math.hypot(height * pitch_y, width * pitch_x)
+
+    @property
+    def image_width_mm(self) -> float:
+        """Width of the part of the detector that sees the image in any view."""
+        raise TypeError("PlanarGeometry has no rays; use ParallelGeometry or FanGeometry")
+
+    @property
+    def covering_detectors(self) -> int:
+        """Number of detector elements that cover the diagonal of the image, for a detector that is not shifted."""
+        return math.ceil(self.image_width_mm / self.detector_mm - _ROUNDING) + 1
 
     @property
     def detector_positions(self) -> Array:
@@ -113,6 +132,11 @@ class ParallelGeometry(PlanarGeometry):
 
     kind: ClassVar[str] = "parallel"
 
+    @property
+    def image_width_mm(self) -> float:
+        """Width of the part of the detector that sees the image in any view."""
+        return 2 * self.radius_mm
+
     def rays(self) -> Rays:
         """The line that each detector element measures."""
         angle = self.angle_array[:, None]
@@ -133,15 +157,7 @@ class ParallelGeometry(PlanarGeometry):
         """A scan whose detector covers the diagonal of the image; its pitch is the smaller pixel side if left out."""
         pitch = _checks.spacing("pixel_mm", pixel_mm, 2)
         width = min(pitch) if detector_mm is None else _checks.positive("detector_mm", detector_mm)
-        rows, columns = _checks.counts("image_shape", image_shape, 2)
-        diagonal = math.hypot(rows * pitch[0], columns * pitch[1])
-        return cls(
-            image_shape=(rows, columns),
-            pixel_mm=(pitch[0], pitch[1]),
-            views=views,
-            detectors=math.ceil(diagonal / width) + 1,
-            detector_mm=width,
-        )
+        return cls(image_shape=image_shape, pixel_mm=(pitch[0], pitch[1]), views=views, detector_mm=width)
 
     @classmethod
     def for_volume(cls, volume: HasPixels, views: int, *, detector_mm: float | None = None) -> Self:
@@ -190,6 +206,10 @@ class FanGeometry(PlanarGeometry):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.detector == "curved" and float(np.abs(self.fan_angles).max()) >= math.pi / 2:
+            raise ValueError("the curved detector spans half a turn or more seen from the source: check detector_mm")
+
+    def _check_distances(self) -> None:
         for name in ("source_to_center_mm", "source_to_detector_mm"):
             object.__setattr__(self, name, _checks.positive(name, getattr(self, name)))
         if self.detector not in ("flat", "curved"):
@@ -204,8 +224,12 @@ class FanGeometry(PlanarGeometry):
                 f"source_to_detector_mm = {self.source_to_detector_mm:g} must not be below source_to_center_mm = "
                 f"{self.source_to_center_mm:g}: both are measured from the source"
             )
-        if self.detector == "curved" and float(np.abs(self.fan_angles).max()) >= math.pi / 2:
-            raise ValueError("the curved detector spans half a turn or more seen from the source: check detector_mm")
+
+    @property
+    def image_width_mm(self) -> float:
+        """Width of the part of the detector that sees the image in any view; along the arc of a curved detector."""
+        half_angle = math.asin(self.radius_mm / self.source_to_center_mm)
+        return 2 * self.source_to_detector_mm * (math.tan(half_angle) if self.detector == "flat" else half_angle)
 
     @property
     def fan_angles(self) -> Array:
@@ -243,23 +267,14 @@ class FanGeometry(PlanarGeometry):
         rays are one (smaller) pixel side apart at the rotation axis.
         """
         pitch = _checks.spacing("pixel_mm", pixel_mm, 2)
-        rows, columns = _checks.counts("image_shape", image_shape, 2)
-        radius = 0.5 * math.hypot(rows * pitch[0], columns * pitch[1])
-        if source_to_center_mm <= radius:
-            raise ValueError(
-                f"source_to_center_mm = {source_to_center_mm:g} must exceed half the diagonal of the image, "
-                f"{radius:.6g} mm"
-            )
-        magnification = source_to_detector_mm / source_to_center_mm
-        width = min(pitch) * magnification if detector_mm is None else _checks.positive("detector_mm", detector_mm)
-        half_angle = math.asin(radius / source_to_center_mm)
-        half = source_to_detector_mm * (math.tan(half_angle) if detector == "flat" else half_angle)
+        if detector_mm is None:
+            center = _checks.positive("source_to_center_mm", source_to_center_mm)
+            detector_mm = min(pitch) * (source_to_detector_mm / center)
         return cls(
-            image_shape=(rows, columns),
+            image_shape=image_shape,
             pixel_mm=(pitch[0], pitch[1]),
             views=views,
-            detectors=math.ceil(2 * half / width) + 1,
-            detector_mm=width,
+            detector_mm=detector_mm,
             source_to_center_mm=source_to_center_mm,
             source_to_detector_mm=source_to_detector_mm,
             detector=detector,

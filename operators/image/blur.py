@@ -11,7 +11,7 @@ from torch import Tensor
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.image.blur_kernels import gaussian_taps, motion_kernel
 from deft_ct.operators.image.separable import Separable
-from deft_ct.operators.image.transforms import fast_size, hartley, per_sample
+from deft_ct.operators.image.transforms import fast_size, hartley, one_by_one
 from deft_ct.operators.svd import SingularValueDecomposition
 
 Boundary = Literal["reflect", "circular", "zero"]
@@ -107,7 +107,7 @@ class Blur(LinearOperator):
         """Circular convolution on the grid; ``x`` may be smaller and is filled up with zeros."""
         response = self.transfer_function()[:, : self._grid[1] // 2 + 1]
         response = (response.conj() if transpose else response).to(_complex_dtype(x))
-        return per_sample(
+        return one_by_one(
             lambda sample: torch.fft.irfft2(torch.fft.rfft2(sample, s=self._grid) * response, s=self._grid), x
         )
 
@@ -181,7 +181,7 @@ class _CircularSVD(SingularValueDecomposition):
 
     def _filter(self, x: Tensor, response: Tensor) -> Tensor:
         response = response.to(_complex_dtype(x))
-        return per_sample(lambda sample: torch.fft.ifft2(torch.fft.fft2(sample) * response).real, x)
+        return one_by_one(lambda sample: torch.fft.ifft2(torch.fft.fft2(sample) * response).real, x)
 
     def to_spectral(self, x: Tensor) -> Tensor:
         """Orthonormal Hartley transform."""

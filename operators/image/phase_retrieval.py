@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.base import Operator
-from deft_ct.operators.image.transforms import per_sample
+from deft_ct.operators.image.transforms import one_by_one
 from deft_ct.operators.image.value_range import ValueRange, check_range, rescale
 
 
@@ -109,12 +109,12 @@ class PhaseRetrieval(Operator):
 
 def _centred_transform(image: Tensor) -> Tensor:
     """Orthonormal discrete Fourier transform with the origin of both spaces in the middle."""
-    spectrum = per_sample(lambda sample: torch.fft.fft2(sample, norm="ortho"), _to_corner(image))
+    spectrum = one_by_one(lambda sample: torch.fft.fft2(sample, norm="ortho"), _to_corner(image))
     return torch.fft.fftshift(spectrum, dim=(-2, -1))
 
 
 def _centred_inverse(spectrum: Tensor) -> Tensor:
-    image = per_sample(lambda sample: torch.fft.ifft2(sample, norm="ortho"), _to_corner(spectrum))
+    image = one_by_one(lambda sample: torch.fft.ifft2(sample, norm="ortho"), _to_corner(spectrum))
     return torch.fft.fftshift(image, dim=(-2, -1))
 
 

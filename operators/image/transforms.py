@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def per_sample(transform: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def one_by_one(transform: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a Fourier transform to one sample ``x[i]`` at a time on the CPU.
 
     MKL shares a batch out between threads, and the last bit of its result then depends on the size of the batch.
@@ -35,7 +35,7 @@ def hartley(x: Tensor) -> Tensor:
         spectrum = torch.fft.fft2(sample, norm="ortho")
         return spectrum.real - spectrum.imag
 
-    return per_sample(transform, x)
+    return one_by_one(transform, x)
 
 
 def dct_matrix(size: int) -> Tensor:

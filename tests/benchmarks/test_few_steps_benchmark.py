@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from deft_ct.methods.deft import save_htransform
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "experiments" / "few_steps.py"
 
 
-def test_samples_and_direct_means_are_both_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_and_direct_means_are_both_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prior = tiny_prior()
     save_prior(prior, tmp_path / "prior")
     save_htransform(tiny_htransform(prior), tmp_path / "head")
@@ -27,8 +26,9 @@ def test_samples_and_direct_means_are_both_measured(tmp_path: Path, monkeypatch:
         "--grids": "log_snr", "--samples": 2, "--draws": 1, "--prior": tmp_path / "prior",
         "--htransform": tmp_path / "head", "--out": tmp_path / "out",
     }  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["few_steps.py", *(str(part) for item in options.items() for part in item)])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    main = runpy.run_path(str(SCRIPT))["main"]
+    main([str(part) for item in options.items() for part in item])
+    capsys.readouterr()
     sampled, direct = json.loads((tmp_path / "out" / "few_steps.json").read_text())["cells"]
     assert sampled["result"]["evaluations_per_slice"] == 4
     assert set(sampled["result"]["means"]) == {"1", "2"}

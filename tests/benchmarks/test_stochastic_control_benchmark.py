@@ -26,10 +26,8 @@ def test_step_sizes_of_dps_that_diverge_are_passed_over(repository_root: Path, m
         return SimpleNamespace(reconstruct=reconstruct)
 
     monkeypatch.setattr(module, "load_reconstructor", load)
-    experiment = SimpleNamespace(
-        tuning=truth, data=lambda *_: None, prior=None, measurement=None, scale=AffineMap(1.0, 0.0)
-    )
+    world = SimpleNamespace(tuning=truth, data=lambda *_: None, prior=None, measurement=None, scale=AffineMap(1.0, 0.0))
     told: list[str] = []
-    best = module.tune_dps(experiment, 10, told.append)
+    best = module.tune_dps(world, 10, told.append)
     assert (best["zeta"], best["norm"]) == (0.1, "l2")
     assert sum("diverged" in line for line in told) == 4 and len(told) == 8

@@ -15,8 +15,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from deft_ct.cli import app
-from deft_ct.evaluation.metrics import body_mask
 from deft_ct.io import read_dicom_series, sample_series_path
+from deft_ct.problems.ct_metrics import body_mask
 from deft_ct.workflows.reconstruct_series import SparseView
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")

@@ -4,11 +4,12 @@ import pytest
 from tiny import tiny_htransform, tiny_prior, tiny_scan, tiny_slices
 
 from deft_ct.ct.scan import Scan
-from deft_ct.ct.trained_range import outside_training
+from deft_ct.ct.scan_range import ScanRange
+from deft_ct.ct.trained_range import outside_training, training_warning
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
-from deft_ct.operators.ct import FanGeometry, RayTransform
-from deft_ct.operators.noise import GaussianNoise
+from deft_ct.operators.ct import ConeGeometry, FanGeometry, RayTransform
+from deft_ct.operators.noise import GaussianNoise, NoNoise, PoissonNoise
 
 SCAN = {"geometry": "parallel", "views": 12, "photons": 1e5}
 
@@ -85,7 +86,8 @@ def test_reconstructing_another_scan_warns():
     head.card["scan"] = SCAN
     scan = tiny_scan(views=40)
     y = scan.simulate(tiny_slices(1))
-    with pytest.warns(UserWarning, match="trained for 12 views, the scan has 40: expect a worse result"):
+    wanted = "outside its training range; quality will be lower than reported: it was trained for 12 views, the scan"
+    with pytest.warns(UserWarning, match=wanted):
         DEFT(prior, head, DEFTConfig(steps=1)).reconstruct(y, scan)
 
 
@@ -104,3 +106,38 @@ def test_a_limited_arc_is_known_by_where_it_lies(first, last, warned):
         assert found == []
     else:
         assert found == [f"trained for limited arcs that start at 0 degrees, the scan's starts at {warned}"]
+
+
+def test_a_network_without_differences_has_no_warning():
+    assert training_warning("it", {"scan": SCAN}, tiny_scan(views=12, photons=1e5)) is None
+    found = training_warning("fbp_unet", {"scan": SCAN}, tiny_scan(views=30, photons=1e4))
+    assert found == (
+        "fbp_unet is outside its training range; quality will be lower than reported: it was trained for 12 views, "
+        "the scan has 30; trained for 100000 photons, the scan has 10000"
+    )
+
+
+def test_every_scan_of_the_family_of_a_training_passes():
+    family = ScanRange(any_start=True)
+    card = {
+        "geometry": ["fan", "parallel"], "views": list(family.views), "photons": list(family.photons),
+        "degrees": list(family.degrees), "fan_degrees": list(family.fan_degrees), "start_degrees": "any",
+    }  # fmt: skip
+    for scan in family.draw(40, seed=0):
+        assert outside_training({"scan": card}, scan.measurement((32, 32), 8.0)) == []
+    for other in (Scan(views=400), Scan(photons=1e8), Scan(degrees=60), Scan(geometry="fan", degrees=45)):
+        assert len(outside_training({"scan": card}, other.measurement((32, 32), 8.0))) == 1
+
+
+def test_a_cone_beam_is_not_a_parallel_one():
+    cone = RayTransform(ConeGeometry.for_image((4, 16, 16), 8.0, 12))
+    found = outside_training({"scan": SCAN}, Measurement(cone, PoissonNoise(photons=1e5)))
+    assert found == ["trained for parallel beams, the scan is cone"]
+
+
+def test_noise_free_data_are_compared_as_such():
+    clean, noisy = Measurement(tiny_scan(views=12).operator, NoNoise()), tiny_scan(views=12, photons=1e5)
+    card = {"scan": SCAN | {"photons": 0.0}}
+    assert outside_training(card, clean) == []
+    assert outside_training(card, noisy) == ["trained for noise-free data, the scan has 100000 photons"]
+    assert outside_training({"scan": SCAN}, clean) == ["trained for 100000 photons, the scan is noise-free"]

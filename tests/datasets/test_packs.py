@@ -100,3 +100,26 @@ def test_validation_protocol_on_the_real_pack() -> None:
     assert len(data) == 26 and data.image_shape == (256, 256)
     assert [s.position for s in data] == list(range(0, 255, 10))
     assert -1024 <= int(data.array().min()) and int(data.array().max()) <= 3071
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train.h5", "train"), ("train_more.h5", "train"), ("val.h5", "val"), ("test.h5", "test"),
+        ("test_volumes.h5", "test"), ("test_singles.h5", "test"), ("latest_val.h5", None), ("contest.h5", None),
+        ("test_volumes_copy.h5", None),
+    ],
+)  # fmt: skip
+def test_official_files_have_their_split_and_other_names_say_nothing(pack: Path, name: str, split: str | None) -> None:
+    assert CTPack(pack.rename(pack.with_name(name))).split == split
+
+
+def test_the_file_says_its_split(pack: Path) -> None:
+    path = pack.rename(pack.with_name("test.h5"))
+    with h5py.File(path, "a") as file:
+        file.attrs["split"] = "val"
+    assert CTPack(path).split == "val"  # more than its name
+    with h5py.File(path, "a") as file:
+        file.attrs["split"] = "validation"
+    with pytest.raises(ValueError, match="split must be one of train, val, test, got 'validation'"):
+        CTPack(path)

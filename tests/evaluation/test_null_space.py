@@ -9,16 +9,15 @@ import torch
 
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.evaluation.null_space import (
-    PRIOR_SPREAD_HU,
-    Split,
+    MeasuredSplit,
     local_rms,
     null_space_report,
     split,
-    unmeasured_map_hu,
 )
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators import HDR, GaussianNoise, Inpainting, NoNoise, PoissonNoise
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
+from deft_ct.problems.ct_null_space import PRIOR_STD_HU, split_ct, unmeasured_map_hu
 
 SIZE = 12
 
@@ -38,7 +37,7 @@ def test_of_a_mask_the_split_is_the_mask() -> None:
     sigma, spread = 0.05, 0.2
     measurement = Measurement(Inpainting((1, 8, 8), mask), GaussianNoise(sigma))
     x = torch.randn(3, 1, 8, 8, dtype=torch.float64)
-    parts = split(x, torch.zeros_like(x), measurement, spread=spread, tolerance=1e-12)
+    parts = split(x, torch.zeros_like(x), measurement, prior_std=spread, tolerance=1e-12)
     share = spread**2 / (spread**2 + sigma**2)
     torch.testing.assert_close(parts.measured, share * mask * x)
     torch.testing.assert_close(parts.measured + parts.unmeasured, x, rtol=0, atol=1e-15)
@@ -48,10 +47,10 @@ def test_of_a_scan_it_is_the_dense_solution() -> None:
     measurement = tiny_ct()
     x = attenuation(2)
     y = measurement.simulate(x, seed=1)
-    parts = split(x, y, measurement, tolerance=1e-12)
+    parts = split_ct(x, y, measurement, tolerance=1e-12)
     columns = torch.eye(SIZE * SIZE, dtype=torch.float64).reshape(-1, 1, SIZE, SIZE)
     matrix = measurement.operator(columns).flatten(1).T
-    precision = torch.eye(SIZE * SIZE, dtype=torch.float64) / (PRIOR_SPREAD_HU * HounsfieldScale().scale) ** 2
+    precision = torch.eye(SIZE * SIZE, dtype=torch.float64) / (PRIOR_STD_HU * HounsfieldScale().scale) ** 2
     for k, weights in enumerate(measurement.noise.weights(y).flatten(1)):
         normal = matrix.T @ (weights[:, None] * matrix)
         expected = torch.linalg.solve(normal + precision, normal @ x[k].flatten())
@@ -66,7 +65,7 @@ def test_of_the_null_space_nothing_is_measured() -> None:
     _, values, vectors = torch.linalg.svd(matrix)
     assert values[-1] < 1e-6 * values[0] or len(vectors) > len(values)  # so there is a null space
     hidden = 0.004 * vectors[-1].reshape(1, 1, SIZE, SIZE)
-    parts = split(hidden, y, measurement, tolerance=1e-10)
+    parts = split_ct(hidden, y, measurement, tolerance=1e-10)
     assert float(parts.measured.norm()) < 1e-5 * float(hidden.norm())
 
 
@@ -74,13 +73,15 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     measurement = tiny_ct()
     x = attenuation(3)
     y = measurement.simulate(x)
-    torch.testing.assert_close(split(x, y, measurement).unmeasured[1:2], split(x[1:2], y[1:2], measurement).unmeasured)
+    torch.testing.assert_close(
+        split_ct(x, y, measurement).unmeasured[1:2], split_ct(x[1:2], y[1:2], measurement).unmeasured
+    )
 
 
 def test_noise_free_data_are_weighed_as_a_million_photons() -> None:
     x = attenuation(1)
     y = tiny_ct(NoNoise()).simulate(x)
-    free, counted = (split(x, y, tiny_ct(noise)).measured for noise in (NoNoise(), PoissonNoise(photons=1e6)))
+    free, counted = (split_ct(x, y, tiny_ct(noise)).measured for noise in (NoNoise(), PoissonNoise(photons=1e6)))
     torch.testing.assert_close(free, counted)
 
 
@@ -102,7 +103,7 @@ def test_the_map_is_in_hu() -> None:
     measurement = tiny_ct()
     x = attenuation(1)
     y = measurement.simulate(x)
-    hu = local_rms(split(x, y, measurement).unmeasured) / HounsfieldScale().scale
+    hu = local_rms(split_ct(x, y, measurement).unmeasured) / HounsfieldScale().scale
     torch.testing.assert_close(unmeasured_map_hu(x, y, measurement), hu)
     without = Measurement(measurement.operator, measurement.noise)
     with pytest.raises(ValueError, match="a map in HU needs a Hounsfield scale"):
@@ -111,9 +112,9 @@ def test_the_map_is_in_hu() -> None:
 
 def test_report_of_known_parts() -> None:
     zero = torch.zeros(3, 1, 1, 2)
-    truth = Split(measured=zero, unmeasured=torch.tensor([[3.0, 4.0]]).expand(3, 1, 1, 2))
+    truth = MeasuredSplit(measured=zero, unmeasured=torch.tensor([[3.0, 4.0]]).expand(3, 1, 1, 2))
     # The unmeasured parts of the reconstructions are (1.5, 2), (4, -3) and (3, 4).
-    error = Split(
+    error = MeasuredSplit(
         measured=torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]).reshape(3, 1, 1, 2),
         unmeasured=torch.tensor([[-1.5, -2.0], [1.0, -7.0], [0.0, 0.0]]).reshape(3, 1, 1, 2),
     )
@@ -123,14 +124,16 @@ def test_report_of_known_parts() -> None:
     torch.testing.assert_close(report.error_unmeasured, torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64))
     torch.testing.assert_close(report.error_measured, 1 - report.error_unmeasured)
     with pytest.raises(ValueError, match="must have one shape"):
-        null_space_report(error, Split(measured=zero[:1], unmeasured=zero[:1]))
+        null_space_report(error, MeasuredSplit(measured=zero[:1], unmeasured=zero[:1]))
 
 
 def test_shares_of_an_error_lie_between_zero_and_one() -> None:
     measurement = tiny_ct()
     x = attenuation(4)
     y = measurement.simulate(x)
-    report = null_space_report(*(split(image, y, measurement, tolerance=1e-8) for image in (attenuation(4, 7) - x, x)))
+    report = null_space_report(
+        *(split_ct(image, y, measurement, tolerance=1e-8) for image in (attenuation(4, 7) - x, x))
+    )
     assert bool(((report.error_unmeasured > 0.05) & (report.error_unmeasured < 0.95)).all())
 
 
@@ -140,8 +143,8 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"x": torch.full((1, 1, SIZE, SIZE), float("nan"))}, ValueError, "the images hold 144 NaN or infinite values"),
     ({"x": torch.zeros(2, 1, SIZE, SIZE)}, ValueError, "got 2 images and data of 1"),
     ({"y": torch.zeros(1, 1, 5, 19)}, ValueError, "the data must have shape"),
-    ({"spread": 0.0}, ValueError, "spread must be a positive number, got 0.0"),
-    ({"spread": -1.0}, ValueError, "spread must be a positive number, got -1.0"),
+    ({"prior_std": 0.0}, ValueError, "prior_std must be a positive number, got 0.0"),
+    ({"prior_std": -1.0}, ValueError, "prior_std must be a positive number, got -1.0"),
     ({"tolerance": float("nan")}, ValueError, "tolerance must be a positive number, got nan"),
     ({"measurement": tiny_ct(PoissonNoise(photons=1e4, post_log=False))}, ValueError, "needs post-log data"),
     ({"measurement": Measurement(HDR((1, SIZE, SIZE)))}, TypeError, "needs a LinearOperator, got HDR"),

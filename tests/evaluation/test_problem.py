@@ -19,13 +19,15 @@ from deft_ct.cli.compare import default_methods
 from deft_ct.cli.options import scan_of
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
-from deft_ct.evaluation import runner as comparison
-from deft_ct.evaluation.problem import prepare, run_benchmark
-from deft_ct.evaluation.runner import Protocol, comparison_json, comparison_markdown, run_comparison
-from deft_ct.methods.presets import Preset, load_preset, nearest_preset
+from deft_ct.evaluation import runner
+from deft_ct.evaluation.problem import score
+from deft_ct.evaluation.runner import Cell, Comparison
+from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.registry import load_reconstructor
 from deft_ct.operators.ct import FanGeometry
 from deft_ct.operators.ct.backends.matrix import _PAIRS
+from deft_ct.problems.ct import CTProblem, nearest_preset
+from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.memory import peak_memory
 
 SCAN = Scan(views=16, detectors=48)
@@ -70,8 +72,9 @@ def test_a_fan_covers_a_full_turn_unless_told_otherwise() -> None:
 
 
 def test_full_turns_keep_the_dictionaries_that_calibrations_are_stored_with() -> None:
-    stored = {"views": 60, "photons": 1e5, "geometry": "fan", "degrees": 180.0, "detectors": 364, "name": "fan60_1e5"}
+    stored = {"views": 60, "photons": 1e5, "geometry": "fan", "degrees": 180.0, "name": "fan60_1e5"}
     assert Scan(geometry="fan").to_dict() == stored
+    assert Scan(geometry="fan", detectors=364).to_dict() == stored | {"detectors": 364, "name": "fan60_1e5_364bins"}
     assert Scan().to_dict() == stored | {"geometry": "parallel", "name": "parallel60_1e5"}
     short = Scan(geometry="fan", degrees=240).to_dict()
     assert short == stored | {"name": "fan60_1e5_240deg", "fan_degrees": 240}
@@ -94,18 +97,19 @@ def test_a_scan_in_units_of_the_pixel_measures_the_same(name: str) -> None:
 
 
 def test_scores_are_those_of_scikit_image_and_data_do_not_depend_on_the_batch(pack: CTPack) -> None:
-    one = prepare(pack, SCAN, batch_size=1)
-    three = prepare(pack, SCAN, batch_size=3)
+    one = CTProblem(pack, SCAN, batch_size=1)
+    three = CTProblem(pack, SCAN, batch_size=3)
     together = [torch.cat([y for y, _, _ in problem.batches]) for problem in (one, three)]
     torch.testing.assert_close(together[0], together[1], rtol=1e-5, atol=1e-5)
-    (score,), truth = run_benchmark(pack, SCAN, {"fbp": load_reconstructor("fbp")}, measure_memory=True)
-    expected = [peak_signal_noise_ratio(t, e, data_range=2000.0) for t, e in zip(truth, score.estimate, strict=True)]
-    np.testing.assert_allclose(score.metrics.psnr, expected, rtol=1e-6)
-    assert score.evaluations_per_slice == 0 and score.memory_mib is not None
+    found = score("fbp", load_reconstructor("fbp"), three, measure_memory=True)
+    pairs = zip(three.truth, found.estimate, strict=True)
+    expected = [peak_signal_noise_ratio(t, e, data_range=2000.0) for t, e in pairs]
+    np.testing.assert_allclose(found.values["psnr"], expected, rtol=1e-6)
+    assert found.evaluations_per_image == 0 and found.memory_mib is not None
 
 
 def test_the_finer_grids_of_the_simulation_are_not_kept(pack: CTPack) -> None:
-    problem = prepare(pack, SCAN, batch_size=2)
+    problem = CTProblem(pack, SCAN, batch_size=2)
     kept = {id(m): m for _, m, _ in problem.batches}.values()
     assert len(kept) > 1  # of several pixel sizes
     finer = [m.operator.geometry.refined(2) for m in kept]
@@ -124,18 +128,22 @@ def test_peak_memory_sees_what_was_freed() -> None:
     assert idle.mib < 50
 
 
-def _solvers() -> dict[str, dict[str, object]]:
+def _methods() -> dict[str, dict[str, Reconstructor]]:
     made = {"fbp": load_reconstructor("fbp"), "tv:iterations=5": load_reconstructor("tv", iterations=5)}
     return {SCAN.name: made, OTHER.name: made}
 
 
+def _compare(pack: CTPack, folder: Path, *, scans: tuple[Scan, ...] = (SCAN, OTHER), seed: int = 0) -> list[Cell]:
+    comparison = Comparison([CTProblem(pack, scan, seed=seed) for scan in scans])
+    return comparison.run(_methods(), folder)
+
+
 def test_an_interrupted_comparison_loses_nothing(pack: CTPack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    protocol = Protocol(pack="val.h5")
-    whole = run_comparison(pack, [SCAN, OTHER], _solvers(), tmp_path / "whole", protocol)
+    whole = _compare(pack, tmp_path / "whole")
     labels = ("fbp", "tv:iterations=5")
-    assert [(c.scan, c.label) for c in whole] == [(s.name, label) for s in (SCAN, OTHER) for label in labels]
+    assert [(c.problem, c.label) for c in whole] == [(s.name, label) for s in (SCAN, OTHER) for label in labels]
     measured: list[str] = []
-    real = comparison.score
+    real = runner.score
 
     def counting(label: str, *arguments: object, **options: object) -> object:
         if len(measured) == 3:
@@ -143,32 +151,60 @@ def test_an_interrupted_comparison_loses_nothing(pack: CTPack, tmp_path: Path, m
         measured.append(label)
         return real(label, *arguments, **options)
 
-    monkeypatch.setattr(comparison, "score", counting)
+    monkeypatch.setattr(runner, "score", counting)
     with pytest.raises(KeyboardInterrupt):
-        run_comparison(pack, [SCAN, OTHER], _solvers(), tmp_path / "parts", protocol)
+        _compare(pack, tmp_path / "parts")
     measured.clear()
-    parts = run_comparison(pack, [SCAN, OTHER], _solvers(), tmp_path / "parts", protocol)
+    parts = _compare(pack, tmp_path / "parts")
     assert measured == ["tv:iterations=5"]
     for a, b in zip(whole, parts, strict=True):
         assert a.values["psnr_db"] == b.values["psnr_db"]
     changed = {SCAN.name: {"fbp": load_reconstructor("fbp", filter="ram-lak")}}
     measured.clear()
-    run_comparison(pack, [SCAN], changed, tmp_path / "parts", protocol)
+    Comparison([CTProblem(pack, SCAN)]).run(changed, tmp_path / "parts")
     assert measured == ["fbp"]  # another configuration under the same label is measured anew
-    with pytest.raises(ValueError, match="holds a comparison with another seed"):
-        run_comparison(pack, [SCAN], _solvers(), tmp_path / "parts", Protocol(pack="val.h5", seed=1))
+    with pytest.raises(ValueError, match="was started with seed 0 and this run has seed 1: use seed 0 to resume"):
+        _compare(pack, tmp_path / "parts", seed=1)
+
+
+def test_data_are_made_when_needed_and_let_go(pack: CTPack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = CTProblem(pack, SCAN)
+    made: list[int] = []
+    real = CTProblem.simulate
+    monkeypatch.setattr(CTProblem, "simulate", lambda self: made.append(1) or real(self))
+    Comparison([problem]).run(_methods(), tmp_path)
+    assert made == [1] and not {"batches", "truth", "body"} & problem.__dict__.keys()
+    Comparison([problem]).run(_methods(), tmp_path)
+    assert made == [1]  # all cells were there
+
+
+def test_problems_of_one_comparison_share_their_settings(pack: CTPack) -> None:
+    with pytest.raises(ValueError, match="must share their data and settings"):
+        Comparison([CTProblem(pack, SCAN), CTProblem(pack, OTHER, seed=1)])
+    with pytest.raises(ValueError, match="at least one problem"):
+        Comparison([])
+
+
+def test_other_data_for_the_same_images(pack: CTPack) -> None:
+    problem = CTProblem(pack, SCAN)
+    doubled = problem.with_batches([batch._replace(y=2 * batch.y) for batch in problem.batches])
+    torch.testing.assert_close(doubled.batches[0].y, 2 * problem.batches[0].y)
+    assert doubled.image_ids == problem.image_ids and doubled.image_ids[:2] == ["series0/0", "series0/1"]
+    np.testing.assert_array_equal(doubled.truth, problem.truth)
+    assert doubled.patients == ["series0"] * 4 + ["series1"] * 4
 
 
 def test_tables_and_json_state_the_protocol(pack: CTPack, tmp_path: Path) -> None:
-    protocol = Protocol(pack="val.h5")
-    cells = run_comparison(pack, [SCAN, OTHER], _solvers(), tmp_path / "out", protocol)
-    text = comparison_markdown(cells, protocol)
+    comparison = Comparison([CTProblem(pack, SCAN), CTProblem(pack, OTHER)])
+    comparison.run(_methods(), tmp_path / "out")
+    text = comparison.markdown()
     assert "### 16 parallel views over 120 degrees, 100000 photons" in text
     assert re.search(
         r"^\| tv:iterations=5 \| \d+\.\d\d ± \d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\] \|.*\| 8 \|$", text, re.MULTILINE
     )
-    assert "n = 8 slices" in text and "data range 2000 HU" in text and "One noise draw" in text
-    record = json.loads(json.dumps(comparison_json(cells, protocol), allow_nan=False))
+    assert "n = 8 images" in text and "data range 2000 HU" in text and "One noise draw" in text
+    record = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
+    assert record["protocol"]["data"] == "val.h5" and record["cells"][2]["scan"] == OTHER.name
     summary = record["cells"][0]["summary"]["psnr_db"]
     assert summary["n"] == 8 and summary["low"] < summary["mean"] < summary["high"]
     assert summary["mean"] == pytest.approx(np.mean(record["cells"][0]["values"]["psnr_db"]))

@@ -35,7 +35,7 @@ def exact_samples(count: int, seed: int = 5, *, scale: float = 1.0, direct: bool
     samples = middle[:, None] + scale * (samples - middle[:, None])
     centre = found.mean[:, 0].numpy() if direct else samples.mean(1)
     return Draws(
-        truth=x[:, 0].numpy(), centre=centre, samples=samples, body=np.ones((IMAGES, SIDE, SIDE), bool),
+        truth=x[:, 0].numpy(), centre=centre, samples=samples, mask=np.ones((IMAGES, SIDE, SIDE), bool),
         around_samples=not direct,
     )  # fmt: skip
 
@@ -52,7 +52,7 @@ TOLERANCE = 0.03
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_exact_samples_cover_what_they_should(exact: dict[int, Draws], count: int) -> None:
     report = spread_report(exact[count])
-    for level, covered in report["coverage"]["body"].items():
+    for level, covered in report["coverage"]["all"].items():
         assert covered == pytest.approx(float(level), abs=TOLERANCE)
     for level, covered in zip(*report["reliability"].values(), strict=True):
         assert covered == pytest.approx(level, abs=TOLERANCE)
@@ -61,12 +61,12 @@ def test_exact_samples_cover_what_they_should(exact: dict[int, Draws], count: in
     np.testing.assert_allclose(report["rank_histogram"], 1 / (count + 1), atol=TOLERANCE)
     interval = report["coverage_90"]
     assert interval["low"] - 0.01 < 0.9 < interval["high"] + 0.01
-    assert len(interval["per_slice"]) == IMAGES
+    assert len(interval["per_image"]) == IMAGES
 
 
 def test_the_direct_mean_has_intervals_of_its_own() -> None:
     draws = exact_samples(4, direct=True)
-    for level, covered in spread_report(draws)["coverage"]["body"].items():
+    for level, covered in spread_report(draws)["coverage"]["all"].items():
         assert covered == pytest.approx(float(level), abs=TOLERANCE)
     assert interval_factor(0.9, 4, around_samples=False) < interval_factor(0.9, 4)
 
@@ -94,23 +94,23 @@ def test_fitted_on_one_set_it_holds_on_another(scale: float, floor: bool) -> Non
     calibration = SpreadCalibration(factor=factor, floor_hu=floor_hu, samples=4)
     other = exact_samples(4, seed=6, scale=scale)
     raw, report = spread_report(other), spread_report(other, calibration)
-    assert report["coverage"]["body"]["0.9"] == pytest.approx(0.9, abs=TOLERANCE)
-    assert report["coverage_normal"]["0.9"] == report["coverage"]["body"]["0.9"]
+    assert report["coverage"]["all"]["0.9"] == pytest.approx(0.9, abs=TOLERANCE)
+    assert report["coverage_normal"]["0.9"] == report["coverage"]["all"]["0.9"]
     if scale != 1:
-        assert abs(raw["coverage"]["body"]["0.9"] - 0.9) > 0.08
+        assert abs(raw["coverage"]["all"]["0.9"] - 0.9) > 0.08
 
 
 def test_a_floor_covers_where_all_samples_agree() -> None:
     draws = exact_samples(4)
     agreed = draws.samples.copy()
     agreed[:, :, :2] = agreed[:, :1, :2]  # half of the pixels: no spread at all
-    stuck = Draws(truth=draws.truth, centre=agreed.mean(1), samples=agreed, body=draws.body)
+    stuck = Draws(truth=draws.truth, centre=agreed.mean(1), samples=agreed, mask=draws.mask)
     with pytest.raises(ValueError, match="fit a floor"):
         fit_spread(stuck, floor=False)
     factor, floor = fit_spread(stuck)
     assert floor > 0.1
     report = spread_report(stuck, SpreadCalibration(factor=factor, floor_hu=floor, samples=4))
-    assert report["coverage"]["body"]["0.9"] == pytest.approx(0.9, abs=0.005)  # on the set it was fitted on
+    assert report["coverage"]["all"]["0.9"] == pytest.approx(0.9, abs=0.005)  # on the set it was fitted on
 
 
 def synthetic(seed: int = 0) -> Draws:
@@ -122,32 +122,32 @@ def synthetic(seed: int = 0) -> Draws:
     truth = middle + std * rng.normal(size=std.shape)
     body = np.zeros(std.shape, bool)
     body[:, 4:-4, 4:-4] = True
-    return Draws(truth=truth, centre=samples.mean(1), samples=samples, body=body)
+    return Draws(truth=truth, centre=samples.mean(1), samples=samples, mask=body)
 
 
 def test_a_spread_that_knows_where_the_error_is() -> None:
     draws = synthetic()
     report = spread_report(draws)
-    assert report["correlation"]["body"]["spearman"] > 0.4
+    assert report["correlation"]["all"]["spearman"] > 0.4
     assert report["correlation"]["blocks"]["pearson"] > 0.4
     pairs = report["spread_and_error"]
-    np.testing.assert_allclose(np.array(pairs["rmse_hu"])[4:], np.array(pairs["spread_hu"])[4:] * 1.06, rtol=0.35)
+    np.testing.assert_allclose(np.array(pairs["rmse"])[4:], np.array(pairs["spread"])[4:] * 1.06, rtol=0.35)
     curves = report["sparsification"]
-    assert curves["by_spread_hu"][0] == pytest.approx(report["rmse_hu"])
-    assert all(a <= b + 1e-9 for a, b in zip(curves["by_error_hu"], curves["by_spread_hu"], strict=True))
-    assert curves["by_spread_hu"][5] < 0.7 * curves["by_spread_hu"][0]
+    assert curves["by_spread"][0] == pytest.approx(report["rmse"])
+    assert all(a <= b + 1e-9 for a, b in zip(curves["by_error"], curves["by_spread"], strict=True))
+    assert curves["by_spread"][5] < 0.7 * curves["by_spread"][0]
     shuffled = np.random.default_rng(1).permutation(draws.std.ravel()).reshape(draws.truth.shape)
     blind = Draws(
         truth=draws.truth, centre=draws.centre, samples=draws.centre[:, None] + shuffled[:, None] * [[[[-1]], [[1]]]],
-        body=draws.body,
+        mask=draws.mask,
     )  # fmt: skip
-    assert abs(spread_report(blind)["correlation"]["body"]["spearman"]) < 0.05
+    assert abs(spread_report(blind)["correlation"]["all"]["spearman"]) < 0.05
 
 
 def test_ranks_share_out_ties() -> None:
     truth = np.zeros((1, 2, 2))
     samples = np.zeros((1, 3, 2, 2))
-    draws = Draws(truth=truth, centre=truth, samples=samples, body=np.ones((1, 2, 2), bool))
+    draws = Draws(truth=truth, centre=truth, samples=samples, mask=np.ones((1, 2, 2), bool))
     np.testing.assert_allclose(rank_histogram(draws), 0.25)
     assert rank_coverage(draws) == [{"nominal": 0.5, "observed": 1.0}]
 
@@ -187,11 +187,11 @@ def test_draws_of_other_shapes_are_refused() -> None:
     image, body = np.zeros((2, 8, 8)), np.ones((2, 8, 8), bool)
     for samples, match in ((np.zeros((2, 1, 8, 8)), "two samples"), (np.zeros((3, 4, 8, 8)), "samples must be")):
         with pytest.raises(ValueError, match=match):
-            Draws(truth=image, centre=image, samples=samples, body=body)
-    with pytest.raises(ValueError, match="truth, centre and body"):
-        Draws(truth=image, centre=image[:1], samples=np.zeros((2, 4, 8, 8)), body=body)
-    with pytest.raises(ValueError, match="no body pixel"):
-        fit_spread(Draws(truth=image, centre=image, samples=np.zeros((2, 4, 8, 8)), body=~body))
+            Draws(truth=image, centre=image, samples=samples, mask=body)
+    with pytest.raises(ValueError, match="truth, centre and mask"):
+        Draws(truth=image, centre=image[:1], samples=np.zeros((2, 4, 8, 8)), mask=body)
+    with pytest.raises(ValueError, match="the mask is empty"):
+        fit_spread(Draws(truth=image, centre=image, samples=np.zeros((2, 4, 8, 8)), mask=~body))
     for level, count in ((1.0, 4), (0.0, 4), (0.9, 1)):
         with pytest.raises(ValueError):
             interval_factor(level, count)

@@ -20,15 +20,16 @@ from deft_ct.datasets.packs import CTPack
 from deft_ct.diffusion import load_prior
 from deft_ct.diffusion.prior_folder import save_prior
 from deft_ct.evaluation.spread import LEVELS
-from deft_ct.evaluation.spread_fit import SpreadProtocol, calibrate_spread, draw, report, report_markdown
+from deft_ct.evaluation.spread_fit import calibrate_spread, draw, report, report_markdown
 from deft_ct.methods.deft import load_htransform, save_htransform
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
+from deft_ct.problems.ct import CTProblem
 from deft_ct.report import calibration_figure, save_png
 from deft_ct.runtime.intervals import interval_factor, normal_factor
 
 SCAN = Scan(views=12, detectors=48)
-PROTOCOL = SpreadProtocol(samples=3)
+SAMPLES = 3
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_the_command_fits_on_one_pack_and_reports_on_another(
     record = json.loads((tmp_path / "spread.json").read_text())
     on_val, on_test = record["packs"].values()
     assert on_val["calibrated"]["coverage"]["body"]["0.9"] == fitted.provenance["coverage_90_calibrated"]
-    assert on_test["raw"]["slices"] == 4
+    assert on_test["raw"]["images"] == 4
     assert "calibrated" in on_test
     assert "not for clinical use" in (tmp_path / "spread.md").read_text()
     assert {p.name for p in tmp_path.glob("*.png")} == {"spread-val.png", "spread-test_volumes.png"}
@@ -95,10 +96,10 @@ def test_the_command_fits_on_one_pack_and_reports_on_another(
 
 
 def test_test_packs_are_refused_before_any_work(folder: Path, tmp_path: Path, invoke: Callable[..., Result]) -> None:
-    pack = CTPack(folder / "test_volumes.h5")
+    problem = CTProblem(CTPack(folder / "test_volumes.h5"), SCAN)
     method = solver(folder)
     with pytest.raises(ValueError, match="test set"):
-        calibrate_spread(pack, draw(pack, SCAN, method, PROTOCOL), SCAN, method, PROTOCOL)
+        calibrate_spread(problem, draw(problem, method, samples=SAMPLES), method)
     result = invoke(*command(folder, tmp_path, "--data", folder / "test_volumes.h5"))
     assert result.exit_code != 0
     assert "test set" in result.output
@@ -106,13 +107,13 @@ def test_test_packs_are_refused_before_any_work(folder: Path, tmp_path: Path, in
     other = invoke("calibrate", "dps", "--out", tmp_path, "--data", folder / "val.h5")
     assert other.exit_code != 0 and "calibrations are of deft" in other.output
     with pytest.raises(ValueError, match="two samples"):
-        SpreadProtocol(samples=1)
+        draw(problem, method, samples=1)
 
 
 def test_a_calibration_beside_the_head_rescales_the_reported_spread(folder: Path, tmp_path: Path) -> None:
     method = solver(folder)
-    pack = CTPack(folder / "val.h5")
-    fitted = calibrate_spread(pack, draw(pack, SCAN, method, PROTOCOL), SCAN, method, PROTOCOL)
+    problem = CTProblem(CTPack(folder / "val.h5"), SCAN)
+    fitted = calibrate_spread(problem, draw(problem, method, samples=SAMPLES), method)
     scan = SCAN.measurement((32, 32), 8.0)
     y = scan.simulate(tiny_slices(2), seed=3)
     raw = method.reconstruct(y, scan, num_samples=3)
@@ -149,19 +150,19 @@ def test_a_calibration_beside_the_head_rescales_the_reported_spread(folder: Path
 
 def test_the_direct_mean_has_a_calibration_of_its_own(folder: Path) -> None:
     method = solver(folder, estimate="mean")
-    pack = CTPack(folder / "val.h5")
-    draws = draw(pack, SCAN, method, PROTOCOL)
+    problem = CTProblem(CTPack(folder / "val.h5"), SCAN)
+    draws = draw(problem, method, samples=SAMPLES)
     assert not draws.around_samples
-    fitted = calibrate_spread(pack, draws, SCAN, method, PROTOCOL)
+    fitted = calibrate_spread(problem, draws, method)
     assert not fitted.around_samples and fitted.settings["estimate"] == "mean"
 
 
 def test_report_and_figure(folder: Path, tmp_path: Path) -> None:
-    method, pack = solver(folder), CTPack(folder / "val.h5")
-    draws = draw(pack, SCAN, method, PROTOCOL)
-    fitted = calibrate_spread(pack, draws, SCAN, method, PROTOCOL, floor=False)
+    method, problem = solver(folder), CTProblem(CTPack(folder / "val.h5"), SCAN)
+    draws = draw(problem, method, samples=SAMPLES)
+    fitted = calibrate_spread(problem, draws, method, floor=False)
     assert fitted.floor_hu == 0
-    whole = report(draws, fitted)
+    whole = report(problem, draws, fitted)
     text = report_markdown({"val": whole})
     assert all(f"{100 * level:g} %" in text for level in LEVELS)
     assert "| val | calibrated | body |" in text and "| val | raw | edges |" in text

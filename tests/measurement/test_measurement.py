@@ -13,10 +13,10 @@ from deft_ct.operators.noise import GaussianNoise, NoNoise
 
 def test_noise_of_an_image_depends_on_seed_and_key_alone():
     scan, x = tiny_scan(), tiny_slices(4)
-    y = scan.simulate(x, seed=3, keys=list("abcd"))
-    torch.testing.assert_close(scan.simulate(x[2:3], seed=3, keys=["c"]), y[2:3], rtol=0, atol=0)
-    torch.testing.assert_close(scan.simulate(x[[3, 0]], seed=3, keys=["d", "a"]), y[[3, 0]], rtol=0, atol=0)
-    assert not torch.equal(scan.simulate(x, seed=4, keys=list("abcd")), y)
+    y = scan.simulate(x, seed=3, image_ids=list("abcd"))
+    torch.testing.assert_close(scan.simulate(x[2:3], seed=3, image_ids=["c"]), y[2:3], rtol=0, atol=0)
+    torch.testing.assert_close(scan.simulate(x[[3, 0]], seed=3, image_ids=["d", "a"]), y[[3, 0]], rtol=0, atol=0)
+    assert not torch.equal(scan.simulate(x, seed=4, image_ids=list("abcd")), y)
 
 
 def test_simulation_on_a_finer_grid_is_another_discretisation_of_the_same_scan():

@@ -47,10 +47,10 @@ def test_results_that_are_not_finite_are_refused_by_name() -> None:
         broken = images.clone()
         broken[1, 0, 5, 5] = bad
         with pytest.raises(FloatingPointError, match=r"given diverged to NaN or infinite values for images \['b'\]"):
-            Given(broken).reconstruct(y, scan, keys="abc")
+            Given(broken).reconstruct(y, scan, image_ids="abc")
         samples = torch.stack([images, broken], 1)
         with pytest.raises(FloatingPointError, match=r"\['b'\]"):
-            Given(images, samples).reconstruct(y, scan, keys="abc")
+            Given(images, samples).reconstruct(y, scan, image_ids="abc")
 
 
 def test_implausible_results_give_a_warning_by_name_and_metal_does_not() -> None:
@@ -59,10 +59,10 @@ def test_implausible_results_give_a_warning_by_name_and_metal_does_not() -> None
     images = tiny_slices(3)
     y = scan.simulate(images)
     images[0, 0, 3, 3] = float(scan.units.to_attenuation(torch.tensor(30000.0)))
-    Given(images).reconstruct(y, scan, keys="abc")  # warnings are errors here
+    Given(images).reconstruct(y, scan, image_ids="abc")  # warnings are errors here
     images[2, 0, 5, 5] = -float(scan.units.to_attenuation(torch.tensor(2e5)))
     with pytest.warns(UserWarning, match=r"given diverged for images \['c'\]: values up to 2.0e\+05 HU"):
-        Given(images).reconstruct(y, scan, keys="abc")
+        Given(images).reconstruct(y, scan, image_ids="abc")
 
 
 def test_pigdm_diverges_where_it_is_told_too_small_a_spread() -> None:

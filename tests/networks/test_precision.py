@@ -58,7 +58,7 @@ def test_a_method_takes_its_own_precision_and_leaves_the_prior_as_it_was() -> No
     method = load_reconstructor("unconditional", prior=prior, precision="bfloat16")
     assert prior.precision == "float32"
     assert method.prior.precision == "bfloat16"  # type: ignore[attr-defined]
-    assert method._describe()["network_precision"] == "bfloat16"
+    assert method.describe()["network_precision"] == "bfloat16"
 
 
 def test_an_unknown_precision_is_refused() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from deft_ct.evaluation.metrics import evaluate
+from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.report import (
     FOOTER,
     Row,

@@ -30,7 +30,7 @@ class Case:
     images: Tensor
 
     def data(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.measurement.simulate(self.images.to(dtype), seed=4, keys=range(len(self.images)))
+        return self.measurement.simulate(self.images.to(dtype), seed=4, image_ids=range(len(self.images)))
 
 
 def case(name: str, *, batch_size: int = 2) -> Case:

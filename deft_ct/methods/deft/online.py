@@ -88,11 +88,11 @@ class DEFTOnline(PriorReconstructor):
 
     def _estimate(self, request: Request) -> Estimate:
         samples = []
-        for i, key in enumerate(request.keys):
+        for i, key in enumerate(request.image_ids):
             part = slice(i, i + 1)
             likelihood = request.measurement.likelihood(request.y[part], self.prior.value_range)
             head = self.learn(likelihood, seed=derive_seed(request.seed, "deft_online head", key))
-            single = replace(request, y=request.y[part], keys=[key])
+            single = replace(request, y=request.y[part], image_ids=[key])
             samples.append(Learned(self.prior, self.config, head)._estimate(single).samples)
         return Estimate(samples=torch.cat([drawn for drawn in samples if drawn is not None]))
 

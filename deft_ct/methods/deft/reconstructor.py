@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from deft_ct.ct.trained_range import outside_training
+from deft_ct.ct.trained_range import outside_training, training_warning
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import Denoiser, SamplerName, check_sampler, walk
 from deft_ct.diffusion.schedule import SPACINGS, Spacing, time_grid
@@ -124,12 +124,13 @@ class DEFT(PosteriorSampler):
             SpreadCalibration.from_dict(values) for values in htransform.card.get("calibrations", ())
         )
 
-    def _describe(self) -> dict[str, Any]:
-        return super()._describe() | {"htransform_sha256": self.htransform.content_hash()}
+    def describe(self) -> dict[str, Any]:
+        """Hashes of the prior and of the h-transform."""
+        return super().describe() | {"htransform_sha256": self.htransform.content_hash()}
 
     def _estimate(self, request: Request) -> Estimate:
-        for difference in outside_training(self.htransform.card, request.measurement):
-            warnings.warn(f"the h-transform was {difference}: expect a worse result", UserWarning, stacklevel=2)
+        if warning := training_warning("the h-transform", self.htransform.card, request.measurement):
+            warnings.warn(warning, UserWarning, stacklevel=2)
         likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
         if self.config.consistency_steps:
             check_operator("deft with consistency_steps", "linear", likelihood)
@@ -168,7 +169,7 @@ class DEFT(PosteriorSampler):
         noisiest = self.prior.schedule.steps - 1
         shape = (1, *self.prior.shape_of(request.measurement.operator.domain_shape))
         means = []
-        for i, key in enumerate(request.keys):
+        for i, key in enumerate(request.image_ids):
             part = slice(i, i + 1)
             denoise = self._denoiser(likelihood[part], condition[part])
             total = torch.zeros(shape, dtype=request.y.dtype, device=request.y.device)

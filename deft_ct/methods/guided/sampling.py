@@ -168,7 +168,7 @@ class PosteriorSampler(PriorReconstructor):
             ``(B, num_samples, *image_shape)`` in physical units.
         """
         y, count = request.y, request.num_samples
-        names = [(key, k) for key in request.keys for k in range(count)]
+        names = [(key, k) for key in request.image_ids for k in range(count)]
         shape = self.prior.shape_of(request.measurement.operator.domain_shape)
         drawn = []
         with self._bar(request, self._ticks() * len(names)) as tick:

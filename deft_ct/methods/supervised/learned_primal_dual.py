@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.classical.common import linear
-from deft_ct.methods.deft.conditioning import scan_features
-from deft_ct.methods.deft.scan_embedding import DIRECTION_FEATURES, SCAN_FEATURES
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.methods.supervised.direct import DirectReconstructor
 from deft_ct.methods.supervised.model import TrainedModel
@@ -27,6 +25,8 @@ from deft_ct.training.pairs import Pairs
 
 BALANCED_VIEWS = 60
 """Number of views at which a network for any scan weighs its data as one for a single scan does."""
+FEATURES = 6
+"""Numbers that a ray transform says of itself, see ``Operator.features``."""
 EMBEDDING = 32
 """Width of the embedding of the scan."""
 
@@ -121,8 +121,7 @@ class PrimalDualModel(TrainedModel):
         modulation: list[Tensor | None] = [None] * (2 * len(self.dual))
         if self.scan_embedding is not None:
             balance = math.sqrt(y.shape[-2] / BALANCED_VIEWS)
-            features = scan_features(likelihood, direction=True)
-            modulation = list(self.scan_embedding(features).float().chunk(2 * len(self.dual), 1))
+            modulation = list(self.scan_embedding(likelihood.features).float().chunk(2 * len(self.dual), 1))
         y = y * balance
         for k, (dual, primal) in enumerate(zip(self.dual, self.primal, strict=True)):
             seen = torch.cat([h, _apply(operator, f[:, 1:2]) * (balance / norm), y], 1)
@@ -166,7 +165,7 @@ def _scan_embedding(outputs: int) -> nn.Sequential:
     last = nn.Linear(EMBEDDING, outputs)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(SCAN_FEATURES + DIRECTION_FEATURES, EMBEDDING), nn.SiLU(), last)
+    return nn.Sequential(nn.Linear(FEATURES, EMBEDDING), nn.SiLU(), last)
 
 
 def _apply(operator: LinearOperator, x: Tensor) -> Tensor:

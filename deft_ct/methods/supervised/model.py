@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from deft_ct.ct.trained_range import outside_training
+from deft_ct.ct.trained_range import training_warning
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.networks import UNet, UNetConfig, content_hash
@@ -136,16 +136,18 @@ class TrainedReconstructor(Reconstructor):
         super().__init__(config if config is not None else self.config_type())
         self.model: Any = model.eval().requires_grad_(False)
 
-    def _evaluations(self) -> int:
+    def evaluations(self) -> int:
+        """Evaluations of the model so far."""
         return int(self.model.evaluations)
 
-    def _describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
+        """Hash and card of the model."""
         return {"model_sha256": self.model.content_hash(), "model_card": self.model.card}
 
     def _likelihood(self, request: Request) -> Likelihood:
         """The data term in the range of the model; warns of a scan that the model was not trained for."""
-        for difference in outside_training(self.model.card, request.measurement):
-            warnings.warn(f"{self.name}: {difference}; expect less than in its benchmark", UserWarning, stacklevel=4)
+        if warning := training_warning(self.name, self.model.card, request.measurement):
+            warnings.warn(warning, UserWarning, stacklevel=4)
         return request.measurement.likelihood(request.y, self.model.value_range)
 
 

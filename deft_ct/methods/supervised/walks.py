@@ -34,7 +34,7 @@ def walk_samples(
         ``(B, S, 1, H, W)``.
     """
     count = request.num_samples
-    names = [(key, k) for key in request.keys for k in range(count)]
+    names = [(key, k) for key in request.image_ids for k in range(count)]
     repeated = reference.repeat_interleave(count, 0)
     parts = []
     for start in range(0, len(names), batch_size):

@@ -15,7 +15,7 @@ SMALL_BYTES = 400 * 10**6
 """Up to this size of the two matrices the stored form is the fastest on a CPU."""
 
 
-class Choice(NamedTuple):
+class BackendChoice(NamedTuple):
     """A backend's name and the reason for taking it."""
 
     name: str
@@ -27,7 +27,7 @@ def matrix_bytes(geometry: Geometry) -> int:
     return 16 * joseph_nonzeros(geometry)
 
 
-def choose_backend(geometry: Geometry) -> Choice:
+def choose_backend(geometry: Geometry) -> BackendChoice:
     """The backend for a geometry, from the size of its matrix, the device and the packages at hand."""
     size = matrix_bytes(geometry)
     limit, where = SMALL_BYTES, "the cache-friendly limit"
@@ -35,18 +35,18 @@ def choose_backend(geometry: Geometry) -> Choice:
         limit, where = gpu_budget(torch.device("cuda")), "a quarter of the GPU's memory"
     megabytes = f"the matrices take up to {size / 1e6:.0f} MB"
     if size <= limit:
-        return Choice("matrix", f"{megabytes}, within {where} ({limit / 1e6:.0f} MB)")
+        return BackendChoice("matrix", f"{megabytes}, within {where} ({limit / 1e6:.0f} MB)")
     if importlib.util.find_spec("numba") is not None:
-        return Choice("joseph", f"{megabytes}, above {where} ({limit / 1e6:.0f} MB); Numba is installed")
+        return BackendChoice("joseph", f"{megabytes}, above {where} ({limit / 1e6:.0f} MB); Numba is installed")
     if size <= max(limit, STORED_BYTES):
-        return Choice("matrix", f"{megabytes}; Numba, which would do without them, is not installed")
+        return BackendChoice("matrix", f"{megabytes}; Numba, which would do without them, is not installed")
     planar = isinstance(geometry, ParallelGeometry) or (
         isinstance(geometry, FanGeometry)
         and geometry.detector == "flat"
         and geometry.pixel_rc[0] == geometry.pixel_rc[1]
     )
     if planar and importlib.util.find_spec("astra") is not None:
-        return Choice("astra", f"{megabytes}, too much; Numba is not installed, ASTRA is")
-    return Choice(
+        return BackendChoice("astra", f"{megabytes}, too much; Numba is not installed, ASTRA is")
+    return BackendChoice(
         "matrix", f"{megabytes}, too much: rebuilt in blocks for every call. Install deft-ct[numba] for speed"
     )

@@ -18,7 +18,7 @@ from deft_ct.operators.ct.cone import ConeGeometry
 _SLABS = 4  # tasks of a back-projection for each major axis; each one goes through all rays
 
 
-def import_kernels() -> Any:
+def import_cone_kernels() -> Any:
     """The compiled kernels.
 
     Raises:
@@ -38,7 +38,7 @@ class JosephConeBackend(Backend):
 
     def __init__(self, geometry: ConeGeometry) -> None:
         self.geometry = geometry
-        self._kernels = import_kernels()
+        self._kernels = import_cone_kernels()
         self._shape = np.array(geometry.image_shape, np.int64)
         self._padded = tuple(int(n) + 3 for n in geometry.image_shape)  # one voxel below, two above for rounding
         self._strides = np.array([self._padded[1] * self._padded[2], self._padded[2], 1], np.int64)

@@ -13,14 +13,11 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.ct.backends.base import Backend
-from deft_ct.operators.ct.backends.single import SingleProduct
+from deft_ct.operators.ct.backends.batch_product import batch_last_product
 from deft_ct.operators.ct.strip_matrix import strip_matrix, strip_nonzeros
 from deft_ct.operators.ct.system_matrix import CSR, Geometry, joseph_matrix, joseph_nonzeros
 
 Kernel = Literal["joseph", "strip"]
-
-CHUNK = 16
-"""Columns of one sparse product: wider ones fall out of the cache (measured: 8 to 16 is best)."""
 
 STORED_BYTES = 2 * 10**9
 """Most memory of the two float32 matrices together; larger ones are built in blocks of views for every product."""
@@ -40,7 +37,6 @@ class MatrixPair:
         self._build = strip_matrix if kernel == "strip" else joseph_matrix
         self._csr: dict[torch.dtype, CSR] = {}
         self._torch: dict[tuple[torch.dtype, torch.device, bool], Tensor] = {}
-        self._single: dict[tuple[torch.dtype, bool], SingleProduct] = {}
         self.used = 0
         """When it was last used: a count over all pairs."""
 
@@ -73,18 +69,11 @@ class MatrixPair:
         """Let go of the matrices; they are built again when they are needed."""
         self._csr.clear()
         self._torch.clear()
-        self._single.clear()
 
     def product(self, x: Tensor, *, transpose: bool) -> Tensor:
-        """The matrix (or its transpose) times every row of ``x``; one row alone has a faster way to the same bits."""
+        """The matrix (or its transpose) times every row of ``x``."""
         self.used = next(_USES)
-        matrix = self.get(x.dtype, x.device, transpose=transpose)
-        if len(x) != 1 or x.device.type != "cpu":
-            return batch_last_product(matrix, x)
-        key = (x.dtype, transpose)
-        if key not in self._single:
-            self._single[key] = SingleProduct(matrix)
-        return self._single[key](x[0])[None]
+        return batch_last_product(self.get(x.dtype, x.device, transpose=transpose), x)
 
 
 _PAIRS: weakref.WeakValueDictionary[tuple[Geometry, Kernel], MatrixPair] = weakref.WeakValueDictionary()
@@ -111,18 +100,6 @@ def matrix_pair(geometry: Geometry, kernel: Kernel = "joseph") -> MatrixPair:
     if pair is None:
         pair = _PAIRS[geometry, kernel] = MatrixPair(geometry, kernel)
     return pair
-
-
-def batch_last_product(matrix: Tensor, x: Tensor) -> Tensor:
-    """``matrix @ x`` for every row of ``x``: ``(N, columns) -> (N, rows)``, with the batch as the last axis inside.
-
-    Each output is summed in the order of the stored row, so a batch gives the same bits as its images one by one.
-    """
-    if not len(x):
-        return x.new_empty(0, matrix.shape[0])
-    with torch.autocast(x.device.type, enabled=False):  # mixed precision is for networks, not for line integrals
-        parts = [(matrix @ block.t().contiguous()).t() for block in x.split(CHUNK)]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
 
 
 class MatrixBackend(Backend):

@@ -161,9 +161,11 @@ def test_samples_do_not_depend_on_the_batch_and_the_head_survives_storage(tmp_pa
     head = load_htransform(tmp_path / "head")
     assert head.config.spread_slopes == SPREAD_SLOPES
     y = scan.simulate(tiny_slices(3), seed=1)
-    whole = DEFT(prior, head, DEFTConfig(steps=3, batch_size=5)).reconstruct(y, scan, num_samples=2, seed=7, keys="abc")
+    whole = DEFT(prior, head, DEFTConfig(steps=3, batch_size=5)).reconstruct(
+        y, scan, num_samples=2, seed=7, image_ids="abc"
+    )
     single = DEFT(prior, head, DEFTConfig(steps=3, batch_size=1)).reconstruct(
-        y[1:2], scan, num_samples=2, seed=7, keys=["b"]
+        y[1:2], scan, num_samples=2, seed=7, image_ids=["b"]
     )
     scale = whole.samples.abs().max()
     torch.testing.assert_close(single.samples[0] / scale, whole.samples[1] / scale, rtol=0, atol=1e-5)

@@ -125,15 +125,15 @@ def test_options_are_deterministic_and_do_not_depend_on_the_batch(options: dict[
     y = scan.simulate(tiny_slices(3), seed=1)
     whole = DEFT(prior, head, DEFTConfig(steps=4, batch_size=5, **options))
     single = DEFT(prior, head, DEFTConfig(steps=4, batch_size=1, **options))
-    all_at_once = whole.reconstruct(y, scan, num_samples=2, seed=7, keys="abc")
+    all_at_once = whole.reconstruct(y, scan, num_samples=2, seed=7, image_ids="abc")
     torch.manual_seed(1)
-    again = whole.reconstruct(y, scan, num_samples=2, seed=7, keys="abc")
+    again = whole.reconstruct(y, scan, num_samples=2, seed=7, image_ids="abc")
     assert all_at_once.samples is not None and again.samples is not None
     assert torch.equal(all_at_once.samples, again.samples)
     assert torch.equal(all_at_once.mean, again.mean)
     scale = all_at_once.samples.abs().max()
     for i, key in enumerate("abc"):
-        alone = single.reconstruct(y[i : i + 1], scan, num_samples=2, seed=7, keys=[key])
+        alone = single.reconstruct(y[i : i + 1], scan, num_samples=2, seed=7, image_ids=[key])
         assert alone.samples is not None
         torch.testing.assert_close(alone.samples[0] / scale, all_at_once.samples[i] / scale, rtol=0, atol=1e-5)
         torch.testing.assert_close(alone.mean[0] / scale, all_at_once.mean[i] / scale, rtol=0, atol=1e-5)

@@ -153,8 +153,8 @@ def test_heads_train_and_sample_with_every_kind(kind, tmp_path):
     assert kept.config.to_dict() == head.config.to_dict()
     y = scan.simulate(tiny_slices(2))
     deft = DEFT(prior, kept, DEFTConfig(estimate="samples", steps=4))
-    both = deft.reconstruct(y, scan, num_samples=2, keys=["a", "b"]).samples
-    alone = deft.reconstruct(y[1:], scan, num_samples=2, keys=["b"]).samples
+    both = deft.reconstruct(y, scan, num_samples=2, image_ids=["a", "b"]).samples
+    alone = deft.reconstruct(y[1:], scan, num_samples=2, image_ids=["b"]).samples
     torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-6)
 
 

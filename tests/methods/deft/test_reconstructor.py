@@ -29,10 +29,10 @@ def test_samples_do_not_depend_on_the_batch(reference):
     head = tiny_htransform(prior, reference=reference)
     y = scan.simulate(tiny_slices(3), seed=1)
     config = DEFTConfig(steps=4, batch_size=5, estimate="samples" if reference == "none" else "mean")
-    whole = DEFT(prior, head, config).reconstruct(y, scan, num_samples=2, seed=7, keys="abc")
+    whole = DEFT(prior, head, config).reconstruct(y, scan, num_samples=2, seed=7, image_ids="abc")
     for i, key in enumerate("abc"):
         single = DEFT(prior, head, replace(config, batch_size=1)).reconstruct(
-            y[i : i + 1], scan, num_samples=2, seed=7, keys=[key]
+            y[i : i + 1], scan, num_samples=2, seed=7, image_ids=[key]
         )
         scale = whole.samples.abs().max()
         torch.testing.assert_close(single.samples[0] / scale, whole.samples[i] / scale, rtol=0, atol=1e-5)
@@ -148,7 +148,7 @@ def test_the_conditional_mean_costs_as_many_evaluations_as_draws_and_keeps_the_s
     result = direct.reconstruct(y, scan, seed=1)
     assert result.provenance["network_evaluations_per_image"] == 3
     assert result.samples is None
-    single = direct.reconstruct(y[1:2], scan, seed=1, keys=[1])
+    single = direct.reconstruct(y[1:2], scan, seed=1, image_ids=[1])
     torch.testing.assert_close(single.mean[0], result.mean[1], rtol=1e-5, atol=1e-7)
     drawn = DEFT(prior, head, DEFTConfig(steps=4, estimate="samples")).reconstruct(y, scan, num_samples=2, seed=1)
     both = direct.reconstruct(y, scan, num_samples=2, seed=1)

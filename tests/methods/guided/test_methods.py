@@ -52,9 +52,9 @@ def test_the_table_holds_the_methods_of_the_literature() -> None:
 def test_batch_of_n_is_n_batches_of_one(name: str) -> None:
     together, alone = case(name, batch_size=4), case(name, batch_size=1)
     y = together.data()
-    whole = together.method.reconstruct(y, together.measurement, num_samples=2, seed=7, keys="abc")
+    whole = together.method.reconstruct(y, together.measurement, num_samples=2, seed=7, image_ids="abc")
     for i, key in enumerate("abc"):
-        single = alone.method.reconstruct(y[i : i + 1], alone.measurement, num_samples=2, seed=7, keys=[key])
+        single = alone.method.reconstruct(y[i : i + 1], alone.measurement, num_samples=2, seed=7, image_ids=[key])
         scale = whole.mean[i].abs().max()
         torch.testing.assert_close(single.mean[0] / scale, whole.mean[i] / scale, rtol=0, atol=2e-5)
         if whole.samples is not None:
@@ -69,8 +69,8 @@ def test_the_noise_level_is_that_of_each_sample(name: str) -> None:
     y = blur.simulate(torch.cat([tiny_slices(1) * 30, tiny_slices(1) * 300]))
     few = {"weighted": False} if name in WEIGHTED else {}
     method = load_reconstructor(name, prior=image_prior(), steps=3, **few)
-    whole = method.reconstruct(y, blur, keys="ab").mean
-    single = method.reconstruct(y[:1], blur, keys="a").mean
+    whole = method.reconstruct(y, blur, image_ids="ab").mean
+    single = method.reconstruct(y[:1], blur, image_ids="a").mean
     torch.testing.assert_close(single[0], whole[0], rtol=0, atol=1e-4 * float(whole[0].abs().max()))
 
 
@@ -197,7 +197,7 @@ def test_a_late_start_begins_at_the_noised_reconstruction(name: str) -> None:
     found = {}
     for start_from in ("fbp", "tv"):
         method = load_reconstructor(name, prior=identity_prior(), steps=4, start=0.002, start_from=start_from, **weak)
-        result = method.reconstruct(y, scan, num_samples=2, keys="ab")
+        result = method.reconstruct(y, scan, num_samples=2, image_ids="ab")
         assert result.provenance["network_evaluations_per_image"] == 2 * 2  # two samples, two times
         found[start_from] = result.mean
         likelihood = scan.likelihood(y, PriorRange())

@@ -154,15 +154,15 @@ def test_results_depend_on_seed_and_key_and_not_on_the_batch(name: str) -> None:
     options = FEW.get(name, {})
     model = untrained(name)
     whole = load_reconstructor(name, model=model, batch_size=5, **options).reconstruct(
-        y, scan, num_samples=2, seed=7, keys=["a", "b", "c"]
+        y, scan, num_samples=2, seed=7, image_ids=["a", "b", "c"]
     )
     torch.manual_seed(11)
     single = load_reconstructor(name, model=model, batch_size=1, **options).reconstruct(
-        y[1:2], scan, num_samples=2, seed=7, keys=["b"]
+        y[1:2], scan, num_samples=2, seed=7, image_ids=["b"]
     )
     torch.testing.assert_close(single.mean[0], whole.mean[1], rtol=1e-4, atol=1e-6)
     again = load_reconstructor(name, model=model, batch_size=5, **options).reconstruct(
-        y, scan, num_samples=2, seed=7, keys=["a", "b", "c"]
+        y, scan, num_samples=2, seed=7, image_ids=["a", "b", "c"]
     )
     assert torch.equal(again.mean, whole.mean)
     if whole.samples is not None:

@@ -1,0 +1,60 @@
+"""Slice datasets at half the resolution (2 x 2 means), and scans that fit them.
+
+A slice of 128 x 128 pixels costs a quarter of one of 256 x 256, so many networks can be trained to convergence on one
+processor core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from deft_ct.ct.scan import Scan
+from deft_ct.datasets.packs import pack_path
+from deft_ct.runtime.atomic import atomic_file
+
+
+def halve(source: Path, target: Path) -> Path:
+    """Write a slice dataset whose pixels are the means of 2 x 2 pixels of another one.
+
+    The number of pixels along each side is halved and the pixel size doubled. All other attributes are copied.
+
+    Args:
+        source: an HDF5 file with slices of an even number of rows and columns.
+        target: the file to write; it appears when it is complete.
+
+    Returns:
+        ``target``.
+    """
+    with atomic_file(target) as temporary, h5py.File(source) as given, h5py.File(temporary, "w") as made:
+        made.attrs.update({key: value for key, value in given.attrs.items() if key != "description"})
+        made.attrs["description"] = "2x2 means of: " + str(given.attrs.get("description", source.name))
+        for name in given:
+            group = made.create_group(name)
+            for key, value in given[name].attrs.items():
+                group.attrs[key] = 2 * value if key == "pixel_mm" else value
+            hu = given[name]["hu"][...].astype(np.float32)
+            count, rows, columns = hu.shape
+            means = hu.reshape(count, rows // 2, 2, columns // 2, 2).mean((2, 4))
+            group.create_dataset("hu", data=np.rint(means).astype(np.int16), compression="gzip")
+            if "z_mm" in given[name]:
+                group["z_mm"] = given[name]["z_mm"][...]
+    return target
+
+
+def halved_pack(folder: Path, name: str) -> Path:
+    """The file ``NAME.h5`` in ``folder`` with the halved slices of a dataset; it is written if it is missing."""
+    target = folder / f"{name}.h5"
+    return target if target.is_file() else halve(pack_path(name), target)
+
+
+def halved_scan(scan: Scan | str) -> Scan:
+    """The scan with half the detector elements, each twice as wide, for slices of half the pixels per side.
+
+    A fan beam is unchanged: its detector follows from the image.
+    """
+    full = Scan.from_name(scan) if isinstance(scan, str) else scan
+    return replace(full, detectors=(full.detectors or 364) // 2) if full.geometry == "parallel" else full

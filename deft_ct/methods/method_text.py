@@ -1,0 +1,69 @@
+"""Methods written as text: ``"name"`` or ``"name:option=value,option=value"``."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from inspect import signature
+from typing import Any
+
+from deft_ct.methods.registry import load_reconstructor
+
+OF_THE_COMMAND = frozenset(signature(load_reconstructor).parameters)
+"""Arguments of ``load_reconstructor`` that are not fields of a method's configuration, such as ``prior``."""
+
+
+def parse_options(items: Sequence[str], *, where: str) -> dict[str, Any]:
+    """``["a=1", "b=x"]`` as ``{"a": 1, "b": "x"}``.
+
+    Args:
+        items: each an option, an equals sign and a Python literal or plain text.
+        where: what the items come from, for the error.
+
+    Raises:
+        ValueError: an item has no equals sign.
+    """
+    options: dict[str, Any] = {}
+    for item in items:
+        key, separator, value = item.partition("=")
+        if not separator:
+            raise ValueError(f"expected option=value in {where!r}, got {item!r}")
+        try:
+            options[key.strip()] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key.strip()] = value
+    return options
+
+
+def parse_method(text: str) -> tuple[str, dict[str, Any]]:
+    """``"name"`` or ``"name:option=value,option=value"`` as a name and options.
+
+    Raises:
+        ValueError: an item is not of the form ``option=value``, or an option belongs to the command.
+    """
+    name, _, rest = text.partition(":")
+    options = parse_options([item for item in rest.split(",") if item], where=text)
+    if taken := sorted(set(options) & OF_THE_COMMAND):
+        raise ValueError(f"{', '.join(taken)} in {text!r} is an option of the command, not of a method")
+    return name, options
+
+
+def split_methods(texts: Sequence[str]) -> list[str]:
+    """``["fbp,tv:strength=80,iterations=20", "dds"]`` as ``["fbp", "tv:strength=80,iterations=20", "dds"]``."""
+    found: list[str] = []
+    for item in (part.strip() for text in texts for part in text.split(",")):
+        if found and ":" in found[-1] and "=" in item and ":" not in item:
+            found[-1] += f",{item}"
+        elif item:
+            found.append(item)
+    return found
+
+
+def method_variants(text: str) -> list[str]:
+    """Every combination of alternatives: ``"tv:a=1|2,b=3"`` as ``["tv:a=1,b=3", "tv:a=2,b=3"]``."""
+    name, _, rest = text.partition(":")
+    chosen: list[list[str]] = [[]]
+    for item in filter(None, rest.split(",")):
+        key, _, values = item.partition("=")
+        chosen = [[*one, f"{key}={value}"] for one in chosen for value in values.split("|")]
+    return [f"{name}:{','.join(one)}" if one else name for one in chosen]

@@ -1,0 +1,238 @@
+"""CT: a simulated scan of the slices of a data set, judged in HU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.ct.scan import Scan
+from deft_ct.datasets.packs import CTPack
+from deft_ct.datasets.slices import CTSlice
+from deft_ct.evaluation.problem import Batch, Floats, Mask, Metric, Problem
+from deft_ct.measurement.measurement import Measurement
+from deft_ct.methods.presets import shipped_presets
+from deft_ct.problems.ct_metrics import DATA_RANGE_HU, body_mask, evaluate
+from deft_ct.runtime.data_split import DataSplit
+
+CT_METRICS = (
+    Metric(name="psnr", key="psnr_db", heading="PSNR (dB)", digits=2, best="highest"),
+    Metric(
+        name="psnr_body", key="psnr_body_db", heading="PSNR in body (dB)", digits=2, best="highest", in_table=False
+    ),
+    Metric(name="ssim", key="ssim", heading="SSIM", digits=4, best="highest"),
+    Metric(name="rmse", key="rmse_body_hu", heading="RMSE in body (HU)", digits=1, best="lowest"),
+    Metric(name="bias", key="bias_body_hu", heading="bias in body (HU)", digits=1, best=None, in_table=False),
+)  # fmt: skip
+"""PSNR and SSIM of the whole slice; RMSE and bias inside the body."""
+
+CT_STEPS: Mapping[str, Mapping[str, Any]] = {
+    "fbp": {}, "sirt": {}, "cgls": {}, "tikhonov": {}, "tv": {},
+    "dds": {"steps": 50}, "ddnm": {"steps": 50}, "diffpir": {"steps": 50}, "pigdm": {"steps": 50},
+    "daps": {"steps": 40, "ode_steps": 4}, "reddiff": {"steps": 150},
+    "dps": {"steps": 200}, "mcg": {"steps": 200}, "deft": {"steps": 20},
+}  # fmt: skip
+"""Fixed options of every method that applies to CT and has parameters to tune: steps that a CPU affords. At most 50
+network evaluations for the methods that solve for the data, 160 for DAPS."""
+
+_EDGE_HU_PER_PIXEL = 60.0
+
+
+@dataclass(frozen=True)
+class CTProblem(Problem):
+    """A simulated scan of every slice of a data set, judged in HU.
+
+    Args:
+        pack: the slices.
+        scan: what is simulated; the data of a slice depend on (seed, series, index) alone.
+        seed: of the noise.
+        refine: grid refinement of the simulation, see ``Measurement.simulate``.
+        batch_size: slices at once.
+        device: where the data are.
+        data_range_hu: data range of PSNR and SSIM.
+    """
+
+    pack: CTPack
+    scan: Scan
+    seed: int = 0
+    refine: int = 2
+    batch_size: int = 8
+    device: str = "cpu"
+    data_range_hu: float = DATA_RANGE_HU
+
+    unit = "HU"
+    metrics = CT_METRICS
+
+    @property
+    def name(self) -> str:
+        """Name of the scan."""
+        return self.scan.name
+
+    @property
+    def title(self) -> str:
+        """The scan in words."""
+        return str(self.scan)
+
+    @property
+    def data(self) -> str:
+        """Name of the file of slices."""
+        return self.pack.path.name
+
+    @property
+    def split(self) -> DataSplit | None:
+        """That of the slices."""
+        return self.pack.split
+
+    def __len__(self) -> int:
+        return len(self.pack)
+
+    def simulate(self) -> list[Batch]:
+        """Simulated data of every slice, ``(B, 1, views, detectors)``; slices of a batch have one pixel size."""
+        measurements: dict[float, Measurement] = {}
+        made: list[Batch] = []
+        for width, run in groupby(self._runs(), key=lambda batch: batch[0].pixel_mm):
+            shared = measurements.setdefault(width, self._measurement(width))
+            # One of its own, for the run alone: the finer grid that it holds takes as much memory as the other.
+            simulator = self._measurement(width)
+            for batch in run:
+                names = [f"{s.group}/{s.index}" for s in batch]
+                hu = torch.stack([s.hu for s in batch]).clamp_min(-1000.0)
+                x = HounsfieldScale().to_attenuation(hu).to(self.device)
+                y = simulator.simulate(x, seed=self.seed, image_ids=names, refine=self.refine)
+                made.append(Batch(y, shared, names))
+        return made
+
+    def true_images(self) -> Floats:
+        """``(N, H, W)`` HU, air is -1000."""
+        return np.concatenate([np.stack([s.hu[0].numpy() for s in batch]) for batch in self._runs()]).clip(min=-1000.0)
+
+    @cached_property
+    def body(self) -> NDArray[np.bool_]:
+        """``(N, H, W)``, see :func:`~deft_ct.problems.ct_metrics.body_mask`."""
+        return body_mask(self.truth)
+
+    @property
+    def mask(self) -> Mask:
+        """The body."""
+        return self.body
+
+    def regions(self) -> dict[str, Mask]:
+        """Parts of the body, see :func:`body_regions`."""
+        return body_regions(self.truth, self.body)
+
+    @property
+    def patients(self) -> list[str]:
+        """Patient of each slice, or its series where the data set does not say."""
+        of = {group.name: group.patient or group.name for group in self.pack.groups}
+        return [of[item.group] for item in self.pack]
+
+    def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
+        """Metrics of ``(N, H, W)`` HU, see :data:`CT_METRICS`."""
+        found = evaluate(images, self.truth, data_range_hu=self.data_range_hu, body=self.body)
+        return {
+            "psnr": found.psnr, "psnr_body": found.psnr_body, "ssim": found.ssim, "rmse": found.rmse_hu,
+            "bias": found.bias_hu,
+        }  # fmt: skip
+
+    def settings(self) -> dict[str, Any]:
+        """Data, seed, refinement and data range."""
+        return {
+            "data": self.data, "every": self.pack.every, "slices": len(self), "seed": self.seed,
+            "simulation_refinement": self.refine, "data_range_hu": self.data_range_hu,
+        }  # fmt: skip
+
+    def describe_measurement(self) -> dict[str, Any]:
+        """The scan."""
+        return self.scan.to_dict()
+
+    def conventions(self) -> str:
+        """Data, PSNR and SSIM in words."""
+        return (
+            f"Data: {self.data}, every {self.pack.every}. PSNR and SSIM: whole slice, data range "
+            f"{self.data_range_hu:g} HU, nothing clipped. RMSE: inside the body."
+        )
+
+    def to_numpy(self, values: Tensor) -> Floats:
+        """``(B, 1, H, W)`` as ``(B, H, W)``."""
+        found: Floats = values[:, 0].cpu().numpy()
+        return found
+
+    def release(self) -> None:
+        """Forget data, truth and body."""
+        super().release()
+        self.__dict__.pop("body", None)
+
+    def _measurement(self, pixel_mm: float) -> Measurement:
+        return self.scan.measurement(self.pack.image_shape, pixel_mm).to(self.device)
+
+    def _runs(self) -> list[list[CTSlice]]:
+        """Slices of one pixel size in a row, at most ``batch_size`` together."""
+        out: list[list[CTSlice]] = []
+        for item in self.pack:
+            if out and len(out[-1]) < self.batch_size and out[-1][0].pixel_mm == item.pixel_mm:
+                out[-1].append(item)
+            else:
+                out.append([item])
+        return out
+
+
+def body_regions(truth: Floats, body: Mask) -> dict[str, Mask]:
+    """Parts of the body, from the true image.
+
+    Args:
+        truth: ``(n, H, W)`` HU.
+        body: ``(n, H, W)``.
+
+    Returns:
+        ``"body"``; ``"edges"``: smoothed gradient above 60 HU a pixel; and away from edges ``"soft_tissue"``, -150 to
+        150 HU, ``"lung"``, below -500 HU, and ``"interior"``: everything at least 4 pixels inside the body.
+    """
+    smooth = np.stack([ndimage.gaussian_filter(s.astype(np.float64), 1.0) for s in truth])
+    gradient = np.stack([ndimage.gaussian_gradient_magnitude(s.astype(np.float64), 1.0) for s in truth])
+    edges = body & (gradient > _EDGE_HU_PER_PIXEL)
+    calm = body & ~edges
+    inside = np.stack([ndimage.binary_erosion(s, iterations=4) for s in body])
+    return {
+        "body": body,
+        "interior": calm & inside,
+        "edges": edges,
+        "soft_tissue": calm & (np.abs(smooth) < 150),
+        "lung": calm & (smooth < -500),
+    }
+
+
+def nearest_preset(method: str, scan: Scan) -> str | None:
+    """Name of the shipped preset that suits a scan best: its own, or else that of the most similar scan.
+
+    One unit of distance is a factor of two in views, of ten in photons, a sixth of the lines missing (30 degrees of
+    parallel beams), or the other kind of beam. Noise-free data count as 1e8 photons.
+
+    Args:
+        method: the method that it must be for.
+        scan: of slices of 256 x 256 pixels, which presets are tuned for.
+
+    Returns:
+        A name for :func:`~deft_ct.methods.presets.load_preset`; None where the method has no shipped preset.
+    """
+    names = shipped_presets(method)
+    if scan.name in names:
+        return scan.name
+    return min(names, key=lambda name: (_distance(scan, Scan.from_name(name)), name), default=None)
+
+
+def _distance(a: Scan, b: Scan) -> float:
+    def place(scan: Scan) -> tuple[float, ...]:
+        fan = float(scan.geometry == "fan")
+        return math.log2(scan.views), math.log10(scan.photons or 1e8), 6 * scan.missing, fan
+
+    return math.dist(place(a), place(b))

@@ -1,0 +1,184 @@
+"""Photographs: a degradation of images in [-1, 1], judged by PSNR and SSIM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deft_ct.evaluation.metrics import psnr, rmse, ssim
+from deft_ct.evaluation.problem import Batch, Floats, Metric, Problem
+from deft_ct.measurement.measurement import Measurement
+from deft_ct.operators.image.conventions import preset
+from deft_ct.runtime.data_split import DataSplit
+from deft_ct.runtime.seeds import generator_for
+
+NATURAL_METRICS = (
+    Metric(name="psnr", key="psnr_db", heading="PSNR (dB)", digits=2, best="highest"),
+    Metric(name="ssim", key="ssim", heading="SSIM", digits=4, best="highest"),
+    Metric(name="rmse", key="rmse", heading="RMSE", digits=4, best="lowest"),
+)
+"""Of the whole image, all channels, at the data range 2 of images in [-1, 1]."""
+
+DATA_RANGE = 2.0
+
+
+class Images(Protocol):
+    """What a data set of photographs offers, see :mod:`deft_ct.datasets.images`."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, n: int) -> Tensor:
+        """Image ``n``, ``(C, H, W)`` in [-1, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource:
+    """Images and where they come from.
+
+    Args:
+        name: of the data set.
+        images: the data set, with values in [-1, 1].
+        split: which part of the data it is; None if that is not known.
+        every: every k-th image is judged.
+
+    Raises:
+        ValueError: ``every`` is below 1, or there is no image.
+    """
+
+    name: str
+    images: Images
+    split: DataSplit | None = None
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every must be at least 1, got {self.every}")
+        if not len(self.images):
+            raise ValueError(f"{self.name} holds no images")
+
+    @property
+    def positions(self) -> list[int]:
+        """Of the images that are judged."""
+        return list(range(0, len(self.images), self.every))
+
+
+@dataclass(frozen=True)
+class NaturalProblem(Problem):
+    """Photographs with one measurement for all of them.
+
+    Args:
+        source: the images.
+        label: name of the measurement; presets are stored by it.
+        measurement: of images in [-1, 1].
+        seed: of the noise.
+        batch_size: images at once.
+        device: where the data are.
+    """
+
+    source: ImageSource
+    label: str
+    measurement: Measurement
+    seed: int = 0
+    batch_size: int = 8
+    device: str = "cpu"
+
+    unit = ""
+    metrics = NATURAL_METRICS
+
+    @classmethod
+    def of_convention(
+        cls, source: ImageSource, convention: str, task: str, *, seed: int = 0, batch_size: int = 8, device: str = "cpu"
+    ) -> NaturalProblem:
+        """A published problem under its own parameters, see :mod:`deft_ct.operators.image.conventions`.
+
+        Args:
+            source: the images.
+            convention: for example ``"dps"``.
+            task: one of ``presets()[convention]``, for example ``"sr4"``.
+            seed: of masks, kernels and noise.
+            batch_size: images at once.
+            device: where the data are.
+
+        Raises:
+            ValueError: convention or task is unknown, or the images do not suit it.
+        """
+        channels, height, width = source.images[0].shape
+        generator = generator_for(seed, "operator", f"{convention}/{task}")
+        operator, noise = preset(convention, task, (channels, height, width), generator)
+        measurement = Measurement(operator, noise)
+        return cls(source, f"{convention}-{task}", measurement, seed=seed, batch_size=batch_size, device=device)
+
+    @property
+    def name(self) -> str:
+        """Name of the measurement."""
+        return self.label
+
+    @property
+    def title(self) -> str:
+        """The operator and the noise."""
+        return f"{type(self.measurement.operator).__name__}, {type(self.measurement.noise).__name__}"
+
+    @property
+    def data(self) -> str:
+        """Name of the data set."""
+        return self.source.name
+
+    @property
+    def split(self) -> DataSplit | None:
+        """That of the images."""
+        return self.source.split
+
+    @property
+    def patients(self) -> list[str]:
+        """Every photograph stands for itself."""
+        return [str(n) for n in self.source.positions]
+
+    def __len__(self) -> int:
+        return len(self.source.positions)
+
+    def simulate(self) -> list[Batch]:
+        """Simulated data of every image; those of an image depend on (seed, position) alone."""
+        measurement = self.measurement.to(self.device)
+        made = []
+        for first in range(0, len(self), self.batch_size):
+            chosen = self.source.positions[first : first + self.batch_size]
+            names = [str(n) for n in chosen]
+            x = torch.stack([self.source.images[n] for n in chosen]).to(self.device)
+            made.append(Batch(measurement.simulate(x, seed=self.seed, image_ids=names), measurement, names))
+        return made
+
+    def true_images(self) -> Floats:
+        """``(N, C, H, W)`` in [-1, 1]."""
+        return np.stack([self.source.images[n].numpy() for n in self.source.positions])
+
+    def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
+        """Metrics of ``(N, C, H, W)`` in [-1, 1], see :data:`NATURAL_METRICS`."""
+        return {
+            "psnr": psnr(images, self.truth, data_range=DATA_RANGE),
+            "ssim": ssim(images, self.truth, data_range=DATA_RANGE),
+            "rmse": rmse(images, self.truth),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """Data, seed and data range."""
+        return {
+            "data": self.data, "every": self.source.every, "images": len(self), "seed": self.seed,
+            "data_range": DATA_RANGE,
+        }  # fmt: skip
+
+    def describe_measurement(self) -> dict[str, Any]:
+        """Operator and noise."""
+        return self.measurement.describe()
+
+    def conventions(self) -> str:
+        """Data, PSNR and SSIM in words."""
+        return (
+            f"Data: {self.data}, every {self.source.every}. Images in [-1, 1]; PSNR and SSIM: all pixels and channels, "
+            f"data range {DATA_RANGE:g}, nothing clipped."
+        )

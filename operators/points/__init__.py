@@ -1,0 +1,1 @@
+"""Operators on point sets, ``(B, N, 3)``."""

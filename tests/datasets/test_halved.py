@@ -1,0 +1,35 @@
+"""Slice datasets at half the resolution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from tiny_pack import write_tiny_pack
+
+from deft_ct.datasets.halved import halve, halved_pack, halved_scan
+from deft_ct.datasets.packs import CTPack
+
+
+def test_a_halved_pack_holds_means_of_four_pixels(tmp_path: Path) -> None:
+    source = write_tiny_pack(tmp_path / "full.h5", count=2)
+    with h5py.File(source, "a") as file:
+        file["series0"].attrs["collection"] = "test"
+    full, half = CTPack(source), CTPack(halve(source, tmp_path / "half.h5"))
+    assert half.image_shape == (16, 16)
+    np.testing.assert_allclose(half.pixel_mm, 2 * full.pixel_mm)
+    assert half.groups[0].collection == "test" and half[1].z_mm == full[1].z_mm
+    corner = full.array()[:, 6:8, 10:12].mean((1, 2))
+    np.testing.assert_allclose(half.array()[:, 3, 5], corner, atol=0.5)
+
+
+def test_a_pack_that_is_there_is_not_written_again(tmp_path: Path) -> None:
+    target = write_tiny_pack(tmp_path / "val.h5", count=1)
+    before = target.stat().st_mtime_ns
+    assert halved_pack(tmp_path, "val") == target and target.stat().st_mtime_ns == before
+
+
+def test_a_halved_scan_keeps_its_width() -> None:
+    assert halved_scan("parallel60_1e5_120deg").name == "parallel60_1e5_120deg_182bins"
+    assert halved_scan("fan60_1e5").name == "fan60_1e5"
