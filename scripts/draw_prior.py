@@ -36,7 +36,7 @@ def main(
     images = []
     with torch.no_grad():
         for number in range(count):
-            like = torch.zeros(1, model.channels, model.image_size, model.image_size)
+            like = torch.zeros(1, *model.image_shape)
             generator = generator_for(seed, "prior", str(number), 0)
             images.append(
                 walk(

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from deft_ct.ct.pairs import SlicePairs
 from deft_ct.ct.scan import Scan
 from deft_ct.ct.scan_range import ScanRange, unit_measurements
 from deft_ct.datasets.dicom_folder import CTFolder
@@ -24,7 +25,6 @@ from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel
 from deft_ct.methods.supervised.train import train_model
 from deft_ct.training import TrainingConfig
-from deft_ct.training.pairs import PairSource
 from deft_ct.workflows.train_networks import primal_dual_for_any_scan
 
 COMMON = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
@@ -46,12 +46,12 @@ def main() -> None:
     drawn = FAMILY.draw(GEOMETRIES, arguments.seed, levels=NOISE_LEVELS)
     measurements = unit_measurements(named + drawn, source.image_shape, float(np.median(source.pixel_mm)))
     weights = [0.5 / len(named)] * len(named) + [0.5 / len(drawn)] * len(drawn)
-    pairs = PairSource(source, measurements, PriorRange(), weights=weights)
+    pairs = SlicePairs(source, measurements, PriorRange(), weights=weights)
     shipped = PrimalDualModel.load()
     start = primal_dual_for_any_scan(shipped)
     training = TrainingConfig(
         steps=arguments.steps, batch_size=4, learning_rate=4e-3, momentum=0.9, optimizer="muon", warmup=50,
-        ema_decay=0.997, precision="bf16", seed=arguments.seed, max_minutes=arguments.max_minutes,
+        ema_decay=0.997, precision="bfloat16", seed=arguments.seed, max_minutes=arguments.max_minutes,
     )  # fmt: skip
     model = train_model(PrimalDualModel, start.shape, pairs, arguments.out, training=training, initial=start)
     model.card |= {

@@ -23,7 +23,6 @@ from deft_ct.evaluation.store import Record, write_result
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import HTransform
-from deft_ct.methods.deft.guidance import guidance_at
 from deft_ct.runtime.seeds import generator_for, normal_like
 from deft_ct.workflows.experiments.arguments import experiment_parser
 from deft_ct.workflows.experiments.measures import psnr_values
@@ -73,7 +72,7 @@ def guided_errors(study: Study, htransforms: Mapping[str, HTransform], scan: Sca
             errors.append(x0 - x0h)
             likelihood = measurement.likelihood(y, SPAN)
             for kind, htransform in htransforms.items():
-                guidance[kind].append(guidance_at(likelihood, x0h, times, htransform))
+                guidance[kind].append(htransform.guidance_at(likelihood, x0h, times))
         error = torch.cat(errors)
         out[str(t)] = {"without": rms_hu(error)}
         for kind, found in guidance.items():

@@ -12,10 +12,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from deft_ct.ct.pairs import augment_slices
 from deft_ct.datasets.halved import halved_pack
 from deft_ct.datasets.packs import CTPack
 from deft_ct.diffusion import Prior, load_prior, save_prior
-from deft_ct.diffusion.train import train_prior
+from deft_ct.diffusion.train import PriorSpec, train_prior
 from deft_ct.networks import UNet
 from deft_ct.training import TrainingConfig
 from deft_ct.workflows.experiments.arguments import add_training_arguments, experiment_parser, training_config
@@ -33,12 +34,17 @@ def halved_prior(folder: Path, training: TrainingConfig) -> Prior:
     source = CTPack(halved_pack(folder, "train"))
     side = source.image_shape[0]
     initial = Prior(
-        first.network, first.schedule, prediction=first.prediction, value_range=first.value_range, image_size=side
-    )
+        first.network, first.schedule, prediction=first.prediction, value_range=first.value_range,
+        image_shape=(1, side, side),
+    )  # fmt: skip
     began = time.process_time()
     made = train_prior(
-        source, folder / "prior_training", network=first.network.config, schedule=first.schedule, training=training,
-        value_range=first.value_range, image_size=side, initial=initial, progress=False,
+        source, folder / "prior_training",
+        spec=PriorSpec(
+            network=first.network.config, schedule=first.schedule, value_range=first.value_range,
+            image_shape=(1, side, side),
+        ),
+        training=training, augment=augment_slices, initial=initial, progress=False,
     )  # fmt: skip
     made.card |= {
         "training_steps": training.steps, "batch_size": training.batch_size, "seed": training.seed,

@@ -79,7 +79,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     condition = condition_for(likelihood, head)
     x_t, t = torch.randn_like(reference), torch.full((count,), 500.0, device=device)
     x0, eps = prior.predict(x_t, 500.0)
-    residual = likelihood.guidance(x0, head.config.guidance)
+    residual = head.guidance_at(likelihood, x0, t)
     mean, samples = (DEFT(prior, head, DEFTConfig(batch_size=count, estimate=kind)) for kind in ("mean", "samples"))
     trained = load_htransform(None).to(device).requires_grad_(True)
     if trained.refinement is not None:
@@ -101,9 +101,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "TV reference": lambda: reference_reconstruction(
             likelihood, head.config.reference, iterations=head.config.tv_iterations
         ),
-        "refinement": lambda: frozen(head.refine)(reference, residual, condition.scan),
+        "refinement": lambda: frozen(head.refine)(reference, residual, condition.features),
         "evaluation of the prior": lambda: prior.predict(x_t, 500.0),
-        "guidance (FBP of the residual)": lambda: likelihood.guidance(x0, head.config.guidance),
+        "guidance (FBP of the residual)": lambda: head.guidance_at(likelihood, x0, t),
         "evaluation of the h-transform": lambda: frozen(head)(x_t, t, x0, eps, residual, condition),
         "a reconstructed slice, direct mean": lambda: mean.reconstruct(y, measurement, num_samples=1, image_ids=keys),
         "a reconstructed slice, one sample": lambda: samples.reconstruct(y, measurement, num_samples=1, image_ids=keys),

@@ -26,7 +26,6 @@ from deft_ct.cli.training_options import (
     finish,
 )
 from deft_ct.diffusion.schedule import BetaSchedule
-from deft_ct.measurement.likelihood import GuidanceKind
 from deft_ct.workflows.training_setup import TrainingData, new_network, random_scans, training_slices
 
 app = typer.Typer(no_args_is_help=True, help="Train a network. Run the same command again to resume.")
@@ -47,15 +46,21 @@ def prior(
 ) -> None:
     """Train an unconditional prior and write it to OUT/prior."""
     with one_line_errors(interrupted=RESUME):
+        from deft_ct.ct.pairs import augment_slices
         from deft_ct.diffusion import load_prior, save_prior
         from deft_ct.diffusion.schedule import Schedule
-        from deft_ct.diffusion.train import train_prior
+        from deft_ct.diffusion.train import PriorSpec, train_prior
+        from deft_ct.measurement.scales import PriorRange
 
         source, first = training_slices(data), None if initial is None else load_prior(initial)
         known = None if first is None else getattr(first.network, "config", None)
+        spec = PriorSpec(
+            network=known or new_network(channels, patch, layers), value_range=PriorRange(),
+            schedule=Schedule(kind=schedule), image_shape=(1, *source.image_shape),
+        )  # fmt: skip
         made = train_prior(
-            source, out, network=known or new_network(channels, patch, layers), schedule=Schedule(kind=schedule),
-            training=training.config(), image_size=source.image_shape[0], initial=first, progress=progress,
+            source, out, spec=spec, training=training.config(), augment=augment_slices, initial=first,
+            progress=progress,
         )  # fmt: skip
         finish(out / "prior", made.content_hash(), lambda folder: save_prior(made, folder))
 
@@ -70,7 +75,9 @@ def htransform(
     any_scan: AnyScan = None,
     any_start: AnyStart = False,
     initial_reconstruction: InitialReconstruction = "tv",
-    guidance: Annotated[GuidanceKind, typer.Option(help="How the data enter the network.")] = "fbp",
+    guidance: Annotated[
+        Literal["score", "adjoint", "fbp", "data", "cg", "split"], typer.Option(help="How the data enter the network.")
+    ] = "fbp",
     channels: Channels = "64,96,128",
     loss: Annotated[
         Literal["denoising", "log-variance", "trajectory-balance"],

@@ -88,8 +88,7 @@ class TrainingOptions:
         """The settings of the training loop."""
         from deft_ct.training import TrainingConfig
 
-        names = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-        return TrainingConfig(**{**vars(self), "precision": names[self.precision]})
+        return TrainingConfig(**vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.scales import AffineMap, PriorRange
-from deft_ct.networks import content_hash
+from deft_ct.networks import channel_axis, content_hash
 from deft_ct.networks.precision import Precision, check_precision, network_precision
 from deft_ct.runtime.evaluations import add_evaluations
 
@@ -22,17 +22,16 @@ class Prior(nn.Module):
     """A diffusion model of clean images, frozen.
 
     Args:
-        network: maps ``(x_t, t)`` with ``x_t`` ``(B, C, H, W)`` and ``t`` ``(B,)`` to a tensor of ``C`` channels, or of
-            ``2 C`` when the model also predicts a variance (Nichol and Dhariwal 2021); the second half is not used.
+        network: maps ``(x_t, t)`` with ``x_t`` ``(B, *image_shape)`` and ``t`` ``(B,)`` to a tensor of as many
+            channels, or of twice as many if the model also predicts a variance (Nichol and Dhariwal 2021); the second
+            half is not used.
         schedule: the noise schedule it was trained with.
         prediction: what the network predicts, in diffusers' words.
-        value_range: HU that -1 and +1 stand for; None for images that are not CT.
-        channels: image channels C.
-        image_size: side of the training images in pixels; networks without a fixed size accept others.
+        value_range: values, in the unit of a scale (HU for CT), of -1 and +1; None for a domain without a scale.
+        image_shape: of the training data: ``(C, H, W)`` for images, ``(N, F)`` for points. Networks without a fixed
+            size accept other sides and other numbers of points.
         card: free JSON metadata (data, licences, training), kept with the model.
         precision: of the network evaluations, see ``network_precision``; not a part of the model.
-        image_shape: shape of one image that is not ``(channels, H, W)``, for example ``(N, 3)`` for points; then
-            ``channels`` and ``image_size`` are not used.
 
     Raises:
         ValueError: ``prediction`` or ``precision`` is unknown.
@@ -45,11 +44,9 @@ class Prior(nn.Module):
         *,
         prediction: Prediction = "epsilon",
         value_range: PriorRange | None = None,
-        channels: int = 1,
-        image_size: int = 256,
+        image_shape: tuple[int, ...] = (1, 256, 256),
         card: dict[str, Any] | None = None,
         precision: Precision = "float32",
-        image_shape: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         if prediction not in PREDICTIONS:
@@ -58,10 +55,7 @@ class Prior(nn.Module):
         self.schedule = schedule
         self.prediction: Prediction = prediction
         self.value_range = value_range
-        self.channels = channels
-        self.image_size = image_size
-        self.image_shape = image_shape or (channels, image_size, image_size)
-        """Shape of one training image; :meth:`fits` says which others will do."""
+        self.image_shape = tuple(image_shape)
         self.card = dict(card or {})
         self.precision = check_precision(precision)
         self.evaluations = 0
@@ -74,17 +68,26 @@ class Prior(nn.Module):
     @property
     def is_image(self) -> bool:
         """Whether the first axis of an image numbers channels and the others may have any length."""
-        return self.image_shape == (self.channels, self.image_size, self.image_size)
+        return len(self.image_shape) == 3
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether the prior takes images of a shape: for images any ``(channels, H, W)``, else its own shape."""
+        """Whether the prior takes images of a shape: any ``(channels, H, W)``, or any number of points."""
         if self.is_image:
             return len(shape) == 3 and shape[0] == self.channels
-        return tuple(shape) == tuple(self.image_shape)
+        return len(shape) == len(self.image_shape) and shape[-1] == self.channels
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image, or features of a point."""
+        return self.image_shape[-1] if len(self.image_shape) == 2 else self.image_shape[0]
+
+    def shape_of(self, domain_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of one image for an operator with this domain, which may leave out the channels: ``(H, W)``."""
+        return (*self.image_shape[: len(self.image_shape) - len(domain_shape)], *domain_shape)
 
     @property
     def unit_range(self) -> AffineMap:
-        """The map from the prior's values to HU, or the identity for images that are not CT."""
+        """The map from the prior's values to the unit of the scale, or the identity without a scale."""
         return AffineMap(1.0, 0.0) if self.value_range is None else self.value_range.affine
 
     def predict(self, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -93,25 +96,26 @@ class Prior(nn.Module):
         Differentiable with respect to ``x_t`` (methods such as DPS need it; DEFT calls it without a graph).
 
         Args:
-            x_t: noisy images ``(B, C, H, W)``.
+            x_t: noisy images ``(B, *image_shape)``.
             t: times in ``[0, schedule.steps - 1]``, ``(B,)`` or one for all.
 
         Returns:
             ``(x0, eps)``, each of the shape of ``x_t``; ``x0`` is not clamped.
 
         Raises:
-            ValueError: the number of channels is wrong.
+            ValueError: the number of axes or of channels is wrong.
         """
-        if not self.fits(tuple(x_t.shape[1:])):
-            wanted = f"{self.channels}, H, W" if self.is_image else ", ".join(map(str, self.image_shape))
-            raise ValueError(f"the prior takes images of shape (B, {wanted}), got {tuple(x_t.shape)}")
+        axis = channel_axis(x_t)
+        if x_t.ndim != len(self.image_shape) + 1 or x_t.shape[axis] != self.channels:
+            wanted = "N, {}" if len(self.image_shape) == 2 else "{}, H, W"
+            raise ValueError(
+                f"the prior takes images of shape (B, {wanted.format(self.channels)}), got {tuple(x_t.shape)}"
+            )
         times = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(x_t.shape[0])
         self.evaluations += x_t.shape[0]
         add_evaluations(x_t.shape[0])
         with network_precision(x_t.device, self.precision):
-            out = self.network(x_t, times).to(x_t.dtype)
-        if self.is_image:
-            out = out[:, : self.channels]
+            out = self.network(x_t, times).narrow(axis, 0, self.channels).to(x_t.dtype)
         if self.prediction == "v_prediction":
             return self.schedule.x0_eps_from_v(x_t, out, times)
         if self.prediction == "epsilon":
@@ -131,13 +135,15 @@ class Prior(nn.Module):
         return content_hash(self.network, self.description())
 
     def description(self) -> dict[str, Any]:
-        """Schedule, prediction, channels and range: everything but the weights and the card, JSON-ready."""
-        span = self.value_range
-        shape = {} if self.is_image else {"image_shape": list(self.image_shape)}
-        return shape | {
+        """Schedule, prediction, shape and range: everything but the weights and the card, JSON-ready.
+
+        The shape of square images is written as it always was, so that the hash of a stored prior stays.
+        """
+        span, shape = self.value_range, self.image_shape
+        square = len(shape) == 3 and shape[1] == shape[2]
+        return {
             "schedule": asdict(self.schedule),
             "prediction": self.prediction,
-            "channels": self.channels,
-            "image_size": self.image_size,
+            **({"channels": shape[0], "image_size": shape[1]} if square else {"image_shape": list(shape)}),
             "value_range_hu": None if span is None else [span.low, span.high],
         }

@@ -11,7 +11,7 @@ import torch
 from deft_ct.diffusion.prior import Prior
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.scales import PriorRange
-from deft_ct.networks import UNet, UNetConfig
+from deft_ct.networks import TimeNetwork, UNetConfig, network_config
 from deft_ct.networks.storage import ModelFormat
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -25,23 +25,25 @@ _FORMAT = ModelFormat(noun="prior", assets="priors", weights=WEIGHTS, metadata=M
 def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
     """Write a prior as a folder; an existing prior there is replaced in one step.
 
-    ``config.json`` and the weights are those of a diffusers ``UNet2DModel`` (behind the space-to-depth stem),
-    ``scheduler_config.json`` is a ``DDPMScheduler``'s, and ``deft_ct.json`` holds the stem, the HU range, the card and
-    the SHA-256 of the content.
+    ``deft_ct.json`` holds the shape of the network, the range of values, the card and the SHA-256 of the content. For
+    a U-Net, ``config.json`` and the weights are those of a diffusers ``UNet2DModel`` (behind the space-to-depth stem).
+    ``scheduler_config.json`` is that of a ``DDPMScheduler``.
 
     Args:
-        prior: its network must be a :class:`~deft_ct.networks.UNet`.
+        prior: its network must be one of :data:`~deft_ct.networks.NETWORKS`.
         folder: target.
         dtype: of the stored weights.
 
     Raises:
         TypeError: the network is of another kind.
     """
-    if not isinstance(prior.network, UNet):
-        raise TypeError(f"only priors with our U-Net can be saved, got {type(prior.network).__name__}")
+    if not isinstance(prior.network, TimeNetwork):
+        raise TypeError(f"only priors with a network of this package can be saved, got {type(prior.network).__name__}")
     config = prior.network.config
     meta = {"network": config.to_dict(), **prior.description(), "card": prior.card, "sha256": prior.content_hash()}
-    more = {NETWORK: diffusers_config(config, prior.image_size), SCHEDULER: _scheduler_config(prior)}
+    more = {SCHEDULER: _scheduler_config(prior)}
+    if isinstance(config, UNetConfig):
+        more[NETWORK] = diffusers_config(config, prior.image_shape[-1])
     _FORMAT.write(folder, prior.network.state_dict(), meta, dtype=dtype, more=more)
 
 
@@ -60,7 +62,7 @@ def load_prior(name_or_path: str | Path | None = None) -> Prior:
     """
     folder = _FORMAT.find(name_or_path)
     meta, weights = _FORMAT.read(folder)
-    network = UNet(UNetConfig(**meta["network"]))
+    network = network_config(meta["network"]).build()
     network.load_state_dict(weights)
     span = meta["value_range_hu"]
     prior = Prior(
@@ -68,8 +70,7 @@ def load_prior(name_or_path: str | Path | None = None) -> Prior:
         Schedule(**meta["schedule"]),
         prediction=meta["prediction"],
         value_range=None if span is None else PriorRange(*span),
-        channels=meta["channels"],
-        image_size=meta["image_size"],
+        image_shape=tuple(meta.get("image_shape") or (meta["channels"], meta["image_size"], meta["image_size"])),
         card=meta["card"],
     )
     _FORMAT.check(folder, prior.content_hash(), meta["sha256"])

@@ -1,9 +1,9 @@
-"""Training of an unconditional prior on CT slices."""
+"""Training of an unconditional prior on images or points of any domain."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,21 +11,10 @@ from torch import Tensor, nn
 from deft_ct.diffusion.prior import Prior
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.scales import PriorRange
-from deft_ct.networks import UNet, UNetConfig
+from deft_ct.networks import NetworkConfig
 from deft_ct.training import TrainingConfig, fit
-from deft_ct.training.augment import augment
-
-
-class SliceSource(Protocol):
-    """Training slices held in memory."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def batch(self, indices: Tensor) -> Tensor:
-        """The slices ``indices``: ``(B, 1, H, W)`` float32 in HU."""
-        ...
+from deft_ct.training.augment import Augmentation, unchanged
+from deft_ct.training.pairs import TrainingSource
 
 
 def sample_times(count: int, schedule: Schedule, generator: torch.Generator, power: float) -> Tensor:
@@ -48,16 +37,39 @@ def sample_times(count: int, schedule: Schedule, generator: torch.Generator, pow
     return t.long().clamp_max(schedule.steps - 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PriorSpec:
+    """What a new prior is.
+
+    Args:
+        network: shape of the network.
+        image_shape: of the training data, stored with the prior: ``(C, H, W)``, or ``(N, F)`` for points.
+        schedule: noise schedule.
+        value_range: values, in the unit of a scale, of -1 and +1; None if the source is in the prior's range.
+        time_power: distribution of the training times, see :func:`sample_times`.
+    """
+
+    network: NetworkConfig
+    image_shape: tuple[int, ...]
+    schedule: Schedule = field(default_factory=Schedule)
+    value_range: PriorRange | None = None
+    time_power: float = 1.3
+
+    def prior(self, network: nn.Module) -> Prior:
+        """The prior with this network, which becomes frozen."""
+        return Prior(
+            network, self.schedule, prediction="v_prediction", value_range=self.value_range,
+            image_shape=self.image_shape,
+        )  # fmt: skip
+
+
 def train_prior(
-    source: SliceSource,
+    source: TrainingSource,
     folder: Path,
     *,
-    network: UNetConfig,
-    schedule: Schedule,
+    spec: PriorSpec,
     training: TrainingConfig,
-    value_range: PriorRange | None = None,
-    image_size: int = 256,
-    time_power: float = 1.3,
+    augment: Augmentation = unchanged,
     initial: Prior | None = None,
     progress: bool = True,
 ) -> Prior:
@@ -67,32 +79,29 @@ def train_prior(
     multiplied by ``1 / sqrt(abar)``.
 
     Args:
-        source: training slices in HU.
-        folder: checkpoint and log; an interrupted training goes on from it.
-        network: shape of the U-Net.
-        schedule: noise schedule.
+        source: training images ``(B, *image_shape)``, in the unit of the scale or in the prior's range.
+        folder: checkpoint and log; an interrupted training resumes from it.
+        spec: network, shape, schedule and range of values.
         training: optimiser settings.
-        value_range: HU that -1 and +1 stand for; the default when left out.
-        image_size: side of the slices, stored with the prior.
-        time_power: see :func:`sample_times`.
+        augment: random change of the images, in the unit of the source.
         initial: start from the weights of this prior instead of at random.
         progress: show a progress bar.
 
     Returns:
-        The prior with the averaged weights.
+        The prior with the averaged weights, on the CPU.
 
     Raises:
         ValueError: ``initial`` has another network, schedule, prediction or range of values.
     """
-    span = value_range or PriorRange()
+    span, schedule = spec.value_range, spec.schedule
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        model = UNet(network)
+        model = spec.network.build()
     if initial is None:
         model.zero_output()
     else:
-        made = Prior(model, schedule, prediction="v_prediction", value_range=span, image_size=image_size)
-        if getattr(initial.network, "config", None) != network or initial.description() != made.description():
+        made = spec.prior(model)
+        if getattr(initial.network, "config", None) != spec.network or initial.description() != made.description():
             raise ValueError("the initial prior has another network, schedule or range: they must be equal to go on")
         model.requires_grad_(True)
         model.load_state_dict(initial.network.state_dict())
@@ -100,11 +109,11 @@ def train_prior(
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
         host = torch.Generator().manual_seed(seed)
-        x0 = span.to_prior(augment(source.batch(indices), host)).to(generator.device)
-        t = sample_times(len(indices), schedule, generator, time_power)
+        images = augment(source.batch(indices), host)
+        x0 = (images if span is None else span.to_prior(images)).to(generator.device)
+        t = sample_times(len(indices), schedule, generator, spec.time_power)
         noise = torch.randn(x0.shape, generator=generator, device=generator.device)
         v = net(schedule.add_noise(x0, noise, t), t)
         return (v.float() - schedule.velocity(x0, noise, t)).square().mean()
 
-    averaged = fit(model, loss, len(source), training, folder, progress=progress)
-    return Prior(averaged.cpu(), schedule, prediction="v_prediction", value_range=span, image_size=image_size)
+    return spec.prior(fit(model, loss, len(source), training, folder, progress=progress).cpu())

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-from deft_ct.measurement.scales import PerImageMap
-
-if TYPE_CHECKING:
-    from deft_ct.measurement.measurement import Measurement
-
-
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from deft_ct.measurement.scales import AffineMap
-from deft_ct.operators.base import LinearOperator
+from deft_ct.measurement.scales import AffineMap, PerImageMap
 from deft_ct.operators.noise import NoNoise
 
-GuidanceKind = Literal["score", "adjoint", "fbp", "data", "cg", "split"]
-"""Features of the h-transform: see :meth:`Likelihood.guidance`; ``htransform.guidance`` for ``cg`` and ``split``."""
+if TYPE_CHECKING:
+    from deft_ct.measurement.measurement import Measurement
 
 
 class Likelihood:
@@ -51,7 +43,7 @@ class Likelihood:
 
     @property
     def features(self) -> Tensor:
-        """Numbers that a network is conditioned on, ``(B, F)``; see ``Operator.features``."""
+        """Descriptor of the measurement that a network is conditioned on, ``(B, F)``; see ``Operator.features``."""
         return self.operator.features(self.y, self.noise_weights)
 
     @property
@@ -64,14 +56,16 @@ class Likelihood:
         to_physical = self.to_physical
         if isinstance(to_physical, PerImageMap):
             to_physical = to_physical.repeat(count)
-        return Likelihood(self.measurement, self.y.repeat_interleave(count, 0), to_physical)
+        return self._rows(
+            self.y.repeat_interleave(count, 0), to_physical, lambda value: value.repeat_interleave(count, 0)
+        )
 
     def __getitem__(self, part: slice) -> Likelihood:
         """The likelihood of some of the images."""
         to_physical = self.to_physical
         if isinstance(to_physical, PerImageMap):
             to_physical = PerImageMap(to_physical.scale[part], to_physical.offset[part])
-        return Likelihood(self.measurement, self.y[part], to_physical)
+        return self._rows(self.y[part], to_physical, lambda value: value[part])
 
     def forward(self, x0: Tensor) -> Tensor:
         """Noise-free data of an image in the prior's range."""
@@ -92,40 +86,25 @@ class Likelihood:
         gradient = self.noise.score(self.operator(physical), self.y)
         return self.operator.vjp(physical, gradient) * self.to_physical.scale
 
-    def guidance(self, x0: Tensor, kind: GuidanceKind) -> Tensor:
-        """The measurement-consistency feature that the h-transform sees, of the shape of ``x0``.
+    def pseudo_inverse(self) -> Tensor:
+        """The pseudo-inverse of the data, for CT filtered back-projection; computed once, unless it needs gradients.
 
-        Kinds:
-            ``"score"``: the gradient of the log likelihood (DEFT eq. 12); its scale depends on noise and geometry.
-            ``"adjoint"``: the weighted back-projection of the residual, divided by its response to a constant image
-            (one SIRT step), so in the units of ``x0`` whatever the scan.
-            ``"fbp"``: the pseudo-inverse (for CT, filtered back-projection) of the residual, in the units of ``x0``.
-            ``"data"``: the pseudo-inverse of the data, in the range of ``x0``; it does not depend on ``x0``. It is
-                ``A* y`` in the ablation of the DEFT paper; for CT, its code uses filtered back-projection as ``A*``.
+        Returns:
+            ``(B, *image_shape)`` in the prior's range.
 
         Raises:
-            ValueError: the kind is unknown, or depends on the noise level (``htransform.guidance`` has those).
+            TypeError: the operator has no pseudo-inverse.
         """
-        if kind == "data":
-            return self._pseudo_inverse_of_data().to(x0)
-        if kind == "score":
-            return self.score(x0)
-        if kind == "fbp":
-            return self.operator.pseudo_inverse(self.residual(x0)) / self.to_physical.scale
-        if kind == "adjoint":
-            physical = self.to_physical(x0)
-            gradient = self.operator.vjp(physical, self.weights * self.residual(x0))
-            if not isinstance(self.operator, LinearOperator):
-                return gradient * self.to_physical.scale
-            response = self.operator.adjoint(self.weights * self.operator(torch.ones_like(x0)))
-            floor = 1e-3 * response.amax((-2, -1), keepdim=True)
-            return gradient / (response.clamp_min(floor) * self.to_physical.scale)
-        raise ValueError(
-            f"unknown guidance {kind!r}; known here: score, adjoint, fbp, data (cg and split: htransform.guidance)"
-        )
-
-    @torch.no_grad()
-    def _pseudo_inverse_of_data(self) -> Tensor:
+        if self.y.requires_grad and torch.is_grad_enabled():
+            return self.to_physical.inverse(self.operator.pseudo_inverse(self.y))
         if self._inverse is None:
-            self._inverse = self.to_physical.inverse(self.operator.pseudo_inverse(self.y))
+            with torch.no_grad():
+                self._inverse = self.to_physical.inverse(self.operator.pseudo_inverse(self.y))
         return self._inverse
+
+    def _rows(self, y: Tensor, to_physical: AffineMap | PerImageMap, pick: Callable[[Tensor], Tensor]) -> Likelihood:
+        """A likelihood of other rows, with what is known of them already."""
+        out = Likelihood(self.measurement, y, to_physical)
+        out._weights = None if self._weights is None else pick(self._weights)
+        out._inverse = None if self._inverse is None else pick(self._inverse)
+        return out

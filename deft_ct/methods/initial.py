@@ -1,8 +1,10 @@
-"""The quick reconstructions that networks start from."""
+"""Initial reconstructions: the quick ones, without a network, that networks and samplers start from."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +23,7 @@ TV_ITERATIONS = 16
 step."""
 
 
-def check_initial(name: str, likelihood: Likelihood, kind: Reference) -> None:
+def check_initial(name: str, likelihood: Likelihood, kind: str) -> None:
     """Refuse data that have no initial reconstruction of a kind, before any work.
 
     Args:
@@ -58,50 +60,99 @@ def has_pseudo_inverse(operator: Operator) -> bool:
     return type(operator).pseudo_inverse is not Operator.pseudo_inverse
 
 
-def reference_reconstruction(likelihood: Likelihood, kind: Reference, *, iterations: int = TV_ITERATIONS) -> Tensor:
-    """Reconstruct the data of a likelihood without a network.
+class InitialReconstruction(Protocol):
+    """Reconstructs the data of a likelihood."""
 
-    ``"fbp"`` is differentiable with respect to the data; ``"tv"`` is a constant for autograd.
+    def __call__(self, likelihood: Likelihood) -> Tensor:
+        """``(B, *image_shape)`` in the range of the prior.
+
+        Raises:
+            ValueError: the measurement is not supported.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoInverseInitial:
+    """The pseudo-inverse of the operator: Ram-Lak FBP for CT."""
+
+    def __call__(self, likelihood: Likelihood) -> Tensor:
+        """See :class:`InitialReconstruction`."""
+        check_post_log(likelihood, "fbp")
+        return likelihood.pseudo_inverse()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TotalVariationInitial:
+    """A few iterations of total variation, weighted by the noise.
 
     Args:
-        likelihood: the measurement with its data.
-        kind: ``"fbp"`` for the pseudo-inverse (Ram-Lak FBP for CT), ``"tv"`` for a few iterations of total variation,
-            weighted by the noise.
-        iterations: of TV; more where the operator asks for them, see ``Operator.regularisation_hint``.
+        iterations: more where the operator asks for them, see ``Operator.regularisation_hint``.
+    """
 
-    Returns:
-        ``(B, C, H, W)`` in the range of the likelihood's images.
+    iterations: int = TV_ITERATIONS
+
+    @torch.no_grad()
+    def __call__(self, likelihood: Likelihood) -> Tensor:
+        """See :class:`InitialReconstruction`."""
+        check_post_log(likelihood, "tv")
+        operator, iterations = likelihood.operator, self.iterations
+        if not isinstance(operator, LinearOperator):
+            raise ValueError(f"the TV reference needs a linear operator, got {type(operator).__name__}")
+        scale = likelihood.to_physical.scale
+        strength = torch.as_tensor(TV_STRENGTH, device=likelihood.y.device)
+        strength = strength / (scale.flatten(1) if isinstance(scale, Tensor) else scale)
+        hint = operator.regularisation_hint(likelihood.y, likelihood.noise_weights)
+        if hint is not None:
+            strength = strength * hint.strength.reshape(-1, *[1] * (likelihood.y.ndim - 3))
+            iterations = max(iterations, hint.least_iterations)
+        weights = likelihood.measurement.fit_weights(likelihood.y)
+        mu, _ = total_variation(
+            likelihood.y, operator, weights=weights, strength=strength, iterations=iterations, tolerance=0.0
+        )
+        return likelihood.to_physical.inverse(mu)
+
+
+INITIALS: dict[str, Callable[[int], InitialReconstruction]] = {
+    "fbp": lambda iterations: PseudoInverseInitial(),
+    "tv": lambda iterations: TotalVariationInitial(iterations=iterations),
+}
+"""The initial reconstructions by the name that is stored with a model; each is made for a number of iterations."""
+
+
+def initial_for(kind: str, *, iterations: int = TV_ITERATIONS) -> InitialReconstruction:
+    """The initial reconstruction of a name.
+
+    Args:
+        kind: a key of :data:`INITIALS`: ``"fbp"`` for the pseudo-inverse, ``"tv"`` for total variation.
+        iterations: of an iterative one.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if kind not in INITIALS:
+        raise ValueError(f"unknown reference {kind!r}; known: {', '.join(INITIALS)}")
+    return INITIALS[kind](iterations)
+
+
+def reference_reconstruction(likelihood: Likelihood, kind: Reference, *, iterations: int = TV_ITERATIONS) -> Tensor:
+    """The initial reconstruction of a name, see :func:`initial_for`: ``(B, *image_shape)`` in the prior's range.
 
     Raises:
         ValueError: the kind is unknown, the data are not on the scale of the operator (counts before the logarithm),
             or TV is asked for and the operator is not linear.
+    """
+    return initial_for(kind, iterations=iterations)(likelihood)
+
+
+def check_post_log(likelihood: Likelihood, kind: str) -> None:
+    """Refuse data whose mean is not ``A(x)``.
+
+    Raises:
+        ValueError: the data are counts before the logarithm.
     """
     if not likelihood.measurement.post_log(likelihood.y):
         raise ValueError(
             f"the {kind} reference needs post-log data, {type(likelihood.noise).__name__} here is before the "
             "logarithm: take -log of the transmittance and post_log=True"
         )
-    if kind == "fbp":
-        return likelihood.to_physical.inverse(likelihood.operator.pseudo_inverse(likelihood.y))
-    if kind != "tv":
-        raise ValueError(f"unknown reference {kind!r}; known: fbp, tv")
-    return _tv_reconstruction(likelihood, iterations)
-
-
-@torch.no_grad()
-def _tv_reconstruction(likelihood: Likelihood, iterations: int) -> Tensor:
-    operator = likelihood.operator
-    if not isinstance(operator, LinearOperator):
-        raise ValueError(f"the TV reference needs a linear operator, got {type(operator).__name__}")
-    scale = likelihood.to_physical.scale
-    strength = torch.as_tensor(TV_STRENGTH, device=likelihood.y.device)
-    strength = strength / (scale.flatten(1) if isinstance(scale, Tensor) else scale)
-    hint = operator.regularisation_hint(likelihood.y, likelihood.noise_weights)
-    if hint is not None:
-        strength = strength * hint.strength.reshape(-1, *[1] * (likelihood.y.ndim - 3))
-        iterations = max(iterations, hint.least_iterations)
-    weights = likelihood.measurement.fit_weights(likelihood.y)
-    mu, _ = total_variation(
-        likelihood.y, operator, weights=weights, strength=strength, iterations=iterations, tolerance=0.0
-    )
-    return likelihood.to_physical.inverse(mu)

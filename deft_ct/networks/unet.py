@@ -9,12 +9,14 @@ nothing is lost because the rearrangement is invertible.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from deft_ct.networks.network import TimeNetwork, copy_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,20 @@ class UNetConfig:
         """Image sides must be a multiple of this."""
         return int(self.patch * 2 ** (len(self.channels) - 1))
 
+    def build(self) -> UNet:
+        """The network, with random weights."""
+        return UNet(self)
+
+    def small(self, width: int) -> UNetConfig:
+        """One level of ``width`` features behind the same space-to-depth stem."""
+        return UNetConfig(
+            channels=(width,), attention=(False,), patch=self.patch, norm_groups=min(32, width), head_channels=width
+        )
+
+    def with_channels(self, inputs: int, outputs: int) -> UNetConfig:
+        """The same shape for other numbers of channels in and out."""
+        return replace(self, in_channels=inputs, out_channels=outputs)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values, ``scale_shift`` only where it is set: the hashes of older networks stay."""
         values = asdict(self) | {"channels": list(self.channels), "attention": list(self.attention)}
@@ -79,13 +95,15 @@ def timestep_embedding(t: Tensor, width: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-class UNet(nn.Module):
+class UNet(TimeNetwork):
     """Time-conditioned U-Net on images.
 
     ``forward(x, t, extra=None)`` takes ``x`` of shape ``(B, in_channels, H, W)`` and times ``t`` of shape ``(B,)``, and
     returns ``(B, out_channels, H, W)``. ``extra`` ``(B, embedding_width)`` is added to the embedding of the time, where
     diffusers adds the class embedding of type "identity".
     """
+
+    config: UNetConfig
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -112,6 +130,19 @@ class UNet(nn.Module):
         """Set the last layer to zero, so that the network starts by predicting nothing."""
         for parameter in self.conv_out.parameters():
             nn.init.zeros_(parameter)
+
+    def start_from(self, other: nn.Module) -> None:
+        """See :class:`~deft_ct.networks.network.TimeNetwork`; further images start with half of the weights."""
+        if not isinstance(other, UNet):
+            return
+
+        def widen(name: str, value: Tensor) -> None:
+            weight, known = self.conv_in.weight.data, value.shape[1] if value.ndim == 4 else 0
+            if name == "conv_in.weight" and weight.shape[0] == value.shape[0] and known < weight.shape[1]:
+                weight[:, :known].copy_(value)
+                weight[:, known:].mul_(0.5)
+
+        copy_weights(self, other.state_dict(), "conv_out.", widen)
 
     def forward(self, x: Tensor, t: Tensor, extra: Tensor | None = None) -> Tensor:
         """Evaluate the network; see the class."""
@@ -161,12 +192,12 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(functional.silu(self.norm1(x)))
-        told = self.time_emb_proj(emb)[:, :, None, None]
+        embedded = self.time_emb_proj(emb)[:, :, None, None]
         if self.scale_shift:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = embedded.chunk(2, dim=1)
             h = self.norm2(h) * (1 + scale) + shift
         else:
-            h = self.norm2(h + told)
+            h = self.norm2(h + embedded)
         h = self.conv2(functional.silu(h))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 

@@ -11,10 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from deft_ct.training.config import TrainingConfig
 
 CHECKPOINT = "checkpoint.pt"
+
+_MODULE = "module."
+"""Prefix of the weights in the state of an ``AveragedModel``."""
 
 FREE = (
     "accumulate", "compile", "channels_last", "checkpoint_minutes", "max_minutes", "log_every", "validate_every",
@@ -30,7 +34,7 @@ class State:
     Args:
         network: the module in training.
         optimizer: its optimiser.
-        averaged: moving average of the weights, updated in place.
+        averaged: moving average of the weights.
         config: settings.
         parts: parts that every batch is split into, ``accumulate`` times processes. Each has random numbers of its own.
         identity: hashes of what else makes this training what it is, see :func:`digests`.
@@ -39,7 +43,7 @@ class State:
 
     network: nn.Module
     optimizer: Any
-    averaged: dict[str, Tensor]
+    averaged: AveragedModel
     config: TrainingConfig
     parts: int
     identity: dict[str, str]
@@ -50,7 +54,7 @@ class State:
         part = path.with_suffix(".part")
         state = {
             "network": self.network.state_dict(),
-            "averaged": dict(self.averaged),
+            "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "step": step,
@@ -73,7 +77,9 @@ class State:
         if not path.is_file():
             return 0
         state = torch.load(path, map_location="cpu", weights_only=True)
-        before = asdict(TrainingConfig(steps=1)) | state["config"]  # older ones lack newer settings
+        if "n_averaged" not in state["averaged"]:
+            raise ValueError(f"{path} is of an older version and cannot be resumed: use another folder to start anew")
+        before = state["config"]
         changed = [name for name, value in before.items() if name not in FREE and value != getattr(self.config, name)]
         if state.get("parts", before["accumulate"]) != self.parts:
             changed.append("accumulate times processes")
@@ -86,7 +92,7 @@ class State:
             )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.averaged.update(state["averaged"])
+        self.averaged.load_state_dict(state["averaged"])
         if self.scaler is not None and state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
         return int(state["step"])
@@ -117,5 +123,5 @@ def ema_weights(folder: Path) -> dict[str, Tensor]:
     path = folder / CHECKPOINT
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}; train first")
-    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["averaged"]
-    return weights
+    stored: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["averaged"]
+    return {name.removeprefix(_MODULE): value for name, value in stored.items() if name.startswith(_MODULE)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
-from deft_ct.networks.precision import Precision
+from deft_ct.networks.precision import Precision, check_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class TrainingConfig:
         ema_decay: decay of the averaged weights; ramps up as ``(1 + n) / (10 + n)`` from the start.
         grad_clip: largest gradient norm.
         accumulate: parts that a batch is split into, one after the other, to save memory.
-        precision: "no" for float32, "bf16" or "fp16" for mixed precision.
+        precision: "float32", or "bfloat16" or "float16" for mixed precision; frozen networks are evaluated in it, too.
         compile: compile the network with torch.compile.
         channels_last: keep convolution weights channels-last, faster on GPUs with tensor cores.
         seed: of the order of the data and of all noise.
@@ -52,7 +52,7 @@ class TrainingConfig:
     ema_decay: float = 0.999
     grad_clip: float = 1.0
     accumulate: int = 1
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Precision = "float32"
     compile: bool = False
     channels_last: bool = False
     seed: int = 0
@@ -73,16 +73,9 @@ class TrainingConfig:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
         if self.optimizer not in ("muon", "adamw"):
             raise ValueError(f"unknown optimizer {self.optimizer!r}; known: muon, adamw")
-        if self.precision not in ("no", "bf16", "fp16"):
-            raise ValueError(f"unknown precision {self.precision!r}; known: no, bf16, fp16")
+        check_precision(self.precision)
         if self.tensorboard and find_spec("tensorboard") is None:  # before any long work
             raise ImportError("TensorBoard logs need TensorBoard: pip install deft-ct[tensorboard]")
-
-    @property
-    def network_precision(self) -> Precision:
-        """:attr:`precision` in the words of frozen networks, which a training evaluates likewise."""
-        names: dict[str, Precision] = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
-        return names[self.precision]
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""

@@ -7,7 +7,6 @@ the order of sums).
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from deft_ct.training.checkpoint import CHECKPOINT, State, digests
 from deft_ct.training.config import TrainingConfig
+from deft_ct.training.ema import averaged_model
 from deft_ct.training.log import TrainingLog
 from deft_ct.training.muon import Muon
 from deft_ct.training.order import item_order, mixed_seed
@@ -77,7 +77,7 @@ def fit(
     if config.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)
-    averaged = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    averaged = averaged_model(network, config.ema_decay)
     state = State(
         network=network, optimizer=optimizer, averaged=averaged, config=config, parts=parts,
         identity=digests(identity), scaler=accelerator.scaler,
@@ -87,8 +87,8 @@ def fit(
         accelerator.print(f"resuming at step {start} of {config.steps}")
     # The optimiser's state and the averages follow the network to its device.
     model, optimizer = accelerator.prepare(network, optimizer)
-    averaged = {name: value.to(accelerator.device) for name, value in averaged.items()}
-    state.network, state.optimizer, state.averaged = accelerator.unwrap_model(model), optimizer, averaged
+    averaged.to(accelerator.device)
+    state.network, state.optimizer = accelerator.unwrap_model(model), optimizer
     run: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
     main = accelerator.is_main_process
     began = saved = time.monotonic()
@@ -118,13 +118,13 @@ def fit(
             accelerator.clip_grad_norm_(model.parameters(), config.grad_clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            _average(averaged, state.network, min(config.ema_decay, (1 + step) / (10 + step)))
+            averaged.update_parameters(state.network)
             losses.append(total)
             bar.update(task, completed=step + 1, loss=sum(losses[-50:]) / len(losses[-50:]))
             now = time.monotonic()
             due = config.validate_every and (step + 1) % config.validate_every == 0
             if log is not None and ((step + 1) % config.log_every == 0 or due):
-                scores = dict(validation(_ema_network(network, averaged))) if due and validation else {}
+                scores = dict(validation(averaged.module.eval())) if due and validation else {}
                 log.write(step + 1, sum(losses) / len(losses), config.rate(step), now - began, scores)
                 losses.clear()
             last = step + 1 == config.steps
@@ -137,7 +137,7 @@ def fit(
     if log is not None:
         log.close()
     accelerator.wait_for_everyone()  # so that whoever returns finds the checkpoint
-    return _ema_network(network, averaged)
+    return averaged.module.eval()
 
 
 def _gradients(
@@ -166,18 +166,6 @@ def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimi
     if config.optimizer == "muon":
         return Muon(parameters, lr=rate, weight_decay=decay, momentum=config.momentum)
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-
-
-def _average(averaged: dict[str, Tensor], network: nn.Module, decay: float) -> None:
-    with torch.no_grad():
-        for name, value in network.state_dict().items():
-            averaged[name].lerp_(value, 1 - decay) if value.is_floating_point() else averaged[name].copy_(value)
-
-
-def _ema_network(network: nn.Module, averaged: Mapping[str, Tensor]) -> nn.Module:
-    clone = copy.deepcopy(network).eval()
-    clone.load_state_dict(dict(averaged))
-    return clone
 
 
 def _with_memory_advice(loss: Loss, network: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:

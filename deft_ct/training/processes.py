@@ -8,7 +8,11 @@ import os
 import torch
 from accelerate import Accelerator
 
+from deft_ct.networks.precision import Precision
 from deft_ct.training.config import TrainingConfig
+
+_ACCELERATE: dict[Precision, str] = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+"""Names of accelerate."""
 
 
 def is_main_process() -> bool:
@@ -25,7 +29,7 @@ def accelerator_for(config: TrainingConfig) -> Accelerator:
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     # accelerate takes processes without a GPU for separate runs, unless it is told that they are for the CPU.
     accelerator = Accelerator(
-        mixed_precision=config.precision, cpu=launched > 1 and not torch.accelerator.is_available()
+        mixed_precision=_ACCELERATE[config.precision], cpu=launched > 1 and not torch.accelerator.is_available()
     )
     if accelerator.num_processes != launched:
         raise RuntimeError(

@@ -12,11 +12,11 @@ from deft_ct.ct.scan import Scan
 from deft_ct.workflows.training_setup import FolderSource, TrainingData, random_scans
 
 if TYPE_CHECKING:  # these import accelerate, which takes seconds
+    from deft_ct.ct.pairs import SlicePairs
     from deft_ct.methods.deft import HTransform
     from deft_ct.methods.deft.refinement import Refinement
     from deft_ct.methods.initial import Reference
     from deft_ct.training import TrainingConfig
-    from deft_ct.training.pairs import PairSource
 
 PASSES = 3
 """How often a tabulated initial reconstruction is used."""
@@ -75,7 +75,7 @@ def finetune(
     """
     from deft_ct.diffusion import load_prior
     from deft_ct.methods.deft import load_htransform
-    from deft_ct.methods.deft.train import train_htransform
+    from deft_ct.methods.deft.train import HTransformTraining, train_htransform
     from deft_ct.training import steps_done
 
     frozen, first = load_prior(settings.prior), load_htransform(settings.initial)
@@ -83,10 +83,11 @@ def finetune(
         raise ValueError(
             "the initial h-transform is not conditioned on the scan: give --one-scan, or train a new one for any scan"
         )
-    slices = source.read(frozen.image_size)
+    slices = source.read(frozen.image_shape[-1])
     if log is not None:
         series = len({slices[n].group for n in range(len(slices))})
-        log(f"{len(slices)} slices of {series} series or files, at {frozen.image_size} x {frozen.image_size} pixels")
+        size = " x ".join(map(str, frozen.image_shape[-2:]))
+        log(f"{len(slices)} slices of {series} series or files, at {size} pixels")
     random = first.config.scan_features if settings.any_scan is None else settings.any_scan
     training = settings.training
     data = TrainingData(
@@ -101,10 +102,9 @@ def finetune(
         refined = _fitted_refinement(first, pairs, out / "refinement", shorter, progress)
         if steps_done(out / "refinement") < settings.refinement_steps:  # the h-transform needs the finished refinement
             return None
-    weights = None if pairs.weights is None else pairs.weights.tolist()
     made = train_htransform(
-        slices, frozen, pairs.measurements, out, config=first.config, initial=first, refinement=refined,
-        weights=weights, training=training, progress=progress,
+        pairs, frozen, out, config=first.config, training=training,
+        options=HTransformTraining(initial=first, refinement=refined), progress=progress,
     )  # fmt: skip
     made.card = {"initial_sha256": first.content_hash(), **data.card(training)}
     made.card |= {"refinement_steps": settings.refinement_steps} if refined is not None else {}
@@ -112,7 +112,7 @@ def finetune(
 
 
 def _fitted_refinement(
-    first: HTransform, pairs: PairSource, folder: Path, training: TrainingConfig, progress: bool
+    first: HTransform, pairs: SlicePairs, folder: Path, training: TrainingConfig, progress: bool
 ) -> Refinement:
     """The refinement network of an h-transform after more training."""
     from deft_ct.methods.deft.initial_table import TableConfig

@@ -10,14 +10,13 @@ import torch
 
 from deft_ct.ct.scan_range import ScanRange
 from deft_ct.diffusion import load_prior
-from deft_ct.measurement.likelihood import GuidanceKind
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import HTransform, HTransformConfig, load_htransform, load_refinement
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
 from deft_ct.methods.deft.control import ControlConfig
 from deft_ct.methods.deft.initial_table import tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
-from deft_ct.methods.deft.train import train_htransform
+from deft_ct.methods.deft.train import HTransformTraining, train_htransform
 from deft_ct.methods.deft.train_control import SimulatedMeasurements, train_control
 from deft_ct.methods.deft.train_refinement import train_refinement
 from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
@@ -39,7 +38,7 @@ class HTransformRecipe:
         initial_reconstruction: ``"none"``, ``"fbp"`` or ``"tv"``.
         tv_iterations: iterations of the TV reconstruction.
         refinement: folder of a trained refinement network.
-        guidance: how the data enter the network, see :data:`~deft_ct.measurement.likelihood.GuidanceKind`.
+        guidance: how the data enter the network, see :data:`~deft_ct.methods.deft.guidance.GUIDANCES`.
         channels: features of each level of a new network.
         batches: batches of initial reconstructions that are tabulated before the training; 0 for none.
         table: folder of the table; ``references`` in the output folder if None.
@@ -55,7 +54,7 @@ class HTransformRecipe:
     initial_reconstruction: Literal["none", "fbp", "tv"] = "tv"
     tv_iterations: int = 16
     refinement: Path | None = None
-    guidance: GuidanceKind = "fbp"
+    guidance: str = "fbp"
     channels: str = "64,96,128"
     batches: int = 0
     table: Path | None = None
@@ -98,10 +97,10 @@ def htransform_on_slices(
         guidance=settings.guidance,
         network=htransform_network(frozen, settings.channels) if first is None else first.config.network,
     )
-    measurements, weights = data.measurements(training.seed)
+    pairs = data.pairs(training.seed, frozen.value_range or PriorRange())
     if settings.loss != "denoising":
         made = train_control(
-            SimulatedMeasurements(data.slices, measurements[0], frozen, seed=training.seed), frozen, out, config=config,
+            SimulatedMeasurements(pairs, seed=training.seed), frozen, out, config=config,
             control=ControlConfig(objective=settings.loss, steps=settings.path_steps, paths=settings.paths),
             initial=first, training=training, progress=progress,
         )  # fmt: skip
@@ -109,14 +108,14 @@ def htransform_on_slices(
         table = None
         if settings.batches:
             table = tabulate(
-                data.pairs(training.seed, frozen.value_range or PriorRange()),
+                pairs,
                 table_config(settings.batches, training, settings.tv_iterations, random),
                 settings.table or out / "references",
                 progress=progress,
             )
         made = train_htransform(
-            data.slices, frozen, measurements, out, config=config, initial=first, refinement=refined, weights=weights,
-            table=table, training=training, progress=progress,
+            pairs, frozen, out, config=config, training=training,
+            options=HTransformTraining(initial=first, refinement=refined, table=table), progress=progress,
         )  # fmt: skip
     made.card |= data.card(training)
     return made

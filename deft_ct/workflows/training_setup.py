@@ -18,10 +18,10 @@ from deft_ct.measurement.scales import PriorRange
 from deft_ct.networks import UNetConfig
 
 if TYPE_CHECKING:  # these import accelerate, which takes seconds
+    from deft_ct.ct.pairs import SlicePairs
     from deft_ct.diffusion import Prior
     from deft_ct.methods.deft.initial_table import TableConfig
     from deft_ct.training import TrainingConfig
-    from deft_ct.training.pairs import PairSource
 
 GEOMETRIES, NOISE_LEVELS = 96, 4
 """Number of random geometries in a training for any scan, and of photon counts for each. A geometry takes seconds."""
@@ -113,17 +113,17 @@ class TrainingData:
         weights = [0.5 / len(self.scans)] * len(self.scans) + [0.5 / len(drawn)] * len(drawn)
         return unit_measurements([*self.scans, *drawn], self.slices.image_shape, typical), weights
 
-    def pairs(self, seed: int, value_range: PriorRange | None = None) -> PairSource:
+    def pairs(self, seed: int, value_range: PriorRange | None = None) -> SlicePairs:
         """Images with their simulated data.
 
         Args:
             seed: of the random scans.
             value_range: CT numbers of -1 and +1; the default range if None.
         """
-        from deft_ct.training.pairs import PairSource
+        from deft_ct.ct.pairs import SlicePairs
 
         measurements, weights = self.measurements(seed)
-        return PairSource(self.slices, measurements, value_range or PriorRange(), weights=weights)
+        return SlicePairs(self.slices, measurements, value_range or PriorRange(), weights=weights)
 
     def card(self, training: TrainingConfig) -> dict[str, Any]:
         """Entries of the model card: scans, data and settings. Several scans give ranges."""
@@ -137,9 +137,12 @@ class TrainingData:
         scans, random = self.scans, self.scan_range
         first, *others = [scan.to_dict() for scan in scans]
         described: dict[str, Any] = dict(first)
-        for name in ("views", "photons", "degrees", "detectors"):
+        for name in ("views", "photons", "degrees"):
             values = [cast(float, entry[name]) for entry in (first, *others)]
             described[name] = [min(values), max(values)] if others else values[0]
+        detectors = [scan.detectors for scan in scans if scan.detectors is not None]
+        if others and detectors:
+            described["detectors"] = [min(detectors), max(detectors)]
         if others:
             described["geometry"] = sorted({str(entry["geometry"]) for entry in (first, *others)})
             described["name"] = [scan.name for scan in scans]

@@ -29,14 +29,16 @@ def work(tmp_path):
         write_tiny_pack(tmp_path / f"{name}.h5", count=1)
     first = tiny_prior()
     network = UNet(UNetConfig(patch=2, channels=(32,), attention=(False,), norm_groups=8))
-    prior = Prior(network, first.schedule, prediction="v_prediction", value_range=first.value_range, image_size=32)
+    prior = Prior(
+        network, first.schedule, prediction="v_prediction", value_range=first.value_range, image_shape=(1, 32, 32)
+    )
     save_prior(prior, tmp_path / "prior")
     return tmp_path
 
 
 def _run(module, work, *options):
     command = ["--work", str(work), "--out", str(work / "out"), "--steps", "1", "--every", "1"]
-    module.main([*command, "--batch-size", "2", "--precision", "no", *options])
+    module.main([*command, "--batch-size", "2", "--precision", "float32", *options])
 
 
 @pytest.mark.slow

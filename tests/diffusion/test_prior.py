@@ -14,7 +14,12 @@ def tiny_prior(prediction="v_prediction", seed=0):
     network = UNet(UNetConfig(patch=2, channels=(32, 32), attention=(False, False)))
     network.to(torch.float16).to(torch.float32)  # what survives storage
     return Prior(
-        network, Schedule(), prediction=prediction, value_range=PriorRange(), image_size=16, card={"data": "none"}
+        network,
+        Schedule(),
+        prediction=prediction,
+        value_range=PriorRange(),
+        image_shape=(1, 16, 16),
+        card={"data": "none"},
     )
 
 
@@ -33,7 +38,7 @@ def test_estimates_of_image_and_noise_belong_together(prediction):
 def test_second_half_of_a_learned_variance_is_dropped():
     torch.manual_seed(0)
     network = UNet(UNetConfig(patch=2, out_channels=2, channels=(32,), attention=(False,)))
-    assert Prior(network, Schedule(), image_size=16).eps(torch.zeros(1, 1, 16, 16), 5).shape == (1, 1, 16, 16)
+    assert Prior(network, Schedule(), image_shape=(1, 16, 16)).eps(torch.zeros(1, 1, 16, 16), 5).shape == (1, 1, 16, 16)
 
 
 def test_frozen_and_never_in_training_mode():
@@ -102,7 +107,7 @@ def test_a_prior_in_continuous_time_is_stored_and_sampled(tmp_path):
     made = ct_prior()
     prior = Prior(
         made.network.half().float(), replace(made.schedule, kind="vp_sde"), prediction="v_prediction",
-        value_range=PriorRange(), image_size=32,
+        value_range=PriorRange(), image_shape=(1, 32, 32),
     )  # fmt: skip
     save_prior(prior, tmp_path / "prior")
     config = json.loads((tmp_path / "prior" / "scheduler_config.json").read_text())

@@ -15,7 +15,7 @@ from deft_ct.operators.ct import ParallelGeometry, RayTransform
 def _prior(precision: str = "float32") -> Prior:
     torch.manual_seed(0)
     config = UNetConfig(channels=(32, 32), attention=(False, False), patch=2)
-    return Prior(UNet(config), Schedule(), image_size=16, precision=precision)  # type: ignore[arg-type]
+    return Prior(UNet(config), Schedule(), image_shape=(1, 16, 16), precision=precision)  # type: ignore[arg-type]
 
 
 def test_bfloat16_changes_the_network_a_little_and_the_type_not_at_all() -> None:

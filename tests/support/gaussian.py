@@ -78,4 +78,4 @@ def smooth_gaussian(side: int) -> Gaussian:
 def gaussian_prior(gaussian: Gaussian, side: int, schedule: Schedule | None = None) -> Prior:
     """A prior whose network is exact."""
     schedule = schedule or Schedule()
-    return Prior(GaussianNetwork(gaussian, schedule), schedule, prediction="epsilon", image_size=side)
+    return Prior(GaussianNetwork(gaussian, schedule), schedule, prediction="epsilon", image_shape=(1, side, side))

@@ -52,7 +52,7 @@ def case(name: str, *, batch_size: int = 2) -> Case:
 def image_prior(seed: int = 0) -> Prior:
     """A prior of images in [-1, 1], without HU."""
     torch.manual_seed(seed)
-    return Prior(UNet(NETWORK), Schedule(), prediction="v_prediction", image_size=32)
+    return Prior(UNet(NETWORK), Schedule(), prediction="v_prediction", image_shape=(1, 32, 32))
 
 
 def blurred() -> Measurement:

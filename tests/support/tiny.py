@@ -21,7 +21,9 @@ NETWORK = UNetConfig(patch=2, channels=(32, 32), attention=(False, False))
 def tiny_prior(seed: int = 0) -> Prior:
     """A CT prior with random weights."""
     torch.manual_seed(seed)
-    return Prior(UNet(NETWORK), Schedule(), prediction="v_prediction", value_range=PriorRange(), image_size=SIZE)
+    return Prior(
+        UNet(NETWORK), Schedule(), prediction="v_prediction", value_range=PriorRange(), image_shape=(1, SIZE, SIZE)
+    )
 
 
 def tiny_htransform(prior: Prior, *, seed: int = 1, **config: object) -> HTransform:

@@ -11,6 +11,7 @@ from torch import nn
 
 from deft_ct.training import CHECKPOINT, ema_weights, fit, item_order
 from deft_ct.training.checkpoint import State
+from deft_ct.training.ema import averaged_model
 
 
 def _log(folder):
@@ -51,6 +52,30 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(tmp_path, monkey
     assert torch.equal(ema_weights(tmp_path / "broken")["0.weight"], whole["0.weight"])
     steps = [int(row["step"]) for row in _log(tmp_path / "broken")]
     assert steps == [4, 8, 12, 16, 20, 24]
+
+
+def test_the_average_follows_its_ramped_decay(tmp_path):
+    network, seen = _network(), []
+
+    def watched(net, indices, generator):
+        seen.append(network[0].weight.detach().clone())
+        return _loss(net, indices, generator)
+
+    averaged = fit(network, watched, 10, _config(ema_decay=0.6), tmp_path, progress=False)
+    expected = seen[0]
+    for step, weight in enumerate([*seen[1:], network[0].weight.detach()]):
+        decay = min(0.6, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weight
+    torch.testing.assert_close(averaged[0].weight, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_checkpoint_of_an_older_version_is_refused(tmp_path):
+    _fit(tmp_path)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    del state["averaged"]["n_averaged"]
+    torch.save(state, tmp_path / CHECKPOINT)
+    with pytest.raises(ValueError, match="older version"):
+        _fit(tmp_path)
 
 
 def test_a_time_limit_stops_with_a_checkpoint(tmp_path):
@@ -95,7 +120,7 @@ def test_another_training_does_not_resume(tmp_path):
         train(prior="b", scans=[1, 2])
 
 
-@pytest.mark.parametrize("changes", [{"accumulate": 2}, {"grad_clip": 0.5}, {"precision": "bf16"}])
+@pytest.mark.parametrize("changes", [{"accumulate": 2}, {"grad_clip": 0.5}, {"precision": "bfloat16"}])
 def test_what_enters_the_weights_may_not_change_on_resuming(tmp_path, changes):
     _fit(tmp_path)
     if "precision" in changes:
@@ -140,10 +165,10 @@ def bfloat16():
 
 @pytest.mark.usefixtures("bfloat16")
 def test_mixed_precision_resumes_exactly(tmp_path):
-    whole = _fit(tmp_path / "whole", precision="bf16").state_dict()
-    _fit(tmp_path / "broken", precision="bf16", max_minutes=1e-9)
+    whole = _fit(tmp_path / "whole", precision="bfloat16").state_dict()
+    _fit(tmp_path / "broken", precision="bfloat16", max_minutes=1e-9)
     assert torch.load(tmp_path / "broken" / CHECKPOINT, weights_only=True)["step"] == 1
-    resumed = _fit(tmp_path / "broken", precision="bf16").state_dict()
+    resumed = _fit(tmp_path / "broken", precision="bfloat16").state_dict()
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
     AcceleratorState._reset_state(reset_partial_state=True)
     full = _fit(tmp_path / "full").state_dict()
@@ -154,7 +179,8 @@ def test_mixed_precision_resumes_exactly(tmp_path):
 def _state(**changes):
     network = _network()
     usual = {
-        "network": network, "optimizer": torch.optim.AdamW(network.parameters()), "averaged": network.state_dict(),
+        "network": network, "optimizer": torch.optim.AdamW(network.parameters()),
+        "averaged": averaged_model(network, 0.9),
         "config": _config(), "parts": 1, "identity": {},
     }  # fmt: skip
     return State(**usual | changes)
@@ -185,9 +211,9 @@ def test_float16_resumes_exactly(tmp_path):
         return (network(x).float() - x.sum(1, keepdim=True)).square().mean()
 
     AcceleratorState._reset_state(reset_partial_state=True)
-    config = _config(precision="fp16")
+    config = _config(precision="float16")
     whole = fit(_network(), loss, 10, config, tmp_path / "whole", progress=False).state_dict()
-    short = _config(precision="fp16", max_minutes=1e-9)
+    short = _config(precision="float16", max_minutes=1e-9)
     fit(_network(), loss, 10, short, tmp_path / "broken", progress=False)
     resumed = fit(_network(), loss, 10, config, tmp_path / "broken", progress=False).state_dict()
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -1,4 +1,4 @@
-"""What the h-transform is told of a measurement."""
+"""Conditioning: what the h-transform sees of a measurement, computed once."""
 
 from __future__ import annotations
 
@@ -6,51 +6,46 @@ import torch
 from torch import Tensor
 
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.deft.guidance import reference_guidance
 from deft_ct.methods.deft.htransform import Condition, HTransform, HTransformConfig
 from deft_ct.methods.deft.scan_embedding import SCAN_FEATURES
-from deft_ct.methods.initial import check_initial, reference_reconstruction
+from deft_ct.methods.initial import check_initial
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstructor import UnsupportedError
 
 SPREAD_SLOPES = (-0.3, 1.0, -0.1, 0.0)
-"""``HTransformConfig.spread_slopes`` for the TV reference: how its error on val grows with fewer views, a smaller
+"""``HTransformConfig.spread_slopes`` for the TV reconstruction: how its error on val grows with fewer views, a smaller
 angular range and more noise; fitted to scans of 15 to 200 views, 90 to 180 degrees and 1e4 to 1e6 photons."""
 
 
 @torch.no_grad()
 def condition_for(
-    likelihood: Likelihood, head: HTransform, *, tabulated: tuple[Tensor, Tensor] | None = None
+    likelihood: Likelihood, htransform: HTransform, *, tabulated: tuple[Tensor, Tensor] | None = None
 ) -> Condition:
-    """Compute the reference reconstruction, its remainder and the scan features, once for a measurement.
+    """Compute the initial reconstruction, its back-projected residual and the features of the measurement.
 
     Args:
         likelihood: the measurement with its data, in the prior's range.
-        head: says which reference, and whether the scan is told; its refinement improves the reference.
-        tabulated: the reference and its remainder, where they were computed before; not refined.
+        htransform: gives the initial reconstruction, its refinement and the guidance.
+        tabulated: the initial reconstruction and its residual, if they were computed before; not refined.
 
     Returns:
-        The condition, empty when the configuration has neither a reference nor scan features.
+        The condition, empty when the h-transform uses neither an initial reconstruction nor features.
 
     Raises:
-        ValueError: the configuration wants scan features and the measurement is not a scan.
+        ValueError: the h-transform wants features and the operator has none.
     """
-    config = head.config
-    scan = scan_features(likelihood, direction=config.arc_direction) if config.scan_features else None
-    if config.reference == "none":
-        return Condition(scan=scan)
-    if tabulated is None:
-        reference = reference_reconstruction(likelihood, config.reference, iterations=config.tv_iterations)
-        remainder = None
-    else:
-        reference, remainder = tabulated
-    if config.refinement is not None:
-        if remainder is None:
-            remainder = likelihood.guidance(reference, config.refinement.guidance)
-        reference, remainder = head.refine(reference, remainder, scan), None
-    if remainder is None:
-        remainder = reference_guidance(likelihood, reference, config)
-    return Condition(reference=reference, remainder=remainder, scan=scan)
+    config, guidance = htransform.config, htransform.guidance
+    features = scan_features(likelihood, direction=config.arc_direction) if config.scan_features else None
+    if htransform.initial is None:
+        return Condition(features=features)
+    initial, residual = (htransform.initial(likelihood), None) if tabulated is None else tabulated
+    if htransform.refinement is not None:
+        if residual is None:
+            residual = htransform.refinement.guidance.of_initial(likelihood, initial, config.spread)
+        initial, residual = htransform.refine(initial, residual, features), None
+    if residual is None:
+        residual = guidance.of_initial(likelihood, initial, config.spread)
+    return Condition(initial=initial, residual=residual, features=features)
 
 
 def check_htransform(name: str, config: HTransformConfig, shape: tuple[int, ...], likelihood: Likelihood) -> None:

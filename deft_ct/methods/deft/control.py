@@ -35,7 +35,8 @@ from torch import Tensor, nn
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import ddim_coefficients
 from deft_ct.diffusion.schedule import Schedule, time_grid
-from deft_ct.measurement.likelihood import GuidanceKind, Likelihood
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.methods.deft.guidance import Guidance
 from deft_ct.methods.deft.htransform import Condition
 
 ControlObjective = Literal["log-variance", "trajectory-balance"]
@@ -72,7 +73,7 @@ def control_times(schedule: Schedule, count: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step of a set of paths; all images are ``(B, C, H, W)``, without a graph.
+    """One step of a set of paths; all images are ``(B, *image_shape)``, without a graph.
 
     Attributes:
         t: time ``(B,)`` that the step starts from.
@@ -81,7 +82,7 @@ class Step:
         x0: Tweedie estimate of the prior.
         eps: noise estimate of the prior.
         guidance: feature of ``x0``.
-        increment: ``d``, the step in units of the kernel's spread, seen from the prior.
+        increment: ``d``, the step in units of the kernel's standard deviation, seen from the prior.
     """
 
     t: Tensor
@@ -93,7 +94,7 @@ class Step:
     increment: Tensor
 
     def control(self, network: nn.Module, condition: Condition) -> Tensor:
-        """``u`` of a head at this step."""
+        """``u`` of an h-transform at this step."""
         _, eps_y = network(self.x_t, self.t, self.x0, self.eps, self.guidance, condition)
         return self.gain * (eps_y - self.eps)
 
@@ -108,10 +109,10 @@ class Paths:
 
     Attributes:
         steps: all but the last evaluation of the prior.
-        x0: clean images at the ends, ``(B, C, H, W)``.
+        x0: clean images at the ends, ``(B, *image_shape)``.
         reward: ``ln p(y | x0)``, ``(B,)`` float64.
-        log_ratio: ``ln dQ/dP`` of the head that has drawn them, ``(B,)`` float64.
-        condition: what the head was told.
+        log_ratio: ``ln dQ/dP`` of the h-transform that has drawn them, ``(B,)`` float64.
+        condition: what the h-transform was conditioned on.
     """
 
     steps: list[Step]
@@ -129,25 +130,25 @@ def draw_paths(
     condition: Condition,
     times: Sequence[int],
     *,
-    guidance: GuidanceKind,
+    guidance: Guidance,
     normal: Callable[[Tensor], Tensor],
 ) -> Paths:
-    """Walk the chain under the control of a head, without a graph.
+    """Sample the chain under the control of an h-transform, without a graph.
 
     Args:
-        network: the head that steers: the one in training, or another one (an average of it).
+        network: the h-transform that steers: the one in training, or another one (an average of it).
         prior: frozen.
         likelihood: one row of data for each path.
-        condition: what the head is told, one for each path.
+        condition: one row for each path.
         times: strictly decreasing; the chain ends at the last one.
-        guidance: kind of the feature that the head sees.
+        guidance: the feature that the network sees.
         normal: standard normal numbers like its argument.
 
     Returns:
         The paths with all that a loss needs.
     """
     y = likelihood.y
-    shape = (len(y), prior.channels, *likelihood.operator.domain_shape[-2:])
+    shape = (len(y), *prior.shape_of(likelihood.operator.domain_shape))
     x = normal(torch.empty(shape, dtype=y.dtype, device=y.device))
     total = torch.zeros(len(y), dtype=torch.float64, device=y.device)
     steps = []
@@ -161,7 +162,8 @@ def draw_paths(
         step = Step(
             t=torch.full((len(x),), float(t), device=x.device),
             gain=(b - a * ((1 - abar) / abar) ** 0.5) / c,
-            x_t=x, x0=x0, eps=eps, guidance=likelihood.guidance(x0, guidance), increment=noise,
+            x_t=x, x0=x0, eps=eps, increment=noise,
+            guidance=guidance.of_estimate(likelihood, x0, x0.new_full((len(x0),), ((1 - abar) / abar) ** 0.5)),
         )  # fmt: skip
         control = step.control(network, condition)
         step.increment.add_(control)
@@ -173,16 +175,16 @@ def draw_paths(
 
 
 def path_costs(network: nn.Module, paths: Paths, *, on_policy: bool = True) -> Tensor:
-    """``C = ln dQ_h/dP - ln p(y | x_0)`` of each path, differentiable by the parameters of the head.
+    """``C = ln dQ_h/dP - ln p(y | x_0)`` of each path, differentiable by the parameters of the h-transform.
 
-    The backward pass evaluates the head once more at each step and frees the step's graph before the next one, so
-    the memory for activations does not grow with the number of steps. (The states themselves, five images a step,
+    The backward pass evaluates the h-transform once more at each step and frees the step's graph before the next one,
+    so the memory for activations does not grow with the number of steps. (The states themselves, five images a step,
     are kept.) The prior is not evaluated again.
 
     Args:
-        network: the head in training; everything that requires a gradient must be one of its parameters.
+        network: the h-transform in training; everything that requires a gradient must be one of its parameters.
         paths: from :func:`draw_paths`.
-        on_policy: whether ``network``, with its weights of now, has drawn the paths.
+        on_policy: whether ``network``, with its current weights, has drawn the paths.
 
     Returns:
         ``(B,)`` float64.

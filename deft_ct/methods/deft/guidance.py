@@ -1,4 +1,7 @@
-"""Guidance that depends on the noise level: the exact answer of a simple belief, by conjugate gradients.
+"""Guidance: the measurement-consistency feature of the estimate ``x0`` that the h-transform network sees.
+
+Each kind is an object, looked up by the name that a configuration stores (:func:`guidance_for`). Two kinds depend on
+the noise level: they give the exact answer of a simple belief, by conjugate gradients.
 
 If ``x0 | x_t`` is ``N(x0h, C)`` and the data are ``A x0`` with noise of covariance ``Sigma``, the conditional estimate
 is ``x0h + C A^T (A C A^T + Sigma)^-1 (y - A x0h)``: the guidance of DEFT (arXiv 2406.01781, eq. 12) is only the last
@@ -7,72 +10,180 @@ correction is, by the push-through identity, the minimiser of
 
     1/2 |y - A(x0h + d)|^2_{Sigma^-1} + |d|^2 / (2 r^2),
 
-and a few conjugate-gradient steps come near it. For CT they are preconditioned as those of TV are, and ``Sigma`` is
-white noise of the mean variance: the weights of the rays span two orders of magnitude, and with them five steps go
-about half of the way. Without them (128 x 128, 60 views) five steps leave a smaller error than FBP does.
+and a few conjugate-gradient steps come near it. For CT they use the same preconditioner as TV, and ``Sigma`` is white
+noise of the mean variance: the weights of the rays span two orders of magnitude, and with them five steps cover about
+half of the distance. Without them (128 x 128, 60 views) five steps leave a smaller error than FBP does.
 
-**The spread r.** Images of variance ``q^2`` in every pixel, ``N(m, q^2 I)``, have given ``x_t`` the variance
-``r^2 = q^2 sigma^2 / (q^2 + sigma^2)``, with ``sigma^2 = (1 - abar) / abar``: close to the noise where it is small, at
-most ``q`` where ``x_t`` says nothing. (``q = 1`` is the choice of PiGDM.) Neighbouring pixels of
-real images depend on each other, so that the noise is removed better than that, and ``q``
-(``HTransformConfig.guidance_spread``) is taken smaller than the spread of the pixels.
-
-Kinds:
-    ``"cg"``: this correction.
-    ``"split"``: the same with ``r = q`` at every noise level, a regularised pseudo-inverse of the residual: what the
-        data correct. The head also sees what of ``x0h - reference`` is left when both are corrected in this way, so
-        the part in the null space of ``A``, which the data say nothing of.
+**The standard deviation r.** Images of variance ``q^2`` in every pixel, ``N(m, q^2 I)``, have given ``x_t`` the
+variance ``r^2 = q^2 sigma^2 / (q^2 + sigma^2)``, with ``sigma^2 = (1 - abar) / abar``: close to the noise where it is
+small, at most ``q`` where ``x_t`` carries no information. (``q = 1`` is the choice of PiGDM.) Neighbouring pixels of
+real images depend on each other, so the noise is removed better than that, and ``q``
+(``HTransformConfig.guidance_spread``) is smaller than the standard deviation of the pixels.
 """
 
 from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
 from deft_ct.operators.base import LinearOperator
 
 
-@torch.no_grad()
-def guidance_at(likelihood: Likelihood, x0: Tensor, t: Tensor, htransform: HTransform) -> Tensor:
-    """The feature of ``x0`` that an h-transform sees at the times ``t``.
+class Guidance(abc.ABC):
+    """A measurement-consistency feature, of the shape of the image that it belongs to.
+
+    Attributes:
+        uses_noise_level: whether the feature depends on the time of the diffusion, or on settings of its own.
+        compares: whether the network also sees the difference to the initial reconstruction, both corrected by the
+            data.
+    """
+
+    uses_noise_level: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
+        """The feature of an estimate of the prior.
+
+        Args:
+            likelihood: the measurement with its data, in the prior's range.
+            x0: ``(B, *image_shape)``, Tweedie estimate of the prior.
+            sigma: noise of ``x_t`` relative to the signal, ``(B,)``.
+
+        Raises:
+            ValueError: the kind does not support the operator.
+        """
+
+    def of_initial(self, likelihood: Likelihood, initial: Tensor, spread: float) -> Tensor:
+        """The feature of the initial reconstruction, whose typical error is ``spread``: the back-projected residual."""
+        return self.of_estimate(likelihood, initial, initial.new_full((len(initial),), spread))
+
+
+class ScoreGuidance(Guidance):
+    """The gradient of the log likelihood (DEFT eq. 12); its scale depends on noise and geometry."""
+
+    def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
+        """See :class:`Guidance`."""
+        return likelihood.score(x0)
+
+
+class AdjointGuidance(Guidance):
+    """The weighted back-projection of the residual, divided by its response to a constant image (one SIRT step).
+
+    It is in the units of ``x0`` for any linear operator.
+    """
+
+    def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
+        """See :class:`Guidance`."""
+        operator, scale = likelihood.operator, likelihood.to_physical.scale
+        gradient = operator.vjp(likelihood.to_physical(x0), likelihood.weights * likelihood.residual(x0))
+        if not isinstance(operator, LinearOperator):
+            return gradient * scale
+        response = operator.adjoint(likelihood.weights * operator(torch.ones_like(x0)))
+        floor = 1e-3 * response.amax((-2, -1), keepdim=True)
+        return gradient / (response.clamp_min(floor) * scale)
+
+
+class PseudoInverseGuidance(Guidance):
+    """The pseudo-inverse (for CT, filtered back-projection) of the residual, in the units of ``x0``."""
+
+    def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
+        """See :class:`Guidance`."""
+        return likelihood.operator.pseudo_inverse(likelihood.residual(x0)) / likelihood.to_physical.scale
+
+
+class DataGuidance(Guidance):
+    """The pseudo-inverse of the data themselves, in the range of ``x0``, which it does not depend on.
+
+    ``A* y`` in the ablation of the paper, whose CT code also takes filtered back-projection for ``A*``.
+    """
+
+    def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
+        """See :class:`Guidance`."""
+        return likelihood.pseudo_inverse().to(x0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConjugateGradientGuidance(Guidance):
+    """The correction of :func:`proximal_correction` with the standard deviation ``r`` of the module.
 
     Args:
-        likelihood: the measurement with its data, in the prior's range.
-        x0: Tweedie estimate of the prior, ``(B, C, H, W)``.
-        t: ``(B,)``.
-        htransform: gives the kind and the noise levels.
+        spread: ``q``, in the prior's range.
+        steps: conjugate-gradient iterations.
+    """
 
-    Returns:
-        Of the shape of ``x0``.
+    uses_noise_level: ClassVar[bool] = True
+    spread: float = 0.2
+    steps: int = 5
+
+    def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
+        """See :class:`Guidance`."""
+        return proximal_correction(likelihood, x0, belief_spread(sigma, self.spread), iterations=self.steps)
+
+    def of_initial(self, likelihood: Likelihood, initial: Tensor, spread: float) -> Tensor:
+        """See :class:`Guidance`; the standard deviation is ``spread`` at every noise level."""
+        width = initial.new_full((len(initial),), spread)
+        return proximal_correction(likelihood, initial, width, iterations=self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitGuidance(Guidance):
+    """The correction with ``r = q`` at every noise level: a regularised pseudo-inverse of the residual.
+
+    The network also sees what of ``x0h - initial`` is left when both are corrected in this way: the part in the null
+    space of ``A``, about which the data hold no information.
+
+    Args:
+        spread: ``q``, in the prior's range.
+        steps: conjugate-gradient iterations.
+    """
+
+    uses_noise_level: ClassVar[bool] = True
+    compares: ClassVar[bool] = True
+    spread: float = 0.2
+    steps: int = 5
+
+    def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
+        """See :class:`Guidance`."""
+        return proximal_correction(likelihood, x0, x0.new_full((len(x0),), self.spread), iterations=self.steps)
+
+
+GUIDANCES: dict[str, Callable[[float, int], Guidance]] = {
+    "score": lambda spread, steps: ScoreGuidance(),
+    "adjoint": lambda spread, steps: AdjointGuidance(),
+    "fbp": lambda spread, steps: PseudoInverseGuidance(),
+    "data": lambda spread, steps: DataGuidance(),
+    "cg": lambda spread, steps: ConjugateGradientGuidance(spread=spread, steps=steps),
+    "split": lambda spread, steps: SplitGuidance(spread=spread, steps=steps),
+}
+"""The kinds by the name that is stored with a model; an entry more is one kind more."""
+
+
+def guidance_for(kind: str, *, spread: float = 0.2, steps: int = 5) -> Guidance:
+    """The guidance of a name.
+
+    Args:
+        kind: a key of :data:`GUIDANCES`.
+        spread: standard deviation of the images, in the prior's range; used by "cg" and "split".
+        steps: conjugate-gradient iterations; used by "cg" and "split".
 
     Raises:
-        ValueError: the kind needs a linear operator.
+        ValueError: the name is unknown.
     """
-    config = htransform.config
-    if config.guidance not in ("cg", "split"):
-        return likelihood.guidance(x0, config.guidance)
-    spread = x0.new_full((len(x0),), config.guidance_spread)
-    if config.guidance == "cg":
-        signal, noise = htransform.schedule.coefficients(t, x0)
-        spread = belief_spread((noise / signal).flatten().expand(len(x0)), config.guidance_spread)
-    return proximal_correction(likelihood, x0, spread, iterations=config.guidance_steps)
-
-
-@torch.no_grad()
-def reference_guidance(likelihood: Likelihood, reference: Tensor, config: HTransformConfig) -> Tensor:
-    """The same feature of the reference, whose spread is ``config.spread`` at every noise level."""
-    if config.guidance not in ("cg", "split"):
-        return likelihood.guidance(reference, config.guidance)
-    width = config.spread if config.guidance == "cg" else config.guidance_spread
-    spread = reference.new_full((len(reference),), width)
-    return proximal_correction(likelihood, reference, spread, iterations=config.guidance_steps)
+    if kind not in GUIDANCES:
+        raise ValueError(f"unknown guidance {kind!r}; known: {', '.join(GUIDANCES)}")
+    return GUIDANCES[kind](spread, steps)
 
 
 def belief_spread(sigma: Tensor, limit: float) -> Tensor:
-    """``r``: spread of ``x0`` given ``x_t`` at the noise ``sigma``, for independent pixels of spread ``limit``."""
+    """``r``: standard deviation of ``x0`` given ``x_t`` at the noise ``sigma``, for independent pixels of ``limit``."""
     return sigma * limit / (sigma.square() + limit**2).sqrt()
 
 
@@ -81,7 +192,7 @@ def proximal_correction(likelihood: Likelihood, x0: Tensor, spread: Tensor, *, i
 
     Args:
         likelihood: linear; ``v`` is the mean variance of its data.
-        x0: ``(B, C, H, W)`` in the prior's range.
+        x0: ``(B, *image_shape)`` in the prior's range.
         spread: ``(B,)`` in the prior's range.
         iterations: most iterations.
 

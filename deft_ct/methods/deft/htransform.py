@@ -1,21 +1,25 @@
-"""The network of the generalised h-transform: what turns a frozen prior into a posterior.
+"""The network of the generalised h-transform, which turns a frozen prior into a posterior.
 
 Adding ``h_t = grad_x ln p_t(y | x_t)`` to the prior's score gives the posterior's score (DEFT, Denker et al. 2024,
 arXiv 2406.01781, Prop. 2.2). In terms of the noise, ``eps_y = eps_u - sqrt(1 - abar_t) h_t``. Two forms:
 
-* **Without a reference** (the paper, eq. 12): ``eps_h = NN1(x_t, x0h, g, t) - NN2(t) g`` with the Tweedie estimate
-  ``x0h`` and the guidance ``g``, a measurement-consistency feature of ``x0h``.
-* **With a reference** reconstruction ``r`` of the data (TV, or FBP), computed once for each measurement: if the image
-  were known to be ``N(r, s^2 I)``, the correction of ``x0h`` would be ``k(t) (r - x0h)`` with
-  ``k = sigma^2 / (sigma^2 + s^2)`` and ``sigma^2 = (1 - abar) / abar``, in closed form. The head starts from it and
+* **Without an initial reconstruction** (the paper, eq. 12): ``eps_h = NN1(x_t, x0h, g, t) - NN2(t) g`` with the Tweedie
+  estimate ``x0h`` and the guidance ``g``, a measurement-consistency feature of ``x0h``.
+* **With an initial reconstruction** ``r`` of the data (TV, or the pseudo-inverse), computed once for each measurement:
+  if the image were known to be ``N(r, s^2 I)``, the correction of ``x0h`` would be ``k(t) (r - x0h)`` with
+  ``k = sigma^2 / (sigma^2 + s^2)`` and ``sigma^2 = (1 - abar) / abar``, in closed form. The network starts from it and
   learns the rest: ``delta = (k + a(t)) (r - x0h) + b(t) g + c(t) NN1``, where ``c = sigma s / sqrt(sigma^2 + s^2)`` is
-  the spread that this belief leaves, so that the network's output is of order one at every noise level (the
+  the standard deviation that this belief leaves, so that the network's output is of order one at every noise level (the
   preconditioning of Karras et al. 2022, arXiv 2206.00364, around ``r`` instead of zero).
 
-A head for many scans is also told which one it has: a few features of the scan (views, angular range, noise, beam)
-enter the embedding of the time through a small network that starts at zero, and ``s`` follows them.
+It is made of parts, each an object: the *initial reconstruction* (:mod:`deft_ct.methods.initial`), the *guidance*
+(:mod:`deft_ct.methods.deft.guidance`), the *network* (:mod:`deft_ct.networks`) and the *conditioning* (what the
+operator says of itself, ``Operator.features``). A configuration stores their names.
 
-The reference may be refined by a network of its own, once for each measurement
+An h-transform for many scans is also conditioned on the scan: a few features (views, angular range, noise, beam) enter
+the time embedding through a small network that starts at zero, and ``s`` follows them.
+
+A network of its own may refine the initial reconstruction, once for each measurement
 (:mod:`deft_ct.methods.deft.refinement`); ``r`` is then the refined one.
 """
 
@@ -23,48 +27,59 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deft_ct.diffusion.schedule import Schedule
-from deft_ct.measurement.likelihood import GuidanceKind
+from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.methods.deft.guidance import Guidance, guidance_for
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.scan_embedding import SCAN_FEATURES, scan_embedding, spread_of
-from deft_ct.networks import UNet, UNetConfig, content_hash, timestep_embedding
+from deft_ct.methods.initial import InitialReconstruction, initial_for
+from deft_ct.networks import (
+    NetworkConfig,
+    TimeNetwork,
+    UNetConfig,
+    channel_axis,
+    content_hash,
+    network_config,
+    timestep_embedding,
+)
 from deft_ct.networks.precision import Precision, network_precision
 
-ReferenceKind = Literal["none", "fbp", "tv"]
+NO_INITIAL = "none"
+"""Name of the form without an initial reconstruction."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HTransformConfig:
-    """What the head sees and how its output is used; stored with the weights, so it cannot be mismatched.
+    """What the h-transform network sees and how its output is used; stored with the weights.
 
     Args:
-        guidance: kind of the measurement-consistency feature, see ``Likelihood.guidance`` and ``htransform.guidance``.
-        reference: reconstruction that the head starts from, computed once for each measurement.
-        spread: standard deviation ``s`` of the image around the reference, in the prior's range.
+        guidance: name of the measurement-consistency feature, see :data:`~deft_ct.methods.deft.guidance.GUIDANCES`.
+        reference: name of the initial reconstruction, see :data:`~deft_ct.methods.initial.INITIALS`, or "none".
+        spread: standard deviation ``s`` of the image around the initial reconstruction, in the prior's range.
         guidance_scale: the guidance is divided by this before it enters the network.
-        guidance_spread: spread of the images before the noise, in the prior's range, for the kinds "cg" and "split".
-        guidance_steps: conjugate-gradient iterations of these kinds.
+        guidance_spread: standard deviation of the images in the prior's range, for the guidances "cg" and "split".
+        guidance_steps: conjugate-gradient iterations of these guidances.
         use_tweedie: whether NN1 sees ``x0h``; False is an ablation of the paper.
         time_scaling: whether the learned multiple ``NN2(t)`` of the guidance is added; False is an ablation.
-        scan_features: whether the network is told the scan, see ``htransform.features.scan_features``.
-        arc_direction: whether it is told where a limited arc lies, too.
-        spread_slopes: how the logarithm of the spread follows the scan features; empty for one spread for all scans.
-        tv_iterations: of the TV reference, see ``classical.reference``.
-        refinement: network that improves the reference; None for none.
-        channels: image channels.
-        network: shape of NN1; ``in_channels`` is set from the rest.
+        scan_features: whether the network is conditioned on the measurement, see ``Operator.features``.
+        arc_direction: whether these features include the position of a limited arc.
+        spread_slopes: how the logarithm of ``spread`` follows the features; empty for one value for all scans.
+        tv_iterations: of the TV reconstruction.
+        refinement: network that improves the initial reconstruction; None for none.
+        channels: image channels C, or features of each point.
+        network: shape of NN1; its channels are set from the rest.
 
     Raises:
         ValueError: a value is unknown or not positive.
     """
 
-    guidance: GuidanceKind = "fbp"
-    reference: ReferenceKind = "tv"
+    guidance: str = "fbp"
+    reference: str = "tv"
     spread: float = 0.04
     guidance_scale: float = 0.1
     guidance_spread: float = 0.2
@@ -77,17 +92,16 @@ class HTransformConfig:
     tv_iterations: int = 16
     refinement: RefinementConfig | None = None
     channels: int = 1
-    network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
+    network: NetworkConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
-        if self.guidance not in get_args(GuidanceKind):
-            raise ValueError(f"unknown guidance {self.guidance!r}; known: {', '.join(get_args(GuidanceKind))}")
-        if self.reference not in ("none", "fbp", "tv"):
-            raise ValueError(f"unknown reference {self.reference!r}; known: none, fbp, tv")
         if min(self.spread, self.guidance_scale, self.guidance_spread, self.guidance_steps) <= 0:
             raise ValueError("spread, guidance_scale, guidance_spread and guidance_steps must be positive")
-        if self.guidance == "split" and self.reference == "none":
-            raise ValueError("guidance 'split' compares with a reference: take reference fbp or tv, or guidance cg")
+        guidance, initial = self.guidance_object(), self.initial_object()
+        if guidance.compares and initial is None:
+            raise ValueError(
+                f"guidance {self.guidance!r} compares with a reference: take reference fbp or tv, or guidance cg"
+            )
         object.__setattr__(self, "spread_slopes", tuple(self.spread_slopes))
         if self.arc_direction and not self.scan_features:
             raise ValueError("arc_direction needs scan_features=True")
@@ -97,26 +111,43 @@ class HTransformConfig:
             )
         if self.tv_iterations < 1:
             raise ValueError(f"tv_iterations must be at least 1, got {self.tv_iterations}")
-        if self.refinement is not None and self.reference == "none":
-            raise ValueError("a refinement needs a reference to improve: tv or fbp")
+        if self.refinement is not None and initial is None:
+            raise ValueError("a refinement needs an initial reconstruction to improve: tv or fbp")
         if self.refinement is not None and self.refinement.scan_features:
             if self.refinement.arc_direction != self.arc_direction or not self.scan_features:
-                raise ValueError("the head and its refinement must be told the same of the scan")
+                raise ValueError("the h-transform and its refinement must see the same features of the scan")
 
     @property
     def features(self) -> int:
         """Images that enter NN1."""
-        return 2 + int(self.use_tweedie) + 2 * int(self.reference != "none") + int(self.guidance == "split")
+        initial = int(self.initial_object() is not None)
+        return 2 + int(self.use_tweedie) + 2 * initial + int(self.guidance_object().compares)
+
+    def guidance_object(self) -> Guidance:
+        """The guidance by its stored name.
+
+        Raises:
+            ValueError: the name is unknown.
+        """
+        return guidance_for(self.guidance, spread=self.guidance_spread, steps=self.guidance_steps)
+
+    def initial_object(self) -> InitialReconstruction | None:
+        """The initial reconstruction by its stored name; None for the form without one.
+
+        Raises:
+            ValueError: the name is unknown.
+        """
+        return None if self.reference == NO_INITIAL else initial_for(self.reference, iterations=self.tv_iterations)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values; later additions only where they are in use, so that older heads keep their hash."""
+        """JSON-ready values; later additions only where they are used, so that older models keep their hash."""
         values = asdict(self) | {"network": self.network.to_dict(), "spread_slopes": list(self.spread_slopes)}
         values["refinement"] = None if self.refinement is None else self.refinement.to_dict()
         unused = {
             name for name in ("scan_features", "arc_direction", "spread_slopes", "refinement") if not values[name]
         }
         unused |= {"tv_iterations"} if self.tv_iterations == 16 else set()
-        unused |= {"guidance_spread", "guidance_steps"} if self.guidance not in ("cg", "split") else set()
+        unused |= {"guidance_spread", "guidance_steps"} if not self.guidance_object().uses_noise_level else set()
         return {name: value for name, value in values.items() if name not in unused}
 
     @staticmethod
@@ -126,7 +157,7 @@ class HTransformConfig:
         return HTransformConfig(
             **{
                 **values,
-                "network": UNetConfig(**values["network"]),
+                "network": network_config(values["network"]),
                 "refinement": None if refinement is None else RefinementConfig.from_dict(refinement),
             }
         )
@@ -137,14 +168,15 @@ class Condition:
     """What does not change while one measurement is sampled.
 
     Args:
-        reference: ``(B, C, H, W)`` in the prior's range, or None.
-        remainder: guidance of the reference: what the data still say that it does not, or None.
-        scan: features of the scan, see ``htransform.features.scan_features``, or None.
+        initial: the initial reconstruction, refined if there is a refinement, ``(B, *image_shape)`` in the prior's
+            range, or None.
+        residual: its guidance, the back-projected residual of the data, or None.
+        features: descriptor of the measurement, ``(B, F)``, see ``Operator.features``, or None.
     """
 
-    reference: Tensor | None = None
-    remainder: Tensor | None = None
-    scan: Tensor | None = None
+    initial: Tensor | None = None
+    residual: Tensor | None = None
+    features: Tensor | None = None
 
     def repeat(self, count: int) -> Condition:
         """Every image ``count`` times in a row."""
@@ -179,24 +211,22 @@ class HTransform(nn.Module):
         self.card = dict(card or {})
         self.precision: Precision = "float32"
         """Of the network evaluations, see ``network_precision``; not a part of the model."""
-        network = UNetConfig(
-            **{
-                **config.network.to_dict(),
-                "in_channels": config.features * config.channels,
-                "out_channels": config.channels,
-            }
-        )
-        self.network = UNet(network)
+        shape = config.network.with_channels(config.features * config.channels, config.channels)
+        self.network: TimeNetwork = shape.build()
         self.network.zero_output()
+        self.guidance = config.guidance_object()
+        """The measurement-consistency feature; another object of the same form may take its place."""
+        self.initial = config.initial_object()
+        """The initial reconstruction, or None; another object may take its place."""
         last = nn.Linear(128, 2)
         nn.init.zeros_(last.weight)
         with torch.no_grad():  # a small start in the direction of the data, as in the paper
-            last.bias.copy_(torch.tensor([0.0, 0.01 if config.reference == "none" else 0.0]))
+            last.bias.copy_(torch.tensor([0.0, 0.01 if self.initial is None else 0.0]))
         self.time_scale = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), last)
         width = self.network.embedding_width
         self.scan_embedding = scan_embedding(width, config.arc_direction) if config.scan_features else None
         self.refinement: Refinement | None = None
-        if config.refinement is not None:  # trained before the head, and frozen in its training
+        if config.refinement is not None:  # trained first, then frozen
             self.refinement = Refinement(config.refinement).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> HTransform:
@@ -221,21 +251,39 @@ class HTransform(nn.Module):
     def _evaluate(self, inputs: list[Tensor], t: Tensor, condition: Condition) -> Tensor:
         with network_precision(t.device, self.precision):
             extra = None if self.scan_embedding is None else self.scan_embedding(self._scan(condition))
-            out: Tensor = self.network(torch.cat(inputs, 1), t, extra)
+            out: Tensor = self.network(torch.cat(inputs, channel_axis(inputs[0])), t, extra)
         return out.to(inputs[0].dtype)
 
     def _scan(self, condition: Condition) -> Tensor:
-        if condition.scan is None:
+        if condition.features is None:
             raise ValueError("this h-transform needs the scan features of the measurement: use condition_for")
-        return condition.scan.to(self.network.conv_in.weight)
+        return condition.features.to(next(self.network.parameters()))
 
     @torch.no_grad()
-    def refine(self, reference: Tensor, remainder: Tensor, scan: Tensor | None) -> Tensor:
-        """The refined reference, or the one given where there is no refinement; arguments as in :class:`Condition`."""
+    def guidance_at(self, likelihood: Likelihood, x0: Tensor, t: Tensor) -> Tensor:
+        """The measurement-consistency feature of the estimate ``x0`` at the times ``t``.
+
+        Args:
+            likelihood: the measurement with its data, in the prior's range.
+            x0: Tweedie estimate of the prior, ``(B, *image_shape)``.
+            t: ``(B,)``.
+
+        Returns:
+            Of the shape of ``x0``.
+
+        Raises:
+            ValueError: the guidance does not support the operator.
+        """
+        signal, noise = self.schedule.coefficients(t, x0)
+        return self.guidance.of_estimate(likelihood, x0, (noise / signal).flatten().expand(len(x0)))
+
+    @torch.no_grad()
+    def refine(self, initial: Tensor, residual: Tensor, features: Tensor | None) -> Tensor:
+        """The refined initial reconstruction, or the one given without a refinement; see :class:`Condition`."""
         if self.refinement is None:
-            return reference
-        with network_precision(reference.device, self.precision):
-            out: Tensor = self.refinement(reference, remainder, scan)
+            return initial
+        with network_precision(initial.device, self.precision):
+            out: Tensor = self.refinement(initial, residual, features)
         return out
 
     def spread(self, condition: Condition, like: Tensor) -> Tensor:
@@ -258,7 +306,7 @@ class HTransform(nn.Module):
         """The conditional estimates from the unconditional ones.
 
         Args:
-            x_t: ``(B, C, H, W)``.
+            x_t: ``(B, *image_shape)``.
             t: times, ``(B,)``.
             x0: Tweedie estimate of the prior.
             eps: noise estimate of the prior.
@@ -274,24 +322,24 @@ class HTransform(nn.Module):
         config = self.config
         signal, sigma, gain, scale = self.noise_levels(t, x_t, condition)
         with torch.autocast(x_t.device.type, enabled=False):  # they multiply images: mixed precision is for the network
-            factors = self.time_scale(timestep_embedding(t, 64))[:, :, None, None, None].unbind(1)
+            factors = self.time_scale(timestep_embedding(t, 64)).reshape(-1, 2, *(1,) * (x_t.ndim - 1)).unbind(1)
         pull = guidance * factors[1] if config.time_scaling else torch.zeros_like(guidance)
         scaled = guidance / config.guidance_scale
-        if config.reference == "none":
+        if self.initial is None:
             inputs = [x_t, scaled] + ([x0] if config.use_tweedie else [])
             eps_h = self._evaluate(inputs, t, condition) - pull / config.guidance_scale
             return x0 - sigma * eps_h, eps + eps_h
-        reference, remainder = condition.reference, condition.remainder
-        if reference is None or remainder is None:
-            raise ValueError(f"this h-transform needs the {config.reference!r} reference of the measurement")
+        initial, residual = condition.initial, condition.residual
+        if initial is None or residual is None:
+            raise ValueError(f"this h-transform needs the {config.reference!r} reconstruction of the measurement")
         variance = self.spread(condition, x_t).square()
-        level = (1 + (variance - 1) * signal.square()).sqrt()  # spread of x_t around the reference
-        inputs = [(x_t - signal * reference) / level, scaled, reference, remainder / config.guidance_scale]
+        level = (1 + (variance - 1) * signal.square()).sqrt()  # standard deviation of x_t around it
+        inputs = [(x_t - signal * initial) / level, scaled, initial, residual / config.guidance_scale]
         width = (variance + sigma.square() / (1 + 4 * sigma.square())).sqrt()
         if config.use_tweedie:
-            inputs.append((x0 - reference) / width)
-        if config.guidance == "split":  # x0 - reference without what the data tell of it
-            inputs.append((x0 + guidance - reference - remainder) / width)
+            inputs.append((x0 - initial) / width)
+        if self.guidance.compares:  # both corrected by the data: what is left is in the null space
+            inputs.append((x0 + guidance - initial - residual) / width)
         learned = self._evaluate(inputs, t, condition)
-        delta = (gain + factors[0]) * (reference - x0) + pull + scale * learned
+        delta = (gain + factors[0]) * (initial - x0) + pull + scale * learned
         return x0 + delta, eps - delta / sigma

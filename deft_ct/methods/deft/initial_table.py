@@ -1,7 +1,7 @@
 """A table of training slices with their reference reconstructions, computed once and used for several passes.
 
 Total variation costs more than a step of the networks that improve it, so these are trained from a table: blocks of
-pairs in a folder, each written in one step, so that an interrupted tabulation goes on where it stopped. The data are
+pairs in a folder, each written in one step, so that an interrupted tabulation resumes where it stopped. The data are
 not kept, as they are cheap: :func:`draw_batch` simulates those of any batch again, bit for bit.
 """
 
@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from deft_ct.measurement.likelihood import GuidanceKind
 from deft_ct.methods.deft.conditioning import scan_features
-from deft_ct.methods.initial import Reference, reference_reconstruction
+from deft_ct.methods.deft.guidance import guidance_for
+from deft_ct.methods.initial import initial_for
 from deft_ct.training import digest, item_order, mixed_seed
 from deft_ct.training.pairs import Pairs, PairSource
 
@@ -49,9 +49,9 @@ class TableConfig:
 
     batches: int
     batch_size: int = 8
-    reference: Reference = "tv"
+    reference: str = "tv"
     tv_iterations: int = 40
-    guidance: GuidanceKind = "fbp"
+    guidance: str = "fbp"
     scan_features: bool = True
     arc_direction: bool = False
     seed: int = 0
@@ -70,9 +70,9 @@ class ReferenceBatch:
     """Pairs of a table: images ``(B, C, H, W)`` float32 in the prior's range, and scan features ``(B, F)`` or None."""
 
     x0: Tensor
-    reference: Tensor
-    remainder: Tensor
-    scan: Tensor | None
+    initial: Tensor
+    residual: Tensor
+    features: Tensor | None
 
 
 class ReferenceTable:
@@ -94,7 +94,7 @@ class ReferenceTable:
         """The pairs ``indices``, int64 ``(B,)``."""
         found = {name: column[indices].float() for name, column in self._columns.items()}
         return ReferenceBatch(
-            x0=found["x0"], reference=found["reference"], remainder=found["remainder"], scan=found.get("scan")
+            x0=found["x0"], initial=found["reference"], residual=found["remainder"], features=found.get("scan")
         )
 
     def whole_batch(self, number: int) -> ReferenceBatch:
@@ -148,9 +148,9 @@ def draw_batch(pairs: PairSource, config: TableConfig, number: int, device: torc
 def _batch(pairs: PairSource, config: TableConfig, number: int) -> dict[str, Tensor]:
     drawn = draw_batch(pairs, config, number)
     likelihood = drawn.likelihood
-    reference = reference_reconstruction(likelihood, config.reference, iterations=config.tv_iterations)
-    remainder = likelihood.guidance(reference, config.guidance)
-    columns = {"x0": drawn.x0.half(), "reference": reference.half(), "remainder": remainder.half()}
+    initial = initial_for(config.reference, iterations=config.tv_iterations)(likelihood)
+    residual = guidance_for(config.guidance).of_initial(likelihood, initial, 1.0)
+    columns = {"x0": drawn.x0.half(), "reference": initial.half(), "remainder": residual.half()}
     if config.scan_features:
         columns["scan"] = scan_features(likelihood, direction=config.arc_direction)
     return {name: column.contiguous() for name, column in columns.items()}

@@ -10,15 +10,14 @@ from torch import Tensor
 
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import Denoiser, ddim
-from deft_ct.measurement.likelihood import GuidanceKind, Likelihood
+from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft import HTransform, HTransformConfig, condition_for
 from deft_ct.methods.deft.conditioning import check_htransform
 from deft_ct.methods.deft.control import ControlConfig, ControlObjective, control_times
-from deft_ct.methods.deft.htransform import ReferenceKind
 from deft_ct.methods.deft.reconstructor import conditional_denoiser
 from deft_ct.methods.deft.train_control import finetune_online
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk, check_counts, check_positive
-from deft_ct.networks import UNet, UNetConfig
+from deft_ct.networks import TimeNetwork, UNetConfig
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import NetworkSource, PriorReconstructor
 from deft_ct.runtime.seeds import derive_seed
@@ -27,7 +26,7 @@ from deft_ct.training import TrainingConfig
 
 @dataclass(frozen=True, kw_only=True)
 class DEFTOnlineConfig(SamplerConfig):
-    """How a head is learned for a measurement, and how its posterior is sampled.
+    """How an h-transform is learned for a measurement, and how its posterior is sampled.
 
     Args:
         steps: evaluations of the prior on a path, in training and in sampling.
@@ -37,10 +36,11 @@ class DEFTOnlineConfig(SamplerConfig):
         paths: paths of each optimiser step.
         objective: ``"log-variance"`` or ``"trajectory-balance"``.
         learning_rate: peak rate.
-        reference: reconstruction that the head starts from, see ``HTransformConfig``. Not used with a given head.
-        guidance: kind of the feature that the head sees. Not used with a given head.
-        spread: typical error of the reference in the prior's range. Not used with a given head.
-        channels: features of the head's network. Not used with a given head.
+        reference: name of the initial reconstruction. Not used with a given h-transform.
+        guidance: name of the guidance. Not used with a given h-transform.
+        spread: typical error of the initial reconstruction in the prior's range. Not used with a given
+            h-transform.
+        channels: features of the h-transform network. Not used with a given h-transform.
 
     Raises:
         ValueError: a value is out of range.
@@ -51,8 +51,8 @@ class DEFTOnlineConfig(SamplerConfig):
     paths: int = 8
     objective: ControlObjective = "log-variance"
     learning_rate: float = 1e-3
-    reference: ReferenceKind = "tv"
-    guidance: GuidanceKind = "fbp"
+    reference: str = "tv"
+    guidance: str = "fbp"
     spread: float = 0.04
     channels: int = 32
 
@@ -111,7 +111,7 @@ class DEFTOnline(PriorReconstructor):
         return Estimate(samples=torch.cat([drawn for drawn in samples if drawn is not None]))
 
     def learn(self, likelihood: Likelihood, *, seed: int) -> HTransform:
-        """The head of one measurement, which :meth:`reconstruct` would use.
+        """The h-transform of one measurement, which :meth:`reconstruct` would use.
 
         Args:
             likelihood: one row of data, in the prior's range.
@@ -133,18 +133,16 @@ class DEFTOnline(PriorReconstructor):
 
     def _head_config(self) -> HTransformConfig:
         config = self.config
-        patch = self.prior.network.config.patch if isinstance(self.prior.network, UNet) else 1
+        network = self.prior.network
+        shape = network.config if isinstance(network, TimeNetwork) else UNetConfig(patch=1)
         return HTransformConfig(
             guidance=config.guidance, reference=config.reference, spread=config.spread, channels=self.prior.channels,
-            network=UNetConfig(
-                channels=(config.channels,), attention=(False,), patch=patch, norm_groups=min(32, config.channels),
-                head_channels=config.channels,
-            ),
+            network=shape.small(config.channels),
         )  # fmt: skip
 
 
 class Learned(PosteriorSampler):
-    """Sampling of the controlled chain with a head that stochastic control has trained.
+    """Sampling of the controlled chain with an h-transform that stochastic control has trained.
 
     Args:
         prior: the unconditional model.

@@ -17,7 +17,6 @@ from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft import Condition, HTransform, condition_for
 from deft_ct.methods.deft.conditioning import check_htransform
-from deft_ct.methods.deft.guidance import guidance_at
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.methods.guided.sampling import (
     Chunk,
@@ -39,8 +38,8 @@ from deft_ct.runtime.seeds import generator_for, normal_like
 class DEFTConfig(GuidedConfig):
     """How DEFT samples; see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
 
-    **A start below 1** begins at the diffused reference ``r`` instead of the diffused image. For a Gaussian posterior
-    of mean ``m`` and spread ``s``, and noise ``sigma^2 = (1 - abar) / abar`` at the start, let
+    **A start below 1** begins at the diffused initial reconstruction ``r`` instead of the diffused image. For a
+    Gaussian posterior of mean ``m`` and spread ``s``, and noise ``sigma^2 = (1 - abar) / abar`` at the start, let
     ``g = s^2 / (s^2 + sigma^2)``. With ``eta=1`` a sample is then off by ``g (r - m)`` and its variance is too small by
     the factor ``1 - g^2``; with ``eta=0`` by ``sqrt(g) (r - m)`` and ``1 - g``. So a start at several spreads of the
     posterior costs little, and with ``eta=1`` even less (``tests/methods/deft/test_few_steps.py``).
@@ -53,14 +52,14 @@ class DEFTConfig(GuidedConfig):
         estimate: what the reconstruction is. ``"samples"``: the mean of the samples, which carries their spread as
             noise, ``spread / sqrt(num_samples)``. ``"mean"``: the conditional estimate at the noisiest time, where
             ``x_t`` says nothing of the image, so that it is itself an estimate of ``E[x_0 | y]``; samples are then
-            drawn only if more than one is asked for, and give the spread. A head without a reference predicts the
-            noise, whose error counts ``sigma`` times there (158 at the end of the linear schedule): take
-            ``"samples"`` with it.
+            drawn only if more than one is asked for, and give the spread. An h-transform without an initial
+            reconstruction predicts the noise, whose error counts ``sigma`` times there (158 at the end of the linear
+            schedule): take ``"samples"`` with it.
         draws: noise images that ``"mean"`` averages over, one evaluation each; more change next to nothing.
         sampler: ``"ddim"`` (first order) or ``"dpm-solver"``, DPM-Solver++(2M) (second order).
         grid: times of the evaluations, see :func:`~deft_ct.diffusion.schedule.time_grid`.
         guidance_strength: multiplies what the h-transform adds to the prior's score; 1 as trained. More is no longer
-            the posterior, but of use where a head conditions too weakly.
+            the posterior, but useful when the h-transform conditions too weakly.
         consistency_steps: conjugate-gradient iterations of a final step towards the data; 0 for none.
         consistency_spread: how far that step may go: a standard deviation in the prior's range (0.02 are 20 HU).
         calibrated: whether the spread is rescaled where a calibration fits the scan and these settings.
@@ -147,9 +146,13 @@ class DEFT(PosteriorSampler):
     def _estimate(self, request: Request) -> Estimate:
         if warning := training_warning("the h-transform", self.htransform.card, request.measurement):
             warnings.warn(warning, UserWarning, stacklevel=2)
+        likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
+        condition = condition_for(likelihood, self.htransform)  # once: samples and mean share it
         direct = self.config.estimate == "mean"
-        samples = None if direct and request.num_samples == 1 else super()._estimate(request).samples
-        mean = self._conditional_mean(request) if direct else None
+        samples = None
+        if not direct or request.num_samples > 1:
+            samples = self.draw(request, likelihood, self._sampler(condition.repeat(request.num_samples)))
+        mean = self._conditional_mean(request, likelihood, condition) if direct else None
         if samples is None or samples.shape[1] < 2:
             return Estimate(mean=mean, samples=samples)
         std, record = self._spread(samples.std(1), request)
@@ -175,9 +178,7 @@ class DEFT(PosteriorSampler):
         return std, {"calibrated": False, "reason": f"fitted for something else: {'; '.join(reasons)}"}
 
     @torch.no_grad()
-    def _conditional_mean(self, request: Request) -> Tensor:
-        likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
-        condition = condition_for(likelihood, self.htransform)
+    def _conditional_mean(self, request: Request, likelihood: Likelihood, condition: Condition) -> Tensor:
         noisiest = self.prior.schedule.steps - 1
         shape = (1, *self.image_shape(request))
         means = []
@@ -192,9 +193,12 @@ class DEFT(PosteriorSampler):
         return likelihood.to_physical(torch.cat(means))
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
+        return self._sampler(condition_for(likelihood, self.htransform).repeat(count))
+
+    def _sampler(self, condition: Condition) -> Walk:
+        """Sampling under a condition that has one row for each sample."""
         warm = walk_times(self.prior.schedule, self.config)
         times = time_grid(self.prior.schedule, len(warm), last=warm[0], spacing=self.config.grid)
-        condition = condition_for(likelihood, self.htransform).repeat(count)
 
         def sample(chunk: Chunk) -> Tensor:
             x0 = walk(
@@ -233,7 +237,7 @@ def conditional_denoiser(
         prior: frozen; evaluated without a graph.
         htransform: the trained correction.
         likelihood: the measurement with its data.
-        condition: what the h-transform was told of it.
+        condition: what the h-transform sees of it.
         strength: multiplies the correction.
     """
 
@@ -241,7 +245,7 @@ def conditional_denoiser(
         with torch.no_grad():
             x0, eps = prior.predict(x_t, t)
             times = torch.full((len(x_t),), float(t), device=x_t.device)
-            guidance = guidance_at(likelihood, x0, times, htransform)
+            guidance = htransform.guidance_at(likelihood, x0, times)
         x0_y, eps_y = htransform(x_t, times, x0, eps, guidance, condition)
         return (x0_y, eps_y) if strength == 1 else (torch.lerp(x0, x0_y, strength), torch.lerp(eps, eps_y, strength))
 

@@ -4,7 +4,7 @@ The h-transform at the noisiest time is the posterior mean, and there ``x_t`` sa
 measurement alone. So its first part can be computed once for each measurement instead of at every step:
 ``r' = r + s f(r, g(r), scan)`` with the reference ``r``, what the data still say that it does not, ``g(r)``, and its
 typical error ``s``. Trained as a regression, ``E |r' - x_0|^2``, the best ``r'`` is ``E[x_0 | r, g(r)]``, and
-it needs no prior and no noise levels. The head then works around ``r'``, whose data residual is taken anew.
+it needs no prior and no noise levels. The h-transform then works around ``r'``, whose data residual is computed again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deft_ct.measurement.likelihood import GuidanceKind
+from deft_ct.methods.deft.guidance import guidance_for
 from deft_ct.methods.deft.scan_embedding import MIRRORED, SCAN_FEATURES, scan_embedding, spread_of
-from deft_ct.networks import UNet, UNetConfig, content_hash
+from deft_ct.networks import (
+    NetworkConfig,
+    TimeNetwork,
+    UNetConfig,
+    channel_axis,
+    content_hash,
+    network_config,
+)
 
 TIME = 999.0
-"""What the network is told as the time: the noisiest one of the head that its weights may come from."""
+"""Constant input of the time embedding: the noisiest step of the h-transform that its weights may come from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +39,8 @@ class RefinementConfig:
         spread: typical error of the reference in the prior's range.
         spread_slopes: how the logarithm of the spread follows the scan features; empty for one spread for all scans.
         guidance_scale: the data residual is divided by this before it enters the network.
-        scan_features: whether the network is told the scan.
-        arc_direction: whether it is told where a limited arc lies, too.
+        scan_features: whether the network is conditioned on the scan.
+        arc_direction: whether its features include the position of a limited arc.
         mirror: in use, not in training, take the mean with what the mirror images give, mirrored back: twice the work
             for a smaller error. Needs ``arc_direction``, because a mirrored scan may have its arc elsewhere.
         channels: image channels.
@@ -43,7 +50,7 @@ class RefinementConfig:
         ValueError: a value is not positive, or the slopes do not fit.
     """
 
-    guidance: GuidanceKind = "fbp"
+    guidance: str = "fbp"
     spread: float = 0.04
     spread_slopes: tuple[float, ...] = ()
     guidance_scale: float = 0.1
@@ -51,10 +58,14 @@ class RefinementConfig:
     arc_direction: bool = False
     mirror: bool = False
     channels: int = 1
-    network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
+    network: NetworkConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "spread_slopes", tuple(self.spread_slopes))
+        if guidance_for(self.guidance).uses_noise_level:
+            raise ValueError(
+                f"a refinement sees no noise level: take guidance score, adjoint, fbp or data, got {self.guidance}"
+            )
         if not (self.spread > 0 and self.guidance_scale > 0):
             raise ValueError("spread and guidance_scale must be positive")
         if self.arc_direction and not self.scan_features:
@@ -75,7 +86,7 @@ class RefinementConfig:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> RefinementConfig:
         """The inverse of :meth:`to_dict`."""
-        return RefinementConfig(**{**values, "network": UNetConfig(**values["network"])})
+        return RefinementConfig(**{**values, "network": network_config(values["network"])})
 
 
 class Refinement(nn.Module):
@@ -94,8 +105,8 @@ class Refinement(nn.Module):
         self.config = config
         self.relative_error = relative_error
         self.card = dict(card or {})
-        shape = config.network.to_dict() | {"in_channels": 2 * config.channels, "out_channels": config.channels}
-        self.network = UNet(UNetConfig(**shape))
+        self.guidance = guidance_for(config.guidance)
+        self.network: TimeNetwork = config.network.with_channels(2 * config.channels, config.channels).build()
         self.network.zero_output()
         width = self.network.embedding_width
         self.scan_embedding = scan_embedding(width, config.arc_direction) if config.scan_features else None
@@ -113,32 +124,32 @@ class Refinement(nn.Module):
         """``s`` of each image, or one for all, shaped to broadcast over ``like``."""
         return spread_of(self.config.spread, self.config.spread_slopes, scan, like)
 
-    def forward(self, reference: Tensor, remainder: Tensor, scan: Tensor | None = None) -> Tensor:
-        """Improve references.
+    def forward(self, initial: Tensor, residual: Tensor, scan: Tensor | None = None) -> Tensor:
+        """Improve initial reconstructions.
 
         Args:
-            reference: ``(B, C, H, W)`` in the prior's range.
-            remainder: its guidance, likewise.
+            initial: ``(B, *image_shape)`` in the prior's range.
+            residual: its guidance: the back-projected residual of the data, of the same shape.
             scan: the features of the scan, where the configuration wants them.
 
         Returns:
-            ``(B, C, H, W)``.
+            ``(B, *image_shape)``.
 
         Raises:
             ValueError: the scan features are missing.
         """
-        refined = self._refined(reference, remainder, scan)
+        refined = self._refined(initial, residual, scan)
         if not self.config.mirror or self.training:
             return refined
         seen = None if scan is None else scan * scan.new_tensor(MIRRORED)
-        return (refined + self._refined(reference.flip(-1), remainder.flip(-1), seen).flip(-1)) / 2
+        return (refined + self._refined(initial.flip(-1), residual.flip(-1), seen).flip(-1)) / 2
 
-    def _refined(self, reference: Tensor, remainder: Tensor, scan: Tensor | None) -> Tensor:
+    def _refined(self, initial: Tensor, residual: Tensor, scan: Tensor | None) -> Tensor:
         extra = None
         if self.scan_embedding is not None:
             if scan is None:
                 raise ValueError("this refinement needs the scan features of the measurement: use condition_for")
-            extra = self.scan_embedding(scan.to(self.network.conv_in.weight))
-        inputs = torch.cat([reference, remainder / self.config.guidance_scale], 1)
-        learned: Tensor = self.network(inputs, torch.full((len(reference),), TIME, device=reference.device), extra)
-        return reference + self.spread(scan, reference) * learned.to(reference.dtype)
+            extra = self.scan_embedding(scan.to(next(self.network.parameters())))
+        inputs = torch.cat([initial, residual / self.config.guidance_scale], channel_axis(initial))
+        learned: Tensor = self.network(inputs, torch.full((len(initial),), TIME, device=initial.device), extra)
+        return initial + self.spread(scan, initial) * learned.to(initial.dtype)

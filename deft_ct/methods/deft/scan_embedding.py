@@ -1,4 +1,4 @@
-"""How networks are told the scan: a small network into the embedding of the time, and a spread that follows it."""
+"""Conditioning on the scan: a small network into the time embedding, and a scan-dependent error scale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 SCAN_FEATURES, DIRECTION_FEATURES = 4, 2
 """Numbers that describe a scan, see ``htransform.features.scan_features``, and those of the direction of an arc."""
 MIRRORED = (1.0, 1.0, 1.0, 1.0, 1.0, -1.0)
-"""What these numbers are multiplied by when scan and image are mirrored left to right: a direction changes its sign."""
+"""Factors of these numbers when scan and image are mirrored left to right: a direction changes its sign."""
 
 
 def scan_embedding(width: int, direction: bool = False) -> nn.Sequential:
@@ -23,7 +23,7 @@ def scan_embedding(width: int, direction: bool = False) -> nn.Sequential:
 
 
 def with_new_features(weights: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Weights that tell ``network`` what they told before: zeros for the scan features that they do not know yet."""
+    """Weights padded to the shape of ``network``: zeros for scan features that they were not trained with."""
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     return {
         name: functional.pad(value, (0, shapes[name][1] - value.shape[1]))
@@ -40,14 +40,14 @@ def spread_of(spread: float, slopes: Sequence[float], scan: Tensor | None, like:
         spread: at the scan whose features are zero.
         slopes: ``SCAN_FEATURES`` numbers, or none.
         scan: ``(B, SCAN_FEATURES)`` or more; None without slopes.
-        like: ``(B, C, H, W)``, gives dtype and device.
+        like: ``(B, *image_shape)``, gives dtype and device.
 
     Raises:
         ValueError: there are slopes and no scan features.
     """
     if not slopes:
-        return like.new_full((1, 1, 1, 1), spread)
+        return like.new_full((1,) * like.ndim, spread)
     if scan is None:
         raise ValueError("the spread follows the scan features of the measurement: use condition_for")
     slope = (scan[:, : len(slopes)].to(like) * like.new_tensor(tuple(slopes))).sum(1)
-    return spread * slope.exp()[:, None, None, None]
+    return spread * slope.exp().reshape(-1, *(1,) * (like.ndim - 1))

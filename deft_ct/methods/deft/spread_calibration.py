@@ -39,7 +39,7 @@ class SpreadCalibration:
         level: coverage that was fitted.
         scan: the scan that it was fitted on, as ``Scan.to_dict``.
         settings: configuration of the sampler, what changes results.
-        htransform_sha256: of the head.
+        htransform_sha256: of the h-transform.
         prior_sha256: of the prior.
         provenance: data, slices, seed, samples, level, coverage before and after, versions.
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from deft_ct.diffusion import Prior
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PerImageMap
 from deft_ct.methods.deft.conditioning import condition_for
 from deft_ct.methods.deft.control import (
@@ -26,7 +25,7 @@ from deft_ct.methods.deft.control import (
 from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
 from deft_ct.runtime.seeds import derive_seed
 from deft_ct.training import TrainingConfig, fit
-from deft_ct.training.pairs import ScannedSlices, simulate_unit_pixel
+from deft_ct.training.pairs import PairSource
 
 
 class MeasurementSource(Protocol):
@@ -63,47 +62,42 @@ class StoredMeasurements:
 
 
 class SimulatedMeasurements:
-    """One simulated measurement of each slice of a data set; the slices serve for nothing else.
+    """One simulated measurement of each image of a data set; the images are used for nothing else.
 
     Args:
-        source: the slices.
-        measurement: the scan, with a pixel of 1 mm.
-        prior: gives the range of the images.
+        pairs: simulates the data, of its only measurement; images are not augmented.
         seed: of the noise.
-        refine: grid refinement of the simulation, see ``Measurement.simulate``.
 
     Raises:
-        ValueError: the prior has no HU range.
+        ValueError: there are several measurements.
     """
 
-    def __init__(
-        self, source: ScannedSlices, measurement: Measurement, prior: Prior, *, seed: int = 0, refine: int = 2
-    ) -> None:
-        if prior.value_range is None:
-            raise ValueError("training on CT needs a prior with a HU range")
-        self._source, self._measurement, self._range = source, measurement, prior.value_range
-        self._seed, self._refine = seed, refine
+    def __init__(self, pairs: PairSource, *, seed: int = 0) -> None:
+        if len(pairs.measurements) != 1:
+            raise ValueError(f"stochastic control trains for one measurement, got {len(pairs.measurements)}")
+        self._pairs, self._seed = pairs, seed
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._pairs)
 
     def likelihood(self, indices: Tensor) -> Likelihood:
         """See :class:`MeasurementSource`."""
-        hu, width = self._source.batch(indices), torch.as_tensor(self._source.pixel_mm)[indices].float()
+        measurement, images = self._pairs.measurements[0], self._pairs.source.batch(indices)
         rows = [
-            simulate_unit_pixel(
-                hu[k : k + 1], width[k : k + 1], self._measurement, self._range,
-                seed=derive_seed(self._seed, "measurement", int(index)), refine=self._refine,
+            self._pairs.simulate(
+                images[k : k + 1], indices[k : k + 1], measurement, derive_seed(self._seed, "measurement", int(index))
             ).likelihood
             for k, index in enumerate(indices)
-        ]  # fmt: skip
-        maps = [cast(PerImageMap, row.to_physical) for row in rows]
-        to_physical = PerImageMap(torch.cat([m.scale for m in maps]), torch.cat([m.offset for m in maps]))
-        return Likelihood(self._measurement, torch.cat([row.y for row in rows]), to_physical)
+        ]
+        to_physical = rows[0].to_physical
+        maps = [row.to_physical for row in rows if isinstance(row.to_physical, PerImageMap)]
+        if maps:
+            to_physical = PerImageMap(torch.cat([m.scale for m in maps]), torch.cat([m.offset for m in maps]))
+        return Likelihood(measurement, torch.cat([row.y for row in rows]), to_physical)
 
 
 class _Evidence(nn.Module):
-    """A head with ``ln Z`` of each measurement, in units of the spread of the first costs around their mean."""
+    """An h-transform with ``ln Z`` of each measurement, in units of the standard deviation of the first costs."""
 
     offset: Tensor
     unit: Tensor
@@ -116,7 +110,7 @@ class _Evidence(nn.Module):
         self.register_buffer("unit", torch.zeros(count, dtype=torch.float64))  # 0: not seen yet
 
     def forward(self, *inputs: Any) -> Any:
-        """Evaluate the head."""
+        """Evaluate the h-transform."""
         return self.head(*inputs)
 
     def log_evidence(self, indices: Tensor, costs: Tensor) -> Tensor:
@@ -148,21 +142,21 @@ def train_control(
     Args:
         measured: the measurements.
         prior: the frozen model.
-        folder: checkpoint and log; an interrupted training goes on from it.
-        config: what the head sees.
+        folder: checkpoint and log; an interrupted training resumes from it.
+        config: what the network sees.
         control: the objective.
         training: optimiser settings.
-        initial: start from the weights of this head, of the same configuration and prior, instead of from zero.
+        initial: start from the weights of this h-transform, of the same configuration and prior, instead of from zero.
         progress: show a progress bar.
 
     Returns:
-        The head with the averaged weights, on the CPU.
+        The h-transform with the averaged weights, on the CPU.
 
     Raises:
         ValueError: ``initial`` is of another kind, or the guidance depends on the noise level.
         RuntimeError: started on several processes.
     """
-    if config.guidance in ("cg", "split"):
+    if config.guidance_object().uses_noise_level:
         raise ValueError(f"stochastic control takes guidance score, adjoint, fbp or data, got {config.guidance}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
@@ -182,7 +176,7 @@ def train_control(
         likelihood = _on(measured.likelihood(indices), generator.device)
         condition = condition_for(likelihood, head).repeat(control.paths)
         paths = draw_paths(
-            net, prior, likelihood.repeat(control.paths), condition, times, guidance=config.guidance,
+            net, prior, likelihood.repeat(control.paths), condition, times, guidance=head.guidance,
             normal=lambda x: torch.randn(x.shape, generator=generator, device=generator.device).to(x.dtype),
         )  # fmt: skip
         costs = path_costs(net, paths)
@@ -211,15 +205,15 @@ def finetune_online(
     Args:
         prior: the frozen model.
         likelihood: the measurement, one row of data.
-        config: what the head sees.
+        config: what the network sees.
         control: the objective.
         training: optimiser settings; ``batch_size`` sets of paths are drawn in a step.
-        initial: start from this head instead of from zero.
+        initial: start from this h-transform instead of from zero.
         folder: keeps checkpoint and log, so that the training can be resumed; None keeps nothing.
         progress: show a progress bar.
 
     Returns:
-        The head, on the device of the data.
+        The h-transform, on the device of the data.
 
     Raises:
         ValueError: there is not exactly one measurement, or ``initial`` is of another kind.

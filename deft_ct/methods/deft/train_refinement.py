@@ -61,8 +61,8 @@ def train_refinement(
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         batch = _shifted(references.batch(indices), generator)
-        refined = net(batch.reference, batch.remainder, batch.scan)
-        return ((refined - batch.x0) / network.spread(batch.scan, batch.x0)).square().mean()
+        refined = net(batch.initial, batch.residual, batch.features)
+        return ((refined - batch.x0) / network.spread(batch.features, batch.x0)).square().mean()
 
     identity = pairs.description() | {
         "table": table.to_dict(), "refinement": config.to_dict(), "initial": initial and initial.content_hash()
@@ -85,8 +85,8 @@ def relative_error(refinement: Refinement, references: ReferenceTable, count: in
     squares = []
     for indices in torch.arange(min(count, len(references))).split(8):
         batch = references.batch(indices)
-        refined = refinement(batch.reference, batch.remainder, batch.scan)
-        squares.append(((refined - batch.x0) / refinement.spread(batch.scan, batch.x0)).square().flatten(1).mean(1))
+        refined = refinement(batch.initial, batch.residual, batch.features)
+        squares.append(((refined - batch.x0) / refinement.spread(batch.features, batch.x0)).square().flatten(1).mean(1))
     return float(torch.cat(squares).mean().sqrt())
 
 
@@ -94,7 +94,7 @@ def _shifted(batch: ReferenceBatch, generator: torch.Generator) -> ReferenceBatc
     """All images of a batch moved by the same random step; what leaves on one side comes back on the other (air)."""
     device = generator.device
     step = torch.randint(-SHIFT, SHIFT + 1, (2,), generator=generator, device=device).tolist()
-    images = (torch.roll(image.to(device), step, (-2, -1)) for image in (batch.x0, batch.reference, batch.remainder))
-    x0, reference, remainder = images
-    scan = None if batch.scan is None else batch.scan.to(device)
-    return ReferenceBatch(x0=x0, reference=reference, remainder=remainder, scan=scan)
+    images = (torch.roll(image.to(device), step, (-2, -1)) for image in (batch.x0, batch.initial, batch.residual))
+    x0, initial, residual = images
+    features = None if batch.features is None else batch.features.to(device)
+    return ReferenceBatch(x0=x0, initial=initial, residual=residual, features=features)

@@ -160,13 +160,26 @@ class PosteriorSampler(PriorReconstructor):
 
     @torch.no_grad()
     def _estimate(self, request: Request) -> Estimate:
+        likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
+        return Estimate(samples=self.draw(request, likelihood, self._walker(likelihood, request.num_samples)))
+
+    @torch.no_grad()
+    def draw(self, request: Request, likelihood: Likelihood, walk: Walk) -> Tensor:
+        """Draw all samples of a request, chunk by chunk.
+
+        Args:
+            request: the data, the number of samples and the seed.
+            likelihood: of the images, in the prior's range, not yet repeated.
+            walk: turns a chunk into clean images in the prior's range.
+
+        Returns:
+            ``(B, num_samples, *image_shape)`` in physical units.
+        """
         y, count = request.y, request.num_samples
-        likelihood = request.measurement.likelihood(y, self.prior.value_range)
         names = [(key, k) for key in request.image_ids for k in range(count)]
         shape = self.image_shape(request)
         drawn = []
         with self._bar(request, self._ticks() * len(names)) as tick:
-            walk = self._walker(likelihood, count)
             quick = warm_start(likelihood, self.config) if self.can_start_late else None
             noisiest = torch.tensor(walk_times(self.prior.schedule, self.config)[0] if quick is not None else 0)
             repeated = likelihood.repeat(count)
@@ -188,7 +201,7 @@ class PosteriorSampler(PriorReconstructor):
                     )
                 )
         samples = repeated.to_physical(torch.cat(drawn))
-        return Estimate(samples=samples.reshape(len(y), count, *samples.shape[1:]))
+        return samples.reshape(len(y), count, *samples.shape[1:])
 
 
 def _tick(tick: Ticker, count: int, _step: int) -> None:

@@ -47,7 +47,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, steps: int, learn
     parser.add_argument("--learning-rate", type=float, default=learning_rate)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--momentum", type=float, default=0.95, help="of muon")
-    parser.add_argument("--precision", choices=("no", "bf16"), default="bf16", help="of the networks")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16", help="of the networks")
     parser.add_argument("--seed", type=int, default=0)
 
 

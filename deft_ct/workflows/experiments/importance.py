@@ -65,7 +65,7 @@ def draw(
     """
     drawn = draw_paths(
         htransform, world.prior, likelihood.repeat(paths), condition_for(likelihood, htransform).repeat(paths),
-        control_times(world.prior.schedule, PATH_STEPS), guidance=htransform.config.guidance,
+        control_times(world.prior.schedule, PATH_STEPS), guidance=htransform.guidance,
         normal=lambda x: torch.randn(x.shape, generator=generator),
     )  # fmt: skip
     return drawn.x0, (drawn.log_ratio - drawn.reward).reshape(-1, paths)

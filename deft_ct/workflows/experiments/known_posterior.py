@@ -61,7 +61,7 @@ class KnownPosterior:
         self.settings, self.seed, self.sigma = settings, settings.seed, settings.sigma
         schedule = Schedule()
         self.mixture = GaussianMixture.fit(_slices("train")[0], schedule, seed=self.seed)
-        self.prior = Prior(self.mixture, schedule, value_range=_SPAN, image_size=SIDE)
+        self.prior = Prior(self.mixture, schedule, value_range=_SPAN, image_shape=(1, SIDE, SIDE))
         geometry = ParallelGeometry(
             image_shape=(SIDE, SIDE), pixel_mm=PIXEL_MM, views=settings.views, detectors=SIDE, detector_mm=PIXEL_MM
         )

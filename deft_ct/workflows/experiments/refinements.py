@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from deft_ct.ct.pairs import SlicePairs
 from deft_ct.ct.scan import Scan
 from deft_ct.ct.scan_range import ScanRange, unit_measurements
 from deft_ct.datasets.halved import halved_scan
@@ -30,7 +31,6 @@ from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.networks import UNetConfig
 from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.training import TrainingConfig
-from deft_ct.training.pairs import PairSource
 from deft_ct.workflows.experiments.measures import RANGE_HU
 from deft_ct.workflows.experiments.study import Study, initial_error
 
@@ -86,7 +86,7 @@ class TrainedRefinement:
     """
 
     refinement: Refinement
-    pairs: PairSource
+    pairs: SlicePairs
     table_config: TableConfig
     folder: Path
 
@@ -113,7 +113,7 @@ class RefinementStudy:
         drawn = [halved_scan(scan) for scan in self.settings.scans.draw(self.settings.geometries, seed, levels=levels)]
         measurements = unit_measurements([*scans, *drawn], self.study.source.image_shape, self.study.pixel_mm)
         weights = [0.5 / len(scans)] * len(scans) + [0.5 / len(drawn)] * len(drawn)
-        pairs = PairSource(self.study.source, measurements, PriorRange(), weights=weights)
+        pairs = SlicePairs(self.study.source, measurements, PriorRange(), weights=weights)
         return self._train(AMORTISED, config, pairs, self.study.training, self.settings.batches)
 
     def for_scan(self, scan: Scan) -> TrainedRefinement:
@@ -129,11 +129,11 @@ class RefinementStudy:
         batches = math.ceil(self.settings.batches * steps / full.steps)
         return self._train(f"any to {scan.name}", initial.config, self._pairs(scan), training, batches, initial)
 
-    def _pairs(self, scan: Scan) -> PairSource:
-        return PairSource(self.study.source, [self.study.measurement(scan)], PriorRange())
+    def _pairs(self, scan: Scan) -> SlicePairs:
+        return SlicePairs(self.study.source, [self.study.measurement(scan)], PriorRange())
 
     def _train(
-        self, label: str, config: RefinementConfig, pairs: PairSource, training: TrainingConfig, batches: int,
+        self, label: str, config: RefinementConfig, pairs: SlicePairs, training: TrainingConfig, batches: int,
         initial: Refinement | None = None,
     ) -> TrainedRefinement:  # fmt: skip
         table_config = TableConfig(
@@ -170,7 +170,7 @@ class RefinementStudy:
                 image = reference_reconstruction(likelihood, "tv", iterations=self.settings.tv_iterations)
                 if refinement is not None:
                     features = scan_features(likelihood) if refinement.config.scan_features else None
-                    image = refinement(image, likelihood.guidance(image, refinement.config.guidance), features)
+                    image = refinement(image, refinement.guidance.of_initial(likelihood, image, 1.0), features)
                 images.append(span.affine(image)[:, 0].numpy())
             found = evaluate(np.concatenate(images), problem.truth, data_range_hu=RANGE_HU, body=problem.body)
             return {"psnr_db": found.psnr.tolist()}

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 
 from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.ct.pairs import SlicePairs
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.halved import halved_pack
 from deft_ct.datasets.packs import CTPack
 from deft_ct.diffusion import Prior, load_prior
 from deft_ct.evaluation.store import Record, cached_json, content_name
-from deft_ct.measurement.likelihood import GuidanceKind, Likelihood
+from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import AffineMap
 from deft_ct.methods.deft import HTransform, HTransformConfig, condition_for, load_htransform, save_htransform
@@ -32,7 +33,7 @@ from deft_ct.methods.deft.conditioning import SPREAD_SLOPES, scan_features
 from deft_ct.methods.deft.initial_table import ReferenceTable
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.refinement import Refinement
-from deft_ct.methods.deft.train import train_htransform
+from deft_ct.methods.deft.train import HTransformTraining, train_htransform
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.networks import UNet, UNetConfig
 from deft_ct.problems.ct import CTProblem
@@ -115,7 +116,7 @@ class Study:
     def prior(self) -> Prior:
         """The frozen prior of halved slices, which ``benchmarks/experiments/halved.py`` trains."""
         prior = load_prior(self.settings.work / "prior")
-        prior.precision = self.training.network_precision
+        prior.precision = self.training.precision
         return prior
 
     @cached_property
@@ -157,19 +158,22 @@ class Study:
             resumed = (folder / CHECKPOINT).is_file()
             began = time.process_time()
             made = train_htransform(
-                self.source, self.prior, task.measurements, folder, config=task.config, training=training,
-                weights=task.weights, refinement=refinement, table=task.references() if task.references else None,
-                from_prior=task.from_prior, progress=False,
+                SlicePairs(self.source, task.measurements, self.prior.value_range, weights=task.weights), self.prior,
+                folder, config=task.config, training=training, progress=False,
+                options=HTransformTraining(
+                    refinement=refinement, table=task.references() if task.references else None,
+                    from_prior=task.from_prior,
+                ),
             )  # fmt: skip
             seconds = None if resumed else round(time.process_time() - began)
             made.card |= {**(task.card or {}), "training_steps": training.steps, "seconds": seconds}
             save_htransform(made, folder / "htransform", dtype=torch.float32)
             self.log(f"{label}: trained, {seconds} s of one core")
         htransform = load_htransform(folder / "htransform")
-        htransform.precision = training.network_precision
+        htransform.precision = training.precision
         return htransform
 
-    def train_for_scan(self, scan: Scan, guidance: GuidanceKind = "fbp") -> HTransform:
+    def train_for_scan(self, scan: Scan, guidance: str = "fbp") -> HTransform:
         """An h-transform of the shipped form (initial reconstruction: TV) for a single scan."""
         measurement = self.measurement(scan)
         config = HTransformConfig(spread=initial_error(measurement), guidance=guidance, network=self.network())
@@ -206,7 +210,7 @@ class Study:
         problem, span, found = self.problem(scan), self.prior.value_range, []
         for y, measurement, _ in problem.batches:
             likelihood = measurement.likelihood(y, span)
-            image = None if htransform is None else condition_for(likelihood, htransform).reference
+            image = None if htransform is None else condition_for(likelihood, htransform).initial
             found.append(likelihood.to_physical(reference_reconstruction(likelihood, "tv") if image is None else image))
         return slice_metrics(HounsfieldScale().to_hu(torch.cat(found))[:, 0].numpy(), problem)
 

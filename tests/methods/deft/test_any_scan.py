@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 from tiny import NETWORK, SIZE, tiny_htransform, tiny_prior, tiny_scan, tiny_slices
 
 from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.ct.pairs import SlicePairs, simulate_unit_pixel
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import (
@@ -22,13 +23,13 @@ from deft_ct.methods.deft import (
     save_htransform,
 )
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES, scan_features
+from deft_ct.methods.deft.guidance import guidance_for
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
-from deft_ct.methods.deft.train import denoising_loss, simulate_pairs, start_from_head, train_htransform
+from deft_ct.methods.deft.train import HTransformTraining, denoising_loss, start_from_htransform, train_htransform
 from deft_ct.operators import GaussianBlur
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.noise import GaussianNoise, NoNoise, PoissonNoise
 from deft_ct.training import TrainingConfig
-from deft_ct.training.pairs import PairSource
 
 
 def _likelihood(geometry, noise, count=2):
@@ -96,14 +97,14 @@ def test_a_head_continued_with_scan_features_starts_where_it_was(reference):
     old = tiny_htransform(prior, reference=reference, network=network)
     config = HTransformConfig(network=network, reference=reference, scan_features=True)
     new = HTransform(config, prior.schedule, prior_hash="another prior")
-    found = start_from_head(new, old)
+    found = start_from_htransform(new, old)
     assert [part for part in found if "another prior" in part]
     assert [part for part in found if "no scan features" in part]
     scan = tiny_scan(views=9, photons=2e4)
     likelihood = scan.likelihood(scan.simulate(tiny_slices(2)), PriorRange())
     x, t = torch.randn(2, 1, SIZE, SIZE), torch.tensor([30.0, 800.0])
     x0, eps = prior.predict(x, t)
-    guidance = likelihood.guidance(x0, "fbp")
+    guidance = guidance_for("fbp").of_initial(likelihood, x0, 1.0)
     expected = old(x, t, x0, eps, guidance, condition_for(likelihood, old))
     with torch.no_grad():
         same = new(x, t, x0, eps, guidance, condition_for(likelihood, new))
@@ -119,10 +120,10 @@ def test_a_head_cannot_go_on_with_another_meaning_of_its_inputs():
     for change in ({"guidance": "adjoint"}, {"guidance_scale": 0.2}, {"reference": "none"}):
         config = HTransformConfig(**{"network": NETWORK, "reference": "fbp", **change})
         with pytest.raises(ValueError, match=f"has other {next(iter(change))}"):
-            start_from_head(HTransform(config, prior.schedule), old)
+            start_from_htransform(HTransform(config, prior.schedule), old)
     told = tiny_htransform(prior, reference="fbp", scan_features=True)
     with pytest.raises(ValueError, match="has other scan_features"):
-        start_from_head(HTransform(old.config, prior.schedule), told)
+        start_from_htransform(HTransform(old.config, prior.schedule), told)
 
 
 def test_the_spread_follows_the_scan():
@@ -130,7 +131,7 @@ def test_the_spread_follows_the_scan():
     head = tiny_htransform(prior, reference="fbp", scan_features=True, spread_slopes=SPREAD_SLOPES)
     like = torch.zeros(2, 1, 1, 1)
     scan = torch.tensor([[0.0, 0, 0, 0], [-2.0, 2 / 3, -1, 0]])
-    spread = head.spread(Condition(scan=scan), like).flatten()
+    spread = head.spread(Condition(features=scan), like).flatten()
     assert spread[0] == pytest.approx(head.config.spread)
     assert spread[1] == pytest.approx(head.config.spread * math.exp(0.3 * 2 + 1.0 * 2 / 3 + 0.1))
     with pytest.raises(ValueError, match="needs the scan features"):
@@ -142,12 +143,12 @@ def test_the_spread_follows_the_scan():
 def test_conditions_are_repeated_and_cut_as_a_whole():
     values = torch.arange(6.0).reshape(3, 2)
     image = torch.arange(3.0).reshape(3, 1, 1, 1)
-    condition = Condition(reference=image, remainder=-image, scan=values)
+    condition = Condition(initial=image, residual=-image, features=values)
     twice = condition.repeat(2)
-    assert twice.scan.tolist() == values.repeat_interleave(2, 0).tolist()
-    assert twice[2:4].reference.flatten().tolist() == [1, 1]
-    assert twice[2:4].scan.tolist() == [[2, 3], [2, 3]]
-    assert Condition(scan=values)[1:2].scan.tolist() == [[2, 3]]
+    assert twice.features.tolist() == values.repeat_interleave(2, 0).tolist()
+    assert twice[2:4].initial.flatten().tolist() == [1, 1]
+    assert twice[2:4].features.tolist() == [[2, 3], [2, 3]]
+    assert Condition(features=values)[1:2].features.tolist() == [[2, 3]]
     assert Condition().repeat(3) == Condition()
 
 
@@ -194,7 +195,7 @@ def _unit(views, photons=1e5):
 
 
 def test_measurements_are_drawn_as_often_as_their_weights_say():
-    source = PairSource(Slices(), [_unit(4), _unit(8), _unit(12)], PriorRange(), refine=1, weights=[3.0, 1.0, 0.0])
+    source = SlicePairs(Slices(), [_unit(4), _unit(8), _unit(12)], PriorRange(), refine=1, weights=[3.0, 1.0, 0.0])
     drawn = [
         source.draw(torch.tensor([0]), torch.Generator().manual_seed(step)).likelihood.y.shape[2] for step in range(80)
     ]
@@ -204,7 +205,7 @@ def test_measurements_are_drawn_as_often_as_their_weights_say():
     assert torch.equal(again, source.draw(torch.tensor([0]), torch.Generator().manual_seed(7)).likelihood.y)
     for weights in ([1.0], [1.0, -1.0, 1.0], [0.0, 0.0, 0.0]):
         with pytest.raises(ValueError, match="one weight >= 0 for each of the 3 measurements"):
-            PairSource(Slices(), [_unit(4), _unit(8), _unit(12)], PriorRange(), weights=weights)
+            SlicePairs(Slices(), [_unit(4), _unit(8), _unit(12)], PriorRange(), weights=weights)
 
 
 def test_training_goes_on_from_a_head_of_another_prior_and_learns_of_the_scan(tmp_path):
@@ -214,8 +215,8 @@ def test_training_goes_on_from_a_head_of_another_prior_and_learns_of_the_scan(tm
     training = TrainingConfig(steps=3, batch_size=2, warmup=1)
     with pytest.warns(UserWarning, match="the initial h-transform") as caught:
         head = train_htransform(
-            Slices(), prior, [_unit(6), _unit(12, 1e4)], tmp_path, config=config, training=training, initial=old,
-            weights=[1.0, 1.0], refine=1, progress=False,
+            SlicePairs(Slices(), [_unit(6), _unit(12, 1e4)], refine=1, weights=[1.0, 1.0]), prior, tmp_path,
+            config=config, training=training, options=HTransformTraining(initial=old), progress=False,
         )  # fmt: skip
     assert len(caught) == 3
     assert head.prior_hash == prior.content_hash()
@@ -249,8 +250,9 @@ def test_operators_stay_in_float32_in_a_mixed_precision_training(tmp_path, monke
         watched(name)
     prior = tiny_prior()
     train_htransform(
-        Slices(), prior, [_unit(6)], tmp_path, config=HTransformConfig(network=NETWORK), refine=1, progress=False,
-        training=TrainingConfig(steps=1, batch_size=2, warmup=1, precision="bf16"),
+        SlicePairs(Slices(), [_unit(6)], refine=1), prior, tmp_path, config=HTransformConfig(network=NETWORK),
+        progress=False,
+        training=TrainingConfig(steps=1, batch_size=2, warmup=1, precision="bfloat16"),
     )  # fmt: skip
     assert len(seen) > 30
     assert all(seen)
@@ -259,7 +261,9 @@ def test_operators_stay_in_float32_in_a_mixed_precision_training(tmp_path, monke
 
 def test_the_loss_in_mixed_precision_sees_the_same_measurement():
     prior, scan = tiny_prior(), _unit(9)
-    pairs = simulate_pairs(HounsfieldScale().to_hu(tiny_slices(2)), torch.full((2,), 8.0), scan, prior, seed=0)
+    pairs = simulate_unit_pixel(
+        HounsfieldScale().to_hu(tiny_slices(2)), torch.full((2,), 8.0), scan, prior.value_range, seed=0
+    )
     seen = {}
 
     def network(name):
@@ -274,5 +278,5 @@ def test_the_loss_in_mixed_precision_sees_the_same_measurement():
     denoising_loss(network("exact"), head, prior, pairs, t, noise)
     with torch.autocast("cpu", torch.bfloat16):
         denoising_loss(network("mixed"), head, prior, pairs, t, noise)
-    assert torch.equal(seen["exact"][1].reference, seen["mixed"][1].reference)
-    assert torch.equal(seen["exact"][1].remainder, seen["mixed"][1].remainder)
+    assert torch.equal(seen["exact"][1].initial, seen["mixed"][1].initial)
+    assert torch.equal(seen["exact"][1].residual, seen["mixed"][1].residual)

@@ -10,6 +10,7 @@ import torch
 from tiny import NETWORK, SIZE, tiny_htransform, tiny_prior, tiny_slices
 from tiny_pack import write_tiny_pack
 
+from deft_ct.ct.pairs import SlicePairs
 from deft_ct.ct.scan import Scan
 from deft_ct.ct.scan_range import ScanRange
 from deft_ct.ct.trained_range import outside_training
@@ -19,11 +20,10 @@ from deft_ct.methods.deft import HTransform, HTransformConfig, condition_for, lo
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES, scan_features
 from deft_ct.methods.deft.initial_table import TableConfig, tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
-from deft_ct.methods.deft.train import start_from_head
+from deft_ct.methods.deft.train import start_from_htransform
 from deft_ct.methods.deft.train_refinement import train_refinement
 from deft_ct.operators.ct.redundancy import missing_direction
 from deft_ct.training import TrainingConfig
-from deft_ct.training.pairs import PairSource
 
 SHAPE, PIXEL = (SIZE, SIZE), 8.0
 ARC = Scan(views=24, degrees=120.0, detectors=48)
@@ -108,7 +108,7 @@ def test_two_features_tell_the_direction_and_vanish_for_full_scans():
 def pairs_of(folder, *starts):
     folder.mkdir(exist_ok=True)
     scans = [replace(ARC, start=start).unit_measurement(SHAPE, PIXEL) for start in starts]
-    return PairSource(CTPack(write_tiny_pack(folder / "train.h5")), scans, PriorRange())
+    return SlicePairs(CTPack(write_tiny_pack(folder / "train.h5")), scans, PriorRange())
 
 
 def trained(folder, config, initial=None, steps=2):
@@ -144,15 +144,15 @@ def test_a_head_is_told_the_direction_and_goes_on_from_one_that_is_not(tmp_path)
     )
     head = HTransform(config, prior.schedule, prior_hash=prior.content_hash())
     old = tiny_htransform(prior, reference="fbp", scan_features=True, spread_slopes=SPREAD_SLOPES)
-    assert start_from_head(head, old) == ["is not told where limited arcs lie: this starts at zero"]
+    assert start_from_htransform(head, old) == ["is not told where limited arcs lie: this starts at zero"]
     assert not head.scan_embedding[0].weight[:, 4:].any()
     assert torch.equal(head.scan_embedding[0].weight[:, :4], old.scan_embedding[0].weight)
     with pytest.raises(ValueError, match="other arc_direction"):
-        start_from_head(old, head)
+        start_from_htransform(old, head)
     save_htransform(head, tmp_path)
     read = load_htransform(tmp_path)
     assert read.config == config and read.content_hash() == head.content_hash()
-    assert condition_for(likelihood(ARC), read).scan.shape == (2, 6)
+    assert condition_for(likelihood(ARC), read).features.shape == (2, 6)
     assert "arc_direction" not in old.description()["config"]
 
 
@@ -161,7 +161,7 @@ def test_what_cannot_be_told_is_refused():
         RefinementConfig(arc_direction=True)
     with pytest.raises(ValueError, match="arc_direction needs"):
         HTransformConfig(arc_direction=True)
-    with pytest.raises(ValueError, match="told the same"):
+    with pytest.raises(ValueError, match="see the same features"):
         HTransformConfig(scan_features=True, refinement=TOLD)
 
 

@@ -17,6 +17,7 @@ from tiny import NETWORK, tiny_htransform, tiny_prior, tiny_scan, tiny_slices
 from torch import Tensor, nn
 
 from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.ct.pairs import SlicePairs
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
@@ -30,6 +31,7 @@ from deft_ct.methods.deft.control import (
     path_costs,
     trajectory_balance,
 )
+from deft_ct.methods.deft.guidance import AdjointGuidance, ScoreGuidance
 from deft_ct.methods.deft.train_control import (
     SimulatedMeasurements,
     StoredMeasurements,
@@ -58,7 +60,9 @@ def normal(seed: int) -> Callable[[Tensor], Tensor]:
 
 
 def walk(head: nn.Module, times: list[int], count: int, seed: int = 0, likelihood: Likelihood = LIKELIHOOD) -> Paths:
-    return draw_paths(head, PRIOR, likelihood.repeat(count), Condition(), times, guidance="score", normal=normal(seed))
+    return draw_paths(
+        head, PRIOR, likelihood.repeat(count), Condition(), times, guidance=ScoreGuidance(), normal=normal(seed)
+    )
 
 
 class LogLinear(Likelihood):
@@ -128,9 +132,7 @@ def test_the_gradient_step_by_step_is_that_of_the_full_graph(balance: bool, on_p
     likelihood = scan.likelihood(scan.simulate(tiny_slices(2)), prior.value_range)
     condition = condition_for(likelihood, head).repeat(3)
     times = control_times(prior.schedule, 5)
-    paths = draw_paths(
-        other, prior, likelihood.repeat(3), condition, times, guidance=head.config.guidance, normal=normal(0)
-    )
+    paths = draw_paths(other, prior, likelihood.repeat(3), condition, times, guidance=head.guidance, normal=normal(0))
     full = torch.stack([step.log_ratio(head, condition) for step in paths.steps]).sum(0) - paths.reward
     costs = path_costs(head, paths, on_policy=on_policy)
     torch.testing.assert_close(costs, full)
@@ -166,7 +168,7 @@ def test_activations_do_not_grow_with_the_number_of_steps() -> None:
     for count in (3, 9):
         paths = draw_paths(
             head, prior, likelihood.repeat(2), condition, control_times(prior.schedule, count),
-            guidance=head.config.guidance, normal=normal(0),
+            guidance=head.guidance, normal=normal(0),
         )  # fmt: skip
         for full in (False, True):
             held = most = 0
@@ -192,7 +194,13 @@ def test_the_terminal_cost_is_the_likelihood_of_the_counts() -> None:
     y = scan.simulate(tiny_slices(2).double())
     likelihood = scan.likelihood(y, prior.value_range)
     paths = draw_paths(
-        head, prior, likelihood, Condition(), control_times(prior.schedule, 3), guidance="adjoint", normal=normal(0)
+        head,
+        prior,
+        likelihood,
+        Condition(),
+        control_times(prior.schedule, 3),
+        guidance=AdjointGuidance(),
+        normal=normal(0),
     )
     rate = 1e4 * (-scan.operator(scan.units.after(prior.value_range)(paths.x0))).exp()
     counts = (1e4 * (-y).exp()).round()
@@ -260,7 +268,7 @@ def test_the_network_meets_the_posterior_of_one_measurement(objective: str, tmp_
     head = finetune_online(PRIOR, likelihood, config=_small_head(), control=control, training=training, folder=tmp_path)
     count = 1000
     paths = draw_paths(
-        head, PRIOR, likelihood.repeat(count), Condition(), control_times(SCHEDULE, 16), guidance="score",
+        head, PRIOR, likelihood.repeat(count), Condition(), control_times(SCHEDULE, 16), guidance=ScoreGuidance(),
         normal=normal(7),
     )  # fmt: skip
     chain = GaussianChain(GAUSSIAN, SCHEDULE, control_times(SCHEDULE, 16))
@@ -317,7 +325,7 @@ def test_simulated_measurements_are_the_same_at_every_call() -> None:
             return hu[indices]
 
     unit = Measurement(tiny_scan(pixel_mm=1.0).operator, scan.noise, units=HounsfieldScale())
-    measured = SimulatedMeasurements(Source(), unit, prior, seed=5)
+    measured = SimulatedMeasurements(SlicePairs(Source(), [unit], prior.value_range), seed=5)
     assert len(measured) == 4
     pair, single = measured.likelihood(torch.tensor([2, 0])), measured.likelihood(torch.tensor([0]))
     assert torch.equal(pair.y[1:], single.y)

@@ -31,7 +31,7 @@ def _relative_error(head, prior, measurement, gaussian, matrix):
         exact = given_y - gaussian.eps(flat, abar)
         with torch.no_grad():
             x0h, eps = prior.predict(x_t, times)
-            guidance = measurement.likelihood(y).guidance(x0h, "score")
+            guidance = measurement.likelihood(y).score(x0h)
             _, eps_y = head(x_t, times, x0h, eps, guidance, Condition())
         wrong += float(((eps_y - eps).flatten(1) - exact).square().sum())
         size += float(exact.square().sum())

@@ -8,13 +8,15 @@ from gaussian import Gaussian, MatrixOperator, gaussian_prior
 from tiny import NETWORK, SIZE, tiny_htransform, tiny_prior, tiny_scan, tiny_slices
 
 from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.ct.pairs import simulate_unit_pixel
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import Condition, HTransform, HTransformConfig, load_htransform, save_htransform
 from deft_ct.methods.deft.control import ControlConfig
-from deft_ct.methods.deft.guidance import belief_spread, guidance_at, proximal_correction, reference_guidance
+from deft_ct.methods.deft.guidance import DataGuidance, belief_spread, proximal_correction
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
-from deft_ct.methods.deft.train import denoising_loss, simulate_pairs
+from deft_ct.methods.deft.refinement import RefinementConfig
+from deft_ct.methods.deft.train import denoising_loss
 from deft_ct.methods.deft.train_control import StoredMeasurements, train_control
 from deft_ct.networks import UNetConfig
 from deft_ct.operators import HDR
@@ -55,7 +57,7 @@ def _relative_error(t, steps, spread=WIDTH):
         exact.append((flat - (1 - a).sqrt() * posterior.eps(flat, a)) / a.sqrt())
     tweedie, _ = prior.predict(x_t, times)
     head = _head(prior, guidance="cg", reference="none", guidance_spread=spread, guidance_steps=steps)
-    found = guidance_at(likelihood, tweedie, times, head)
+    found = head.guidance_at(likelihood, tweedie, times)
     correction = torch.cat(exact).reshape(x0.shape) - tweedie
     return float((found - correction).norm() / correction.norm())
 
@@ -102,10 +104,12 @@ def test_the_guidance_of_the_data_is_their_reconstruction_whatever_the_image(mon
     scan = tiny_scan()
     likelihood = scan.likelihood(scan.simulate(tiny_slices(2)), PriorRange())
     fbp = PriorRange().to_prior(HounsfieldScale().to_hu(scan.operator.pseudo_inverse(likelihood.y)))
-    first = likelihood.guidance(torch.zeros_like(fbp), "data")
+    first = DataGuidance().of_initial(likelihood, torch.zeros_like(fbp), 1.0)
     torch.testing.assert_close(first, fbp, rtol=1e-4, atol=1e-4)
     monkeypatch.setattr(type(scan.operator), "pseudo_inverse", None)  # computed once for a measurement
-    torch.testing.assert_close(likelihood.guidance(torch.ones_like(fbp), "data"), first, rtol=0, atol=0)
+    torch.testing.assert_close(
+        DataGuidance().of_initial(likelihood[:], torch.ones_like(fbp), 1.0), first, rtol=0, atol=0
+    )
 
 
 def test_a_split_separates_what_the_data_say_from_what_they_do_not():
@@ -117,13 +121,13 @@ def test_a_split_separates_what_the_data_say_from_what_they_do_not():
     inside, outside = (rows[k].reshape(1, 1, SIDE, SIDE) for k in (0, ROWS))  # row space, null space
     head = _head(prior, guidance="split", guidance_spread=100.0, guidance_steps=40)
     times, zero = torch.tensor([300]), torch.zeros(1, 1, SIDE, SIDE).double()
-    guidance = [guidance_at(likelihood, reference + add, times, head) for add in (zero, inside, outside)]
+    guidance = [head.guidance_at(likelihood, reference + add, times) for add in (zero, inside, outside)]
     torch.testing.assert_close(guidance[1], guidance[0] - inside, rtol=1e-3, atol=1e-3)  # taken back
     torch.testing.assert_close(guidance[2], guidance[0], rtol=1e-4, atol=1e-4)  # not seen
-    remainder = reference_guidance(likelihood, reference, head.config)
+    remainder = head.guidance.of_initial(likelihood, reference, head.config.spread)
     seen = []
     head.network.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    condition = Condition(reference=reference.float(), remainder=remainder.float())
+    condition = Condition(initial=reference.float(), residual=remainder.float())
     for add, g in zip((inside, outside), guidance[1:], strict=True):
         x0 = (reference + add).float()
         head(x0, times, x0, x0, g.float(), condition)
@@ -137,8 +141,8 @@ def test_a_split_separates_what_the_data_say_from_what_they_do_not():
 def test_heads_train_and_sample_with_every_kind(kind, tmp_path):
     prior, scan = tiny_prior(), tiny_scan()
     head = tiny_htransform(prior, guidance=kind, guidance_steps=2)
-    pairs = simulate_pairs(
-        HounsfieldScale().to_hu(tiny_slices(2)), torch.full((2,), 8.0), tiny_scan(pixel_mm=1.0), prior, seed=0
+    pairs = simulate_unit_pixel(
+        HounsfieldScale().to_hu(tiny_slices(2)), torch.full((2,), 8.0), tiny_scan(pixel_mm=1.0), PriorRange(), seed=0
     )
     times = torch.tensor([40, 900])
     loss = denoising_loss(head.train(), head, prior, pairs, times, torch.randn(pairs.x0.shape))
@@ -170,8 +174,8 @@ def test_what_cannot_be_is_refused(tmp_path):
         HTransformConfig(guidance="cg", guidance_steps=0)
     scan, prior = tiny_scan(), tiny_prior()
     likelihood = scan.likelihood(scan.simulate(tiny_slices(1)), PriorRange())
-    with pytest.raises(ValueError, match=r"unknown guidance 'cg'; known here: score, adjoint, fbp, data"):
-        likelihood.guidance(torch.zeros(1, 1, SIZE, SIZE), "cg")
+    with pytest.raises(ValueError, match=r"sees no noise level: take guidance score, adjoint, fbp or data, got cg"):
+        RefinementConfig(guidance="cg")
     config = HTransformConfig(guidance="cg", network=NETWORK)
     bright = Measurement(HDR((1, 8, 8)), GaussianNoise(0.1))
     with pytest.raises(ValueError, match="need a linear operator, got HDR"):

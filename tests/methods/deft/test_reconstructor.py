@@ -5,10 +5,12 @@ import torch
 from tiny import tiny_htransform, tiny_prior, tiny_scan, tiny_slices
 
 from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.ct.pairs import SlicePairs, simulate_unit_pixel
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft import HTransformConfig, load_htransform, save_htransform
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
-from deft_ct.methods.deft.train import denoising_loss, simulate_pairs, train_htransform
+from deft_ct.methods.deft.refinement import RefinementConfig
+from deft_ct.methods.deft.train import denoising_loss, train_htransform
 from deft_ct.methods.registry import load_reconstructor, methods
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
@@ -79,7 +81,7 @@ def test_no_gradient_and_no_graph_reaches_the_prior_in_training_or_sampling(monk
 
     monkeypatch.setattr(type(prior), "predict", watched)
     hu = HounsfieldScale().to_hu(tiny_slices(2))
-    pairs = simulate_pairs(hu, torch.full((2,), 8.0), scan, prior, seed=0)
+    pairs = simulate_unit_pixel(hu, torch.full((2,), 8.0), scan, prior.value_range, seed=0)
     x0 = pairs.x0.clone().requires_grad_()  # even where the image asks for one
     pairs = type(pairs)(x0=x0, likelihood=pairs.likelihood)
     loss = denoising_loss(head, head, prior, pairs, torch.tensor([100, 600]), torch.randn(2, 1, 32, 32))
@@ -108,7 +110,7 @@ def test_training_makes_the_head_better_and_leaves_the_prior_alone(tmp_path):
     geometry = ParallelGeometry(image_shape=(32, 32), pixel_mm=1.0, views=12, detectors=48, detector_mm=1.0)
     unit = Measurement(RayTransform(geometry), PoissonNoise(photons=1e5), units=HounsfieldScale())
     head = train_htransform(
-        Source(), prior, [unit], tmp_path,
+        SlicePairs(Source(), [unit]), prior, tmp_path,
         config=HTransformConfig(network=prior.network.config, reference="fbp", spread=0.3),
         training=TrainingConfig(steps=150, batch_size=4, learning_rate=2e-3, warmup=5, ema_decay=0.9), progress=False,
     )  # fmt: skip
@@ -154,6 +156,24 @@ def test_the_conditional_mean_costs_as_many_evaluations_as_draws_and_keeps_the_s
     assert torch.equal(both.std, drawn.std)
     with pytest.raises(ValueError, match="estimate must be"):
         DEFTConfig(estimate="mode")
+
+
+@pytest.mark.parametrize(("estimate", "samples"), [("mean", 1), ("mean", 3), ("samples", 2)])
+def test_the_initial_reconstruction_and_its_refinement_are_computed_once_a_request(estimate, samples):
+    prior, scan = tiny_prior(), tiny_scan()
+    head = tiny_htransform(prior, refinement=RefinementConfig(network=prior.network.config))
+    calls = {"initial": 0, "refinement": 0}
+    initial = head.initial
+
+    def counted(likelihood):
+        calls["initial"] += 1
+        return initial(likelihood)
+
+    head.initial = counted
+    head.refinement.register_forward_hook(lambda *_: calls.update(refinement=calls["refinement"] + 1))
+    method = DEFT(prior, head, DEFTConfig(steps=2, batch_size=2, estimate=estimate))
+    method.reconstruct(scan.simulate(tiny_slices(2)), scan, num_samples=samples)
+    assert calls == {"initial": 1, "refinement": 1}
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"eta": 2.0}, {"batch_size": 0}])

@@ -14,6 +14,7 @@ from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
 from deft_ct.cli import app
+from deft_ct.ct.pairs import SlicePairs
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
 from deft_ct.diffusion import save_prior
@@ -28,13 +29,13 @@ from deft_ct.methods.deft import (
     save_refinement,
 )
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES, scan_features
+from deft_ct.methods.deft.guidance import guidance_for
 from deft_ct.methods.deft.initial_table import TableConfig, draw_batch, tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
-from deft_ct.methods.deft.train import denoising_loss, train_htransform
+from deft_ct.methods.deft.train import HTransformTraining, denoising_loss, train_htransform
 from deft_ct.methods.deft.train_refinement import train_refinement
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.training import TrainingConfig
-from deft_ct.training.pairs import PairSource
 
 CONFIG = RefinementConfig(network=replace(NETWORK, norm_groups=16), spread_slopes=SPREAD_SLOPES, scan_features=True)
 
@@ -48,10 +49,14 @@ def _refinement(seed: int = 3) -> Refinement:
     return made.eval().requires_grad_(False)
 
 
-def _pairs(tmp_path: Path) -> PairSource:
+def guide(likelihood, image):
+    return guidance_for("fbp").of_initial(likelihood, image, 1.0)
+
+
+def _pairs(tmp_path: Path) -> SlicePairs:
     source = CTPack(write_tiny_pack(tmp_path / "train.h5"))
     scans = [tiny_scan(views=views, pixel_mm=1.0) for views in (9, 12)]
-    return PairSource(source, scans, PriorRange())
+    return SlicePairs(source, scans, PriorRange())
 
 
 def _likelihood(photons: float = 1e5):
@@ -104,10 +109,10 @@ def test_a_head_works_around_the_refined_reference():
     head.refinement.load_state_dict(made.state_dict())
     got = condition_for(likelihood, head)
     tv = reference_reconstruction(likelihood, "tv", iterations=7)
-    expected = made(tv, likelihood.guidance(tv, "fbp"), scan_features(likelihood))
-    torch.testing.assert_close(got.reference, expected)
-    torch.testing.assert_close(got.remainder, likelihood.guidance(expected, "fbp"))
-    assert not torch.allclose(got.reference, tv, atol=1e-3)
+    expected = made(tv, guide(likelihood, tv), scan_features(likelihood))
+    torch.testing.assert_close(got.initial, expected)
+    torch.testing.assert_close(got.residual, guide(likelihood, expected))
+    assert not torch.allclose(got.initial, tv, atol=1e-3)
 
 
 def test_storage_keeps_the_refinement_and_the_hash_of_heads_without_one(tmp_path):
@@ -132,7 +137,7 @@ def test_storage_keeps_the_refinement_and_the_hash_of_heads_without_one(tmp_path
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(ValueError, match="needs a reference to improve"):
+    with pytest.raises(ValueError, match="needs an initial reconstruction to improve"):
         HTransformConfig(reference="none", refinement=CONFIG)
     with pytest.raises(ValueError, match="tv_iterations"):
         HTransformConfig(tv_iterations=0)
@@ -152,7 +157,7 @@ def test_training_improves_the_reference(tmp_path):
         progress=False,
     )
     batch = table.batch(torch.arange(len(table)))
-    before = ((batch.reference - batch.x0) / made.spread(batch.scan, batch.x0)).square().mean().sqrt()
+    before = ((batch.initial - batch.x0) / made.spread(batch.features, batch.x0)).square().mean().sqrt()
     assert made.relative_error < 0.8 * float(before)
 
 
@@ -166,9 +171,9 @@ def test_an_interrupted_table_goes_on_and_a_damaged_block_is_made_anew(tmp_path)
     blocks[1].write_bytes(blocks[1].read_bytes()[:1000])
     again = tabulate(_pairs(tmp_path), config, tmp_path / "broken", progress=False)
     everything = torch.arange(40)
-    assert torch.equal(whole.batch(everything).reference, again.batch(everything).reference)
-    assert torch.equal(whole.batch(everything).scan, again.batch(everything).scan)
-    assert len(torch.unique(whole.batch(everything).scan[:, 0])) == 2  # both scans are in it
+    assert torch.equal(whole.batch(everything).initial, again.batch(everything).initial)
+    assert torch.equal(whole.batch(everything).features, again.batch(everything).features)
+    assert len(torch.unique(whole.batch(everything).features[:, 0])) == 2  # both scans are in it
     with pytest.raises(ValueError, match="references of another training"):
         tabulate(pairs, replace(config, seed=1), tmp_path / "whole", progress=False)
 
@@ -184,15 +189,16 @@ def test_the_head_training_leaves_the_refinement_as_it_is(tmp_path):
     )
     training = TrainingConfig(steps=2, batch_size=2)
     head = train_htransform(
-        source, prior, [scan], tmp_path / "run", config=config, refinement=made, training=training, progress=False
-    )
+        SlicePairs(source, [scan]), prior, tmp_path / "run", config=config, training=training,
+        options=HTransformTraining(refinement=made), progress=False,
+    )  # fmt: skip
     assert head.precision == "float32"
     for name, value in made.state_dict().items():
         assert torch.equal(head.refinement.state_dict()[name], value)
     assert any(bool((value != 0).any()) for value in head.network.conv_out.state_dict().values())
     with pytest.raises(ValueError, match="must be the shape of the refinement"):
         train_htransform(
-            source, prior, [scan], tmp_path / "other", config=config, training=training, progress=False
+            SlicePairs(source, [scan]), prior, tmp_path / "other", config=config, training=training, progress=False
         )  # fmt: skip
     assert isinstance(head, HTransform)
 
@@ -248,17 +254,17 @@ def test_a_head_trained_from_a_table_sees_the_data_that_it_was_made_of(tmp_path)
     known = table.whole_batch(1)
     torch.testing.assert_close(known.x0, again.x0, rtol=1e-3, atol=1e-3)  # kept as float16
     expected = reference_reconstruction(again.likelihood, "tv", iterations=4)
-    torch.testing.assert_close(known.reference, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(known.initial, expected, rtol=1e-3, atol=1e-3)
 
     prior, head = tiny_prior(), tiny_htransform(tiny_prior(), tv_iterations=4)
     t, noise = torch.tensor([300, 20]), torch.randn(again.x0.shape)
     losses = [
         denoising_loss(head, head, prior, again, t, noise, tabulated=given)
-        for given in (None, (known.reference, known.remainder))
+        for given in (None, (known.initial, known.residual))
     ]
     torch.testing.assert_close(*losses, rtol=1e-2, atol=1e-3)
     with pytest.raises(ValueError, match="must be a multiple of that of the references, 2"):
         train_htransform(
-            CTPack(tmp_path / "train.h5"), prior, pairs.measurements, tmp_path / "run", config=head.config, table=table,
+            pairs, prior, tmp_path / "run", config=head.config, options=HTransformTraining(table=table),
             training=TrainingConfig(steps=1, batch_size=3), progress=False,
         )  # fmt: skip

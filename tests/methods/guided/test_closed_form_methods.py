@@ -157,7 +157,9 @@ def test_both_modes_of_an_ambiguous_measurement_are_sampled(name: str, svd: bool
     _, _, vh = torch.linalg.svd(matrix)
     centre = 2.0 * vh[-1]
     assert (matrix @ centre).norm() < 1e-12
-    prior = Prior(MixtureNetwork(centre, 0.3, Schedule()), Schedule(), prediction="epsilon", image_size=SIDE)
+    prior = Prior(
+        MixtureNetwork(centre, 0.3, Schedule()), Schedule(), prediction="epsilon", image_shape=(1, SIDE, SIDE)
+    )
     measurement = Measurement(operator, GaussianNoise(0.1))
     noise = torch.randn(PIXELS, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
     y = measurement.simulate((centre + 0.3 * noise).reshape(1, 1, SIDE, SIDE))

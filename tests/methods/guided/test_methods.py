@@ -39,7 +39,7 @@ def identity_prior() -> Prior:
         def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             return x
 
-    return Prior(Same(), Schedule(), prediction="sample", value_range=PriorRange(), image_size=32)
+    return Prior(Same(), Schedule(), prediction="sample", value_range=PriorRange(), image_shape=(1, 32, 32))
 
 
 def test_the_table_holds_the_methods_of_the_literature() -> None:

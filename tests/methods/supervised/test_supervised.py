@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from tiny import NETWORK, SIZE, tiny_scan, tiny_slices
 
 from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.ct.pairs import SlicePairs
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.registry import load_reconstructor, methods
@@ -24,7 +25,6 @@ from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel
 from deft_ct.methods.supervised.train import train_model
 from deft_ct.operators.ct import FanGeometry, RayTransform
 from deft_ct.training import TrainingConfig
-from deft_ct.training.pairs import PairSource
 
 PIXEL_MM = 8.0
 STEPS = {"fbp_unet": 150, "learned_primal_dual": 100, "conditional": 350, "i2sb": 200}
@@ -53,8 +53,8 @@ class Slices:
         return self.hu[indices]
 
 
-def pairs() -> PairSource:
-    return PairSource(Slices(), [tiny_scan(pixel_mm=1.0)], PriorRange(), refine=1)
+def pairs() -> SlicePairs:
+    return SlicePairs(Slices(), [tiny_scan(pixel_mm=1.0)], PriorRange(), refine=1)
 
 
 def train(name: str, folder: Path, steps: int, **changes: object) -> TrainedModel:
@@ -124,7 +124,7 @@ def fresh_accelerate() -> Iterator[None]:
 @pytest.mark.usefixtures("fresh_accelerate")
 @pytest.mark.parametrize("name", NAMES)
 def test_mixed_precision_trains(name: str, tmp_path: Path) -> None:
-    model = train(name, tmp_path, 2, precision="bf16")
+    model = train(name, tmp_path, 2, precision="bfloat16")
     assert all(bool(value.isfinite().all()) and value.dtype == torch.float32 for value in model.state_dict().values())
 
 
@@ -237,7 +237,7 @@ def test_clear_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         bare = Measurement(scan.operator, scan.noise)
         load_reconstructor("fbp_unet", model=untrained("fbp_unet")).reconstruct(scan.operator(tiny_slices(1)), bare)
     with pytest.raises(ValueError, match="needs units=HounsfieldScale"):
-        PairSource(Slices(), [], PriorRange())
+        SlicePairs(Slices(), [], PriorRange())
     train("fbp_unet", tmp_path / "training", 1)
     model_type, _ = SHAPES["fbp_unet"]
     with pytest.raises(ValueError, match="holds the training of another shape"):

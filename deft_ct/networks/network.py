@@ -1,0 +1,100 @@
+"""What the package asks of a network that is conditioned on a time: a configuration that builds it, and its interface.
+
+A batch is ``(B, *image_shape)``: images ``(B, C, H, W)``, points ``(B, N, F)``.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+Config = TypeVar("Config", bound="NetworkConfig")
+
+
+class TimeNetwork(nn.Module, abc.ABC):
+    """A network ``network(x, t, extra=None)`` on batches ``(B, *image_shape)``.
+
+    Attributes:
+        config: its shape.
+    """
+
+    config: NetworkConfig
+
+    @property
+    @abc.abstractmethod
+    def embedding_width(self) -> int:
+        """Features of the time embedding, to which ``extra`` is added."""
+
+    @abc.abstractmethod
+    def zero_output(self) -> None:
+        """Set the last layer to zero, so that the network starts by predicting nothing."""
+
+    @abc.abstractmethod
+    def start_from(self, other: nn.Module) -> None:
+        """Copy the weights of another network where the shapes allow, all but the output layer.
+
+        The first image of this network takes the place of the only one of the other. Does nothing for a network of
+        another class.
+        """
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, t: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Evaluate the network.
+
+        Args:
+            x: images or points; several inputs are joined along the channel axis.
+            t: times, ``(B,)``.
+            extra: ``(B, embedding_width)``, added to the time embedding.
+
+        Returns:
+            Of the shape of ``x`` but for the channels.
+        """
+
+
+class NetworkConfig(Protocol):
+    """Shape of a :class:`TimeNetwork`: a frozen dataclass that knows how to build it."""
+
+    def build(self) -> TimeNetwork:
+        """The network, with random weights."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values, with the kind of the network."""
+        ...
+
+    def small(self: Config, width: int) -> Config:
+        """A small network of the same kind for the same data, with ``width`` features."""
+        ...
+
+    def with_channels(self: Config, inputs: int, outputs: int) -> Config:
+        """The same shape for other numbers of channels in and out."""
+        ...
+
+
+def channel_axis(x: Tensor) -> int:
+    """Axis of the channels of a batch: 1 for images, the last one for points ``(B, N, F)``."""
+    return 2 if x.ndim == 3 else 1
+
+
+def copy_weights(
+    network: nn.Module, given: dict[str, Tensor], output: str, first: Callable[[str, Tensor], None]
+) -> None:
+    """Copy equally shaped weights; ``first(name, value)`` handles those of another shape.
+
+    Args:
+        network: takes the weights.
+        given: state of another network.
+        output: prefix of the output layer, which is left alone.
+        first: handles a weight of another shape.
+    """
+    own = network.state_dict()
+    for name, value in given.items():
+        if name.startswith(output) or name not in own:
+            continue
+        if own[name].shape == value.shape:
+            own[name].copy_(value)
+        else:
+            first(name, value)
