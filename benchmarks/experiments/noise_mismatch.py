@@ -11,7 +11,6 @@ Run: python benchmarks/experiments/noise_mismatch.py --json benchmarks/results/n
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,11 +21,12 @@ import torch
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
-from deft_ct.evaluation.problem import CTProblem, Score, score, score_json
+from deft_ct.evaluation.problem import Batch, Score, score, score_json
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.method_text import method_variants
 from deft_ct.operators.noise import GaussianNoise
+from deft_ct.problems.ct import CTProblem
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.atomic import write_text
 from deft_ct.workflows.experiments.arguments import (
@@ -51,16 +51,14 @@ def with_constant_variance(problem: CTProblem) -> CTProblem:
     for y, measurement, names in problem.batches:
         sigma = float(measurement.noise.weights(y).reciprocal().mean().sqrt())
         white = Measurement(measurement.operator, GaussianNoise(sigma), units=measurement.units)
-        batches.append((y, white, names))
-    return dataclasses.replace(problem, batches=batches)
+        batches.append(Batch(y, white, names))
+    return problem.with_batches(batches)
 
 
 def best(methods: Mapping[str, Reconstructor], problem: CTProblem, samples: int) -> tuple[str, Score]:
     """The variant with the highest mean PSNR, and its score."""
-    scores = {
-        text: score(text, method, problem, samples=samples, data_range_hu=RANGE_HU) for text, method in methods.items()
-    }
-    text = max(scores, key=lambda key: float(np.mean(scores[key].metrics.psnr)))
+    scores = {text: score(text, method, problem, samples=samples) for text, method in methods.items()}
+    text = max(scores, key=lambda key: float(np.mean(scores[key].values["psnr"])))
     return text, scores[text]
 
 
@@ -109,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for kind in KINDS:
                 chosen, result = best(methods, problems[kind], arguments.samples)
                 found[kind] = {"options": chosen, "values": score_json(result)}
-                print(f"{count:g} photons, {kind}: {chosen} {np.mean(result.metrics.psnr):.2f} dB", flush=True)
+                print(f"{count:g} photons, {kind}: {chosen} {np.mean(result.values["psnr"]):.2f} dB", flush=True)
             rows.append(found)
     settings = {
         "pack": pack.path.name, "every": arguments.every, "slices": len(pack), "views": arguments.views,

@@ -23,10 +23,11 @@ import torch
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
 from deft_ct.evaluation.paired import differences, paired_difference, signed_interval
-from deft_ct.evaluation.problem import CTProblem, score, score_json
+from deft_ct.evaluation.problem import score, score_json
 from deft_ct.evaluation.statistics import Interval, mean_interval
 from deft_ct.evaluation.store import Record, cached_json, content_name, write_result
 from deft_ct.evaluation.tables import markdown_table
+from deft_ct.problems.ct import CTProblem
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.workflows.experiments.arguments import (
     Networks,
@@ -175,7 +176,7 @@ def run(arguments: argparse.Namespace) -> Record:
         for name, method in methods.items():
 
             def compute(name: str = name, method: Reconstructor = method, problem: Any = problem) -> Record:
-                return score_json(score(name, method, problem(), samples=1, data_range_hu=RANGE_HU))
+                return score_json(score(name, method, problem(), samples=1))
 
             path = arguments.work / f"{content_name(f'{case.name} {name}', *identity, described[name])}.json"
             cells[case.name, name] = cached_json(path, compute)

@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> Record:
     dps = load_reconstructor("dps", prior=prior, steps=arguments.dps_steps, zeta=best["zeta"], norm=best["norm"])
     add("DPS, tuned", dps.reconstruct(y, world.measurement, num_samples=samples))
     if arguments.online:
-        online = DEFTOnline(prior, replace(config, iterations=arguments.online), htransform)
+        online = DEFTOnline(prior, htransform, replace(config, iterations=arguments.online))
         result = online.reconstruct(y, world.measurement, num_samples=samples)
         add("stochastic control, then online", result)
     gain = torch.tensor(rows["stochastic control"]["psnr_db"]) - torch.tensor(rows["DPS, tuned"]["psnr_db"])

@@ -85,36 +85,24 @@ def gain_error(detectors: int, case: Case, seed: int) -> torch.Tensor:
     return added
 
 
-@dataclass(frozen=True)
-class PerturbedProblem(CTProblem):
-    """The slices of a problem with data of a true scan that differs from the nominal one.
+def perturbed(problem: CTProblem, case: Case) -> CTProblem:
+    """The slices of a problem with data of the true scan, and the measurement that the methods assume.
 
     One error is drawn for all slices, as a scanner has one error for all of its slices. Data are simulated on the
     refined grid of the problem.
     """
-
-    case: Case = Case(name="as assumed")
-
-    def simulate(self) -> list[Batch]:
-        """Data of the true scan, with the measurement that the methods assume."""
-        scans: dict[object, Measurement] = {}
-        batches, first = [], 0
-        for y, nominal, names in super().simulate():
-            assert isinstance(nominal.operator, RayTransform)
-            key = nominal.operator.geometry
-            if key not in scans:
-                scans[key] = true_measurement(nominal, self.case, self.seed)
-            true = scans[key]
-            hu = torch.from_numpy(self.truth[first : first + len(names), None]).to(y)
-            first += len(names)
-            x = HounsfieldScale().to_attenuation(hu)
-            data = true.simulate(x, seed=self.seed, image_ids=names, refine=self.refine)
-            data = data + gain_error(data.shape[-1], self.case, self.seed).to(data)
-            batches.append(Batch(data, true if self.case.told else nominal, names))
-        return batches
-
-
-def perturbed(problem: CTProblem, case: Case) -> PerturbedProblem:
-    """The same slices, scanned as the case says."""
-    same = {field.name: getattr(problem, field.name) for field in dataclasses.fields(CTProblem)}
-    return PerturbedProblem(**same, case=case)
+    scans: dict[object, Measurement] = {}
+    batches, first = [], 0
+    for y, nominal, names in problem.batches:
+        assert isinstance(nominal.operator, RayTransform)
+        key = nominal.operator.geometry
+        if key not in scans:
+            scans[key] = true_measurement(nominal, case, problem.seed)
+        true = scans[key]
+        hu = torch.from_numpy(problem.truth[first : first + len(names), None]).to(y)
+        first += len(names)
+        x = HounsfieldScale().to_attenuation(hu)
+        data = true.simulate(x, seed=problem.seed, image_ids=names, refine=problem.refine)
+        data = data + gain_error(data.shape[-1], case, problem.seed).to(data)
+        batches.append(Batch(data, true if case.told else nominal, names))
+    return problem.with_batches(batches)
