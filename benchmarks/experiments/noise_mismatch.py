@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for kind in KINDS:
                 chosen, result = best(methods, problems[kind], arguments.samples)
                 found[kind] = {"options": chosen, "values": score_json(result)}
-                print(f"{count:g} photons, {kind}: {chosen} {np.mean(result.values["psnr"]):.2f} dB", flush=True)
+                print(f"{count:g} photons, {kind}: {chosen} {np.mean(result.values['psnr']):.2f} dB", flush=True)
             rows.append(found)
     settings = {
         "pack": pack.path.name, "every": arguments.every, "slices": len(pack), "views": arguments.views,
