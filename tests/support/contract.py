@@ -73,7 +73,7 @@ class PointNetwork(nn.Module):
 def rgb_prior() -> Prior:
     torch.manual_seed(0)
     network = UNet(UNetConfig(**NETWORK.to_dict() | {"in_channels": 3, "out_channels": 3}))
-    return Prior(network, Schedule(), prediction="v_prediction", channels=3, image_size=32)
+    return Prior(network, Schedule(), prediction="v_prediction", image_shape=(3, 32, 32))
 
 
 def point_prior() -> Prior:
