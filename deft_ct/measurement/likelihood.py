@@ -56,16 +56,14 @@ class Likelihood:
         to_physical = self.to_physical
         if isinstance(to_physical, PerImageMap):
             to_physical = to_physical.repeat(count)
-        return self._rows(
-            self.y.repeat_interleave(count, 0), to_physical, lambda value: value.repeat_interleave(count, 0)
-        )
+        return self._rows(self.measurement.repeat(count), to_physical, lambda value: value.repeat_interleave(count, 0))
 
     def __getitem__(self, part: slice) -> Likelihood:
         """The likelihood of some of the images."""
         to_physical = self.to_physical
         if isinstance(to_physical, PerImageMap):
             to_physical = PerImageMap(to_physical.scale[part], to_physical.offset[part])
-        return self._rows(self.y[part], to_physical, lambda value: value[part])
+        return self._rows(self.measurement[part], to_physical, lambda value: value[part])
 
     def forward(self, x0: Tensor) -> Tensor:
         """Noise-free data of an image in the prior's range."""
@@ -102,9 +100,11 @@ class Likelihood:
                 self._inverse = self.to_physical.inverse(self.operator.pseudo_inverse(self.y))
         return self._inverse
 
-    def _rows(self, y: Tensor, to_physical: AffineMap | PerImageMap, pick: Callable[[Tensor], Tensor]) -> Likelihood:
+    def _rows(
+        self, measurement: Measurement, to_physical: AffineMap | PerImageMap, pick: Callable[[Tensor], Tensor]
+    ) -> Likelihood:
         """A likelihood of other rows, with what is known of them already."""
-        out = Likelihood(self.measurement, y, to_physical)
+        out = Likelihood(measurement, pick(self.y), to_physical)
         out._weights = None if self._weights is None else pick(self._weights)
         out._inverse = None if self._inverse is None else pick(self._inverse)
         return out

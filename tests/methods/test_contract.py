@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from contract import PROBLEMS, build
+from contract import COUNT, PROBLEMS, build
 
 from deft_ct.methods.registry import methods
 from deft_ct.reconstructor import UnsupportedError
@@ -15,10 +15,9 @@ from deft_ct.runtime.evaluations import count_evaluations
 
 MUST_WORK = {
     *((name, problem) for name in methods() if name != "ddrm" for problem in ("CT parallel", "CT fan")),
-    *((name, problem) for name in ("dps", "daps", "reddiff", "deft", "unconditional") for problem in PROBLEMS
-      if (name, problem) != ("deft", "points")),
+    *((name, problem) for name in ("dps", "daps", "reddiff", "deft", "unconditional") for problem in PROBLEMS),
     *((name, problem) for name in ("ddnm", "dds", "diffpir", "pigdm", "mcg", "cgls", "sirt", "fbp")
-      for problem in ("inpainting", "super-resolution", "points")),
+      for problem in ("inpainting", "inpainting, a mask for each image", "super-resolution", "points")),
     *(("ddrm", problem) for problem in ("inpainting", "super-resolution")),
 }  # fmt: skip
 
@@ -28,7 +27,7 @@ MUST_WORK = {
 @pytest.mark.filterwarnings("ignore::UserWarning")  # random weights diverge, and the tiny scan lies outside of training
 def test_a_sane_result_or_one_refusal(name: str, problem_name: str) -> None:
     problem = PROBLEMS[problem_name]
-    measurement, images = problem.measurement(), problem.images(3)
+    measurement, images = problem.measurement(), problem.images(COUNT)
     y = measurement.simulate(images, seed=4)
     method = build(name, problem)
     try:
@@ -44,7 +43,9 @@ def test_a_sane_result_or_one_refusal(name: str, problem_name: str) -> None:
     json.dumps(whole.provenance)
     scale = float(whole.mean.abs().max())
     for i, image_id in enumerate("abc"):
-        single = build(name, problem).reconstruct(y[i : i + 1], measurement, seed=7, image_ids=[image_id]).mean
+        single = (
+            build(name, problem).reconstruct(y[i : i + 1], measurement[i : i + 1], seed=7, image_ids=[image_id]).mean
+        )
         assert float((single[0] - whole.mean[i]).abs().max()) < 1e-3 * scale
 
 
