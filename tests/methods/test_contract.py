@@ -49,6 +49,24 @@ def test_a_sane_result_or_one_refusal(name: str, problem_name: str) -> None:
         assert float((single[0] - whole.mean[i]).abs().max()) < 1e-3 * scale
 
 
+@pytest.mark.parametrize("name", methods())
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_chunks_of_several_samples_keep_the_mask_of_each_image(name: str) -> None:
+    problem = PROBLEMS["inpainting, a mask for each image"]
+    measurement = problem.measurement()
+    y = measurement.simulate(problem.images(COUNT), seed=4)
+    try:
+        whole = build(name, problem).reconstruct(y, measurement, seed=7, num_samples=3, image_ids="abc")
+    except UnsupportedError:
+        return  # the test above holds which ones may
+    last = build(name, problem).reconstruct(y[2:], measurement[2:], seed=7, num_samples=3, image_ids="c")
+    scale = float(whole.mean.abs().max())
+    assert float((last.mean[0] - whole.mean[2]).abs().max()) < 1e-3 * scale
+    if whole.samples is not None:
+        assert last.samples is not None
+        assert float((last.samples[0] - whole.samples[2]).abs().max()) < 1e-3 * float(whole.samples.abs().max())
+
+
 def test_a_refusal_is_a_value_error_that_names_the_operator() -> None:
     problem = PROBLEMS["HDR"]
     measurement = problem.measurement()
