@@ -165,7 +165,7 @@ class ScaledDecomposable(Scaled):
 
 class _ScaledSVD(SingularValueDecomposition):
     def __init__(self, base: SingularValueDecomposition, factor: float) -> None:
-        super().__init__(abs(factor) * base.singular_values)
+        super().__init__(abs(factor) * base.singular_values, per_image=base.per_image)
         self._base, self._sign = base, float((factor > 0) - (factor < 0))
 
     def to_spectral(self, x: Tensor) -> Tensor:

@@ -70,11 +70,5 @@ class Inpainting(LinearOperator):
         return self.adjoint(y)
 
     def svd(self) -> DiagonalSVD:
-        """Both bases are the identity, the singular values are the mask.
-
-        Raises:
-            ValueError: every image has a mask of its own.
-        """
-        if self.mask.ndim == 4:
-            raise ValueError("Inpainting: the decomposition needs one mask for all images; build one operator a mask")
-        return DiagonalSVD(self.mask)
+        """Both bases are the identity, the singular values are the mask, or the masks of all images."""
+        return DiagonalSVD(self.mask, per_image=self.images is not None)

@@ -18,7 +18,8 @@ MUST_WORK = {
     *((name, problem) for name in ("dps", "daps", "reddiff", "deft", "unconditional") for problem in PROBLEMS),
     *((name, problem) for name in ("ddnm", "dds", "diffpir", "pigdm", "mcg", "cgls", "sirt", "fbp")
       for problem in ("inpainting", "inpainting, a mask for each image", "super-resolution", "points")),
-    *(("ddrm", problem) for problem in ("inpainting", "super-resolution")),
+    *(("ddrm", problem)
+      for problem in ("inpainting", "inpainting, a mask for each image", "super-resolution", "points")),
 }  # fmt: skip
 
 

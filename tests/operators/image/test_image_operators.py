@@ -281,8 +281,11 @@ def test_one_mask_for_each_image() -> None:
         torch.testing.assert_close(operator(x)[i], Inpainting((3, 32, 32), masks[i])(x[i]))
     with pytest.raises(ValueError, match="the 3 masks need as many images, got 2"):
         operator(x[:2])
-    with pytest.raises(ValueError, match="one mask for all images"):
-        operator.svd()
+    for decomposed in (operator, -2 * operator):
+        svd, y = decomposed.svd(), decomposed(x)
+        assert svd.spectral_shape == (3, 32, 32)
+        torch.testing.assert_close(svd.data_from_spectral(svd.singular_values * svd.to_spectral(x)), y)
+        torch.testing.assert_close(svd.pseudo_inverse(y), operator(x))
 
 
 @pytest.mark.parametrize(
