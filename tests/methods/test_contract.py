@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
-from contract import COUNT, PROBLEMS, build
+from contract import COUNT, PROBLEMS, build, documented
 
 from deft_ct.methods.registry import methods
 from deft_ct.reconstructor import UnsupportedError
 from deft_ct.runtime.evaluations import count_evaluations
 
+DOCUMENTED = documented((Path(__file__).parents[2] / "docs/contract.md").read_text())
 MUST_WORK = {
     *((name, problem) for name in methods() if name != "ddrm" for problem in ("CT parallel", "CT fan")),
     *((name, problem) for name in ("dps", "daps", "reddiff", "deft", "unconditional") for problem in PROBLEMS),
@@ -38,7 +40,9 @@ def test_a_sane_result_or_one_refusal(name: str, problem_name: str) -> None:
         assert count.total == 0
         assert (name, problem_name) not in MUST_WORK, str(refusal)
         assert name in str(refusal) and "\n" not in str(refusal)
+        assert DOCUMENTED[name, problem_name] == str(refusal)
         return
+    assert DOCUMENTED[name, problem_name] == "ok"
     assert whole.mean.shape == images.shape and bool(torch.isfinite(whole.mean).all())
     assert whole.provenance["method"] == name
     json.dumps(whole.provenance)

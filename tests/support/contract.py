@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from tiny import NETWORK, tiny_htransform, tiny_prior, tiny_scan, tiny_slices
@@ -136,17 +139,41 @@ def outcome(name: str, problem_name: str) -> str:
 
 
 def outcomes() -> str:
-    """The table of all outcomes in Markdown: a tick, or a number that stands for the reason below."""
+    """The table of all outcomes in Markdown: ok, or a number that stands for the reason below."""
     reasons: dict[str, int] = {}
     lines = ["| method | " + " | ".join(PROBLEMS) + " |", "|---" * (len(PROBLEMS) + 1) + "|"]
     for name in methods():
         cells = [outcome(name, problem) for problem in PROBLEMS]
         marks = ["ok" if cell == "ok" else str(reasons.setdefault(cell, len(reasons) + 1)) for cell in cells]
         lines.append(f"| {name} | " + " | ".join(marks) + " |")
-    return "\n".join([*lines, "", *(f"{number}. {reason}" for reason, number in reasons.items())])
+    return "\n".join([*lines, "", *(f"{number}. {reason}" for reason, number in reasons.items())]) + "\n"
 
+
+def documented(text: str) -> dict[tuple[str, str], str]:
+    """The outcome of each method and problem in a table of :func:`outcomes`."""
+    lines = text.splitlines()
+    reasons = dict(line.split(". ", 1) for line in lines if line[:1].isdigit())
+    head, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|"))
+    return {
+        (row[0], problem): reasons.get(mark, mark)
+        for row in rows
+        for problem, mark in zip(head[1:], row[1:], strict=True)
+    }
+
+
+TITLE = """# Methods and problems
+
+Every method has either a result or one refusal, before any network is evaluated. The table is that of
+`tests/methods/test_contract.py`, with small random networks: the supervised ones are for CT, and the h-transform of
+`deft` has no initial reconstruction. A number stands for the refusal below.
+
+Made by `PYTHONPATH=.:tests/support python tests/support/contract.py --out docs/contract.md`.
+
+"""
 
 if __name__ == "__main__":
-    import sys
-
-    sys.stdout.write(outcomes() + "\n")
+    parser = argparse.ArgumentParser(description="Write the table of methods and problems.")
+    parser.add_argument("--out", type=Path, required=True, help="Markdown file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # random weights diverge
+        parser.parse_args().out.write_text(TITLE + outcomes())
