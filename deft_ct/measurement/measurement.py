@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import AffineMap, PriorRange, Scale
-from deft_ct.operators.base import Diagnosis, Operator
+from deft_ct.operators.base import Diagnosis, Operator, RowPick
 from deft_ct.operators.noise import NoiseModel, NoNoise
 from deft_ct.runtime.seeds import Key, checked_image_ids, generator_for
 
@@ -53,6 +53,10 @@ class Measurement:
     def repeat(self, count: int) -> Measurement:
         """The measurement with every image of a batch ``count`` times in a row."""
         return self._with(self.operator.repeat(count))
+
+    def select_images(self, pick: RowPick) -> Measurement:
+        """The measurement of other images; see ``Operator.select_images``."""
+        return self if self.operator.images is None else self._with(self.operator.select_images(pick))
 
     def _with(self, operator: Operator) -> Measurement:
         return self if operator is self.operator else Measurement(operator, self.noise, units=self.units)

@@ -91,6 +91,8 @@ def test_a_mask_for_each_image_stays_with_its_image():
     x0 = x[[0, 1, 1]]
     torch.testing.assert_close(chunk.residual(x0), y[[0, 1, 1]] - masks[[0, 1, 1]] * x0)
     torch.testing.assert_close(chunk.pseudo_inverse(), masks[[0, 1, 1]] * y[[0, 1, 1]])
+    chosen = whole.likelihood(y).select_images(lambda values: values[[2, 0]])
+    torch.testing.assert_close(chosen.forward(x[[2, 0]]), masks[[2, 0]] * x[[2, 0]])
     with pytest.raises(ValueError, match="parameters for 3 images, and the data are of 2"):
         whole.check(y[:2])
 
