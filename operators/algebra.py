@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deft_ct.operators.base import Diagnosis, LinearOperator, Operator, RegularisationHint
+from deft_ct.operators.base import Diagnosis, LinearOperator, Operator, RegularisationHint, RowPick
 from deft_ct.operators.svd import Decomposable, SingularValueDecomposition
 
 __all__ = ["Adjoint", "Stack", "add", "compose", "scale", "stack"]
@@ -33,6 +33,15 @@ class Adjoint(LinearOperator):
         self.base = base
         self.matched = base.matched
 
+    @property
+    def images(self) -> int | None:
+        """See :attr:`Operator.images`."""
+        return self.base.images
+
+    def select_images(self, pick: RowPick) -> LinearOperator:
+        """The same of the parts' operators of other images."""
+        return _linear(self.base.select_images(pick)).T
+
     def _forward_kernel(self, x: Tensor) -> Tensor:
         return self.base.adjoint(x)
 
@@ -47,6 +56,10 @@ class Adjoint(LinearOperator):
     def norm(self, *, iterations: int = 50, tolerance: float = 1e-5) -> float:
         """The norm of ``A``."""
         return self.base.norm(iterations=iterations, tolerance=tolerance)
+
+    def norms(self, *, iterations: int = 50, tolerance: float = 1e-5) -> list[float]:
+        """The norms of ``A``."""
+        return self.base.norms(iterations=iterations, tolerance=tolerance)
 
     def describe(self) -> dict[str, Any]:
         """The description of ``A`` under ``of``."""
@@ -71,6 +84,15 @@ class Scaled(LinearOperator):
         """The factor, for ``print``."""
         return f"factor={self.factor}"
 
+    @property
+    def images(self) -> int | None:
+        """See :attr:`Operator.images`."""
+        return self.base.images
+
+    def select_images(self, pick: RowPick) -> LinearOperator:
+        """The same of the parts' operators of other images."""
+        return scale(_linear(self.base.select_images(pick)), self.factor)
+
     def _forward_kernel(self, x: Tensor) -> Tensor:
         return self.factor * self.base(x)
 
@@ -84,6 +106,10 @@ class Scaled(LinearOperator):
     def norm(self, *, iterations: int = 50, tolerance: float = 1e-5) -> float:
         """``|factor|`` times the norm of ``A``."""
         return abs(self.factor) * self.base.norm(iterations=iterations, tolerance=tolerance)
+
+    def norms(self, *, iterations: int = 50, tolerance: float = 1e-5) -> list[float]:
+        """``|factor|`` times the norms of ``A``."""
+        return [abs(self.factor) * norm for norm in self.base.norms(iterations=iterations, tolerance=tolerance)]
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         """The pseudo-inverse of ``A`` over the factor; zero for a factor of zero."""
@@ -139,7 +165,7 @@ class ScaledDecomposable(Scaled):
 
 class _ScaledSVD(SingularValueDecomposition):
     def __init__(self, base: SingularValueDecomposition, factor: float) -> None:
-        super().__init__(abs(factor) * base.singular_values)
+        super().__init__(abs(factor) * base.singular_values, per_image=base.per_image)
         self._base, self._sign = base, float((factor > 0) - (factor < 0))
 
     def to_spectral(self, x: Tensor) -> Tensor:
@@ -167,6 +193,15 @@ class Sum(LinearOperator):
         """The sign of the second term, for ``print``."""
         return f"sign={self.sign:+d}"
 
+    @property
+    def images(self) -> int | None:
+        """See :attr:`Operator.images`."""
+        return _images(self.left, self.right)
+
+    def select_images(self, pick: RowPick) -> LinearOperator:
+        """The same of the parts' operators of other images."""
+        return add(self.left.select_images(pick), self.right.select_images(pick), sign=self.sign)
+
     def _forward_kernel(self, x: Tensor) -> Tensor:
         return torch.add(self.left(x), self.right(x), alpha=self.sign)
 
@@ -190,6 +225,15 @@ class Composition(LinearOperator):
         self.outer, self.inner = outer, inner
         self.matched = outer.matched and inner.matched
 
+    @property
+    def images(self) -> int | None:
+        """See :attr:`Operator.images`."""
+        return _images(self.outer, self.inner)
+
+    def select_images(self, pick: RowPick) -> LinearOperator:
+        """The same of the parts' operators of other images."""
+        return _linear(compose(self.outer.select_images(pick), self.inner.select_images(pick)))
+
     def _forward_kernel(self, x: Tensor) -> Tensor:
         return self.outer(self.inner(x))
 
@@ -211,6 +255,15 @@ class NonlinearComposition(Operator):
     def __init__(self, outer: Operator, inner: Operator) -> None:
         super().__init__(inner.domain_shape, outer.range_shape)
         self.outer, self.inner = outer, inner
+
+    @property
+    def images(self) -> int | None:
+        """See :attr:`Operator.images`."""
+        return _images(self.outer, self.inner)
+
+    def select_images(self, pick: RowPick) -> Operator:
+        """The same of the parts' operators of other images."""
+        return compose(self.outer.select_images(pick), self.inner.select_images(pick))
 
     def _forward_kernel(self, x: Tensor) -> Tensor:
         out: Tensor = self.outer(self.inner(x))
@@ -265,6 +318,15 @@ class Stack(LinearOperator):
         """The data of each operator, from ``(..., *range_shape)``."""
         lengths = [op.range_shape[self.axis] for op in self.operators]
         return y.split(lengths, self.axis - len(self.range_shape))
+
+    @property
+    def images(self) -> int | None:
+        """See :attr:`Operator.images`."""
+        return _images(*self.operators)
+
+    def select_images(self, pick: RowPick) -> LinearOperator:
+        """The same of the parts' operators of other images."""
+        return stack([_linear(op.select_images(pick)) for op in self.operators], axis=self.axis)
 
     def _forward_kernel(self, x: Tensor) -> Tensor:
         return self._joined([op(x) for op in self.operators])
@@ -414,3 +476,8 @@ def _named(value: Any) -> str:
 def _linear(value: Any) -> LinearOperator:
     assert isinstance(value, LinearOperator)
     return value
+
+
+def _images(*parts: Operator) -> int | None:
+    """The number of images that the parts have parameters for, which all of them with such parameters share."""
+    return next((part.images for part in parts if part.images is not None), None)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from deft_ct.operators.solvers import conjugate_gradient
 
 Kernel = Callable[[Tensor], Tensor]
+RowPick = Callable[[Tensor], Tensor]
 
 
 class _Linear(torch.autograd.Function):
@@ -76,10 +77,18 @@ class RegularisationHint:
 class Operator(nn.Module, abc.ABC):
     """A forward model ``y = A(x)``, possibly nonlinear.
 
+    An operator may have parameters of its own for each image of a batch, such as a mask for each. It then takes
+    batches of exactly :attr:`images`, and ``A[i:j]`` is the operator of some of them.
+
     Args:
         domain_shape: trailing shape of ``x``, without batch axes.
         range_shape: trailing shape of ``y``, without batch axes.
+
+    Attributes:
+        has_pseudo_inverse: whether :meth:`pseudo_inverse` gives a result; true for every linear operator.
     """
+
+    has_pseudo_inverse: bool = False
 
     def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -89,6 +98,33 @@ class Operator(nn.Module, abc.ABC):
     @abc.abstractmethod
     def _forward_kernel(self, x: Tensor) -> Tensor:
         """Map ``(N, *domain_shape)`` to ``(N, *range_shape)``."""
+
+    @property
+    def images(self) -> int | None:
+        """How many images have parameters of their own; None when all images share the parameters."""
+        return None
+
+    def select_images(self, pick: RowPick) -> Operator:
+        """The operator of other images; operators with parameters of each image override it, and :attr:`images`.
+
+        Args:
+            pick: maps a parameter ``(images, *)`` to that of the other images.
+        """
+        return self
+
+    def __getitem__(self, part: slice) -> Operator:
+        """The operator of some images of a batch: itself when all images share the parameters.
+
+        Raises:
+            TypeError: ``part`` is not a slice; write ``A[i : i + 1]`` for one image.
+        """
+        if not isinstance(part, slice):
+            raise TypeError(f"{type(self).__name__}: images are chosen by a slice, got {type(part).__name__}")
+        return self if self.images is None else self.select_images(lambda values: values[part])
+
+    def repeat(self, count: int) -> Operator:
+        """The operator with the parameters of each image ``count`` times in a row, for several samples of each."""
+        return self if self.images is None else self.select_images(lambda values: values.repeat_interleave(count, 0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the operator.
@@ -200,11 +236,13 @@ class LinearOperator(Operator):
     """
 
     matched: bool = True
+    has_pseudo_inverse: bool = True
     __array_ufunc__ = None  # NumPy numbers leave ``number * A`` to us
 
     def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
         super().__init__(domain_shape, range_shape)
         self._norm: float | None = None
+        self._norms: list[float] | None = None
 
     @abc.abstractmethod
     def _adjoint_kernel(self, y: Tensor) -> Tensor:
@@ -337,10 +375,14 @@ class LinearOperator(Operator):
     def norm(self, *, iterations: int = 50, tolerance: float = 1e-5) -> float:
         """Largest singular value by the power method on ``A^T A``, computed once and kept.
 
+        With parameters for each image it is the largest of all images, see :meth:`norms`.
+
         Args:
             iterations: most iterations.
             tolerance: stop when the estimate changes by less than this fraction.
         """
+        if self._norm is None and (self.images or 1) > 1:
+            self._norm = max(self.norms(iterations=iterations, tolerance=tolerance))
         if self._norm is None:
             generator = torch.Generator().manual_seed(0)
             x = torch.rand(self.domain_shape, generator=generator, dtype=torch.float32).to(_device_of(self))
@@ -354,6 +396,21 @@ class LinearOperator(Operator):
                         break
             self._norm = estimate
         return self._norm
+
+    def norms(self, *, iterations: int = 50, tolerance: float = 1e-5) -> list[float]:
+        """The norm of each image's operator, or the only one when all images share the parameters.
+
+        Args:
+            iterations: see :meth:`norm`.
+            tolerance: see :meth:`norm`.
+        """
+        if self._norms is None:
+            # One at a time: the norm of an image must not depend on the batch that it is in.
+            alone = [self] if self.images in (None, 1) else [self[i : i + 1] for i in range(self.images or 0)]
+            self._norms = [
+                one.norm(iterations=iterations, tolerance=tolerance) for one in alone if isinstance(one, LinearOperator)
+            ]
+        return self._norms
 
 
 def _device_of(module: nn.Module) -> torch.device:

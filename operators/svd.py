@@ -14,16 +14,38 @@ class SingularValueDecomposition(abc.ABC):
     Spectral space is one real tensor of shape ``spectral_shape`` with as many entries as the domain, so ``V`` is square
     and orthogonal. Data are embedded in the same space: entries whose singular value is zero hold zero, and ``U`` is a
     partial isometry.
+
+    Args:
+        singular_values: ``spectral_shape``, non-negative, in no particular order; with a batch axis before it if
+            each image has values of its own.
+        per_image: whether they have that axis.
     """
 
-    def __init__(self, singular_values: Tensor) -> None:
+    def __init__(self, singular_values: Tensor, *, per_image: bool = False) -> None:
         self.singular_values = singular_values
-        """``spectral_shape``, non-negative, in no particular order."""
+        """As given."""
+        self.per_image = per_image
+        """Whether each image has singular values of its own, ``(B, *spectral_shape)``."""
 
     @property
     def spectral_shape(self) -> tuple[int, ...]:
         """Shape of the spectral coefficients, without batch axes."""
-        return tuple(self.singular_values.shape)
+        return tuple(self.singular_values.shape[int(self.per_image) :])
+
+    def inverse_values(self, like: Tensor, *, cutoff: float = 1e-3) -> Tensor:
+        """``1/s``, and zero where ``s`` is at or below this fraction of the largest (of each image).
+
+        Args:
+            like: gives dtype and device.
+            cutoff: the fraction.
+
+        Returns:
+            Of the shape of :attr:`singular_values`.
+        """
+        s = self.singular_values.to(like)
+        largest = s.amax(tuple(range(int(self.per_image), s.ndim)), keepdim=True)
+        keep = s > cutoff * largest
+        return keep / s.masked_fill(~keep, 1.0)
 
     @abc.abstractmethod
     def to_spectral(self, x: Tensor) -> Tensor:
@@ -51,10 +73,7 @@ class SingularValueDecomposition(abc.ABC):
         Returns:
             ``(..., *domain_shape)``: the minimum-norm least-squares solution where the cut-off removes nothing.
         """
-        s = self.singular_values.to(y)
-        keep = s > cutoff * s.max()
-        inverse = keep / s.masked_fill(~keep, 1.0)
-        return self.from_spectral(inverse * self.data_to_spectral(y))
+        return self.from_spectral(self.inverse_values(y, cutoff=cutoff) * self.data_to_spectral(y))
 
 
 @runtime_checkable

@@ -264,7 +264,7 @@ def score(
     if measure_memory:
         y, measurement, image_ids = problem.batches[0]
         with peak_memory(problem.device) as peak:
-            reconstructor.reconstruct(y[:1], measurement, num_samples=samples, seed=seed, image_ids=image_ids[:1])
+            reconstructor.reconstruct(y[:1], measurement[:1], num_samples=samples, seed=seed, image_ids=image_ids[:1])
         memory = peak.mib
     results = [
         reconstructor.reconstruct(

@@ -265,7 +265,7 @@ def seconds_per_trial(searches: Sequence[Search], build: Build, problem: Problem
         budget: posterior samples.
     """
     y, measurement, image_ids = problem.batches[0]
-    y, image_ids = y[:1], image_ids[:1]
+    y, measurement, image_ids = y[:1], measurement[:1], image_ids[:1]
     out = {}
     for search in searches:
         options, share = dict(search.fixed), 1.0

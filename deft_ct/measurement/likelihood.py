@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from deft_ct.measurement.scales import AffineMap, PerImageMap
+from deft_ct.operators.base import RowPick
 from deft_ct.operators.noise import NoNoise
 
 if TYPE_CHECKING:
@@ -51,21 +51,27 @@ class Likelihood:
         """:attr:`weights`, but None for noise-free data."""
         return None if isinstance(self.noise, NoNoise) else self.weights
 
-    def repeat(self, count: int) -> Likelihood:
-        """The likelihood with every image repeated ``count`` times in a row, for several samples of each."""
+    def select_images(self, pick: RowPick) -> Likelihood:
+        """The likelihood of other images, with what is known of them already.
+
+        Args:
+            pick: maps a tensor ``(B, *)`` to the rows of the other images.
+        """
         to_physical = self.to_physical
         if isinstance(to_physical, PerImageMap):
-            to_physical = to_physical.repeat(count)
-        return self._rows(
-            self.y.repeat_interleave(count, 0), to_physical, lambda value: value.repeat_interleave(count, 0)
-        )
+            to_physical = PerImageMap(pick(to_physical.scale), pick(to_physical.offset))
+        out = Likelihood(self.measurement.select_images(pick), pick(self.y), to_physical)
+        out._weights = None if self._weights is None else pick(self._weights)
+        out._inverse = None if self._inverse is None else pick(self._inverse)
+        return out
+
+    def repeat(self, count: int) -> Likelihood:
+        """The likelihood with every image repeated ``count`` times in a row, for several samples of each."""
+        return self.select_images(lambda values: values.repeat_interleave(count, 0))
 
     def __getitem__(self, part: slice) -> Likelihood:
         """The likelihood of some of the images."""
-        to_physical = self.to_physical
-        if isinstance(to_physical, PerImageMap):
-            to_physical = PerImageMap(to_physical.scale[part], to_physical.offset[part])
-        return self._rows(self.y[part], to_physical, lambda value: value[part])
+        return self.select_images(lambda values: values[part])
 
     def forward(self, x0: Tensor) -> Tensor:
         """Noise-free data of an image in the prior's range."""
@@ -101,10 +107,3 @@ class Likelihood:
             with torch.no_grad():
                 self._inverse = self.to_physical.inverse(self.operator.pseudo_inverse(self.y))
         return self._inverse
-
-    def _rows(self, y: Tensor, to_physical: AffineMap | PerImageMap, pick: Callable[[Tensor], Tensor]) -> Likelihood:
-        """A likelihood of other rows, with what is known of them already."""
-        out = Likelihood(self.measurement, y, to_physical)
-        out._weights = None if self._weights is None else pick(self._weights)
-        out._inverse = None if self._inverse is None else pick(self._inverse)
-        return out

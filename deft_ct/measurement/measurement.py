@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import AffineMap, PriorRange, Scale
-from deft_ct.operators.base import Diagnosis, Operator
+from deft_ct.operators.base import Diagnosis, Operator, RowPick
 from deft_ct.operators.noise import NoiseModel, NoNoise
 from deft_ct.runtime.seeds import Key, checked_image_ids, generator_for
 
@@ -41,6 +41,25 @@ class Measurement:
     def to(self, device: torch.device | str) -> Measurement:
         """The same measurement with its operator on ``device``."""
         return Measurement(self.operator.to(device), self.noise, units=self.units)
+
+    def __getitem__(self, part: slice) -> Measurement:
+        """The measurement of some images of a batch; itself unless the operator has parameters for each image.
+
+        Raises:
+            TypeError: ``part`` is not a slice.
+        """
+        return self._with(self.operator[part])
+
+    def repeat(self, count: int) -> Measurement:
+        """The measurement with every image of a batch ``count`` times in a row."""
+        return self._with(self.operator.repeat(count))
+
+    def select_images(self, pick: RowPick) -> Measurement:
+        """The measurement of other images; see ``Operator.select_images``."""
+        return self if self.operator.images is None else self._with(self.operator.select_images(pick))
+
+    def _with(self, operator: Operator) -> Measurement:
+        return self if operator is self.operator else Measurement(operator, self.noise, units=self.units)
 
     def simulate(self, x: Tensor, *, seed: int = 0, image_ids: Sequence[Key] | None = None, refine: int = 1) -> Tensor:
         """Simulate data of a known image.
@@ -108,6 +127,11 @@ class Measurement:
         if not fits:
             raise ValueError(
                 f"the data must have shape (B, C, {', '.join(map(str, shape[-2:]))}), got {tuple(y.shape)}"
+            )
+        if self.operator.images not in (None, len(y)):
+            raise ValueError(
+                f"{type(self.operator).__name__} has parameters for {self.operator.images} images, and the data are of "
+                f"{len(y)}: pass measurement[i:j] with y[i:j]"
             )
         if not bool(torch.isfinite(y).all()):
             bad = int((~torch.isfinite(y)).sum())

@@ -146,7 +146,3 @@ class PerImageMap:
     def inverse(self, y: Tensor) -> Tensor:
         """Solve for ``x``."""
         return (y - self.offset) / self.scale
-
-    def repeat(self, count: int) -> PerImageMap:
-        """Every image ``count`` times in a row."""
-        return PerImageMap(self.scale.repeat_interleave(count, 0), self.offset.repeat_interleave(count, 0))

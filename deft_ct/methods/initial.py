@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.classical.tv import total_variation
-from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstructor import UnsupportedError
 
 Reference = Literal["fbp", "tv"]
@@ -42,7 +42,7 @@ def check_initial(name: str, likelihood: Likelihood, kind: str) -> None:
             f"{name}: the {kind} reference needs post-log data, {type(likelihood.noise).__name__} here is before the "
             "logarithm: take -log of the transmittance and post_log=True"
         )
-    if kind == "fbp" and not has_pseudo_inverse(operator):
+    if kind == "fbp" and not operator.has_pseudo_inverse:
         raise UnsupportedError(f"{name} starts from the pseudo-inverse of the operator, and {operator_name} has none")
     if kind == "tv" and not isinstance(operator, LinearOperator):
         raise UnsupportedError(
@@ -53,11 +53,6 @@ def check_initial(name: str, likelihood: Likelihood, kind: str) -> None:
             f"{name} starts from a TV reconstruction, which needs an operator on images (H, W); {operator_name} is on "
             f"{operator.domain_shape}"
         )
-
-
-def has_pseudo_inverse(operator: Operator) -> bool:
-    """Whether the operator declares a pseudo-inverse; every linear one has one."""
-    return type(operator).pseudo_inverse is not Operator.pseudo_inverse
 
 
 class InitialReconstruction(Protocol):

@@ -73,6 +73,10 @@ class NetworkConfig(Protocol):
         """The same shape for other numbers of channels in and out."""
         ...
 
+    def layout(self, channels: int) -> tuple[int | str, ...]:
+        """Shape of one image with ``channels``, and a letter for each axis of any length: ``(channels, "H", "W")``."""
+        ...
+
 
 def channel_axis(x: Tensor) -> int:
     """Axis of the channels of a batch: 1 for images, the last one for points ``(B, N, F)``."""

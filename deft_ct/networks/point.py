@@ -58,6 +58,10 @@ class PointNetworkConfig:
         """The same shape for other numbers of channels in and out."""
         return replace(self, in_channels=inputs, out_channels=outputs)
 
+    def layout(self, channels: int) -> tuple[int | str, ...]:
+        """``("N", channels)``: points."""
+        return "N", channels
+
 
 class PointNetwork(TimeNetwork):
     """Time-conditioned attention on points.

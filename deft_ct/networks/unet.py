@@ -81,6 +81,10 @@ class UNetConfig:
         """The same shape for other numbers of channels in and out."""
         return replace(self, in_channels=inputs, out_channels=outputs)
 
+    def layout(self, channels: int) -> tuple[int | str, ...]:
+        """``(channels, "H", "W")``: images."""
+        return channels, "H", "W"
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values, ``scale_shift`` only where it is set: the hashes of older networks stay."""
         values = asdict(self) | {"channels": list(self.channels), "attention": list(self.attention)}

@@ -22,6 +22,8 @@ class HDR(Operator):
         ValueError: ``gain`` is not positive, or the range is empty.
     """
 
+    has_pseudo_inverse = True
+
     def __init__(
         self, image_shape: tuple[int, ...], gain: float = 2.0, *, value_range: ValueRange = (-1.0, 1.0)
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.base import LinearOperator, RowPick
 from deft_ct.operators.svd import DiagonalSVD
 
 
@@ -18,7 +18,7 @@ class Inpainting(LinearOperator):
         image_shape: ``(C, H, W)``.
         mask: one where a pixel is observed, zero where it is missing; broadcastable to ``image_shape``, e.g.
             ``(1, H, W)`` from :mod:`deft_ct.operators.image.masks`. With a batch axis, ``(B, ..., H, W)``, every image
-            of a batch of exactly ``B`` has a mask of its own.
+            of a batch of exactly ``B`` has a mask of its own, and ``A[i:j]`` has those of some images.
 
     Raises:
         ValueError: the mask has another shape, or entries other than zero and one.
@@ -28,6 +28,7 @@ class Inpainting(LinearOperator):
 
     def __init__(self, image_shape: tuple[int, int, int], mask: Tensor) -> None:
         super().__init__(image_shape, image_shape)
+        self.image_shape = image_shape
         mask = torch.as_tensor(mask)
         if not bool(((mask == 0) | (mask == 1)).all()):
             raise ValueError("Inpainting: mask must hold only 0 (missing) and 1 (observed)")
@@ -43,9 +44,18 @@ class Inpainting(LinearOperator):
             raise ValueError(f"Inpainting: mask may have one batch axis, got shape {tuple(mask.shape)}")
         self.register_buffer("mask", full.to(torch.float32).clone())
 
+    @property
+    def images(self) -> int | None:
+        """Number of masks; None for one mask for all images."""
+        return len(self.mask) if self.mask.ndim == 4 else None
+
+    def select_images(self, pick: RowPick) -> Inpainting:
+        """Inpainting with the masks of other images; see :meth:`Operator.select_images`."""
+        return self if self.images is None else Inpainting(self.image_shape, pick(self.mask))
+
     def _forward_kernel(self, x: Tensor) -> Tensor:
-        if self.mask.ndim == 4 and x.shape[0] != self.mask.shape[0]:
-            raise ValueError(f"Inpainting: the {self.mask.shape[0]} masks need as many images, got {x.shape[0]}")
+        if self.images not in (None, len(x)):
+            raise ValueError(f"Inpainting: the {self.images} masks need as many images, got {len(x)}")
         return self.mask.to(x.dtype) * x
 
     def _adjoint_kernel(self, y: Tensor) -> Tensor:
@@ -60,11 +70,5 @@ class Inpainting(LinearOperator):
         return self.adjoint(y)
 
     def svd(self) -> DiagonalSVD:
-        """Both bases are the identity, the singular values are the mask.
-
-        Raises:
-            ValueError: every image has a mask of its own.
-        """
-        if self.mask.ndim == 4:
-            raise ValueError("Inpainting: the decomposition needs one mask for all images; build one operator a mask")
-        return DiagonalSVD(self.mask)
+        """Both bases are the identity, the singular values are the mask, or the masks of all images."""
+        return DiagonalSVD(self.mask, per_image=self.images is not None)

@@ -74,6 +74,8 @@ class JPEG(Operator):
     dct: Tensor
     colour: Tensor
 
+    has_pseudo_inverse = True
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],

@@ -23,6 +23,8 @@ class Quantisation(Operator):
         ValueError: ``bits`` is below 1, or the range is empty.
     """
 
+    has_pseudo_inverse = True
+
     def __init__(self, image_shape: tuple[int, ...], bits: int = 2, *, value_range: ValueRange = (-1.0, 1.0)) -> None:
         super().__init__(image_shape, image_shape)
         if bits < 1:

@@ -11,7 +11,7 @@ from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
-from deft_ct.operators import HDR, GaussianNoise, NoiseModel, NoNoise, PoissonNoise
+from deft_ct.operators import HDR, GaussianNoise, Identity, Inpainting, NoiseModel, NoNoise, PoissonNoise
 from deft_ct.operators.base import LinearOperator
 
 
@@ -54,6 +54,16 @@ def test_pull_back_is_the_derivative_without_needless_projections(noise: NoiseMo
     operator.forwards = operator.adjoints = 0
     term.descent(x.detach())
     assert (operator.forwards, operator.adjoints) == (forwards + 1, 1)
+
+
+def test_norms_are_those_of_each_image() -> None:
+    masks = torch.ones(2, 1, 4, 4)
+    operator = 3 * (
+        (2 * Identity((1, 4, 4))) @ Inpainting((1, 4, 4), masks * torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1))
+    )
+    term = DataTerm(Measurement(operator, NoNoise()).likelihood(torch.zeros(2, 1, 4, 4)))
+    torch.testing.assert_close(term.norm, torch.tensor([6.0, 0.0]))
+    assert operator.norm() == pytest.approx(6.0)
 
 
 def test_pull_back_of_a_nonlinear_operator():

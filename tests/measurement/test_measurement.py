@@ -8,6 +8,7 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PerImageMap, PriorRange
 from deft_ct.methods.deft.guidance import guidance_for
+from deft_ct.operators import Inpainting
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
 from deft_ct.operators.noise import GaussianNoise, NoNoise
 
@@ -76,6 +77,29 @@ def test_parts_and_repetitions_keep_images_together():
     likelihood = scan.likelihood(y, PriorRange()).repeat(2)
     assert torch.equal(likelihood.y, y[[0, 0, 1, 1, 2, 2]])
     assert torch.equal(likelihood[2:4].y, y[[1, 1]])
+
+
+def test_a_mask_for_each_image_stays_with_its_image():
+    masks = (torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    whole, x = Measurement(Inpainting((2, 8, 8), masks), GaussianNoise(0.1)), torch.rand(3, 2, 8, 8)
+    y = whole.simulate(x, seed=1, image_ids="abc")
+    for i, name in enumerate("abc"):
+        alone = Measurement(Inpainting((2, 8, 8), masks[i]), GaussianNoise(0.1))
+        assert torch.equal(alone.simulate(x[i : i + 1], seed=1, image_ids=[name]), y[i : i + 1])
+        assert torch.equal(whole[i : i + 1].simulate(x[i : i + 1], seed=1, image_ids=[name]), y[i : i + 1])
+    chunk = whole.likelihood(y).repeat(2)[1:4]  # images 0, 1, 1
+    x0 = x[[0, 1, 1]]
+    torch.testing.assert_close(chunk.residual(x0), y[[0, 1, 1]] - masks[[0, 1, 1]] * x0)
+    torch.testing.assert_close(chunk.pseudo_inverse(), masks[[0, 1, 1]] * y[[0, 1, 1]])
+    chosen = whole.likelihood(y).select_images(lambda values: values[[2, 0]])
+    torch.testing.assert_close(chosen.forward(x[[2, 0]]), masks[[2, 0]] * x[[2, 0]])
+    with pytest.raises(ValueError, match="parameters for 3 images, and the data are of 2"):
+        whole.check(y[:2])
+
+
+def test_a_measurement_without_parameters_of_images_is_that_of_any_part():
+    scan = tiny_scan()
+    assert scan[1:2] is scan and scan.repeat(3) is scan
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -264,6 +264,48 @@ def test_a_scaled_scan_reconstructs_like_the_scan():
     torch.testing.assert_close((10 * operator).features(10 * y, None), operator.features(y, None))
 
 
+SHAPE = (1, 4, 4)
+MASKS = (torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda mask: mask,
+        lambda mask: mask.T,
+        lambda mask: 2 * mask,
+        lambda mask: mask - Identity(SHAPE),
+        lambda mask: Identity(SHAPE) + mask,
+        lambda mask: mask @ GaussianBlur(SHAPE, 3, 1.0),
+        lambda mask: (GaussianBlur(SHAPE, 3, 1.0) @ mask) | mask,
+        lambda mask: HDR(SHAPE) @ mask,
+        lambda mask: mask @ HDR(SHAPE),
+    ],
+)
+def test_parts_and_repetitions_keep_the_parameters_of_each_image(build):
+    whole, x = build(Inpainting(SHAPE, MASKS)), torch.rand(3, *SHAPE)
+    ones = [build(Inpainting(SHAPE, mask)) for mask in MASKS]
+    alone = torch.cat([one(x[i : i + 1]) for i, one in enumerate(ones)])
+    assert whole.images == 3 and ones[0].images is None
+    torch.testing.assert_close(whole(x), alone)
+    torch.testing.assert_close(whole[1:](x[1:]), alone[1:])
+    rows = [0, 0, 1, 1, 2, 2]
+    torch.testing.assert_close(whole.repeat(2)(x[rows]), alone[rows])
+    torch.testing.assert_close(whole.repeat(2)[3:5](x[[1, 2]]), alone[1:])
+    if isinstance(whole, LinearOperator):
+        torch.testing.assert_close(whole[:2].adjoint(alone[:2]), whole.adjoint(alone)[:2])
+        assert whole.norms() == pytest.approx([one.norm() for one in ones], rel=1e-6)
+        assert whole.norm() == pytest.approx(max(one.norm() for one in ones), rel=1e-6)
+
+
+def test_images_are_chosen_by_a_slice():
+    with pytest.raises(TypeError, match="chosen by a slice, got int"):
+        Inpainting(SHAPE, MASKS)[0]
+    with pytest.raises(TypeError, match="chosen by a slice, got int"):
+        A[0]
+    assert A[0:1] is A and A.repeat(3) is A
+
+
 def test_a_nonlinear_operator_cannot_be_scaled():
     with pytest.raises(TypeError, match="unsupported operand"):
         2 * HDR((3, 4, 4))

@@ -1,10 +1,13 @@
-"""Seven small problems of three kinds of image, and every method with tiny networks of random weights for them."""
+"""Eight small problems of three kinds of image, and every method with tiny networks of random weights for them."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from tiny import NETWORK, tiny_htransform, tiny_prior, tiny_scan, tiny_slices
@@ -20,15 +23,16 @@ from deft_ct.methods.supervised.conditional import ConditionalModel
 from deft_ct.methods.supervised.fbp_unet import FBPUNetModel
 from deft_ct.methods.supervised.i2sb import I2SBModel
 from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel
-from deft_ct.networks import UNet, UNetConfig
-from deft_ct.operators import HDR, GaussianNoise, Inpainting, PhaseRetrieval, SuperResolution
-from deft_ct.operators.base import LinearOperator
+from deft_ct.networks import PointNetworkConfig, UNet, UNetConfig
+from deft_ct.operators import HDR, GaussianNoise, Inpainting, PhaseRetrieval, Selection, SuperResolution
 from deft_ct.operators.ct import FanGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
 from deft_ct.reconstructor import Reconstructor, UnsupportedError
 
+COUNT = 3
 RGB = (3, 32, 32)
 POINTS = (12, 3)
+POINT_NETWORK = PointNetworkConfig(width=16, layers=1)
 FEW = {
     "steps": 3, "ode_steps": 2, "langevin_steps": 5, "cg_iterations": 3, "iterations": 4, "paths": 2, "channels": 32,
     "batch_size": 2,
@@ -41,35 +45,6 @@ MODELS = {
 }
 
 
-class Select(LinearOperator):
-    """Some points of a set."""
-
-    def __init__(self, points: int, kept: list[int]) -> None:
-        super().__init__((points, 3), (len(kept), 3))
-        self.kept = kept
-
-    def _forward_kernel(self, x: Tensor) -> Tensor:
-        return x[..., self.kept, :]
-
-    def _adjoint_kernel(self, y: Tensor) -> Tensor:
-        out = y.new_zeros(*y.shape[:-2], *self.domain_shape)
-        out[..., self.kept, :] = y
-        return out
-
-
-class PointNetwork(nn.Module):
-    """A small network on points ``(B, N, 3)`` that sees each point and their mean, whatever their order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(7, 16), nn.SiLU(), nn.Linear(16, 3))
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        time = (t / 1000).to(x).reshape(-1, 1, 1).expand(*x.shape[:2], 1)
-        out: Tensor = self.layers(torch.cat([x, x.mean(1, keepdim=True).expand_as(x), time], -1).float())
-        return out.to(x.dtype)
-
-
 def rgb_prior() -> Prior:
     torch.manual_seed(0)
     network = UNet(UNetConfig(**NETWORK.to_dict() | {"in_channels": 3, "out_channels": 3}))
@@ -78,7 +53,7 @@ def rgb_prior() -> Prior:
 
 def point_prior() -> Prior:
     torch.manual_seed(0)
-    return Prior(PointNetwork(), Schedule(), prediction="v_prediction", image_shape=POINTS)
+    return Prior(POINT_NETWORK.build(), Schedule(), prediction="v_prediction", image_shape=POINTS)
 
 
 def photographs(count: int) -> Tensor:
@@ -102,28 +77,31 @@ def _fan() -> Measurement:
 
 @dataclass(frozen=True)
 class Problem:
-    """A measurement with images and a prior for them."""
+    """A measurement of :data:`COUNT` images, the first images, and a prior for them."""
 
     measurement: Callable[[], Measurement]
     images: Callable[[int], Tensor]
     prior: Callable[[], Prior]
 
 
-def _mask() -> Tensor:
-    return (torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(1)) > 0.3).float()
+def _mask(*batch: int) -> Tensor:
+    return (torch.rand(*batch, 1, 32, 32, generator=torch.Generator().manual_seed(1)) > 0.3).float()
 
 
 PROBLEMS = {
     "CT parallel": Problem(tiny_scan, tiny_slices, tiny_prior),
     "CT fan": Problem(_fan, tiny_slices, tiny_prior),
     "inpainting": Problem(lambda: Measurement(Inpainting(RGB, _mask()), GaussianNoise(0.05)), photographs, rgb_prior),
+    "inpainting, a mask for each image": Problem(
+        lambda: Measurement(Inpainting(RGB, _mask(COUNT)), GaussianNoise(0.05)), photographs, rgb_prior
+    ),
     "super-resolution": Problem(
         lambda: Measurement(SuperResolution(RGB, 4), GaussianNoise(0.05)), photographs, rgb_prior
     ),
     "HDR": Problem(lambda: Measurement(HDR(RGB), GaussianNoise(0.05)), photographs, rgb_prior),
     "phase retrieval": Problem(lambda: Measurement(PhaseRetrieval(RGB), GaussianNoise(0.05)), photographs, rgb_prior),
     "points": Problem(
-        lambda: Measurement(Select(POINTS[0], [0, 2, 3, 7, 9]), GaussianNoise(0.05)), points, point_prior
+        lambda: Measurement(Selection(POINTS[0], [0, 2, 3, 7, 9]), GaussianNoise(0.05)), points, point_prior
     ),
 }
 
@@ -137,9 +115,8 @@ def tiny_model(name: str) -> TrainedModel:
 def build(name: str, problem: Problem) -> Reconstructor:
     """A method with tiny networks for a problem."""
     prior = problem.prior()
-    color = prior.channels if prior.is_image else 1
-    extra = {"network": UNetConfig(**NETWORK.to_dict() | {"out_channels": color})} if color > 1 else {}
-    head = tiny_htransform(prior, reference="none", guidance="score", channels=color, **extra)
+    network = NETWORK if prior.is_image else POINT_NETWORK
+    head = tiny_htransform(prior, reference="none", guidance="score", channels=prior.channels, network=network)
     networks = Networks(
         prior=prior,
         htransform=head if name == "deft" else None,
@@ -152,7 +129,7 @@ def build(name: str, problem: Problem) -> Reconstructor:
 def outcome(name: str, problem_name: str) -> str:
     """``"ok"``, or the sentence of the refusal."""
     problem = PROBLEMS[problem_name]
-    measurement = problem.measurement()
+    measurement = problem.measurement()[:1]
     y = measurement.simulate(problem.images(1), seed=4)
     try:
         build(name, problem).reconstruct(y, measurement)
@@ -162,17 +139,41 @@ def outcome(name: str, problem_name: str) -> str:
 
 
 def outcomes() -> str:
-    """The table of all outcomes in Markdown: a tick, or a number that stands for the reason below."""
+    """The table of all outcomes in Markdown: ok, or a number that stands for the reason below."""
     reasons: dict[str, int] = {}
     lines = ["| method | " + " | ".join(PROBLEMS) + " |", "|---" * (len(PROBLEMS) + 1) + "|"]
     for name in methods():
         cells = [outcome(name, problem) for problem in PROBLEMS]
         marks = ["ok" if cell == "ok" else str(reasons.setdefault(cell, len(reasons) + 1)) for cell in cells]
         lines.append(f"| {name} | " + " | ".join(marks) + " |")
-    return "\n".join([*lines, "", *(f"{number}. {reason}" for reason, number in reasons.items())])
+    return "\n".join([*lines, "", *(f"{number}. {reason}" for reason, number in reasons.items())]) + "\n"
 
+
+def documented(text: str) -> dict[tuple[str, str], str]:
+    """The outcome of each method and problem in a table of :func:`outcomes`."""
+    lines = text.splitlines()
+    reasons = dict(line.split(". ", 1) for line in lines if line[:1].isdigit())
+    head, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|"))
+    return {
+        (row[0], problem): reasons.get(mark, mark)
+        for row in rows
+        for problem, mark in zip(head[1:], row[1:], strict=True)
+    }
+
+
+TITLE = """# Methods and problems
+
+Every method has either a result or one refusal, before any network is evaluated. The table is that of
+`tests/methods/test_contract.py`, with small random networks: the supervised ones are for CT, and the h-transform of
+`deft` has no initial reconstruction. A number stands for the refusal below.
+
+Made by `PYTHONPATH=.:tests/support python tests/support/contract.py --out docs/contract.md`.
+
+"""
 
 if __name__ == "__main__":
-    import sys
-
-    sys.stdout.write(outcomes() + "\n")
+    parser = argparse.ArgumentParser(description="Write the table of methods and problems.")
+    parser.add_argument("--out", type=Path, required=True, help="Markdown file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # random weights diverge
+        parser.parse_args().out.write_text(TITLE + outcomes())

@@ -10,7 +10,7 @@ from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import HTransform, HTransformConfig
-from deft_ct.networks import UNet, UNetConfig
+from deft_ct.networks import PointNetwork, UNet, UNetConfig
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
 
@@ -33,7 +33,8 @@ def tiny_htransform(prior: Prior, *, seed: int = 1, **config: object) -> HTransf
         HTransformConfig(**{"network": NETWORK, **config}), prior.schedule, prior_hash=prior.content_hash()
     )
     with torch.no_grad():
-        head.network.conv_out.weight.normal_(0, 0.02)
+        last = head.network.out if isinstance(head.network, PointNetwork) else head.network.conv_out
+        last.weight.normal_(0, 0.02)
         head.time_scale[-1].weight.normal_(0, 0.02)
     return head.eval()
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from selection import PointSelection
 from torch import Tensor
 
 from deft_ct.diffusion import load_prior, save_prior
@@ -19,7 +18,7 @@ from deft_ct.methods.deft import HTransformConfig, load_htransform, save_htransf
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.train import train_htransform
 from deft_ct.networks import NetworkConfig, PointNetworkConfig, UNetConfig
-from deft_ct.operators import GaussianNoise
+from deft_ct.operators import GaussianNoise, Selection
 from deft_ct.operators.image.inpainting import Inpainting
 from deft_ct.operators.image.masks import random_mask
 from deft_ct.training import TrainingConfig
@@ -68,7 +67,7 @@ def points() -> Domain:
     turn = torch.arange(16) * 1.7
     helix = torch.stack([turn.cos(), turn.sin(), (torch.arange(16) - 7.5) / 5], -1) * 0.6
     clouds = helix + 0.05 * torch.randn(24, 16, 3, generator=generator)
-    operator = PointSelection(16, [0, 1, 2, 7, 8, 9])
+    operator = Selection(16, [0, 1, 2, 7, 8, 9])
     return Domain(
         Held(clouds), PointNetworkConfig(width=32, layers=2), rotated, Measurement(operator, GaussianNoise(0.02))
     )

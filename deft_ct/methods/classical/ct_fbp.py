@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from deft_ct.operators.base import Operator
 from deft_ct.operators.ct import RayTransform, fbp
 from deft_ct.operators.ct.filters import check_filter
 from deft_ct.operators.ct.geometry import PlanarGeometry
@@ -42,7 +41,7 @@ class FBP(Reconstructor):
 
     def _check(self, request: Request) -> None:
         operator = request.measurement.operator
-        if type(operator).pseudo_inverse is Operator.pseudo_inverse:
+        if not operator.has_pseudo_inverse:
             raise UnsupportedError(
                 f"{self.name} is the pseudo-inverse of the operator, {type(operator).__name__} has none"
             )

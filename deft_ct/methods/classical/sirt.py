@@ -52,11 +52,11 @@ def sirt(
         ValueError: a wrong shape, NaN, or a number out of range.
     """
     problem = prepare("sirt", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance)
-    ones = torch.ones(1, *operator.domain_shape, dtype=problem.y.dtype, device=problem.y.device)
+    ones = torch.ones(operator.images or 1, *operator.domain_shape, dtype=problem.y.dtype, device=problem.y.device)
     reach = operator(ones)
     w = _inverse(reach) if problem.weights is None else problem.weights
     step = _inverse(operator.adjoint(w * reach))
-    x = torch.zeros_like(ones).repeat(len(problem.y), *[1] * (ones.ndim - 1)) if problem.x0 is None else problem.x0
+    x = ones.new_zeros((len(problem.y), *operator.domain_shape)) if problem.x0 is None else problem.x0
     alive = torch.ones(len(x), dtype=torch.bool, device=x.device)
     used = torch.zeros(len(x), dtype=torch.long, device=x.device)
     change = x.new_full((len(x),), math.nan)

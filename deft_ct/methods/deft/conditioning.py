@@ -61,10 +61,10 @@ def check_htransform(name: str, config: HTransformConfig, shape: tuple[int, ...]
         UnsupportedError: the network is for other images; or the operator lacks what the initial reconstruction, the
             guidance or the conditioning needs.
     """
-    if len(shape) != 3 or shape[0] != config.channels:
+    if not config.fits(shape):
         raise UnsupportedError(
             f"{name} needs an h-transform for images of shape {shape}, and this one is for images of shape "
-            f"({config.channels}, H, W)"
+            f"({', '.join(map(str, config.layout))})"
         )
     if config.reference != "none":
         check_initial(name, likelihood, config.reference)

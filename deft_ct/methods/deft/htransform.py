@@ -123,6 +123,17 @@ class HTransformConfig:
         initial = int(self.initial_object() is not None)
         return 2 + int(self.use_tweedie) + 2 * initial + int(self.guidance_object().compares)
 
+    @property
+    def layout(self) -> tuple[int | str, ...]:
+        """Shape of one image, with a letter for each axis of any length: ``(1, "H", "W")``."""
+        return self.network.layout(self.channels)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether the h-transform takes images of a shape, ``(C, H, W)`` or ``(N, 3)``."""
+        return len(shape) == len(self.layout) and all(
+            isinstance(own, str) or own == given for own, given in zip(self.layout, shape, strict=True)
+        )
+
     def guidance_object(self) -> Guidance:
         """The guidance by its stored name.
 

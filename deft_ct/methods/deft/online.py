@@ -103,10 +103,10 @@ class DEFTOnline(PriorReconstructor):
         samples = []
         for i, key in enumerate(request.image_ids):
             part = slice(i, i + 1)
-            likelihood = request.measurement.likelihood(request.y[part], self.prior.value_range)
+            likelihood = request.measurement[part].likelihood(request.y[part], self.prior.value_range)
             with torch.enable_grad():
                 head = self.learn(likelihood, seed=derive_seed(request.seed, "deft_online head", key))
-            single = replace(request, y=request.y[part], image_ids=[key])
+            single = replace(request, y=request.y[part], measurement=request.measurement[part], image_ids=[key])
             samples.append(Learned(self.prior, self.config, head)._estimate(single).samples)
         return Estimate(samples=torch.cat([drawn for drawn in samples if drawn is not None]))
 

@@ -55,10 +55,8 @@ class StoredMeasurements:
 
     def likelihood(self, indices: Tensor) -> Likelihood:
         """See :class:`MeasurementSource`."""
-        rows, to_physical = indices.to(self._all.y.device), self._all.to_physical
-        if isinstance(to_physical, PerImageMap):
-            to_physical = PerImageMap(to_physical.scale[rows], to_physical.offset[rows])
-        return Likelihood(self._all.measurement, self._all.y[rows], to_physical)
+        rows = indices.to(self._all.y.device)
+        return self._all.select_images(lambda values: values[rows])
 
 
 class SimulatedMeasurements:

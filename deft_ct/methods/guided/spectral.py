@@ -24,16 +24,14 @@ class SpectralData:
         steepness = scale.flatten() if isinstance(scale, Tensor) else y.new_full((len(y),), scale)
         term = DataTerm(likelihood)
         self.svd = likelihood.operator.svd()
-        values = self.svd.singular_values.to(y)
-        known = values > cutoff * values.max()
-        inverse = known / values.masked_fill(~known, 1.0)
+        inverse = self.svd.inverse_values(y, cutoff=cutoff)
         zero = y.new_zeros((len(y), *likelihood.operator.domain_shape))
         linear_part = self.svd.data_to_spectral(likelihood.residual(zero))
         self.target = inverse * linear_part / per_sample(steepness, linear_part)
         """``(B, *spectral_shape)``: the coefficients that the data imply, zero where they say nothing."""
         sigma = torch.zeros_like(term.sigma) if term.exact else term.sigma / steepness.abs()
         level = per_sample(sigma, self.target) * inverse
-        self.level = torch.where(known, level, torch.inf)
+        self.level = torch.where(inverse > 0, level, torch.inf)
         """``(B, *spectral_shape)``: their standard deviation, infinite where the data say nothing."""
 
     def to_spectral(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
-from deft_ct.methods.classical.common import linear
+from deft_ct.methods.classical.common import linear, per_sample
 from deft_ct.methods.initial import check_initial, reference_reconstruction
 from deft_ct.methods.supervised.direct import DirectReconstructor
 from deft_ct.methods.supervised.model import TrainedModel
@@ -105,7 +105,7 @@ class PrimalDualModel(TrainedModel):
             TypeError: the operator is not linear.
         """
         operator = linear(self.kind, likelihood.operator)
-        norm = operator.norm()
+        norm = per_sample(likelihood.y.new_tensor(operator.norms()), likelihood.y)
         scale = likelihood.to_physical.scale
         y = likelihood.y / (scale * norm)
         memory = self.shape.memory

@@ -262,6 +262,17 @@ def test_operators_without_pseudo_inverse_say_so() -> None:
         PhaseRetrieval(SHAPE).pseudo_inverse(torch.zeros(1, 3, 12, 24))
 
 
+@pytest.mark.parametrize("case", LINEAR + NONLINEAR, ids=repr)
+def test_operators_say_whether_they_have_a_pseudo_inverse(case: Case) -> None:
+    operator = case.build()
+    try:
+        operator.pseudo_inverse(rand(1, *operator.range_shape))
+    except TypeError:
+        assert not operator.has_pseudo_inverse
+    else:
+        assert operator.has_pseudo_inverse
+
+
 def test_one_mask_for_each_image() -> None:
     masks = torch.stack([freeform_mask((32, 32), rng(seed)) for seed in range(3)])
     operator = Inpainting((3, 32, 32), masks)
@@ -270,8 +281,11 @@ def test_one_mask_for_each_image() -> None:
         torch.testing.assert_close(operator(x)[i], Inpainting((3, 32, 32), masks[i])(x[i]))
     with pytest.raises(ValueError, match="the 3 masks need as many images, got 2"):
         operator(x[:2])
-    with pytest.raises(ValueError, match="one mask for all images"):
-        operator.svd()
+    for decomposed in (operator, -2 * operator):
+        svd, y = decomposed.svd(), decomposed(x)
+        assert svd.spectral_shape == (3, 32, 32)
+        torch.testing.assert_close(svd.data_from_spectral(svd.singular_values * svd.to_spectral(x)), y)
+        torch.testing.assert_close(svd.pseudo_inverse(y), operator(x))
 
 
 @pytest.mark.parametrize(
