@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from deft_ct.runtime.atomic import atomic_file
 from deft_ct.training.config import TrainingConfig
 
 CHECKPOINT = "checkpoint.pt"
@@ -50,8 +51,7 @@ class State:
     scaler: torch.amp.GradScaler | None = None
 
     def save(self, path: Path, step: int) -> None:
-        """Write the state after ``step`` optimiser steps to a temporary file and rename it into place."""
-        part = path.with_suffix(".part")
+        """Write the state after ``step`` optimiser steps; see :func:`~deft_ct.runtime.atomic.atomic_file`."""
         state = {
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
@@ -62,8 +62,8 @@ class State:
             "parts": self.parts,
             "identity": dict(self.identity),
         }
-        torch.save(state, part)
-        part.replace(path)
+        with atomic_file(path) as part:
+            torch.save(state, part)
 
     def resume(self, path: Path) -> int:
         """Take over the state in ``path``, if there is one.

@@ -8,7 +8,6 @@ not kept, as they are cheap: :func:`draw_batch` simulates those of any batch aga
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor
 from deft_ct.methods.deft.conditioning import scan_features
 from deft_ct.methods.deft.guidance import guidance_for
 from deft_ct.methods.initial import initial_for
+from deft_ct.runtime.atomic import atomic_file, write_text
 from deft_ct.training import digest, item_order, mixed_seed
 from deft_ct.training.pairs import Pairs, PairSource
 
@@ -121,7 +121,7 @@ def tabulate(pairs: PairSource, config: TableConfig, folder: Path, *, progress: 
     record = folder / "table.json"
     if record.is_file() and record.read_text(encoding="utf-8") != described:
         raise ValueError(f"{folder} holds the references of another training: use the same values, or another folder")
-    record.write_text(described, encoding="utf-8")
+    write_text(record, described)
     blocks = []
     firsts = range(0, config.batches, BLOCK)
     for first in track(firsts, "references") if progress else firsts:
@@ -131,9 +131,8 @@ def tabulate(pairs: PairSource, config: TableConfig, folder: Path, *, progress: 
             steps = range(first, min(first + BLOCK, config.batches))
             made = [_batch(pairs, config, step) for step in steps]
             block = {name: torch.cat([batch[name] for batch in made]) for name in made[0]}
-            part = path.with_suffix(f".{os.getpid()}.part")  # another process of the training may be at it, too
-            save_file(block, part)
-            part.replace(path)
+            with atomic_file(path) as part:  # another process of the training may write the same block
+                save_file(block, part)
         blocks.append(block)
     return ReferenceTable(config, blocks)
 

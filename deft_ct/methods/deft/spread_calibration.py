@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deft_ct.runtime.atomic import write_text
 from deft_ct.runtime.intervals import interval_factor, normal_factor
 
 Spread = TypeVar("Spread", NDArray[np.floating[Any]], Tensor)
@@ -92,10 +93,7 @@ class SpreadCalibration:
 
     def write(self, path: Path) -> None:
         """Write the JSON file, in one step."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_text(path, json.dumps(asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SpreadCalibration:

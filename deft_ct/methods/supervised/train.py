@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.methods.supervised.model import TrainedModel
+from deft_ct.runtime.atomic import write_text
 from deft_ct.training import TrainingConfig, Validation, fit
 from deft_ct.training.pairs import PairSource
 
@@ -73,10 +73,7 @@ def _remember(folder: Path, setup: dict[str, Any]) -> None:
     path = folder / SETUP
     plain = json.loads(json.dumps(setup))
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")  # several processes may write it at once
-        part.write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n")
-        part.replace(path)
+        write_text(path, json.dumps(plain, indent=2, sort_keys=True) + "\n")  # several processes may do so at once
         return
     before = json.loads(path.read_text())
     changed = sorted(key for key in plain.keys() | before.keys() if plain.get(key) != before.get(key))
