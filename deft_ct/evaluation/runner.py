@@ -205,7 +205,7 @@ class Comparison:
 
 
 def refuse_other_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names the first setting of a folder of results that differs from those of this run."""
+    """Raise a ValueError that names the first setting that differs between a folder of results and this run."""
     for key in sorted(now):
         if before.get(key) != now[key]:
             raise ValueError(

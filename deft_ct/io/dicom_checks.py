@@ -122,8 +122,8 @@ def check_positions(files: Sequence[DicomFile], *, allow_gaps: bool = False) -> 
     for n, step in enumerate(steps):
         if step < 0.01 * max(nominal, 0.1):
             raise DicomSeriesError(
-                f"two slices lie at the same place ({along[n]:.2f} mm): {files[n].name} and {files[n + 1].name}; the "
-                "series holds more than one scan phase or reconstruction: keep one of them"
+                f"two slices lie at the same place ({along[n]:.2f} mm): {files[n].name} and {files[n + 1].name}. The "
+                "series holds more than one scan phase or reconstruction; keep one of them"
             )
     _check_straight(files, along)
     if allow_gaps:

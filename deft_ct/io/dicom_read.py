@@ -93,8 +93,9 @@ class Series:
     def resampled(self, factor: int = 2) -> Series:
         """Average ``factor`` x ``factor`` pixels, and change the headers to match.
 
-        Rows, Columns, PixelSpacing and ImagePositionPatient (the centre of the first pixel, which moves by half a block
-        less half a pixel) describe the coarse slices, so that a series written like this one lies right in the patient.
+        Rows, Columns, PixelSpacing and ImagePositionPatient describe the coarse slices, so that a series written like
+        this one has the right place in the patient. ImagePositionPatient is the centre of the first pixel; it moves by
+        half a block less half a pixel.
 
         Raises:
             ValueError: ``factor`` does not divide the image.
@@ -208,7 +209,7 @@ def _choose(found: Found, series_uid: str | None, source: Path) -> list[DicomFil
         return next(iter(found.series.values()))
     if len(candidates) > 1:
         raise DicomSeriesError(
-            f"{source} holds {len(candidates)} CT series; choose one with series_uid=... (command line: --series):\n"
+            f"{source} holds {len(candidates)} CT series; choose one with series_uid=... or with --series:\n"
             f"{_listing(found)}"
         )
     return next(iter(candidates.values()))

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a training needs to go on as if it had never stopped, written whole or not at all."""
+"""Checkpoints: everything that a training needs to resume as if it had never stopped, written whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A table of training slices with their reference reconstructions, computed once and used for several passes.
+"""A table of training slices with their initial reconstructions, computed once and used for several passes.
 
-Total variation costs more than a step of the networks that improve it, so these are trained from a table: blocks of
-pairs in a folder, each written in one step, so that an interrupted tabulation resumes where it stopped. The data are
-not kept, as they are cheap: :func:`draw_batch` simulates those of any batch again, bit for bit.
+Total variation costs more than a training step of the networks that improve it. They are therefore trained from a
+table, a folder with blocks of pairs. Each block is written in one step, so an interrupted tabulation resumes where it
+stopped. The data are cheap and not stored: :func:`draw_batch` simulates the data of any batch again, bit for bit.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ BLOCK = 8
 
 @dataclass(frozen=True, kw_only=True)
 class TableConfig:
-    """What a table holds; everything in it follows from this, the slices and the scans.
+    """Settings of a table. Its content follows from these, the slices and the scans.
 
     Args:
         batches: batches of pairs; the slices of a batch share a scan.
         batch_size: pairs in a batch.
-        reference: kind of the reconstruction.
-        tv_iterations: of the TV reference.
+        reference: kind of the initial reconstruction.
+        tv_iterations: of the TV reconstruction.
         guidance: kind of the residual.
         scan_features: whether the features of the scan are kept.
         arc_direction: whether they say where a limited arc lies.

@@ -69,7 +69,8 @@ class DEFTOnline(PriorReconstructor):
 
     Args:
         prior: the unconditional model, frozen.
-        htransform: every measurement starts from this h-transform; None starts from the closed form of the reference.
+        htransform: every measurement starts from this h-transform; None starts from the closed form for the initial
+            reconstruction.
         config: settings.
 
     Raises:

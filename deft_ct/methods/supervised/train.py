@@ -36,9 +36,9 @@ def train_model(
         model_type: which model.
         shape: of its ``shape_type``.
         pairs: slices and scans.
-        folder: checkpoint, log and set-up; an interrupted training goes on from it.
+        folder: checkpoint, log and set-up; an interrupted training resumes from it.
         training: optimiser settings.
-        initial: go on from these weights, with a new schedule; None starts at random ones.
+        initial: start from these weights, with a new schedule; None starts at random ones.
         validation: scores the averaged network.
         progress: show a progress bar.
 
@@ -54,7 +54,7 @@ def train_model(
     setup = model.description() | {"slices": len(pairs), "scans": len(pairs.measurements)}
     if initial is not None:
         if initial.description() != model.description():
-            raise ValueError("the initial model has another shape or value range: use its values to go on from it")
+            raise ValueError("the initial model has another shape or value range: use its values to start from it")
         model.load_state_dict(initial.state_dict())
         setup |= {"initial": initial.content_hash()}
     _remember(folder, setup)
