@@ -2,11 +2,11 @@
 
 Data: Moen et al. (2021), Medical Physics 48, 902, doi:10.1002/mp.14594. Collection: doi:10.7937/9NPB-2637. Format: Chen
 et al. (2015), Medical Physics 42, 6964, doi:10.1118/1.4935406. One DICOM file holds one projection: 16-bit post-log
-line integrals with a rescale slope of their own, and the geometry in private attributes of the groups 7029 to 7041.
+line integrals with their own rescale slope, and the geometry in private attributes of the groups 7029 to 7041.
 
-**Not verified on a real file**: none was at hand. The attributes are those on which public readers agree. Two things
-are uncertain and left to the caller. ``reverse_rows`` sets the order of the detector rows. ``swap_focal_shifts`` says
-which attribute, 7033,100B or 7033,100C, holds the angular shift of a flying focal spot and which the axial one.
+**Not verified on a real file**: none was available. Public readers agree on these attributes. Two things are uncertain
+and left to the caller. ``reverse_rows`` sets the order of the detector rows. ``swap_focal_shifts`` says which
+attribute, 7033,100B or 7033,100C, holds the angular shift of a flying focal spot and which the axial one.
 """
 
 from __future__ import annotations

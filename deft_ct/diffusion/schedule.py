@@ -3,7 +3,7 @@
 The forward process is ``x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) z`` with ``z ~ N(0, I)`` and integer times
 ``t = 0 .. steps - 1``; ``abar_{-1} = 1`` is clean data (Ho et al. 2020, arXiv 2006.11239, eq. 4). Times between two
 integers interpolate the log of the signal-to-noise ratio, so continuous-time samplers may use the same object. The
-continuous VP-SDE has times of its own, see :class:`Schedule`.
+continuous VP-SDE has its own times, see :class:`Schedule`.
 """
 
 from __future__ import annotations

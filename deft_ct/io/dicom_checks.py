@@ -15,9 +15,9 @@ from pydicom.dataset import Dataset
 from deft_ct.io.dicom_files import MULTI_FRAME_CLASSES, DicomFile, DicomSeriesError
 
 DIRECTION_TOLERANCE = 1e-3
-"""Largest difference of direction cosines that counts as the same orientation."""
+"""Largest difference of direction cosines within one orientation."""
 SPACING_TOLERANCE = 0.05
-"""Largest relative deviation of a slice distance that counts as equal (positions are often rounded)."""
+"""Largest relative deviation of equal slice distances; positions are often rounded."""
 MIN_AXIAL = math.cos(math.radians(45.0))
 
 _REQUIRED = (

@@ -104,7 +104,7 @@ class Series:
         return replace(self, volume=volume, headers=tuple(_coarse_header(h, factor) for h in self.headers))
 
     def slices(self, start: int, stop: int) -> Series:
-        """The consecutive slices ``start`` <= z < ``stop`` as a series of its own.
+        """The consecutive slices ``start`` <= z < ``stop`` as a separate series.
 
         Raises:
             ValueError: the range is empty or leaves the series.
@@ -126,8 +126,8 @@ def read_dicom_series(
 ) -> Series:
     """Read one CT series.
 
-    Files that are not DICOM, not CT images, or scout views beside the slices are skipped and named in ``notes``. Slices
-    are ordered by ImagePositionPatient along the slice normal; names and InstanceNumber play no part.
+    Files that are not DICOM, not CT images, and scout views are skipped and named in ``notes``. Slices are ordered by
+    ImagePositionPatient along the slice normal; names and InstanceNumber play no part.
 
     Args:
         folder: a folder (read with its sub-folders), a zip archive, a DICOMDIR or a single file.

@@ -237,7 +237,7 @@ def nearest_preset(method: str, scan: Scan) -> str | None:
     """Name of the shipped preset that suits a scan best: its own, or else that of the most similar scan.
 
     One unit of distance is a factor of two in views, of ten in photons, a sixth of the lines missing (30 degrees of
-    parallel beams), or the other kind of beam. Noise-free data count as 1e8 photons.
+    parallel beams), or the other kind of beam. Noise-free data are treated as 1e8 photons.
 
     Args:
         method: the method that it must be for.

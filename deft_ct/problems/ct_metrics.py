@@ -63,7 +63,7 @@ def _body_of_slice(hu: Floats, threshold_hu: float, disk: Mask) -> Mask:
     sizes[0] = 0
     trunk = np.asarray(labels == sizes.argmax(), dtype=np.bool_)
     # A thin chest wall may be broken, by the opening or by the circular field of view: the lung behind it is then no
-    # hole of the trunk. It is told from the air around the patient by its density, from foam by lying within the trunk,
+    # hole of the trunk. It differs from the air around the patient by its density, from foam by lying within the trunk,
     # from folds of clothes by its size.
     light = ndimage.gaussian_filter(hu, 1.0) > _AIR_HU
     lungs, count = ndimage.label(ndimage.binary_opening(light & ~tissue, structure=disk))

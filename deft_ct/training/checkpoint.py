@@ -37,7 +37,7 @@ class State:
         optimizer: its optimiser.
         averaged: moving average of the weights.
         config: settings.
-        parts: parts that every batch is split into, ``accumulate`` times processes. Each has random numbers of its own.
+        parts: parts that every batch is split into, ``accumulate`` times processes. Each has its own random numbers.
         identity: hashes of what else makes this training what it is, see :func:`digests`.
         scaler: gradient scaler of a float16 training, or None.
     """

@@ -18,7 +18,7 @@ class Inpainting(LinearOperator):
         image_shape: ``(C, H, W)``.
         mask: one for an observed pixel, zero for a missing one; broadcastable to ``image_shape``, e.g. ``(1, H, W)``
             from :mod:`deft_ct.operators.image.masks`. With a batch axis, ``(B, ..., H, W)``, every image of a batch of
-            exactly ``B`` has a mask of its own.
+            exactly ``B`` has its own mask.
 
     Raises:
         ValueError: the mask has another shape, or entries other than zero and one.

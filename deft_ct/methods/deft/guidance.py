@@ -1,7 +1,7 @@
 """Guidance: the measurement-consistency feature of the estimate ``x0`` that the h-transform network sees.
 
 Each kind is an object, looked up by the name that a configuration stores (:func:`guidance_for`). Two kinds depend on
-the noise level: they give the exact answer of a simple belief, by conjugate gradients.
+the noise level: they give the exact answer under a simple assumption, by conjugate gradients.
 
 If ``x0 | x_t`` is ``N(x0h, C)`` and the data are ``A x0`` with noise of covariance ``Sigma``, the conditional estimate
 is ``x0h + C A^T (A C A^T + Sigma)^-1 (y - A x0h)``. The guidance of DEFT (arXiv 2406.01781, eq. 12) is only its last
@@ -40,7 +40,7 @@ class Guidance(abc.ABC):
     """A measurement-consistency feature, of the shape of the image that it belongs to.
 
     Attributes:
-        uses_noise_level: whether the feature depends on the time of the diffusion, or on settings of its own.
+        uses_noise_level: whether the feature depends on the time of the diffusion, or on separate settings.
         compares: whether the network also sees the difference to the initial reconstruction, both corrected by the
             data.
     """

@@ -120,7 +120,7 @@ def tabulate(pairs: PairSource, config: TableConfig, folder: Path, *, progress: 
     described = json.dumps(config.to_dict() | {"pairs": digest(pairs.description())}, sort_keys=True)
     record = folder / "table.json"
     if record.is_file() and record.read_text(encoding="utf-8") != described:
-        raise ValueError(f"{folder} holds the references of another training: use the same values, or another folder")
+        raise ValueError(f"{folder} holds the table of another training: use the same values, or another folder")
     write_text(record, described)
     blocks = []
     firsts = range(0, config.batches, BLOCK)

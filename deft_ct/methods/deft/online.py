@@ -148,7 +148,7 @@ class Learned(PosteriorSampler):
     Args:
         prior: the unconditional model.
         config: steps, eta and batch_size are used.
-        head: trained for this prior.
+        head: h-transform network, trained for this prior.
     """
 
     name = "deft_online"

@@ -41,7 +41,7 @@ def denoising_loss(
     """Denoising score matching with the prior frozen: the error of the conditional estimate, weighted over time.
 
     Without an initial reconstruction this is the paper's loss, the squared error of the noise. With one, the error of
-    ``x_0`` is divided by the spread ``c(t)`` of the belief, so that every noise level counts alike.
+    ``x_0`` is divided by the standard deviation ``c(t)``, so that every noise level has the same weight.
 
     Args:
         network: ``htransform`` itself, or a wrapper of it (distributed, compiled).

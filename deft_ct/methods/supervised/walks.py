@@ -1,4 +1,4 @@
-"""Several samples of each image, a few at a time, each with a generator of its own."""
+"""Several samples of each image, a few at a time, each with its own generator."""
 
 from __future__ import annotations
 
