@@ -53,7 +53,7 @@ class ModelFormat:
             more: further JSON files, by name.
 
         Raises:
-            FileExistsError: the folder holds other files than JSON and safetensors.
+            FileExistsError: the folder holds files that do not belong to a model.
         """
         weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}
         with atomic_folder(folder, overwrite=True, is_own=_is_model_file) as part:
@@ -121,5 +121,5 @@ class ModelFormat:
 
 
 def _is_model_file(path: Path) -> bool:
-    """Only files of these kinds are replaced, so that a mistyped folder loses nothing."""
-    return path.suffix in (".json", ".safetensors")
+    """Weights, JSON and training logs. A folder with other files is refused, so that a mistyped one loses nothing."""
+    return path.suffix in (".json", ".safetensors", ".csv")
