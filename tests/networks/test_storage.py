@@ -24,7 +24,7 @@ def test_a_model_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def test_a_folder_with_other_files_is_kept(tmp_path: Path) -> None:
     (tmp_path / "scan.dcm").write_text("keep")
-    with pytest.raises(FileExistsError, match="it holds scan.dcm"):
+    with pytest.raises(FileExistsError, match=r"it holds scan\.dcm"):
         FORMAT.write(tmp_path, {"a": torch.ones(2)}, {"sha256": "1"})
     assert [p.name for p in tmp_path.iterdir()] == ["scan.dcm"]
 
