@@ -1,4 +1,4 @@
-"""Data sets and measured scans: packs, LoDoPaB-CT, AAPM 2016, DICOM-CT-PD, HTC2022, data-exchange, own folders."""
+"""Data sets and measured scans: slice datasets, LoDoPaB-CT, AAPM 2016, DICOM-CT-PD, HTC2022, Data Exchange, folders."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 The challenge's terms forbid passing slices on. Two folder layouts are in circulation:
 
-- older: ``L067/full_1mm/*.IMA`` (also ``quarter_1mm``, ``full_3mm``, ``quarter_3mm``; sharp kernel ``full_1mm_sharp``);
+- older: ``L067/full_1mm/*.IMA``, also ``quarter_1mm``, ``full_3mm``, ``quarter_3mm``, and ``full_1mm_sharp`` (sharp
+  kernel);
 - newer: ``Training_Image_Data/1mm B30/full_1mm/L067/full_1mm/*.IMA`` (kernel folders ``1mm B30``, ``1mm D45``,
   ``3mm B30``, ``3mm D45``, then a folder for the dose such as ``FD_1mm`` or ``QD_1mm``).
 

@@ -1,4 +1,4 @@
-"""CT slices of a folder of one's own, for training: DICOM series, NIfTI volumes, HDF5 packs or pictures.
+"""CT slices of a user's folder, for training: DICOM series, NIfTI volumes, HDF5 slice datasets or pictures.
 
 Slices are brought to one size by averaging (which keeps HU) and held in memory as int16.
 """
@@ -188,7 +188,7 @@ def resize_slices(hu: NDArray[np.float32], pixel_mm: float, size: int) -> tuple[
 
 
 def _hdf5(path: Path, name: str) -> Iterator[_Part]:
-    """A pack of several series, or a volume that :func:`deft_ct.io.hdf5.write_hdf5` wrote."""
+    """A slice dataset of several series, or a volume that :func:`deft_ct.io.hdf5.write_hdf5` wrote."""
     if h5py.is_hdf5(path):
         with h5py.File(path, "r") as file:
             single = isinstance(file.get("hu"), h5py.Dataset)

@@ -1,12 +1,12 @@
 """TCIA LDCT-and-Projection-data: clinical helical raw data in DICOM-CT-PD.
 
-Moen et al. (2021), Medical Physics 48, 902, doi:10.1002/mp.14594; collection doi:10.7937/9NPB-2637; format: Chen et al.
-(2015), Medical Physics 42, 6964, doi:10.1118/1.4935406. One DICOM file holds one projection: 16-bit post-log line
-integrals with a rescale slope of their own, and the geometry in private attributes of the groups 7029 to 7041.
+Data: Moen et al. (2021), Medical Physics 48, 902, doi:10.1002/mp.14594. Collection: doi:10.7937/9NPB-2637. Format: Chen
+et al. (2015), Medical Physics 42, 6964, doi:10.1118/1.4935406. One DICOM file holds one projection: 16-bit post-log
+line integrals with their own rescale slope, and the geometry in private attributes of the groups 7029 to 7041.
 
-**Not verified on a real file**: none was at hand. The attributes are those on which public readers agree. What is
-uncertain is left to the caller: the order of the detector rows (``reverse_rows``), and which of (7033,100B) and
-(7033,100C) is the angular and which the axial shift of a flying focal spot (``swap_focal_shifts``).
+**Not verified on a real file**: none was available. Public readers agree on these attributes. Two things are uncertain
+and left to the caller. ``reverse_rows`` sets the order of the detector rows. ``swap_focal_shifts`` says which
+attribute, 7033,100B or 7033,100C, holds the angular shift of a flying focal spot and which the axial one.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class HelicalProjections:
         angles: (views,) angular position of the detector's focal centre, radians, unwrapped; may decrease.
         z_mm: (views,) its position along the table; may decrease.
         radius_mm: (views,) its distance from the rotation axis.
-        focal_shifts: (views, 3) angular (radians), axial (mm) and radial (mm) shift of the source.
+        focal_shifts: (views, 3) shift of the source: angular in radians, axial and radial in mm.
         source_to_detector_mm: radius of the cylindrical detector about the focal centre.
         column_mm: width of a detector column, along the arc.
         row_mm: height of a detector row.
@@ -225,8 +225,8 @@ def _read_view(path: Path) -> _View:
         dataset = pydicom.dcmread(path)
     if DETECTOR_ROWS not in dataset or FOCAL_ANGLE not in dataset:
         raise ValueError(
-            f"{path.name} is not DICOM-CT-PD: it lacks the detector attributes of group 7029 or 7031 (some head scans "
-            "have no geometry; image series are read by deft_ct.io.read_dicom_series)"
+            f"{path.name} is not DICOM-CT-PD: it lacks the detector attributes of group 7029 or 7031. Some head scans "
+            "have no geometry. Read image series with deft_ct.io.read_dicom_series"
         )
     rows, columns = int(_number(dataset, DETECTOR_ROWS, "US")), int(_number(dataset, DETECTOR_COLUMNS, "US"))
     water = _text(dataset, WATER_ATTENUATION)

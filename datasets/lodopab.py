@@ -1,8 +1,8 @@
 """LoDoPaB-CT: low-dose parallel-beam data simulated from LIDC-IDRI slices.
 
-Leuschner, Schmidt, Baguer and Maass (2021), Scientific Data 8:109, doi:10.1038/s41597-021-00893-z; files at Zenodo
-3384092. One folder holds ``ground_truth_{part}_{000...}.hdf5`` and ``observation_{part}_{000...}.hdf5``, 128 samples a
-file under the key ``data``; sample ``n`` is row ``n % 128`` of file ``n // 128``.
+Leuschner, Schmidt, Baguer and Maass (2021), Scientific Data 8:109, doi:10.1038/s41597-021-00893-z. The files are at
+Zenodo 3384092. One folder holds ``ground_truth_{part}_{000...}.hdf5`` and ``observation_{part}_{000...}.hdf5``, 128
+samples a file under the key ``data``; sample ``n`` is row ``n % 128`` of file ``n // 128``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""HDF5 packs of CT slices, already averaged to the size of the prior: the data of training and of our benchmarks.
+"""HDF5 slice datasets of CT, already averaged to the size of the prior: the data of training and of our benchmarks.
 
-Layout of a pack: one group per series with a dataset ``hu`` (N, H, W) of int16 CT numbers ordered by z, a dataset
+Layout of the file: one group per series with a dataset ``hu`` (N, H, W) of int16 CT numbers ordered by z, a dataset
 ``z_mm`` (N,), and the attributes ``pixel_mm``, ``collection``, ``patient``, ``licence``, ``doi``, ``kernel`` and
 ``slice_thickness_mm``. Splits are by patient: one file per split. The attribute ``split`` of the file says which one it
 is: ``"train"``, ``"val"`` or ``"test"``.
@@ -34,9 +34,9 @@ _OFFICIAL: dict[str, DataSplit] = {
 
 
 def data_root() -> Path:
-    """The folder of the data packs: the environment variable ``DEFT_CT_DATA``, else ``../shared/data``.
+    """The folder of the slice datasets: the environment variable ``DEFT_CT_DATA``, else ``../shared/data``.
 
-    ``../shared/data`` is tried beside the current directory and beside the checkout that this module lies in.
+    ``../shared/data`` is tried from the current directory and from the checkout that holds this module.
 
     Raises:
         FileNotFoundError: there is no such folder; the message says how to name one.
@@ -58,7 +58,7 @@ def data_root() -> Path:
 
 @dataclass(frozen=True)
 class PackGroup:
-    """What a pack says about one series."""
+    """Attributes of one series in a slice dataset."""
 
     name: str
     slices: int
@@ -72,12 +72,12 @@ class PackGroup:
 
 
 class CTPack(Dataset[CTSlice]):
-    """The slices of one HDF5 pack, held in memory as int16.
+    """The slices of one HDF5 slice dataset, held in memory as int16.
 
-    **Order.** The groups are taken in sorted order of their names (Python's string order), the slices of a group in
-    the order of the file, and all of them are concatenated: slice ``n`` of this list has position ``n``.
-    ``every=k`` keeps the positions ``0, k, 2k, ...`` of the whole list (the count is not restarted at each group).
-    The validation protocol is ``CTPack(data_root() / "ct256" / "val.h5", every=10)``: 26 slices of 255.
+    **Order.** The groups are sorted by name, in Python's string order. The slices of a group keep the order of the
+    file. All slices are concatenated, so slice ``n`` of this list has position ``n``. ``every=k`` keeps the positions
+    ``0, k, 2k, ...`` of the whole list (the count is not restarted at each group). The validation protocol is
+    ``CTPack(data_root() / "ct256" / "val.h5", every=10)``: 26 slices of 255.
 
     Args:
         path: the HDF5 file.
@@ -86,7 +86,7 @@ class CTPack(Dataset[CTSlice]):
 
     Raises:
         FileNotFoundError: ``path`` does not exist.
-        ValueError: the file is not a pack, ``every`` < 1, a group is unknown, or the split of the file is.
+        ValueError: the file is not a slice dataset, ``every`` < 1, a group is unknown, or the split of the file is.
 
     Attributes:
         path: the file.
@@ -219,7 +219,7 @@ def _read_group(file: h5py.File, name: str, path: Path) -> tuple[NDArray[np.int1
 
 
 def pack_path(name: str) -> Path:
-    """The file of a pack: a path that ends in ``.h5`` or ``.hdf5`` as it is, else ``DATA_ROOT/ct256/NAME.h5``.
+    """The file of a slice dataset: a path that ends in ``.h5`` or ``.hdf5`` as it is, else ``DATA_ROOT/ct256/NAME.h5``.
 
     Raises:
         FileNotFoundError: a name was given and there is no data root.
@@ -228,5 +228,5 @@ def pack_path(name: str) -> Path:
 
 
 def read_pack(name: str, every: int = 1) -> CTPack:
-    """Every k-th slice of a pack, see :func:`pack_path`."""
+    """Every k-th slice of a slice dataset, see :func:`pack_path`."""
     return CTPack(pack_path(name), every=every)

@@ -17,7 +17,7 @@ class CTSlice:
         group: name of the series that it belongs to.
         index: index of the slice in its series.
         position: index of the slice in the whole data set before any subsampling, so one that survives it.
-        z_mm: position of the slice along z; NaN where it is not known.
+        z_mm: position of the slice along z; NaN if unknown.
     """
 
     hu: Tensor

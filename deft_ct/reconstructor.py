@@ -118,8 +118,8 @@ class Reconstructor(nn.Module, abc.ABC):
             The reconstruction in physical units.
 
         Warns:
-            UserWarning: the operator finds a fault in the data (``Operator.diagnose``); or values lie far
-                outside of what an image can hold: the method has diverged.
+            UserWarning: the operator finds a fault in the data (``Operator.diagnose``), or the method has diverged and
+                values lie far outside the range of images.
 
         Raises:
             UnsupportedError: the method cannot be used with this measurement; a ValueError.

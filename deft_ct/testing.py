@@ -1,4 +1,4 @@
-"""Checks that every measurement operator has to pass, for our own tests and for those of users' operators.
+"""Checks that every measurement operator has to pass, for our own tests and for tests of users' operators.
 
 Each one raises AssertionError with the measured error, and returns that error otherwise.
 """

@@ -69,7 +69,7 @@ class Adjoint(LinearOperator):
 class Scaled(LinearOperator):
     """``factor * A``.
 
-    Data of it are those of ``A`` times the factor, so what ``A`` knows of data is asked of ``y / factor``.
+    Its data are the data of ``A`` times the factor, so methods of ``A`` that use data receive ``y / factor``.
     """
 
     base: LinearOperator

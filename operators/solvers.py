@@ -1,4 +1,4 @@
-"""Iterative solvers on callables, with a step size of its own for every sample of a batch."""
+"""Iterative solvers on callables, with a separate step size for every sample of a batch."""
 
 from __future__ import annotations
 

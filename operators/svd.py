@@ -68,7 +68,7 @@ class SingularValueDecomposition(abc.ABC):
 
         Args:
             y: ``(..., *range_shape)``.
-            cutoff: singular values at or below this fraction of the largest count as zero.
+            cutoff: singular values at or below this fraction of the largest are treated as zero.
 
         Returns:
             ``(..., *domain_shape)``: the minimum-norm least-squares solution where the cut-off removes nothing.

@@ -1,7 +1,8 @@
-"""DEFT on scans of acrylic discs (HTC2022), beside FBP and TV: far from the human CT that its networks were trained on.
+"""DEFT on scans of acrylic discs (HTC2022), compared with FBP and TV.
 
-Some data are MEASURED wedges of views. For other arcs there are no measured data; they are simulated from the measured
-full-view image of the solid disc. Nothing is tuned. The data are brought into the range of the training:
+The discs are far from the human CT that its networks were trained on. Some data are MEASURED wedges of views. For other
+arcs there are no measured data; they are simulated from the measured full-view image of the solid disc. Nothing is
+tuned. The data are brought into the range of the training:
 
 - *Hounsfield scale.* Acrylic attenuates 0.033/mm in these scans. By the NIST tables that is its value at 33 keV, where
   water has 0.0333/mm. With this water, acrylic is at about 0 HU, like soft tissue, and holes at -1000 HU, like air.

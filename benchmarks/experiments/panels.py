@@ -1,4 +1,4 @@
-"""Pictures of the best, median and worst slice of a method beside TV, and the part of their errors in the null space.
+"""Pictures of the best, median and worst slice of a method and of TV, and the part of their errors in the null space.
 
 Every slice is reconstructed by FBP, TV and the method; for DEFT, by its mean and by samples for the posterior standard
 deviation. Slices are ranked by the RMSE of the method inside the body. Writes OUT/panel_best.png, panel_median.png and

@@ -1,7 +1,10 @@
 """Time of each part of DEFT, of a reconstructed slice and of a training step, and the kernels with the largest shares.
 
-Run: python benchmarks/speed/profile_deft.py --device cpu --precision bfloat16 --threads 1 --out benchmarks/results
-     python benchmarks/speed/profile_deft.py --device cuda --precision bfloat16 --batch-size 16 --out benchmarks/results
+Run on a CPU, then on a GPU:
+
+    python benchmarks/speed/profile_deft.py --device cpu --precision bfloat16 --threads 1 --out benchmarks/results
+    python benchmarks/speed/profile_deft.py --device cuda --precision bfloat16 --batch-size 16 --out benchmarks/results
+
 The data are simulated: 60 parallel views of the first val slices. Writes profile_DEVICE.json and profile_DEVICE.md.
 """
 

@@ -1,4 +1,4 @@
-"""Time the ray transform beside other libraries in one process: ms per slice, forward and adjoint.
+"""Time the ray transform and other libraries in one process: ms per slice, forward and adjoint.
 
 A cell is an image size, a number of views and a batch size. Rounds interleave the candidates, so that slow phases of
 the machine affect all of them. Every candidate is called once before the timing (compilation, plans, matrices). The
@@ -9,8 +9,8 @@ the batch holds (`ONE_BY_ONE`), because its time per slice does not depend on th
     python -W ignore benchmarks/speed/ray_transform.py --views 60 200 --out OUT/main
     python -W ignore benchmarks/speed/ray_transform.py --views 1000 --minutes 7 --out OUT/main   # repeat until done
 
-Peers: `pip install astra-toolbox odl finufft diffct mbirjax deepinv` (scikit-image comes with deft-ct). deepinv needs
-a torchvision of the same build as torch (CPU or CUDA), so use an environment of its own with versions that fit:
+Peers: `pip install astra-toolbox odl finufft diffct mbirjax deepinv`. scikit-image comes with deft-ct. deepinv needs a
+torchvision of the same build as torch (CPU or CUDA). Use a separate environment with versions that fit:
 
     pip install torch==2.14.1 torchvision==0.29.1 deepinv==0.5.0 mbirjax==0.7.3 diffct==2.5.0 finufft==2.5.1 \
         astra-toolbox==2.5.0 odl==1.0.0 numba==0.68.1

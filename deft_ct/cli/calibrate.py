@@ -22,7 +22,7 @@ from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct import CTProblem, build_for_scan
 from deft_ct.report import FOOTER, calibration_figure, save_png
-from deft_ct.runtime.atomic import atomic_file
+from deft_ct.runtime.atomic import atomic_file, write_text
 
 
 def calibrate(
@@ -94,11 +94,9 @@ def calibrate(
             "scan": chosen.to_dict(), "settings": solver.config.sampling, "every": every, "samples": samples,
             "seed": seed, "network_precision": solver.prior.precision, "packs": reports,
         }  # fmt: skip
-        with atomic_file(out / "spread.json") as part:
-            part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+        write_text(out / "spread.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
         table = report_markdown(reports)
-        with atomic_file(out / "spread.md") as part:
-            part.write_text(f"{table}\n{FOOTER}.\n")
+        write_text(out / "spread.md", f"{table}\n{FOOTER}.\n")
         console.print(escape(table), soft_wrap=True)
         console.print(f"written to [bold]{escape(str(out))}[/]", soft_wrap=True)
         console.print(f"[bold]{FOOTER}.[/]")

@@ -19,7 +19,7 @@ from deft_ct.methods.registry import methods as known_methods
 from deft_ct.problems.ct import CTProblem, build_for_scan
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER
-from deft_ct.runtime.atomic import atomic_file
+from deft_ct.runtime.atomic import write_text
 
 DEFAULT_SCANS = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 
@@ -74,10 +74,8 @@ def compare(
         problems = [CTProblem(pack, scan, seed=seed, batch_size=batch_size, device=device) for scan in chosen]
         comparison = Comparison(problems, samples=samples)
         comparison.run(solvers, out, progress=progress, log=lambda line: console.print(f"[dim]{escape(line)}[/]"))
-        with atomic_file(out / "comparison.json") as part:
-            part.write_text(json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n")
-        with atomic_file(out / "comparison.md") as part:
-            part.write_text(comparison.markdown() + f"\n{FOOTER}.\n")
+        write_text(out / "comparison.json", json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n")
+        write_text(out / "comparison.md", comparison.markdown() + f"\n{FOOTER}.\n")
         for table in comparison.rich_tables():
             console.print(table)
         console.print(comparison.conventions(), soft_wrap=True)

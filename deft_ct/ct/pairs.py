@@ -83,7 +83,7 @@ def simulate_unit_pixel(
 ) -> Pairs:
     """Simulate data for slices that may differ in pixel size.
 
-    The scan is the same in units of the pixel, as with a fixed number of detectors across the field of view: the
+    In units of the pixel the scan is the same, as with a fixed number of detectors across the field of view. The
     measurement's geometry has a pixel of 1 mm, and the image is attenuation per pixel.
 
     Args:

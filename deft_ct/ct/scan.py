@@ -21,7 +21,7 @@ _NAME = re.compile(
 )
 
 FULL_DEGREES = {"parallel": 180.0, "fan": 360.0}
-"""Angular range of a scan unless told otherwise: half a turn of parallel beams, a full turn of a fan."""
+"""Angular range of a scan by default: half a turn of parallel beams, a full turn of a fan."""
 
 
 @dataclass(frozen=True, kw_only=True)

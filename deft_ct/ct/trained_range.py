@@ -15,7 +15,7 @@ _TOLERANCE = {"views": 1.25, "photons": 2.0, "degrees": 1.1, "fan_degrees": 1.1}
 _FULL = 0.03
 """Share of the lines that a full scan may miss."""
 _TURN = 5.0
-"""Degrees, beside one step, by which a limited arc may start elsewhere."""
+"""Degrees, in addition to one step, by which a limited arc may start elsewhere."""
 
 
 def training_warning(network: str, card: dict[str, Any], measurement: Measurement) -> str | None:
@@ -41,11 +41,11 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
     The size of the images is not compared.
 
     Args:
-        card: metadata of the network; ``card["scan"]`` holds ``geometry``, ``views``, ``photons`` (0 for noise-free
-            data), ``degrees`` (of parallel scans) and ``fan_degrees``. Each is a value, or a ``[low, high]`` range for
-            networks that were trained for several scans or for a family of scans (``ScanRange``). Without
-            ``fan_degrees``, fan scans were full turns. ``start_degrees`` lists where limited arcs started, or is
-            ``"any"``; without it they started at 0.
+        card: metadata of the network; ``card["scan"]`` holds ``geometry``, ``views``, ``photons``, ``degrees`` of
+            parallel scans, and ``fan_degrees``. Zero photons stand for noise-free data. Each is a value, or a ``[low,
+            high]`` range for networks that were trained for several scans or for a family of scans (``ScanRange``).
+            Without ``fan_degrees``, fan scans were full turns. ``start_degrees`` lists where limited arcs started, or
+            is ``"any"``; without it they started at 0.
         measurement: the given scan.
 
     Returns:

@@ -13,7 +13,7 @@ from torch import Tensor
 from deft_ct.ct.hounsfield import HounsfieldScale
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""DICOM's patient axes (left, posterior, superior) to those of NIfTI (right, anterior, superior), and back."""
+"""DICOM's patient axes (left, posterior, superior) to NIfTI's axes (right, anterior, superior), and back."""
 
 _SQUARE = 1e-3
 _ORTHOGONAL = 1e-3
@@ -25,9 +25,9 @@ class Volume:
 
     Args:
         hu: (Z, H, W) CT numbers in HU; kept as a read-only float32 array.
-        affine: (4, 4) map from voxel indices to millimetres in DICOM's patient axes **LPS** (x to the left, y to the
-            back, z to the head): ``affine @ (column, row, slice, 1)`` is the centre of ``hu[slice, row, column]``.
-            :attr:`ras_affine` is the same for NIfTI.
+        affine: (4, 4) map from voxel indices to millimetres in DICOM's patient axes **LPS**. These point to the left
+            (x), to the back (y) and to the head (z). ``affine @ (column, row, slice, 1)`` is the centre of ``hu[slice,
+            row, column]``. :attr:`ras_affine` is the same for NIfTI.
         units: the attenuation scale that :meth:`attenuation` uses.
 
     Raises:

@@ -23,8 +23,8 @@ class Prior(nn.Module):
 
     Args:
         network: maps ``(x_t, t)`` with ``x_t`` ``(B, *image_shape)`` and ``t`` ``(B,)`` to a tensor of as many
-            channels, or of twice as many if the model also predicts a variance (Nichol and Dhariwal 2021); the second
-            half is not used.
+            channels. If the model also predicts a variance (Nichol and Dhariwal 2021), there are twice as many; the
+            second half is not used.
         schedule: the noise schedule it was trained with.
         prediction: what the network predicts, in diffusers' words.
         value_range: values, in the unit of a scale (HU for CT), of -1 and +1; None for a domain without a scale.

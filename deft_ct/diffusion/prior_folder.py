@@ -26,8 +26,8 @@ def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype = torch.float16
     """Write a prior as a folder; an existing prior there is replaced in one step.
 
     ``deft_ct.json`` holds the shape of the network, the range of values, the card and the SHA-256 of the content. For
-    a U-Net, ``config.json`` and the weights are those of a diffusers ``UNet2DModel`` (behind the space-to-depth stem).
-    ``scheduler_config.json`` is that of a ``DDPMScheduler``.
+    a U-Net, ``config.json`` and the weights fit a diffusers ``UNet2DModel`` behind the space-to-depth stem.
+    ``scheduler_config.json`` fits a ``DDPMScheduler``.
 
     Args:
         prior: its network must be one of :data:`~deft_ct.networks.NETWORKS`.

@@ -3,7 +3,7 @@
 The forward process is ``x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) z`` with ``z ~ N(0, I)`` and integer times
 ``t = 0 .. steps - 1``; ``abar_{-1} = 1`` is clean data (Ho et al. 2020, arXiv 2006.11239, eq. 4). Times between two
 integers interpolate the log of the signal-to-noise ratio, so continuous-time samplers may use the same object. The
-continuous VP-SDE has times of its own, see :class:`Schedule`.
+continuous VP-SDE has its own times, see :class:`Schedule`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ class Schedule:
         steps: number of times, 1000 for every common prior.
         beta_start: variance added by the first step.
         beta_end: variance added by the last step.
-        kind: how beta grows: ``"linear"`` (DDPM), ``"scaled_linear"`` (linear in sqrt(beta)) or
-            ``"squaredcos_cap_v2"`` (cosine, Nichol and Dhariwal 2021), names of diffusers, or ``"vp_sde"``.
+        kind: how beta grows. Three names are from diffusers: ``"linear"`` as in DDPM, ``"scaled_linear"`` for linear
+            growth of sqrt(beta), and ``"squaredcos_cap_v2"`` for the cosine of Nichol and Dhariwal 2021. The fourth is
+            ``"vp_sde"``.
 
     Raises:
         ValueError: a value is out of range.
@@ -149,18 +150,21 @@ class Schedule:
 def time_grid(schedule: Schedule, count: int, *, last: float | None = None, spacing: Spacing = "uniform") -> list[int]:
     """Times from noisy to clean for ``count`` network evaluations; the step after the last one goes to clean data.
 
-    The image of that last step is the denoiser's, a mean over what its noise level leaves open: what is finer than the
-    noise ``sigma`` at the last time, ``sigma^2 = (1 - abar) / abar``, is averaged away, and a spread ``s`` comes out as
-    ``s^2 / sqrt(s^2 + sigma^2)`` at best. With few evaluations a uniform grid ends early (20 of 1000 linear steps: at
-    ``sigma = 0.18``); the other grids end near the cleanest time.
+    The last step returns the denoiser's image, the mean over all images that fit its noise level. Let ``sigma^2 = (1 -
+    abar) / abar`` at the last time. Detail finer than the noise ``sigma`` is averaged away, and a standard deviation
+    ``s`` comes out as ``s^2 / sqrt(s^2 + sigma^2)`` at best. With few evaluations a uniform grid ends early (20 of 1000
+    linear steps end at ``sigma = 0.18``). The other grids end near the cleanest time.
 
     Args:
         schedule: gives the number of training times, and their noise levels.
         count: number of evaluations, at most one for each time.
         last: noisiest time; ``steps - 1`` when left out.
-        spacing: ``"uniform"`` in ``t``; ``"quadratic"``: uniform in ``sqrt(t)`` (Song et al. 2021, arXiv 2010.02502,
-            sec. D.2); ``"log_snr"``: uniform in the log of the signal-to-noise ratio (Lu et al. 2022, arXiv 2206.00927,
-            sec. 3.3); ``"karras"``: uniform in ``sigma^(1/7)`` (Karras et al. 2022, arXiv 2206.00364, eq. 5).
+        spacing: the quantity in which the grid is uniform.
+
+            - ``"uniform"``: ``t``.
+            - ``"quadratic"``: ``sqrt(t)`` (Song et al. 2021, arXiv 2010.02502, sec. D.2).
+            - ``"log_snr"``: log of the signal-to-noise ratio (Lu et al. 2022, arXiv 2206.00927, sec. 3.3).
+            - ``"karras"``: ``sigma^(1/7)`` (Karras et al. 2022, arXiv 2206.00364, eq. 5).
 
     Returns:
         ``count`` strictly decreasing integer times, the first of them ``last``.

@@ -102,7 +102,7 @@ def train_prior(
     else:
         made = spec.prior(model)
         if getattr(initial.network, "config", None) != spec.network or initial.description() != made.description():
-            raise ValueError("the initial prior has another network, schedule or range: they must be equal to go on")
+            raise ValueError("the initial prior has another network, schedule or range; use the same to start from it")
         model.requires_grad_(True)
         model.load_state_dict(initial.network.state_dict())
 

@@ -7,7 +7,7 @@ noise-free data), with
 
 On a right singular vector of ``W^1/2 A`` with singular value ``a`` the operator M is ``(a s)^2 / (1 + (a s)^2)``: near
 1 where the signal stands above the noise, 0 in the null space, 1/2 where both are equal. It is the resolution matrix of
-regularised inversion (Backus and Gilbert 1968; Menke, Geophysical Data Analysis, ch. 4), and without noise ``x - M x``
+regularised inversion (Backus and Gilbert 1968, and Menke, Geophysical Data Analysis, ch. 4). Without noise, ``x - M x``
 is the null-space component of range-null-space decompositions (Wang, Yu and Zhang 2022, arXiv 2212.00490). What a
 reconstruction shows in ``x - M x`` comes from its prior and not from the data.
 
@@ -56,8 +56,8 @@ class NullSpaceReport:
         error_measured: share of the energy of the error ``e`` that was measured, ``<e, M e> / |e|^2``, 0 to 1.
         error_unmeasured: the rest, ``<e, e - M e> / |e|^2``. M is symmetric and between 0 and 1, so neither share is
             negative and they add to 1; NaN where there is no error.
-        correlation: ``<u, v> / |u| |v|`` of the unmeasured parts of reconstruction ``u`` and truth ``v``: 1 where the
-            prior filled in what was there, up to a factor, and 0 for independent inventions; NaN where one is zero.
+        correlation: ``<u, v> / |u| |v|`` of the unmeasured parts of reconstruction ``u`` and truth ``v``. It is 1 if
+            the prior filled in the true part up to a factor, 0 for independent inventions, and NaN if one part is zero.
         amount: ``|u| / |v|``: below 1 where the reconstruction shows less than there was.
     """
 
@@ -146,8 +146,9 @@ def local_rms(x: Tensor, *, sigma: float = 2.0) -> Tensor:
 def null_space_report(error: MeasuredSplit, truth: MeasuredSplit) -> NullSpaceReport:
     """Where a reconstruction errs, and how what it filled in compares with a known truth.
 
-    It takes the error and not the reconstruction, whose parts are the sums: M is linear, and the tolerance of
-    :func:`split` is then one of the error, not of the image that is tens of times larger.
+    M is linear, so the parts of the reconstruction are the sums of the parts of truth and error. The error is split,
+    not the reconstruction, because the tolerance of :func:`split` is then relative to the error and not to the image,
+    which is tens of times larger.
 
     Args:
         error: :func:`split` of reconstruction minus truth.

@@ -16,7 +16,7 @@ def paired_difference(ours: Sequence[float | None], theirs: Sequence[float | Non
     than the intervals of the two means.
 
     Args:
-        ours: a value for each image; None or NaN where it is not defined. Such pairs are left out.
+        ours: a value for each image; None or NaN if undefined. Such pairs are left out.
         theirs: the same images in the same order.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is judged: images with their measured data, the truth, and metrics; the same for every method.
+"""A problem: images with their measured data, the truth, and metrics. It is the same for every method.
 
 A :class:`Problem` belongs to a domain (see :mod:`deft_ct.problems`). Comparing, tuning and calibrating know this
 interface only.
@@ -123,7 +123,7 @@ class Problem(abc.ABC):
 
     @abc.abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What the numbers depend on beside the measurement, as plain values: data, seed, data range."""
+        """Plain values that the numbers depend on, apart from the measurement: data, seed, data range."""
 
     @abc.abstractmethod
     def describe_measurement(self) -> dict[str, Any]:
@@ -201,7 +201,7 @@ class Score:
         seconds_per_image: wall-clock time.
         evaluations_per_image: network evaluations.
         data_residual: relative, mean over the batches.
-        memory_mib: peak memory for one image beyond what was in use before; None where it was not measured.
+        memory_mib: peak memory for one image, above the memory used before; None if not measured.
         estimate: ``(N, *shape)`` in the unit of the problem.
         spread: ``(N, *shape)`` posterior standard deviation in the same unit, or None.
         provenance: of the first batch: configuration, hashes, versions.

@@ -16,7 +16,7 @@ from deft_ct.evaluation.problem import Metric, Problem, score, score_json
 from deft_ct.evaluation.statistics import Interval, deviation, mean_interval
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.reconstructor import Reconstructor
-from deft_ct.runtime.atomic import atomic_file
+from deft_ct.runtime.atomic import write_text
 
 RESULTS = "results"
 _COSTS = (
@@ -124,7 +124,7 @@ class Comparison:
                         problem=problem.name, label=label, values=score_json(result),
                         provenance=_plain(result.provenance),
                     )  # fmt: skip
-                    _write(path, json.dumps(cell.to_dict(), indent=1) + "\n")
+                    write_text(path, json.dumps(cell.to_dict(), indent=1) + "\n")
                 self.cells.append(cell)
             problem.release()
         return self.cells
@@ -201,11 +201,11 @@ class Comparison:
             before = json.loads(path.read_text(encoding="utf-8"))
             refuse_other_settings(folder, before, _plain(self.protocol))
             return
-        _write(path, json.dumps(self.protocol, indent=1) + "\n")
+        write_text(path, json.dumps(self.protocol, indent=1) + "\n")
 
 
 def refuse_other_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names the first setting of a folder of results that differs from those of this run."""
+    """Raise a ValueError that names the first setting that differs between a folder of results and this run."""
     for key in sorted(now):
         if before.get(key) != now[key]:
             raise ValueError(
@@ -258,9 +258,3 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
     found: dict[str, Any] = clean(dict(values))
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as part:
-        part.write_text(text, encoding="utf-8")

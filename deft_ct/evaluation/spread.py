@@ -9,7 +9,7 @@ freedom when the posterior is Gaussian. The central interval of level ``p`` is t
 ``q = t_{N-1}((1 + p) / 2) sqrt(1 + 1/N)``, and without the root around the exact posterior mean. For N = 4 and 90 %,
 ``q`` is 2.63 and not 1.645: intervals of 1.645 S cover 76 % though nothing is wrong with the samples. Intervals of a
 raw standard deviation use ``q`` here, so that exact samples cover as they should for any N. A calibrated one contains
-this factor already: its intervals are those of the normal distribution, ``+- 1.645`` for 90 %.
+this factor already: it uses the intervals of the normal distribution, ``+- 1.645`` for 90 %.
 
 Without assuming a shape: between the j-th lowest and the j-th highest of N samples the truth lies with probability
 ``(N + 1 - 2 j) / (N + 1)``, which are the only levels that N samples can give.
@@ -52,7 +52,7 @@ class Draws:
         truth: ``(n, *shape)``.
         centre: ``(n, *shape)``, the reconstruction.
         samples: ``(n, N, *shape)``, at least two for each image.
-        mask: ``(n, *shape)`` boolean, where they are judged; for CT the body.
+        mask: ``(n, *shape)`` boolean, the pixels that are judged; for CT the body.
         regions: parts that are reported on their own, each as ``mask``; the mask as ``"all"`` when empty.
         around_samples: whether the centre is the mean of the samples, and not a mean that was estimated without them.
 
@@ -122,13 +122,17 @@ def spread_report(draws: Draws, calibration: Rescaling | None = None) -> dict[st
         calibration: applied to the standard deviation; the raw one when None.
 
     Returns:
-        ``coverage`` of :data:`LEVELS` by region, ``coverage_normal`` (of the mask by the intervals of a normal
-        distribution), ``coverage_90`` with its bootstrap interval over images,
-        ``reliability`` (nominal against observed), ``rank_coverage`` and ``rank_histogram`` of the samples themselves,
-        ``correlation`` of standard deviation and absolute error by region and over blocks of 16 x 16 pixels,
-        ``spread_and_error`` (RMS error in bins of the standard deviation) and ``sparsification`` (RMSE of what remains
-        as the pixels of largest standard deviation are taken out, beside the best possible order); standard deviation
-        and error in the unit of the images.
+        A dictionary; standard deviations and errors are in the unit of the images.
+
+        - ``coverage``: of the intervals of :data:`LEVELS`, by region.
+        - ``coverage_normal``: of the intervals of a normal distribution, in the mask.
+        - ``coverage_90``: with its bootstrap interval over images.
+        - ``reliability``: nominal against observed coverage.
+        - ``rank_coverage`` and ``rank_histogram``: of the samples themselves.
+        - ``correlation``: of standard deviation and absolute error, by region and over blocks of 16 x 16 pixels.
+        - ``spread_and_error``: RMS error in bins of the standard deviation.
+        - ``sparsification``: RMSE of the remaining pixels as those with the largest standard deviation are removed,
+          and the same in the best possible order.
     """
     ratio, factor = _error_over_std(draws, calibration)
     std = _std(draws, calibration)
@@ -194,7 +198,7 @@ def rank_histogram(draws: Draws) -> list[float]:
 
 
 def rank_coverage(draws: Draws) -> list[dict[str, float]]:
-    """Coverage in the mask between the j-th lowest and j-th highest sample, beside its nominal level."""
+    """Coverage in the mask between the j-th lowest and j-th highest sample, and its nominal level."""
     ordered = np.sort(draws.samples, axis=1)
     out = []
     for j in range(draws.count // 2):

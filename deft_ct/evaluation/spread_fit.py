@@ -83,7 +83,7 @@ def report(problem: Problem, draws: Draws, calibration: SpreadCalibration | None
     Args:
         problem: that the samples are of.
         draws: from :func:`draw`.
-        calibration: reported on beside the raw standard deviation.
+        calibration: reported in addition to the raw standard deviation.
     """
     found: dict[str, Any] = {
         "unit": problem.unit,
@@ -133,9 +133,10 @@ def _two(value: float | None) -> str:
 def fit_spread(draws: Draws, *, level: float = 0.9, floor: bool = True) -> tuple[float, float]:
     """Factor and floor with which the central interval of ``level`` covers that share of the pixels in the mask.
 
-    For a given floor the factor is a quantile, in closed form. Of all floors the one is taken whose intervals have the
-    lowest interval score, width plus ``2 / (1 - level)`` times the miss, which is proper: the narrowest intervals that
-    are honest pixel by pixel, as far as the standard deviation tells pixels apart (Gneiting and Raftery 2007, eq. 43).
+    For a given floor the factor is a quantile, in closed form. The floor is chosen by the interval score of its
+    intervals: width plus ``2 / (1 - level)`` times the miss (Gneiting and Raftery 2007, eq. 43). The lowest score wins.
+    This score is proper, so it favours the narrowest intervals that are honest for each pixel, as far as the standard
+    deviation differs between pixels.
 
     Args:
         draws: samples of known images.

@@ -44,7 +44,7 @@ def mean_interval(
     Args:
         values: ``(n,)``; NaN entries (for example slices without a body) are left out and not counted.
         confidence: of the two-sided interval, between 0 and 1.
-        method: ``"bootstrap"`` (percentile, resampling images; SciPy's) or ``"t"`` (Student).
+        method: ``"bootstrap"`` for SciPy's percentile bootstrap over images, or ``"t"`` for Student's interval.
         seed: of the bootstrap.
         resamples: of the bootstrap.
 

@@ -13,8 +13,8 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, al
     Args:
         headings: of the columns.
         rows: cells, as many in each row as there are headings; a ``|`` in a cell is escaped.
-        align: a letter for each column, ``l`` (left) or ``r`` (right), for example ``"llr"``; the first column to the
-            left and the others to the right when None.
+        align: ``l`` or ``r`` for each column, for example ``"llr"``. When None, the first column is aligned to the left
+            and the others to the right.
 
     Returns:
         Lines without a line break at the end.

@@ -71,7 +71,7 @@ class Budget:
     """How long and by what a search goes.
 
     Args:
-        trials: how many in all, those of earlier runs included.
+        trials: total number, including trials of earlier runs.
         objective: name of a metric of the problem; its mean over images is optimised.
         samples: posterior samples of each image.
 
@@ -283,7 +283,7 @@ def seconds_per_trial(searches: Sequence[Search], build: Build, problem: Problem
 
 
 def _settings(search: Search, problem: Problem, budget: Budget, default: Reconstructor) -> dict[str, Any]:
-    """What a preset depends on beside the number of trials, as JSON gives it back."""
+    """The values that a preset depends on, except the number of trials, as read back from JSON."""
     settings = {
         "method": search.method, "scan": problem.name, "objective": budget.objective, "samples": budget.samples,
         "fixed": dict(search.fixed), **problem.settings(), "networks": default.describe(),

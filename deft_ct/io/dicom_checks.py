@@ -15,9 +15,9 @@ from pydicom.dataset import Dataset
 from deft_ct.io.dicom_files import MULTI_FRAME_CLASSES, DicomFile, DicomSeriesError
 
 DIRECTION_TOLERANCE = 1e-3
-"""Largest difference of direction cosines that counts as the same orientation."""
+"""Largest difference of direction cosines within one orientation."""
 SPACING_TOLERANCE = 0.05
-"""Largest relative deviation of a slice distance that counts as equal (positions are often rounded)."""
+"""Largest relative deviation of equal slice distances; positions are often rounded."""
 MIN_AXIAL = math.cos(math.radians(45.0))
 
 _REQUIRED = (
@@ -122,8 +122,8 @@ def check_positions(files: Sequence[DicomFile], *, allow_gaps: bool = False) -> 
     for n, step in enumerate(steps):
         if step < 0.01 * max(nominal, 0.1):
             raise DicomSeriesError(
-                f"two slices lie at the same place ({along[n]:.2f} mm): {files[n].name} and {files[n + 1].name}; the "
-                "series holds more than one scan phase or reconstruction: keep one of them"
+                f"two slices lie at the same place ({along[n]:.2f} mm): {files[n].name} and {files[n + 1].name}. The "
+                "series holds more than one scan phase or reconstruction; keep one of them"
             )
     _check_straight(files, along)
     if allow_gaps:

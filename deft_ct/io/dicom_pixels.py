@@ -50,7 +50,7 @@ def _stored_values(dataset: FileDataset, name: str) -> NDArray[np.generic]:
         ) from error
     except (ValueError, AttributeError, TypeError, KeyError, EOFError) as error:
         raise DicomSeriesError(
-            f"{name}: the pixel data cannot be read ({error}); the file is cut off or damaged: copy it again"
+            f"{name}: the pixel data cannot be read ({error}). The file is cut off or damaged; copy it again"
         ) from error
     shape = (int(dataset.Rows), int(dataset.Columns))
     if stored.shape != shape:

@@ -93,8 +93,9 @@ class Series:
     def resampled(self, factor: int = 2) -> Series:
         """Average ``factor`` x ``factor`` pixels, and change the headers to match.
 
-        Rows, Columns, PixelSpacing and ImagePositionPatient (the centre of the first pixel, which moves by half a block
-        less half a pixel) describe the coarse slices, so that a series written like this one lies right in the patient.
+        Rows, Columns, PixelSpacing and ImagePositionPatient describe the coarse slices, so that a series written like
+        this one has the right place in the patient. ImagePositionPatient is the centre of the first pixel; it moves by
+        half a block less half a pixel.
 
         Raises:
             ValueError: ``factor`` does not divide the image.
@@ -103,7 +104,7 @@ class Series:
         return replace(self, volume=volume, headers=tuple(_coarse_header(h, factor) for h in self.headers))
 
     def slices(self, start: int, stop: int) -> Series:
-        """The consecutive slices ``start`` <= z < ``stop`` as a series of its own.
+        """The consecutive slices ``start`` <= z < ``stop`` as a separate series.
 
         Raises:
             ValueError: the range is empty or leaves the series.
@@ -125,8 +126,8 @@ def read_dicom_series(
 ) -> Series:
     """Read one CT series.
 
-    Files that are not DICOM, not CT images, or scout views beside the slices are skipped and named in ``notes``. Slices
-    are ordered by ImagePositionPatient along the slice normal; names and InstanceNumber play no part.
+    Files that are not DICOM, not CT images, and scout views are skipped and named in ``notes``. Slices are ordered by
+    ImagePositionPatient along the slice normal; names and InstanceNumber play no part.
 
     Args:
         folder: a folder (read with its sub-folders), a zip archive, a DICOMDIR or a single file.
@@ -208,7 +209,7 @@ def _choose(found: Found, series_uid: str | None, source: Path) -> list[DicomFil
         return next(iter(found.series.values()))
     if len(candidates) > 1:
         raise DicomSeriesError(
-            f"{source} holds {len(candidates)} CT series; choose one with series_uid=... (command line: --series):\n"
+            f"{source} holds {len(candidates)} CT series; choose one with series_uid=... or with --series:\n"
             f"{_listing(found)}"
         )
     return next(iter(candidates.values()))

@@ -107,8 +107,9 @@ def write_dicom_series(
     that it is research only. The folder appears when all files are complete, or not at all.
 
     Args:
-        result: a reconstruction in 1/mm (written to ``folder/mean`` and, if it has a spread, ``folder/spread``), or CT
-            numbers in HU of shape (Z, H, W) or (Z, 1, H, W) (written to ``folder`` itself).
+        result: a reconstruction in 1/mm, or CT numbers in HU of shape (Z, H, W) or (Z, 1, H, W). CT numbers are written
+            to ``folder`` itself. A reconstruction is written to ``folder/mean`` and, if it has a spread,
+            ``folder/spread``.
         like: the series that it was made from, at the same size: ``series.resampled(2)`` for a result at half size.
         folder: where to write; must be new or empty, and lie apart from the source.
         description: method and views, for the SeriesDescription.

@@ -22,8 +22,9 @@ NOTE = "HU; research only, not for clinical use"
 def write_nifti(volume: Volume, path: str | Path, *, note: str = NOTE) -> Path:
     """Write a volume as NIfTI-1, float32 HU, whole or not at all.
 
-    The data array is stored in the order (column, row, slice) with the affine in RAS millimetres as sform and qform
-    ("scanner anatomical"), so that every NIfTI reader places it like the DICOM series that it came from.
+    The data array is stored in the order (column, row, slice). The affine, in RAS millimetres, is stored as sform and
+    qform with the code "scanner anatomical". Every NIfTI reader then places the image like the DICOM series that it
+    came from.
 
     Args:
         volume: what to write; for the spread, pass ``volume.with_hu(spread)``.

@@ -32,8 +32,8 @@ def check_initial(name: str, likelihood: Likelihood, kind: str) -> None:
         kind: ``"fbp"`` or ``"tv"``.
 
     Raises:
-        UnsupportedError: the data are counts before the logarithm; the operator has no pseudo-inverse (FBP); or it is
-            not linear or not on images ``(H, W)`` (TV).
+        UnsupportedError: the data are counts before the logarithm. For FBP: the operator has no pseudo-inverse. For TV:
+            the operator is not linear, or not on images ``(H, W)``.
     """
     operator = likelihood.operator
     operator_name = type(operator).__name__

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from deft_ct.runtime.atomic import atomic_file
+from deft_ct.runtime.atomic import write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,10 @@ class Preset:
 
     def write(self, path: Path) -> None:
         """Write the JSON file, in one step."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "method": self.method, "scan": self.scan, "options": self.options, "provenance": self.provenance
         }  # fmt: skip
-        with atomic_file(path) as part:
-            part.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def load_preset(method: str, name_or_path: str | Path) -> Preset:

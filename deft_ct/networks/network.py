@@ -86,7 +86,7 @@ def channel_axis(x: Tensor) -> int:
 def copy_weights(
     network: nn.Module, given: dict[str, Tensor], output: str, first: Callable[[str, Tensor], None]
 ) -> None:
-    """Copy equally shaped weights; ``first(name, value)`` handles those of another shape.
+    """Copy equally shaped weights; ``first(name, value)`` handles weights of another shape.
 
     Args:
         network: takes the weights.

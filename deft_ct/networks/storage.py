@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -13,6 +12,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from deft_ct.runtime.atomic import atomic_folder, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +51,15 @@ class ModelFormat:
             metadata: JSON-ready, with the hash under ``"sha256"``.
             dtype: of the stored weights.
             more: further JSON files, by name.
+
+        Raises:
+            FileExistsError: the folder holds files that do not belong to a model.
         """
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
         weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}
-        save_file(weights, part / self.weights, metadata={"format": "pt"})
-        for name, content in {**(more or {}), self.metadata: metadata}.items():
-            (part / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        part.replace(folder)
+        with atomic_folder(folder, overwrite=True, is_own=_is_model_file) as part:
+            save_file(weights, part / self.weights, metadata={"format": "pt"})
+            for name, content in {**(more or {}), self.metadata: metadata}.items():
+                write_text(part / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
     def read(self, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The metadata, and the weights in float32 on the CPU.
@@ -118,3 +118,8 @@ class ModelFormat:
 
     def _root(self) -> Path:
         return Path(str(resources.files("deft_ct"))) / "assets" / self.assets
+
+
+def _is_model_file(path: Path) -> bool:
+    """Weights, JSON and training logs. A folder with other files is refused, so that a mistyped one loses nothing."""
+    return path.suffix in (".json", ".safetensors", ".csv")

@@ -196,8 +196,8 @@ def body_regions(truth: Floats, body: Mask) -> dict[str, Mask]:
         body: ``(n, H, W)``.
 
     Returns:
-        ``"body"``; ``"edges"``: smoothed gradient above 60 HU a pixel; and away from edges ``"soft_tissue"``, -150 to
-        150 HU, ``"lung"``, below -500 HU, and ``"interior"``: everything at least 4 pixels inside the body.
+        ``"body"``. ``"edges"`` has a smoothed gradient above 60 HU a pixel. Away from edges, ``"soft_tissue"`` is -150
+        to 150 HU, ``"lung"`` below -500 HU, and ``"interior"`` everything at least 4 pixels inside the body.
     """
     smooth = np.stack([ndimage.gaussian_filter(s.astype(np.float64), 1.0) for s in truth])
     gradient = np.stack([ndimage.gaussian_gradient_magnitude(s.astype(np.float64), 1.0) for s in truth])
@@ -237,7 +237,7 @@ def nearest_preset(method: str, scan: Scan) -> str | None:
     """Name of the shipped preset that suits a scan best: its own, or else that of the most similar scan.
 
     One unit of distance is a factor of two in views, of ten in photons, a sixth of the lines missing (30 degrees of
-    parallel beams), or the other kind of beam. Noise-free data count as 1e8 photons.
+    parallel beams), or the other kind of beam. Noise-free data are treated as 1e8 photons.
 
     Args:
         method: the method that it must be for.

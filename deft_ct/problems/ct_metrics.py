@@ -24,10 +24,10 @@ _AIR_HU = -960.0  # lungs are above it, air around the patient is below
 def body_mask(hu: ArrayLike | torch.Tensor, *, threshold_hu: float = -500.0, opening_radius_px: int = 3) -> Mask:
     """The patient in every slice: lungs and bowel gas included; table, clothes and surrounding air excluded.
 
-    Slice by slice: values above the threshold, an opening that cuts thin connections to the table, the largest
-    connected region, its holes filled (lungs also where the edge of the image or of the field of view cuts the chest
-    wall), and the rim that the opening took given back. Parts that do not touch the trunk (an arm beside it) are left
-    out; what touches it broadly (a cushion) is not.
+    For each slice, the values above the threshold are taken. A morphological opening cuts thin connections to the
+    table. The largest connected region is kept and its holes are filled. Lungs are filled even if the edge of the image
+    or of the field of view cuts the chest wall. Finally, the rim that the opening removed is restored. Parts that do
+    not touch the trunk, for example an arm, are left out. An object with broad contact, for example a cushion, is not.
 
     Args:
         hu: ``(Z, H, W)`` or ``(H, W)`` in HU, of the reference and never of the reconstruction that is judged.
@@ -63,7 +63,7 @@ def _body_of_slice(hu: Floats, threshold_hu: float, disk: Mask) -> Mask:
     sizes[0] = 0
     trunk = np.asarray(labels == sizes.argmax(), dtype=np.bool_)
     # A thin chest wall may be broken, by the opening or by the circular field of view: the lung behind it is then no
-    # hole of the trunk. It is told from the air around the patient by its density, from foam by lying within the trunk,
+    # hole of the trunk. It differs from the air around the patient by its density, from foam by lying within the trunk,
     # from folds of clothes by its size.
     light = ndimage.gaussian_filter(hu, 1.0) > _AIR_HU
     lungs, count = ndimage.label(ndimage.binary_opening(light & ~tissue, structure=disk))

@@ -23,7 +23,7 @@ def split_ct(
     Args:
         x: ``(B, 1, H, W)`` in 1/mm; a reconstruction, a truth, or the difference of the two.
         y: ``(B, 1, views, detectors)`` line integrals.
-        measurement: of CT, with a Hounsfield scale. Noise-free data count as those of
+        measurement: of CT, with a Hounsfield scale. Noise-free data are treated as data with
             :data:`~deft_ct.operators.ct.photons.NOISE_FREE_PHOTONS`.
         tolerance: see :func:`~deft_ct.evaluation.null_space.split`.
         iterations: most iterations.

@@ -143,7 +143,7 @@ class NaturalProblem(Problem):
         return len(self.source.positions)
 
     def simulate(self) -> list[Batch]:
-        """Simulated data of every image; those of an image depend on (seed, position) alone."""
+        """Simulated data of every image; they depend only on the seed and the image's position."""
         measurement = self.measurement.to(self.device)
         made = []
         for first in range(0, len(self), self.batch_size):

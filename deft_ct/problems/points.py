@@ -80,7 +80,7 @@ class PointProblem(Problem):
         return len(self.points)
 
     def simulate(self) -> list[Batch]:
-        """Simulated data of every set; those of a set depend on (seed, position) alone."""
+        """Simulated data of every set; they depend only on the seed and the set's position."""
         measurement = self.measurement.to(self.device)
         made = []
         for first in range(0, len(self), self.batch_size):

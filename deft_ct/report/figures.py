@@ -1,4 +1,4 @@
-"""Pictures of reconstructions beside the truth, in clinical windows.
+"""Pictures of reconstructions and the truth, in clinical windows.
 
 Figures are built with matplotlib's object interface on the Agg canvas: no pyplot, no global state, no display, and the
 same bytes for the same input.

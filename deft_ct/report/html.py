@@ -11,6 +11,7 @@ from typing import Any
 
 from deft_ct.report.figures import FOOTER
 from deft_ct.report.tables import Row, metrics_json, metrics_markdown
+from deft_ct.runtime.atomic import write_text
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -79,7 +80,7 @@ def write_html(
         parts += ["<h2>Provenance</h2>", f"<pre>{escape(json.dumps(provenance, indent=2, sort_keys=True))}</pre>"]
     target = Path(path)
     page = _PAGE.format(title=escape(title), notice=escape(FOOTER), body="\n".join(parts))
-    target.write_text(page, encoding="utf-8")
+    write_text(target, page)
     return target
 
 

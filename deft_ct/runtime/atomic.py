@@ -1,7 +1,7 @@
 """Files and folders that appear whole or not at all.
 
-Everything is written under a hidden temporary name in the target's parent folder and renamed at the end: a reader, or a
-run that is interrupted, never leaves half a result under the name that was asked for.
+Everything is written under a hidden temporary name in the target's parent folder and renamed at the end. A reader never
+sees half a result under the final name, and an interrupted run never leaves one.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def _refuse_overlap(target: Path, source: Path) -> None:
         inside = inside.parent if inside.suffix.lower() != ".zip" else inside
     if out == inside or inside in out.parents or out in inside.parents:
         raise ValueError(
-            f"the output folder {target} overlaps with the input {source}; results are never written beside the "
-            "originals: name a folder outside"
+            f"the output folder {target} overlaps with the input {source}; results are never mixed "
+            "with the originals: name a folder outside"
         )
 
 

@@ -34,8 +34,8 @@ def peak_memory(device: str | torch.device = "cpu") -> Iterator[PeakMemory]:
     """Measure the peak memory of the block.
 
     On a GPU it is what torch's allocator handed out, exactly. On the CPU it is the resident memory of the process,
-    sampled every 2 ms: shorter peaks are missed, and memory that the process had freed but not yet given back to the
-    system counts as in use.
+    sampled every 2 ms. Shorter peaks are missed. Memory that the process has freed but not yet returned to the system
+    is included.
 
     Args:
         device: where the work is done.

@@ -1,4 +1,4 @@
-"""Where to look for the best value of a parameter, declared by each method beside its configuration.
+"""Search range of a parameter, declared by each method next to its configuration.
 
 The declarations need no Optuna, which is an optional dependency; each gives the Optuna distribution that it stands for.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a training needs to go on as if it had never stopped, written whole or not at all."""
+"""Checkpoints: everything that a training needs to resume as if it had never stopped, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from deft_ct.runtime.atomic import atomic_file
 from deft_ct.training.config import TrainingConfig
 
 CHECKPOINT = "checkpoint.pt"
@@ -36,7 +37,7 @@ class State:
         optimizer: its optimiser.
         averaged: moving average of the weights.
         config: settings.
-        parts: parts that every batch is split into, ``accumulate`` times processes. Each has random numbers of its own.
+        parts: parts that every batch is split into, ``accumulate`` times processes. Each has its own random numbers.
         identity: hashes of what else makes this training what it is, see :func:`digests`.
         scaler: gradient scaler of a float16 training, or None.
     """
@@ -50,8 +51,7 @@ class State:
     scaler: torch.amp.GradScaler | None = None
 
     def save(self, path: Path, step: int) -> None:
-        """Write the state after ``step`` optimiser steps to a temporary file and rename it into place."""
-        part = path.with_suffix(".part")
+        """Write the state after ``step`` optimiser steps; see :func:`~deft_ct.runtime.atomic.atomic_file`."""
         state = {
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
@@ -62,8 +62,8 @@ class State:
             "parts": self.parts,
             "identity": dict(self.identity),
         }
-        torch.save(state, part)
-        part.replace(path)
+        with atomic_file(path) as part:
+            torch.save(state, part)
 
     def resume(self, path: Path) -> int:
         """Take over the state in ``path``, if there is one.

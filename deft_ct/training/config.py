@@ -34,7 +34,7 @@ class TrainingConfig:
         max_minutes: stop (with a checkpoint) after this time; None for no limit.
         log_every: steps between two lines of the log.
         validate_every: steps between two validations; 0 for none but the last.
-        tensorboard: write TensorBoard events beside ``log.csv``; needs the extra ``tensorboard``.
+        tensorboard: write TensorBoard events to the folder of ``log.csv``; needs the extra ``tensorboard``.
 
     Raises:
         ValueError: a value is out of range.

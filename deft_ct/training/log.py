@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deft_ct.runtime.atomic import atomic_file
+
 EVENTS = "tensorboard"
 
 
@@ -49,12 +51,10 @@ class TrainingLog:
             | {name: f"{value:.4f}" for name, value in scores.items()}
         )
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        part = self.path.with_suffix(".part")
-        with part.open("w", newline="") as file:
+        with atomic_file(self.path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self.rows)
-        part.replace(self.path)
         if self._events is not None:
             values = {"training/loss": loss, "training/rate": rate}
             for name, value in (values | {f"validation/{name}": value for name, value in scores.items()}).items():

@@ -1,8 +1,8 @@
 """The training loop: averaged weights, mixed precision, several processes, accumulation, exact resumption.
 
-Randomness is a function of (seed, step, part of the batch), never of what ran before or of where, so a run that was
-stopped and resumed gives the weights of an unbroken one, and N processes those of one that accumulates N parts (up to
-the order of sums).
+Random numbers depend only on the seed, the step and the part of the batch. They never depend on earlier work or on the
+process. A run that was stopped and resumed therefore gives the same weights as an unbroken one. N processes give the
+same weights as one process that accumulates N parts, up to the order of sums.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def fit(
             value = _gradients(accelerator, model, run, loss, count, config, step)
             elapsed = (time.monotonic() - began) / 60
             late = config.max_minutes is not None and elapsed > config.max_minutes
-            # All processes see the same two numbers, so none goes on alone and waits for the others for ever.
+            # All processes see the same two numbers, so none continues alone and waits for the others for ever.
             total, stop = accelerator.reduce(torch.tensor([value, float(late)], device=accelerator.device)).tolist()
             total /= accelerator.num_processes
             if not math.isfinite(total):
@@ -132,7 +132,7 @@ def fit(
                 state.save(folder / CHECKPOINT, step + 1)
                 saved = now
             if stop and not last:
-                accelerator.print(f"stopped by the time limit after step {step + 1}; run again to go on")
+                accelerator.print(f"stopped by the time limit after step {step + 1}; run again to resume")
                 break
     if log is not None:
         log.close()

@@ -1,8 +1,8 @@
 """Muon: momentum whose direction is made orthogonal, for the matrices and convolutions of a network.
 
 A network learns from far fewer steps with it than with AdamW, which is what a training on a CPU is short of. PyTorch's
-own ``torch.optim.Muon`` takes matrices only; here a convolution counts as the matrix ``(out, in k k)``, and what is
-neither (biases, normalisations, thin layers) follows AdamW in the same optimiser.
+own ``torch.optim.Muon`` takes matrices only. Here a convolution is treated as the matrix ``(out, in k k)``. Other
+parameters (biases, normalisations, thin layers) follow AdamW in the same optimiser.
 
 Sources: K. Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks" (momentum, Nesterov step,
 coefficients of the quintic Newton-Schulz iteration); J. Liu et al. 2025, arXiv:2502.16982, section 2.2 (the factor

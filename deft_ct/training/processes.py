@@ -27,7 +27,7 @@ def accelerator_for(config: TrainingConfig) -> Accelerator:
         RuntimeError: several processes were started that do not know each other.
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
-    # accelerate takes processes without a GPU for separate runs, unless it is told that they are for the CPU.
+    # accelerate takes processes without a GPU for separate runs, unless it is given cpu=True.
     accelerator = Accelerator(
         mixed_precision=_ACCELERATE[config.precision], cpu=launched > 1 and not torch.accelerator.is_available()
     )

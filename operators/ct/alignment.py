@@ -98,7 +98,7 @@ def align_scan(
     covered = round(math.degrees(angular_range(geometry)))
     if covered < _LEAST_ARC:
         warnings.warn(
-            f"the views cover {covered} degrees; below {_LEAST_ARC} a shift of the centre can hardly be told from "
+            f"the views cover {covered} degrees; below {_LEAST_ARC} a shift of the centre is hardly different from "
             "one of the object: align_scan on a scan of half a turn with the same alignment",
             UserWarning,
             stacklevel=2,

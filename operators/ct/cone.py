@@ -17,10 +17,11 @@ from deft_ct.operators.ct.scan import ScanGeometry
 
 @dataclass(frozen=True, kw_only=True)
 class ConeGeometry(ScanGeometry):
-    """Cone beam on a flat detector; equally spaced views cover ``[0, 2 pi)`` unless told otherwise.
+    """Cone beam on a flat detector; equally spaced views cover ``[0, 2 pi)`` by default.
 
-    In the plane of the source the conventions are those of :class:`~deft_ct.operators.ct.FanGeometry`; the rotation
-    axis is z, slice ``k`` of ``Z`` lies at ``(k - (Z - 1) / 2) * spacing``, and the detector rows run along +z.
+    In the plane of the source the conventions are the same as in :class:`~deft_ct.operators.ct.FanGeometry`; the
+    rotation axis is z, slice ``k`` of ``Z`` lies at ``(k - (Z - 1) / 2) * spacing``, and the detector rows run along
+    +z.
 
     Args:
         image_shape: (slices, rows, columns).

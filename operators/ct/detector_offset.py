@@ -2,8 +2,8 @@
 
 The centre of mass of a parallel projection is that of the object, projected: ``c . (cos b, sin b)`` at the angle ``b``
 (Helgason-Ludwig consistency of order one). A detector that is off adds its shift to every view, which no object can do.
-Over a full turn of a fan every line is measured from both ends, so the mean over the views is symmetric about the
-axis, and its centre of mass is the shift. :func:`deft_ct.operators.ct.align_scan` corrects more, and takes longer.
+Over a full turn of a fan every line is measured from both ends. The mean over the views is therefore symmetric about
+the axis, and its centre of mass is the shift. :func:`deft_ct.operators.ct.align_scan` corrects more, and takes longer.
 """
 
 from __future__ import annotations

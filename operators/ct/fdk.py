@@ -15,7 +15,7 @@ from deft_ct.operators.ct.redundancy import one_sided_padding, ray_weights
 def fdk(y: Tensor, geometry: ConeGeometry, filter: str = "ram-lak", cutoff: float = 1.0) -> Tensor:
     """Filtered back-projection for cone beams (Feldkamp, Davis and Kress 1984, J. Opt. Soc. Am. A 1, 612).
 
-    Exact in the plane of the source, approximate beside it. Short scans take the weights of the middle plane. Linear,
+    Exact in the plane of the source, approximate outside it. Short scans take the weights of the middle plane. Linear,
     batched and differentiable; the views are recomputed in the backward pass, so that memory does not grow with them.
 
     Args:

@@ -128,7 +128,7 @@ class PlanarGeometry(ScanGeometry):
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelGeometry(PlanarGeometry):
-    """Parallel beam; equally spaced views cover ``[0, pi)`` unless told otherwise. See :class:`PlanarGeometry`."""
+    """Parallel beam; equally spaced views cover ``[0, pi)`` by default. See :class:`PlanarGeometry`."""
 
     kind: ClassVar[str] = "parallel"
 
@@ -189,7 +189,7 @@ class ParallelGeometry(PlanarGeometry):
 
 @dataclass(frozen=True, kw_only=True)
 class FanGeometry(PlanarGeometry):
-    """Fan beam; equally spaced views cover ``[0, 2 pi)`` unless told otherwise. See :class:`PlanarGeometry`.
+    """Fan beam; equally spaced views cover ``[0, 2 pi)`` by default. See :class:`PlanarGeometry`.
 
     Args:
         source_to_center_mm: distance from the source to the line through the rotation axis along ``u``.
@@ -263,7 +263,7 @@ class FanGeometry(PlanarGeometry):
     ) -> Self:
         """A full scan whose detector covers the diagonal of the image.
 
-        The distances default to those of a clinical scanner. The pitch is, if left out, such that two neighbouring
+        The default distances are typical of a clinical scanner. The pitch is, if left out, such that two neighbouring
         rays are one (smaller) pixel side apart at the rotation axis.
         """
         pitch = _checks.spacing("pixel_mm", pixel_mm, 2)

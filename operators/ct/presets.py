@@ -130,7 +130,7 @@ def htc2022(
 
 
 def transmittance_scale(sinogram: Tensor, mean: float = 0.5) -> Tensor:
-    """The factor that brings the mean transmittance ``exp(-factor * sinogram)`` of each sinogram to ``mean``.
+    """The factor that makes the mean transmittance ``exp(-factor * sinogram)`` of each sinogram equal to ``mean``.
 
     Args:
         sinogram: ``(B, ...)`` noise-free line integrals, not negative and not all zero.

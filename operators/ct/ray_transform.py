@@ -136,7 +136,7 @@ class RayTransform(LinearOperator):
         assert not isinstance(self.geometry, ConeGeometry), "detector_shift is None for cone beams"
         offset = self.geometry.detector_offset_mm + shift * self.geometry.detector_mm
         return (
-            f"the data look like those of a detector that is off by {shift:+.2f} elements, and half an element can "
+            f"the data suggest a detector that is off by {shift:+.2f} elements, and half an element can "
             f"cost several dB: set detector_offset_mm={offset:.4g} in the geometry, or correct the scan with "
             "operators.ct.align_scan"
         )

@@ -66,7 +66,7 @@ def missing_fraction(geometry: PlanarGeometry) -> float:
     ``g`` the half-angle of the circle (a short scan), and ``1 - A / pi`` below ``pi - 2 g``.
 
     Args:
-        geometry: the scan; of its arc, :func:`angular_range`. Lines beside the detector are left out.
+        geometry: the scan; of its arc, :func:`angular_range`. Lines outside the detector are left out.
     """
     arc = angular_range(geometry)
     if not isinstance(geometry, FanGeometry):

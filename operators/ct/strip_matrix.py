@@ -23,8 +23,8 @@ def strip_nonzeros(geometry: PlanarGeometry | ConeGeometry) -> int:
 def strip_matrix(geometry: PlanarGeometry | ConeGeometry, dtype: type[np.floating] = np.float32) -> CSR:
     """Areas of the pixels in the strip of each detector element, over the width of the strip.
 
-    The shadow of a pixel on the detector axis is the convolution of the shadows of its two sides, a trapezoid; an
-    entry is the part of it within the detector element: the mean line integral over the element. It is exact for
+    The shadow of a pixel on the detector axis is a trapezoid, the convolution of the shadows of its two sides. An entry
+    is the part of it within the detector element, which is the mean line integral over the element. It is exact for
     images that are constant in each pixel. So a view that covers the image keeps its mass. See Kak and Slaney 1988,
     section 7.2; ASTRA calls the model ``strip``.
 

@@ -1,4 +1,4 @@
-"""Builders of the system matrix: CSR with int32 indices, and its transpose as a CSR matrix of its own."""
+"""Builders of the system matrix: CSR with int32 indices, and its transpose as a separate CSR matrix."""
 
 from __future__ import annotations
 

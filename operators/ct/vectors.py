@@ -37,7 +37,7 @@ class ScanVectors:
 
 
 def scan_vectors(geometry: PlanarGeometry | ConeGeometry) -> ScanVectors:
-    """The vectors of a scan; those of two-dimensional scans lie in the plane z = 0, with one detector row 1 mm high.
+    """The vectors of a scan. Two-dimensional scans lie in the plane z = 0, with one detector row 1 mm high.
 
     Raises:
         ValueError: a curved detector, which has no such vectors.

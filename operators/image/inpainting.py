@@ -16,9 +16,9 @@ class Inpainting(LinearOperator):
 
     Args:
         image_shape: ``(C, H, W)``.
-        mask: one where a pixel is observed, zero where it is missing; broadcastable to ``image_shape``, e.g.
-            ``(1, H, W)`` from :mod:`deft_ct.operators.image.masks`. With a batch axis, ``(B, ..., H, W)``, every image
-            of a batch of exactly ``B`` has a mask of its own, and ``A[i:j]`` has those of some images.
+        mask: one for an observed pixel, zero for a missing one; broadcastable to ``image_shape``, e.g. ``(1, H, W)``
+            from :mod:`deft_ct.operators.image.masks`. With a batch axis, ``(B, ..., H, W)``, every image of a batch of
+            exactly ``B`` has its own mask, and ``A[i:j]`` has the masks of some images.
 
     Raises:
         ValueError: the mask has another shape, or entries other than zero and one.

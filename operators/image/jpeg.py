@@ -87,7 +87,7 @@ class JPEG(Operator):
         if image_shape[0] not in (1, 3):
             raise ValueError(f"JPEG: images must have 1 or 3 channels, got image shape {image_shape}")
         if subsampling not in ("4:2:0", "4:4:4"):
-            raise ValueError(f"JPEG: subsampling must be '4:2:0' or '4:4:4', got {subsampling!r}")
+            raise ValueError(f"JPEG subsampling must be '4:2:0' or '4:4:4', got {subsampling!r}")
         super().__init__(image_shape, image_shape)
         self.quality, self.subsampling = quality, subsampling
         self.value_range = check_range("JPEG", value_range)

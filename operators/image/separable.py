@@ -40,7 +40,7 @@ class Separable(LinearOperator):
         return self.svd().pseudo_inverse(y)
 
     def svd(self) -> SeparableSVD:
-        """Decomposition from those of the two small matrices."""
+        """Decomposition from the decompositions of the two small matrices."""
         return SeparableSVD(self.domain_shape[0], self.row_matrix, self.column_matrix)
 
 

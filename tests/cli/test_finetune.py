@@ -143,7 +143,7 @@ def test_the_refinement_of_the_reference_is_fitted_first(models: tuple[Path, Pat
     stopped = _finetune(
         tmp_path / "data", tmp_path / "part", (models[0], tmp_path / "refined"), *more, "--max-minutes", 1e-9
     )
-    assert stopped.exit_code == 0 and "run again to go on" in stopped.output
+    assert stopped.exit_code == 0 and "run again to resume" in stopped.output
     assert not (tmp_path / "part" / "htransform").exists()
     again = _finetune(tmp_path / "data", tmp_path / "part", (models[0], tmp_path / "refined"), *more)
     assert again.exit_code == 0, again.output

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
@@ -10,7 +11,27 @@ from pathlib import Path
 
 import pytest
 
-from deft_ct.runtime.atomic import atomic_file, atomic_folder, check_writable
+from deft_ct.runtime.atomic import atomic_file, atomic_folder, check_writable, write_text
+
+ROOT = Path(__file__).parents[2]
+CHECKED = ("deft_ct", "operators", "datasets", "scripts", "benchmarks")
+
+
+def renames(source: str) -> list[int]:
+    """Lines of a program that rename a file or a folder, or that name a partial file by hand."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith((".part", ".tmp")):
+            found.append(node.lineno)
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        called = ast.unparse(node.func)
+        one_target = len(node.args) == 1 and not node.keywords  # str.replace takes two, dataclasses.replace keywords
+        if called in ("os.replace", "os.rename", "os.renames", "shutil.move") or (
+            node.func.attr in ("replace", "rename") and one_target
+        ):
+            found.append(node.lineno)
+    return sorted(found)
 
 
 def names(folder: Path) -> list[str]:
@@ -137,3 +158,43 @@ def test_output_never_overlaps_the_input(tmp_path: Path) -> None:
     archive = tmp_path / "scan.zip"
     archive.write_text("")
     assert check_writable(tmp_path / "out", source=archive)
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "x.json"
+    with atomic_file(path) as first, atomic_file(path) as second:
+        assert first != second
+        first.write_text("1")
+        second.write_text("2")
+    assert path.read_text() == "1" and names(path.parent) == ["x.json"]  # the block that ends last wins
+    write_text(path, "\u00b5")
+    assert path.read_bytes() == b"\xc2\xb5" and names(path.parent) == ["x.json"]
+
+
+def test_nothing_but_this_module_renames_files() -> None:
+    files = [file for folder in CHECKED for file in sorted((ROOT / folder).resolve().rglob("*.py"))]
+    assert len(files) > 100
+    own = ROOT / "deft_ct" / "runtime" / "atomic.py"
+    found = [
+        f"{file.relative_to(ROOT)}:{line}"
+        for file in files
+        if file != own
+        for line in renames(file.read_text(encoding="utf-8"))
+    ]
+    assert not found, f"use deft_ct.runtime.atomic instead of writing and renaming by hand: {found}"
+    assert renames(own.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "part.replace(path)",
+        "part.rename(path)",
+        "os.replace(part, path)",
+        "shutil.move(part, path)",
+        "part = path.with_suffix('.part')",
+        "part = path.with_suffix(f'.{os.getpid()}.part')",
+    ],
+)
+def test_a_rename_by_hand_is_found(planted: str) -> None:
+    assert renames(f"geometry.replace(views=3)\ntext.replace('a', 'b')\n{planted}\n") == [3]

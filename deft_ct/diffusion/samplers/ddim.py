@@ -25,7 +25,7 @@ def ddim(
     generators: Sequence[torch.Generator] = (),
     callback: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Walk a denoiser from noise to an image.
+    """Sample an image from noise with a denoiser.
 
     Args:
         denoiser: conditional or unconditional.

@@ -23,7 +23,7 @@ def dpm_solver(
     generators: Sequence[torch.Generator] = (),
     callback: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Walk a denoiser along the probability-flow ODE or the reverse SDE, one evaluation a step.
+    """Sample with a denoiser along the probability-flow ODE or the reverse SDE, one evaluation a step.
 
     The estimate of the clean image is extrapolated linearly in half the log of the signal-to-noise ratio, ``l``, from
     the two latest evaluations. With ``h = l_s - l_t`` and ``sigma = sqrt(1 - abar)`` a step is ``x_s = (sigma_s /

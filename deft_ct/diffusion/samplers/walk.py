@@ -27,7 +27,7 @@ def walk(
     generators: Sequence[torch.Generator] = (),
     callback: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Walk a denoiser from noise to an image by :func:`ddim` (first order) or :func:`dpm_solver` (second order).
+    """Sample an image from noise with a denoiser by :func:`ddim` (first order) or :func:`dpm_solver` (second order).
 
     Args:
         sampler: ``"ddim"`` or ``"dpm-solver"``.

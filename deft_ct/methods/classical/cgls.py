@@ -38,9 +38,9 @@ def cgls(
 ) -> tuple[Tensor, SolverInfo]:
     """Minimise ``1/2 |A x - y|_W^2`` by conjugate gradients (Hestenes and Stiefel 1952; Bjorck 1996, sec. 7.4).
 
-    Stopping early is the regularisation. A sample stops when its gradient ``|A^T W (y - A x)|`` has fallen to
-    ``tolerance`` times that of ``x = 0``, or when the mean of ``w (A x - y)^2`` over all rays is at most
-    ``discrepancy`` (Morozov's principle; with inverse variances as weights, 1 is the level of the noise).
+    Stopping early is the regularisation. A sample stops at the first of two events. Its gradient ``|A^T W (y - A x)|``
+    falls to ``tolerance`` times the gradient at ``x = 0``. Or the mean of ``w (A x - y)^2`` over all rays falls to
+    ``discrepancy`` (Morozov's principle). With inverse variances as weights, 1 is the level of the noise.
 
     Args:
         y: ``(..., *range_shape)``, data.

@@ -1,4 +1,4 @@
-"""What the iterative solvers share: checks of their input, the start, and the record of how they ended."""
+"""Shared code of the iterative methods: checks of their input, the start, and the record of how they ended."""
 
 from __future__ import annotations
 
@@ -37,12 +37,11 @@ def check_linear(name: str, request: Request, *, images: bool = False) -> None:
 
 @dataclass(frozen=True)
 class SolverInfo:
-    """How an iterative solver ended, sample by sample; every tensor has the batch shape of the data.
+    """How an iterative method ended, for each sample; every tensor has the batch shape of the data.
 
     Attributes:
         iterations: iterations used.
-        residual: the quantity that the stopping rule of the solver looks at, at the end; NaN where it was not computed
-            (tolerance 0).
+        residual: final value of the quantity in the stopping rule; NaN if not computed (tolerance 0).
         converged: whether the rule was met.
     """
 
@@ -102,7 +101,7 @@ def prepare(
     iterations: int,
     tolerance: float,
 ) -> Problem:
-    """Check what every solver is given, before any work.
+    """Check the input of every iterative method, before any work.
 
     Raises:
         TypeError: the operator is not linear, or a tensor is not floating-point.

@@ -90,7 +90,7 @@ class SIRTConfig:
         iterations: most iterations.
         tolerance: relative change at which an image is done.
         nonnegative: whether values below zero are ruled out.
-        weighted: whether to use the statistical weights of the noise model instead of those of SIRT.
+        weighted: whether to use the statistical weights of the noise model instead of the weights of SIRT.
     """
 
     iterations: int = 200

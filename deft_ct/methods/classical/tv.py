@@ -49,10 +49,10 @@ def total_variation(
     ``D`` takes forward differences between neighbouring pixels (zero across the border), and ``|.|`` is the length of
     the two-component vector: isotropic total variation (Rudin, Osher and Fatemi 1992).
 
-    With inverse variances as weights this is the posterior mode under the prior ``exp(-strength * TV(x))``, so a
-    strength belongs to the images (its unit is one over that of ``x``) and carries over between photon counts, numbers
-    of views and pixel sizes. For attenuation in 1/mm about 250 is best at 1e5 photons and 1.3 to 2 mm pixels, with a
-    broad optimum, 150 at 1e4 and 500 at 1e6, where errors of the model begin to outweigh noise.
+    With inverse variances as weights this is the posterior mode under the prior ``exp(-strength * TV(x))``. The
+    strength is then a property of the images, with the inverse unit of ``x``. It carries over between photon counts,
+    numbers of views and pixel sizes. For attenuation in 1/mm about 250 is best at 1e5 photons and 1.3 to 2 mm pixels,
+    with a broad optimum, 150 at 1e4 and 500 at 1e6, where errors of the model begin to outweigh noise.
 
     Solved by the primal-dual method of Chambolle and Pock (J. Math. Imaging Vis. 2011), over-relaxed (Condat 2013).
     Data term, variation and sign constraint are all dualised, which leaves the primal step free of constraints: it is
@@ -190,7 +190,7 @@ class _Iteration:
         return x if self.sign is None else x.clamp_min_(0)
 
     def keep(self, which: Tensor) -> None:
-        """Go on with the samples in a mask only."""
+        """Continue with the samples in a mask only."""
         which = which.to(self.x.device)
         for name in ("x", "new", "data", "gradient", "gain", "fade", "shift", "radius"):
             setattr(self, name, getattr(self, name)[which])

@@ -10,8 +10,8 @@ the prior's chain is exact for steps of any size, and for paths that any other c
 The posterior of the chain has the density ``p(y | x_0) / Z`` with respect to ``P``, so with the exact ``h`` the cost
 ``C = ln dQ_h/dP - ln p(y | x_0)`` is ``-ln Z`` on every path. Two losses are zero there and nowhere else:
 
-* **log-variance** (VarGrad; Richter et al. 2020, arXiv 2010.10436; Nuesken and Richter 2021, arXiv 2005.05409): the
-  variance of ``C`` over several paths of the same measurement;
+* **log-variance** or VarGrad, the variance of ``C`` over several paths of the same measurement (Richter et al. 2020,
+  arXiv 2010.10436, and Nuesken and Richter 2021, arXiv 2005.05409);
 * **trajectory balance** (Malkin et al. 2022, arXiv 2201.13259): the mean of ``(C + ln Z)^2`` with a learned ``ln Z``
   for each measurement.
 
@@ -177,9 +177,9 @@ def draw_paths(
 def path_costs(network: nn.Module, paths: Paths, *, on_policy: bool = True) -> Tensor:
     """``C = ln dQ_h/dP - ln p(y | x_0)`` of each path, differentiable by the parameters of the h-transform.
 
-    The backward pass evaluates the h-transform once more at each step and frees the step's graph before the next one,
-    so the memory for activations does not grow with the number of steps. (The states themselves, five images a step,
-    are kept.) The prior is not evaluated again.
+    The backward pass evaluates the h-transform once more at each step and frees the step's graph before the next one.
+    The memory for activations therefore does not grow with the number of steps. The states, five images a step, are
+    kept. The prior is not evaluated again.
 
     Args:
         network: the h-transform in training; everything that requires a gradient must be one of its parameters.

@@ -17,7 +17,7 @@ from deft_ct.networks.storage import ModelFormat
 WEIGHTS = "htransform.safetensors"
 METADATA = "htransform.json"
 CALIBRATIONS = "calibrations"
-"""Key of the card under which a loaded h-transform carries the calibrations that lie beside it."""
+"""Key of the card for the calibrations that are stored with an h-transform."""
 
 _FORMAT = ModelFormat(noun="h-transform", assets="htransforms", weights=WEIGHTS, metadata=METADATA)
 
@@ -78,7 +78,7 @@ _REFINEMENT = ModelFormat(
 
 
 def save_refinement(refinement: Refinement, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
-    """Write a refinement of the reference as a folder; an existing one there is replaced in one step.
+    """Write a refinement of the initial reconstruction as a folder; an existing one there is replaced in one step.
 
     Args:
         refinement: what to write.

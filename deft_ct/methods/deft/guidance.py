@@ -1,23 +1,23 @@
 """Guidance: the measurement-consistency feature of the estimate ``x0`` that the h-transform network sees.
 
 Each kind is an object, looked up by the name that a configuration stores (:func:`guidance_for`). Two kinds depend on
-the noise level: they give the exact answer of a simple belief, by conjugate gradients.
+the noise level: they give the exact answer under a simple assumption, by conjugate gradients.
 
 If ``x0 | x_t`` is ``N(x0h, C)`` and the data are ``A x0`` with noise of covariance ``Sigma``, the conditional estimate
-is ``x0h + C A^T (A C A^T + Sigma)^-1 (y - A x0h)``: the guidance of DEFT (arXiv 2406.01781, eq. 12) is only the last
-factors of it, ``A^T Sigma^-1 (y - A x0h)``, and the preconditioner is left to the network. For ``C = r^2 I`` the
-correction is, by the push-through identity, the minimiser of
+is ``x0h + C A^T (A C A^T + Sigma)^-1 (y - A x0h)``. The guidance of DEFT (arXiv 2406.01781, eq. 12) is only its last
+factors, ``A^T Sigma^-1 (y - A x0h)``. The network must learn the preconditioner. For ``C = r^2 I`` the correction is,
+by the push-through identity, the minimiser of
 
     1/2 |y - A(x0h + d)|^2_{Sigma^-1} + |d|^2 / (2 r^2),
 
 and a few conjugate-gradient steps come near it. For CT they use the same preconditioner as TV, and ``Sigma`` is white
-noise of the mean variance: the weights of the rays span two orders of magnitude, and with them five steps cover about
-half of the distance. Without them (128 x 128, 60 views) five steps leave a smaller error than FBP does.
+noise of the mean variance. The true weights of the rays span two orders of magnitude; with them five steps cover only
+about half of the distance. Without them (128 x 128, 60 views) five steps leave a smaller error than FBP does.
 
-**The standard deviation r.** Images of variance ``q^2`` in every pixel, ``N(m, q^2 I)``, have given ``x_t`` the
-variance ``r^2 = q^2 sigma^2 / (q^2 + sigma^2)``, with ``sigma^2 = (1 - abar) / abar``: close to the noise where it is
-small, at most ``q`` where ``x_t`` carries no information. (``q = 1`` is the choice of PiGDM.) Neighbouring pixels of
-real images depend on each other, so the noise is removed better than that, and ``q``
+**The standard deviation r.** Suppose that images follow ``N(m, q^2 I)``. Given ``x_t``, each pixel then has the
+variance ``r^2 = q^2 sigma^2 / (q^2 + sigma^2)`` with ``sigma^2 = (1 - abar) / abar``. For little noise ``r`` is close
+to ``sigma``. If ``x_t`` carries no information, ``r`` is ``q``. PiGDM chooses ``q = 1``. Neighbouring pixels of real
+images depend on each other, so a denoiser removes more noise than this formula says. Therefore ``q``
 (``HTransformConfig.guidance_spread``) is smaller than the standard deviation of the pixels.
 """
 
@@ -40,7 +40,7 @@ class Guidance(abc.ABC):
     """A measurement-consistency feature, of the shape of the image that it belongs to.
 
     Attributes:
-        uses_noise_level: whether the feature depends on the time of the diffusion, or on settings of its own.
+        uses_noise_level: whether the feature depends on the time of the diffusion, or on separate settings.
         compares: whether the network also sees the difference to the initial reconstruction, both corrected by the
             data.
     """

@@ -5,22 +5,22 @@ arXiv 2406.01781, Prop. 2.2). In terms of the noise, ``eps_y = eps_u - sqrt(1 - 
 
 * **Without an initial reconstruction** (the paper, eq. 12): ``eps_h = NN1(x_t, x0h, g, t) - NN2(t) g`` with the Tweedie
   estimate ``x0h`` and the guidance ``g``, a measurement-consistency feature of ``x0h``.
-* **With an initial reconstruction** ``r`` of the data (TV, or the pseudo-inverse), computed once for each measurement:
-  if the image were known to be ``N(r, s^2 I)``, the correction of ``x0h`` would be ``k(t) (r - x0h)`` with
-  ``k = sigma^2 / (sigma^2 + s^2)`` and ``sigma^2 = (1 - abar) / abar``, in closed form. The network starts from it and
-  learns the rest: ``delta = (k + a(t)) (r - x0h) + b(t) g + c(t) NN1``, where ``c = sigma s / sqrt(sigma^2 + s^2)`` is
-  the standard deviation that this belief leaves, so that the network's output is of order one at every noise level (the
-  preconditioning of Karras et al. 2022, arXiv 2206.00364, around ``r`` instead of zero).
+* **With an initial reconstruction** ``r`` of the data (TV, or the pseudo-inverse), computed once for each measurement.
+  If the image were known to be ``N(r, s^2 I)``, the correction of ``x0h`` would be ``k(t) (r - x0h)`` in closed form,
+  with ``k = sigma^2 / (sigma^2 + s^2)`` and ``sigma^2 = (1 - abar) / abar``. The network starts from it and learns the
+  rest: ``delta = (k + a(t)) (r - x0h) + b(t) g + c(t) NN1``. Here ``c = sigma s / sqrt(sigma^2 + s^2)`` is the standard
+  deviation of the image under this assumption. The network's output is therefore of order one at every noise level.
+  This is the preconditioning of Karras et al. 2022 (arXiv 2206.00364) around ``r`` instead of zero.
 
-It is made of parts, each an object: the *initial reconstruction* (:mod:`deft_ct.methods.initial`), the *guidance*
-(:mod:`deft_ct.methods.deft.guidance`), the *network* (:mod:`deft_ct.networks`) and the *conditioning* (what the
-operator says of itself, ``Operator.features``). A configuration stores their names.
+It consists of four parts, each an object. The *initial reconstruction* is in :mod:`deft_ct.methods.initial`, the
+*guidance* in :mod:`deft_ct.methods.deft.guidance`, and the *network* in :mod:`deft_ct.networks`. The *conditioning*
+uses the description that the operator gives of itself, ``Operator.features``. A configuration stores their names.
 
-An h-transform for many scans is also conditioned on the scan: a few features (views, angular range, noise, beam) enter
-the time embedding through a small network that starts at zero, and ``s`` follows them.
+An h-transform for many scans is also conditioned on the scan. Its features are views, angular range, noise and beam.
+They enter the time embedding through a small network that starts at zero, and ``s`` depends on them.
 
-A network of its own may refine the initial reconstruction, once for each measurement
-(:mod:`deft_ct.methods.deft.refinement`); ``r`` is then the refined one.
+A separate network may refine the initial reconstruction, once for each measurement
+(:mod:`deft_ct.methods.deft.refinement`). Then ``r`` is the refined image.
 """
 
 from __future__ import annotations
@@ -328,7 +328,7 @@ class HTransform(nn.Module):
             ``(x0, eps)`` given the measurement, each of the shape of ``x_t``.
 
         Raises:
-            ValueError: the configuration needs a reference or scan features and the condition has none.
+            ValueError: the configuration needs an initial reconstruction or scan features and the condition has none.
         """
         config = self.config
         signal, sigma, gain, scale = self.noise_levels(t, x_t, condition)

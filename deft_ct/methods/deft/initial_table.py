@@ -1,14 +1,13 @@
-"""A table of training slices with their reference reconstructions, computed once and used for several passes.
+"""A table of training slices with their initial reconstructions, computed once and used for several passes.
 
-Total variation costs more than a step of the networks that improve it, so these are trained from a table: blocks of
-pairs in a folder, each written in one step, so that an interrupted tabulation resumes where it stopped. The data are
-not kept, as they are cheap: :func:`draw_batch` simulates those of any batch again, bit for bit.
+Total variation costs more than a training step of the networks that improve it. They are therefore trained from a
+table, a folder with blocks of pairs. Each block is written in one step, so an interrupted tabulation resumes where it
+stopped. The data are cheap and not stored: :func:`draw_batch` simulates the data of any batch again, bit for bit.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor
 from deft_ct.methods.deft.conditioning import scan_features
 from deft_ct.methods.deft.guidance import guidance_for
 from deft_ct.methods.initial import initial_for
+from deft_ct.runtime.atomic import atomic_file, write_text
 from deft_ct.training import digest, item_order, mixed_seed
 from deft_ct.training.pairs import Pairs, PairSource
 
@@ -31,13 +31,13 @@ BLOCK = 8
 
 @dataclass(frozen=True, kw_only=True)
 class TableConfig:
-    """What a table holds; everything in it follows from this, the slices and the scans.
+    """Settings of a table. Its content follows from these, the slices and the scans.
 
     Args:
         batches: batches of pairs; the slices of a batch share a scan.
         batch_size: pairs in a batch.
-        reference: kind of the reconstruction.
-        tv_iterations: of the TV reference.
+        reference: kind of the initial reconstruction.
+        tv_iterations: of the TV reconstruction.
         guidance: kind of the residual.
         scan_features: whether the features of the scan are kept.
         arc_direction: whether they say where a limited arc lies.
@@ -120,8 +120,8 @@ def tabulate(pairs: PairSource, config: TableConfig, folder: Path, *, progress: 
     described = json.dumps(config.to_dict() | {"pairs": digest(pairs.description())}, sort_keys=True)
     record = folder / "table.json"
     if record.is_file() and record.read_text(encoding="utf-8") != described:
-        raise ValueError(f"{folder} holds the references of another training: use the same values, or another folder")
-    record.write_text(described, encoding="utf-8")
+        raise ValueError(f"{folder} holds the table of another training: use the same values, or another folder")
+    write_text(record, described)
     blocks = []
     firsts = range(0, config.batches, BLOCK)
     for first in track(firsts, "references") if progress else firsts:
@@ -131,9 +131,8 @@ def tabulate(pairs: PairSource, config: TableConfig, folder: Path, *, progress: 
             steps = range(first, min(first + BLOCK, config.batches))
             made = [_batch(pairs, config, step) for step in steps]
             block = {name: torch.cat([batch[name] for batch in made]) for name in made[0]}
-            part = path.with_suffix(f".{os.getpid()}.part")  # another process of the training may be at it, too
-            save_file(block, part)
-            part.replace(path)
+            with atomic_file(path) as part:  # another process of the training may write the same block
+                save_file(block, part)
         blocks.append(block)
     return ReferenceTable(config, blocks)
 

@@ -69,7 +69,8 @@ class DEFTOnline(PriorReconstructor):
 
     Args:
         prior: the unconditional model, frozen.
-        htransform: every measurement starts from this h-transform; None starts from the closed form of the reference.
+        htransform: every measurement starts from this h-transform; None starts from the closed form for the initial
+            reconstruction.
         config: settings.
 
     Raises:
@@ -147,7 +148,7 @@ class Learned(PosteriorSampler):
     Args:
         prior: the unconditional model.
         config: steps, eta and batch_size are used.
-        head: trained for this prior.
+        head: h-transform network, trained for this prior.
     """
 
     name = "deft_online"

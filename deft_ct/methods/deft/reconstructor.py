@@ -50,18 +50,18 @@ class DEFTConfig(GuidedConfig):
 
     Args:
         estimate: what the reconstruction is. ``"samples"``: the mean of the samples, which carries their spread as
-            noise, ``spread / sqrt(num_samples)``. ``"mean"``: the conditional estimate at the noisiest time, where
-            ``x_t`` says nothing of the image, so that it is itself an estimate of ``E[x_0 | y]``; samples are then
-            drawn only if more than one is asked for, and give the spread. An h-transform without an initial
+            noise, ``spread / sqrt(num_samples)``. ``"mean"``: the conditional estimate at the noisiest time. There
+            ``x_t`` carries no information about the image, so it estimates ``E[x_0 | y]`` directly. Samples are then
+            drawn only if more than one is asked for; they give the spread. An h-transform without an initial
             reconstruction predicts the noise, whose error counts ``sigma`` times there (158 at the end of the linear
             schedule): take ``"samples"`` with it.
         draws: noise images that ``"mean"`` averages over, one evaluation each; more change next to nothing.
-        sampler: ``"ddim"`` (first order) or ``"dpm-solver"``, DPM-Solver++(2M) (second order).
+        sampler: ``"ddim"`` of first order, or ``"dpm-solver"``, the second-order DPM-Solver++(2M).
         grid: times of the evaluations, see :func:`~deft_ct.diffusion.schedule.time_grid`.
         guidance_strength: multiplies what the h-transform adds to the prior's score; 1 as trained. More is no longer
             the posterior, but useful when the h-transform conditions too weakly.
         consistency_steps: conjugate-gradient iterations of a final step towards the data; 0 for none.
-        consistency_spread: how far that step may go: a standard deviation in the prior's range (0.02 are 20 HU).
+        consistency_spread: size of that step, as a standard deviation in the prior's range; 0.02 are 20 HU.
         calibrated: whether the spread is rescaled where a calibration fits the scan and these settings.
 
     Raises:

@@ -1,10 +1,10 @@
-"""A network that improves the reference reconstruction before the h-transform sees it.
+"""A network that improves the initial reconstruction before the h-transform sees it.
 
 The h-transform at the noisiest time is the posterior mean, and there ``x_t`` says nothing: it is a function of the
 measurement alone. So its first part can be computed once for each measurement instead of at every step:
-``r' = r + s f(r, g(r), scan)`` with the reference ``r``, what the data still say that it does not, ``g(r)``, and its
-typical error ``s``. Trained as a regression, ``E |r' - x_0|^2``, the best ``r'`` is ``E[x_0 | r, g(r)]``, and
-it needs no prior and no noise levels. The h-transform then works around ``r'``, whose data residual is computed again.
+``r' = r + s f(r, g(r), scan)`` with the initial reconstruction ``r``, its back-projected residual ``g(r)``, and its
+typical error ``s``. Trained as a regression, ``E |r' - x_0|^2``, the best ``r'`` is ``E[x_0 | r, g(r)]``, and it needs
+no prior and no noise levels. The h-transform then works around ``r'``, whose data residual is computed again.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ class RefinementConfig:
 
     Args:
         guidance: kind of the data residual, see ``Likelihood.guidance``.
-        spread: typical error of the reference in the prior's range.
+        spread: typical error of the initial reconstruction in the prior's range.
         spread_slopes: how the logarithm of the spread follows the scan features; empty for one spread for all scans.
         guidance_scale: the data residual is divided by this before it enters the network.
         scan_features: whether the network is conditioned on the scan.
         arc_direction: whether its features include the position of a limited arc.
-        mirror: in use, not in training, take the mean with what the mirror images give, mirrored back: twice the work
-            for a smaller error. Needs ``arc_direction``, because a mirrored scan may have its arc elsewhere.
+        mirror: at inference, average with the result for the mirror images, mirrored back. This doubles the work for a
+            smaller error. Not used in training. Needs ``arc_direction``, because a mirrored scan may have its arc
+            elsewhere.
         channels: image channels.
         network: shape of the network; its channels in and out are set from the rest.
 
@@ -94,7 +95,7 @@ class Refinement(nn.Module):
 
     Args:
         config: see :class:`RefinementConfig`.
-        relative_error: root-mean-square error of the refined references in units of the spread, where it is known.
+        relative_error: root-mean-square error of the refined reconstructions in units of the spread, if known.
         card: free JSON metadata: scans, data, training.
     """
 
@@ -113,7 +114,7 @@ class Refinement(nn.Module):
 
     @property
     def typical_error(self) -> float:
-        """Of the refined reference in the prior's range, at the scan whose features are zero."""
+        """Typical error of the refined reconstruction in the prior's range, for the scan with features zero."""
         return self.config.spread * self.relative_error
 
     def content_hash(self) -> str:

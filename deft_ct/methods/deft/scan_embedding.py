@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SCAN_FEATURES, DIRECTION_FEATURES = 4, 2
-"""Numbers that describe a scan, see ``htransform.features.scan_features``, and those of the direction of an arc."""
+"""Numbers that describe a scan, see ``scan_features``, and numbers for the direction of an arc."""
 MIRRORED = (1.0, 1.0, 1.0, 1.0, 1.0, -1.0)
 """Factors of these numbers when scan and image are mirrored left to right: a direction changes its sign."""
 

@@ -1,10 +1,11 @@
-"""A factor that makes the spread of the samples cover as it should, fitted on validation slices and kept beside a head.
+"""Scale factor and floor that give posterior intervals their nominal coverage; stored with the h-transform.
 
-``std_calibrated^2 = c^2 (factor^2 std^2 + floor^2)``. The floor is for pixels in which all of a few samples happen to
-agree. ``c = q / z`` is the price of few samples (:mod:`deft_ct.evaluation.spread`): with exact samples the factor is 1
-for any number of them, and ``+- 1.645 std_calibrated`` covers 90 %. A floor makes the standard deviations more alike,
-the more so the fewer the samples, so a pair of factor and floor holds for one number of samples only. Only the width is
-corrected: where samples agree and are wrong, the calibrated value says so only on average.
+``std_calibrated^2 = c^2 (factor^2 std^2 + floor^2)``. Both are fitted on validation slices. The floor is for pixels in
+which all of a few samples happen to agree. ``c = q / z`` accounts for the small number of samples
+(:mod:`deft_ct.evaluation.spread`). With exact samples the factor is 1 for any number of them, and ``+- 1.645
+std_calibrated`` covers 90 %. A floor makes the standard deviations more alike, and its effect depends on the number of
+samples. A pair of factor and floor therefore holds for one number of samples only. Only the width is corrected. If
+samples agree and are wrong, the calibrated value covers the error only on average.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deft_ct.runtime.atomic import write_text
 from deft_ct.runtime.intervals import interval_factor, normal_factor
 
 Spread = TypeVar("Spread", NDArray[np.floating[Any]], Tensor)
 
 PATTERN = "calibration*.json"
-"""Files beside the weights of an h-transform that are read with it."""
+"""Files in the folder of an h-transform that are read with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,17 +94,14 @@ class SpreadCalibration:
 
     def write(self, path: Path) -> None:
         """Write the JSON file, in one step."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_text(path, json.dumps(asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SpreadCalibration:
         """The inverse of ``dataclasses.asdict``.
 
         Raises:
-            ValueError: the values are not those of a calibration.
+            ValueError: the values do not make a calibration.
         """
         try:
             return cls(**values)

@@ -40,8 +40,8 @@ def denoising_loss(
 ) -> Tensor:
     """Denoising score matching with the prior frozen: the error of the conditional estimate, weighted over time.
 
-    Without a reference this is the paper's loss, the squared error of the noise. With one, the error of ``x_0`` is
-    divided by the spread ``c(t)`` of the belief, so that every noise level counts alike.
+    Without an initial reconstruction this is the paper's loss, the squared error of the noise. With one, the error of
+    ``x_0`` is divided by the standard deviation ``c(t)``, so that every noise level has the same weight.
 
     Args:
         network: ``htransform`` itself, or a wrapper of it (distributed, compiled).
@@ -50,7 +50,7 @@ def denoising_loss(
         pairs: images and data.
         t: times ``(B,)``.
         noise: standard normal, of the shape of the images.
-        tabulated: references of the pairs, see ``condition_for``.
+        tabulated: initial reconstructions of the pairs, see ``condition_for``.
 
     Returns:
         Scalar loss.
@@ -212,11 +212,11 @@ def start_from_htransform(htransform: HTransform, initial: HTransform) -> list[s
     for name in ("scan_features", "arc_direction"):
         fixed += [name] if getattr(initial.config, name) and not getattr(htransform.config, name) else []
     if fixed:
-        raise ValueError(f"the initial h-transform has other {', '.join(fixed)}: use its values to go on from it")
+        raise ValueError(f"the initial h-transform has other {', '.join(fixed)}: use its values to start from it")
     missing, _ = htransform.load_state_dict(with_new_features(initial.state_dict(), htransform), strict=False)
     missing = [name for name in missing if name.startswith("scan_embedding.")]
     found = [f"is for another prior ({initial.prior_hash[:12]})"] if initial.prior_hash != htransform.prior_hash else []
     found += [f"has another {name}" for name in free[2:] if own.get(name) != given.get(name)]
     if htransform.config.arc_direction and not initial.config.arc_direction:
-        found.append("is not told where limited arcs lie: this starts at zero")
+        found.append("is not conditioned on the direction of limited arcs: it starts at zero")
     return found + (["has no scan features: they start at zero"] if missing else [])

@@ -161,7 +161,7 @@ def train_control(
         head = HTransform(config, prior.schedule, prior_hash=prior.content_hash())
     if initial is not None:
         if initial.description() != head.description():
-            raise ValueError("the initial h-transform has another configuration or prior: they must be equal to go on")
+            raise ValueError("the initial h-transform has another configuration or prior; use the same here")
         head.load_state_dict(initial.state_dict())
     head.card = {"control": asdict(control), "measurements": len(measured)}
     balance = _Evidence(head, len(measured)) if control.objective == "trajectory-balance" else None

@@ -1,4 +1,4 @@
-"""Training of the refinement of the reference: a regression on a table of references."""
+"""Training of the refinement network: a regression on a table of initial reconstructions."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def train_refinement(
         pairs: draws slices and data.
         folder: see above.
         config: what the network sees.
-        table: the references that it is trained on.
+        table: the initial reconstructions that it is trained on.
         training: optimiser settings.
-        initial: go on from these weights, with a new schedule; what is newly told of the scan starts at zero. None
-            starts at ``r' = r``.
+        initial: start from these weights, with a new schedule; new features of the scan start at zero. None starts at
+            ``r' = r``.
         progress: show progress bars.
 
     Returns:
@@ -55,7 +55,7 @@ def train_refinement(
     if initial is not None:
         told = replace(initial.config, arc_direction=config.arc_direction, mirror=config.mirror)
         if told.to_dict() != config.to_dict() or (initial.config.arc_direction and not config.arc_direction):
-            raise ValueError("the initial refinement has another shape: use its values to go on from it")
+            raise ValueError("the initial refinement has another shape: use its values to start from it")
         network.load_state_dict(with_new_features(initial.state_dict(), network))
     references = tabulate(pairs, table, folder / "references", progress=progress)
 
@@ -75,7 +75,7 @@ def train_refinement(
 
 @torch.no_grad()
 def relative_error(refinement: Refinement, references: ReferenceTable, count: int = 64) -> float:
-    """Root-mean-square error of the refined references in units of their spread, over the first pairs of a table.
+    """Root-mean-square error of the refined reconstructions in units of their spread, over the first pairs of a table.
 
     Args:
         refinement: on the CPU.

@@ -21,7 +21,7 @@ from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 @dataclass(frozen=True, kw_only=True)
 class DAPSConfig:
-    """How DAPS samples; steps, ODE steps and Langevin steps are those of the paper for 1000 evaluations.
+    """Settings of DAPS. Steps, ODE steps and Langevin steps are the paper's values for 1000 evaluations.
 
     Args:
         steps: noise levels, evenly spaced in the prior's time; the authors space them by a power law (exponent 7)

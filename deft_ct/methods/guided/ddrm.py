@@ -19,7 +19,7 @@ from deft_ct.runtime.search_space import Range, SearchSpace
 
 @dataclass(frozen=True, kw_only=True)
 class DDRMConfig(SamplerConfig):
-    """How DDRM samples; the defaults are those of the paper.
+    """Settings of DDRM. The defaults are the paper's values.
 
     Args:
         steps: evaluations of the prior.

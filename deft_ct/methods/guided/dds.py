@@ -20,7 +20,7 @@ from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 @dataclass(frozen=True, kw_only=True)
 class DDSConfig(GuidedConfig):
-    """How DDS samples; the defaults are those of the paper for CT (50 steps, eta 0.85, 5 iterations).
+    """Settings of DDS. The defaults are the paper's values for CT (50 steps, eta 0.85, 5 iterations).
 
     Args:
         steps: evaluations of the prior.

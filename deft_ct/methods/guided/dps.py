@@ -20,12 +20,12 @@ from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 @dataclass(frozen=True, kw_only=True)
 class DPSConfig(GuidedConfig):
-    """How DPS samples; the defaults are those of the paper for super-resolution (table of appendix D).
+    """Settings of DPS. The defaults are the paper's values for super-resolution (table of appendix D).
 
     Args:
         steps: evaluations of the prior, each with one backpropagation through it.
-        zeta: step against the gradient of the data misfit, for an operator of norm 1 and a walk over every time of
-            the prior; a walk with fewer steps takes longer ones. The paper uses 0.3 to 1 (noise 0.05 on [-1, 1]).
+        zeta: step against the gradient of the data misfit, for an operator of norm 1 and a sampling over every time of
+            the prior; with fewer steps it is scaled up. The paper uses 0.3 to 1 (noise 0.05 on [-1, 1]).
         norm: ``"l2"`` descends the norm of the residual (the paper's ``zeta / |y - A x0|``), ``"l2sq"`` half its
             square.
         weighted: statistical weights instead of white noise.
@@ -78,7 +78,7 @@ def gradient_walk(
     config: DPSConfig,
     project: Callable[[Tensor, DataTerm, int], Tensor] | None = None,
 ) -> Tensor:
-    """The walk of DPS, optionally with a projection of ``x_s`` after each step (MCG).
+    """The sampling of DPS, optionally with a projection of ``x_s`` after each step (MCG).
 
     Args:
         prior: differentiated at every step.

@@ -26,7 +26,7 @@ class PiGDMConfig(GuidedConfig):
         data_std: standard deviation of the images that the covariance of the denoised image is made for; the paper
             takes 1, ``r_t^2 = 1 - abar_t`` (its eq. 10 with ``sigma_t^2 = (1 - abar_t) / abar_t``). It stands for all
             directions at once, and much less than the spread of the smooth ones, which is far above that of a pixel,
-            makes the walk diverge; see :class:`PiGDM`.
+            makes the sampling diverge; see :class:`PiGDM`.
         cg_iterations: most conjugate-gradient iterations of a step.
         weighted: statistical weights instead of white noise.
         eta: the paper uses 1.
@@ -56,8 +56,8 @@ class PiGDM(PosteriorSampler):
 
     The Jacobian of the prior has the true covariance ``C_t`` of the clean image in it, ``sqrt(abar_t) / (1 - abar_t)
     C_t``, so that what the data fix is corrected ``C_t / r_t^2`` times over. With a ``data_std`` well below the true
-    spread of a direction each step overshoots further than the last, and the walk diverges, with an exact prior, too;
-    more than that spread is safe.
+    spread of a direction each step overshoots further than the last, and the sampling diverges, with an exact prior,
+    too; more than that spread is safe.
     """
 
     name = "pigdm"

@@ -26,10 +26,10 @@ Need = Literal["any", "linear", "svd"]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerConfig:
-    """Settings of every method that walks a diffusion from noise to an image.
+    """Settings of every method that samples from noise to an image.
 
     Args:
-        steps: steps of the walk.
+        steps: sampling steps.
         eta: 0 for the deterministic sampler, 1 for the ancestral one.
         batch_size: samples that are walked at once; changes memory and speed, not results.
 
@@ -49,12 +49,12 @@ class SamplerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedConfig(SamplerConfig):
-    """Settings of a walk that may begin nearer than at pure noise.
+    """Settings of a sampling that may begin at a less noisy time than pure noise.
 
     Args:
-        start: noisiest time of the walk as a share of the prior's times. 1 begins at pure noise, as the papers of the
-            methods do; less begins at a quick reconstruction of the data, noised to that time
-            (:mod:`deft_ct.methods.guided.start`), and takes at most one step at each time.
+        start: noisiest time of the sampling, as a share of the prior's times. 1 begins at pure noise, as in the papers
+            of the methods. Less begins at a quick reconstruction of the data with noise of that time, see
+            :mod:`deft_ct.methods.guided.start`, and takes at most one step at each time.
         start_from: that reconstruction: ``"tv"``, or ``"fbp"`` for the pseudo-inverse.
         steps: see :class:`SamplerConfig`, as all that follow.
         eta: share of fresh noise.
@@ -124,8 +124,8 @@ Walk = Callable[[Chunk], Tensor]
 class PosteriorSampler(PriorReconstructor):
     """A method whose samples are walked independently of one another.
 
-    Subclasses write :meth:`_walker` and say in :attr:`needs` what they need of the operator: nothing but a
-    derivative (``"any"``), linearity (``"linear"``) or a singular value decomposition (``"svd"``).
+    Subclasses write :meth:`_walker` and state in :attr:`needs` what the operator must have. ``"any"`` needs only a
+    derivative, ``"linear"`` linearity, and ``"svd"`` a singular value decomposition.
     """
 
     needs: ClassVar[Need] = "any"
@@ -145,7 +145,7 @@ class PosteriorSampler(PriorReconstructor):
         """
 
     def _ticks(self) -> int:
-        """How often a walk reports a step."""
+        """How many steps a sampling reports."""
         if self.can_start_late:
             return len(walk_times(self.prior.schedule, self.config))
         steps: int = self.config.steps

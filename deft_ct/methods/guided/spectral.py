@@ -15,7 +15,7 @@ class SpectralData:
 
     Args:
         likelihood: of a linear operator with a singular value decomposition. The noise is taken as white.
-        cutoff: singular values at or below this fraction of the largest count as zero.
+        cutoff: singular values at or below this fraction of the largest are treated as zero.
     """
 
     def __init__(self, likelihood: Likelihood, *, cutoff: float = 1e-3) -> None:

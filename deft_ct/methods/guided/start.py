@@ -1,7 +1,7 @@
-"""Where the walk of a guided method begins: pure noise, or a quick reconstruction with noise on it.
+"""Start of the sampling of a guided method: pure noise, or a quick reconstruction with added noise.
 
 The second is "come closer, diffuse faster" (Chung, Sim and Ye 2022, arXiv 2112.05146, algorithm 1): what a quick
-reconstruction gets right survives the noise, and the walk is shorter.
+reconstruction gets right survives the noise, and sampling takes fewer steps.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ START = Range(0.02, 1.0, log=True)
 
 
 class WarmStart(Protocol):
-    """The settings that say where a walk begins."""
+    """The settings of the start of a sampling."""
 
     @property
     def steps(self) -> int:
-        """Steps of the walk."""
+        """Sampling steps."""
 
     @property
     def start(self) -> float:
@@ -50,7 +50,7 @@ def check_start(config: WarmStart) -> None:
 
 
 def walk_times(schedule: Schedule, config: WarmStart) -> list[int]:
-    """Times of a walk from its noisiest to the cleanest; a short walk takes at most one step at each time."""
+    """Sampling times from the noisiest to the cleanest; a short sampling takes at most one step at each time."""
     if config.start == 1:
         return time_grid(schedule, config.steps)
     available = max(1, round(config.start * schedule.steps))
@@ -58,7 +58,7 @@ def walk_times(schedule: Schedule, config: WarmStart) -> list[int]:
 
 
 def warm_start(likelihood: Likelihood, config: WarmStart) -> Tensor | None:
-    """The clean images ``(B, C, H, W)`` that noise is added to, or None for a walk from pure noise.
+    """The clean images ``(B, C, H, W)`` that noise is added to, or None for a start from pure noise.
 
     Raises:
         UnsupportedError: see :func:`check_warm_start`.

@@ -1,8 +1,8 @@
 """A conditional diffusion model, trained from scratch for one kind of scan.
 
-The network sees ``x_t`` and a quick reconstruction of the data and predicts the velocity (Salimans and Ho 2022,
-arXiv 2202.00512); minimising the squared error over pairs makes it the posterior's denoiser (Batzolis et al. 2021,
-arXiv 2111.13606, theorem 1). It is the baseline for DEFT: what the same data give without a prior to start from.
+The network sees ``x_t`` and a quick reconstruction of the data and predicts the velocity (Salimans and Ho 2022, arXiv
+2202.00512). The minimiser of the squared error over pairs is the posterior's denoiser (Batzolis et al. 2021, arXiv
+2111.13606, theorem 1). It is the baseline for DEFT: what the same data give without a prior to start from.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class ConditionalShape:
 
     Args:
         reference: the reconstruction that stands for the data, ``"fbp"`` or ``"tv"``.
-        residual: diffuse ``(x - r) / spread`` with the reference ``r`` instead of the image itself: what the data leave
-            open is then learned sooner (Whang et al. 2022, arXiv 2112.02475, "predict and refine").
-        spread: typical error of the reference in the value range.
+        residual: diffuse ``(x - r) / spread`` with the quick reconstruction ``r`` instead of the image itself. Training
+            is then faster ("predict and refine", Whang et al. 2022, arXiv 2112.02475).
+        spread: typical error of the quick reconstruction in the value range.
         time_power: training times are ``steps * u ** time_power``; above 1 prefers low noise.
         network: shape of the U-Net; channels in and out are set here.
 
@@ -83,7 +83,7 @@ class ConditionalModel(TrainedModel):
         return reference + self.shape.spread * latent if self.shape.residual else latent
 
     def denoiser(self, reference: Tensor) -> Denoiser:
-        """The denoiser of what is diffused, given the references of a batch."""
+        """The denoiser of the diffused quantity, given the quick reconstructions of a batch."""
 
         def denoise(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
             times = torch.full((len(x_t),), float(t), device=x_t.device)

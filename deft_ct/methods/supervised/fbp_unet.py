@@ -23,7 +23,7 @@ class FBPUNetShape:
 
     Args:
         reference: the reconstruction that is improved, ``"fbp"`` or ``"tv"``.
-        spread: typical error of the reference in the value range; the network's output is of order one.
+        spread: typical error of that reconstruction in the value range; the network's output is of order one.
         network: shape of the U-Net; channels in and out are set here.
 
     Raises:
@@ -42,7 +42,7 @@ class FBPUNetShape:
 
 
 class FBPUNetModel(TrainedModel):
-    """``x = r + s f(r)`` with the reference ``r``; the time input of the U-Net is held at 0."""
+    """``x = r + s f(r)`` with the quick reconstruction ``r``; the time input of the U-Net is held at 0."""
 
     kind = "fbp_unet"
     shape_type = FBPUNetShape
@@ -54,7 +54,7 @@ class FBPUNetModel(TrainedModel):
         self.network = image_network(shape.network, 1)
 
     def forward(self, reference: Tensor) -> Tensor:
-        """Improve references ``(B, 1, H, W)`` in the value range."""
+        """Improve reconstructions ``(B, 1, H, W)`` in the value range."""
         self.count(len(reference))
         t = torch.zeros(len(reference), device=reference.device)
         change = on_any_size(self.network, reference, t)

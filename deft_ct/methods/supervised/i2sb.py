@@ -2,9 +2,9 @@
 
 With the variance ``s(t) = int_0^t beta`` gained since the clean image and ``r(t) = int_t^1 beta`` left to the degraded
 one, the bridge between a pair is Gaussian (their eq. 11):
-``x_t ~ N(r / (s + r) x_0 + s / (s + r) x_1, s r / (s + r) I)``. The network is trained to predict
-``(x_t - x_0) / sqrt(s)`` (eq. 12), and a step from ``t`` to an earlier time draws from the same law between the
-estimate of ``x_0`` and ``x_t`` (algorithm 2, with ``r`` replaced by the variance between the two times).
+``x_t ~ N(r / (s + r) x_0 + s / (s + r) x_1, s r / (s + r) I)``. The network is trained to predict ``(x_t - x_0) /
+sqrt(s)``, eq. 12. A step from ``t`` to an earlier time draws from the same law between the estimate of ``x_0`` and
+``x_t``. This is algorithm 2, with ``r`` replaced by the variance between the two times.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class I2SBShape:
         reference: where the bridge starts, ``"fbp"`` or ``"tv"``.
         beta_min: diffusion at both ends.
         beta_max: diffusion in the middle; its root grows linearly in between (the paper's symmetric schedule).
-        see_reference: whether the network sees the reference beside ``x_t``.
+        see_reference: whether the network sees the quick reconstruction in addition to ``x_t``.
         network: shape of the U-Net; channels in and out are set here.
 
     Raises:

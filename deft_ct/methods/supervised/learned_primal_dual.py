@@ -37,7 +37,7 @@ class PrimalDualShape:
     """How the iteration is built; the defaults are the paper's, but for the start.
 
     Args:
-        iterations: unrolled iterations, each with weights of its own.
+        iterations: unrolled iterations, each with its own weights.
         memory: images, and as many sinograms, that are carried from one iteration to the next.
         channels: features of the two hidden layers of each network.
         start: ``"zero"`` as in the paper, or ``"fbp"``, which needs fewer iterations and less training.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.methods.supervised.model import TrainedModel
+from deft_ct.runtime.atomic import write_text
 from deft_ct.training import TrainingConfig, Validation, fit
 from deft_ct.training.pairs import PairSource
 
@@ -36,9 +36,9 @@ def train_model(
         model_type: which model.
         shape: of its ``shape_type``.
         pairs: slices and scans.
-        folder: checkpoint, log and set-up; an interrupted training goes on from it.
+        folder: checkpoint, log and set-up; an interrupted training resumes from it.
         training: optimiser settings.
-        initial: go on from these weights, with a new schedule; None starts at random ones.
+        initial: start from these weights, with a new schedule; None starts at random ones.
         validation: scores the averaged network.
         progress: show a progress bar.
 
@@ -54,7 +54,7 @@ def train_model(
     setup = model.description() | {"slices": len(pairs), "scans": len(pairs.measurements)}
     if initial is not None:
         if initial.description() != model.description():
-            raise ValueError("the initial model has another shape or value range: use its values to go on from it")
+            raise ValueError("the initial model has another shape or value range: use its values to start from it")
         model.load_state_dict(initial.state_dict())
         setup |= {"initial": initial.content_hash()}
     _remember(folder, setup)
@@ -73,10 +73,7 @@ def _remember(folder: Path, setup: dict[str, Any]) -> None:
     path = folder / SETUP
     plain = json.loads(json.dumps(setup))
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")  # several processes may write it at once
-        part.write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n")
-        part.replace(path)
+        write_text(path, json.dumps(plain, indent=2, sort_keys=True) + "\n")  # several processes may do so at once
         return
     before = json.loads(path.read_text())
     changed = sorted(key for key in plain.keys() | before.keys() if plain.get(key) != before.get(key))

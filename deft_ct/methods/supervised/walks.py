@@ -1,4 +1,4 @@
-"""Several samples of each image, a few at a time, each with a generator of its own."""
+"""Several samples of each image, a few at a time, each with its own generator."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def walk_samples(
 
     Args:
         name: of the method; part of every seed.
-        reference: ``(B, 1, H, W)``, what each walk is told of its data.
+        reference: ``(B, 1, H, W)``, the quick reconstruction that each sample is conditioned on.
         request: gives seed, keys and number of samples.
-        walk: references ``(b, 1, H, W)`` and one generator for each -> samples of that shape.
-        batch_size: walks at once.
-        tick: told of finished walks.
+        walk: maps quick reconstructions ``(b, 1, H, W)``, with one generator for each, to samples of that shape.
+        batch_size: samples at once.
+        tick: called with the number of finished samples.
 
     Returns:
         ``(B, S, 1, H, W)``.

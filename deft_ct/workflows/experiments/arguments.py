@@ -114,7 +114,7 @@ class Networks:
         return self.hashes() if isinstance(method, PriorReconstructor) else {}
 
     def build(self, text: str, *, preset: str | None = None, **options: Any) -> Reconstructor:
-        """A method from text such as ``"tv:strength=80"``; ``options`` override those of the text.
+        """A method from text such as ``"tv:strength=80"``; ``options`` override the options in the text.
 
         Args:
             text: see :func:`~deft_ct.methods.method_text.parse_method`.

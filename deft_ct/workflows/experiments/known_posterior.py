@@ -84,7 +84,7 @@ class KnownPosterior:
         return changed
 
     def data(self, images: Tensor, label: str) -> Tensor:
-        """Simulated measurements of images; ``label`` sets them apart from those of other calls."""
+        """Simulated measurements of images; ``label`` sets them apart from the measurements of other calls."""
         names = [f"{label}{k}" for k in range(len(images))]
         return self.measurement.simulate(self.scale(images), seed=self.seed, image_ids=names)
 

@@ -46,9 +46,10 @@ def measure_deft(method: DEFT, problem: CTProblem, samples: int) -> Record:
         samples: posterior samples of each slice.
 
     Returns:
-        Seconds and network evaluations per slice, with :func:`slice_metrics` of the ``"direct_mean"``, or of the first
-        sample (``"single"``), the mean of all samples (``"mean"``) and the means of fewer samples (``"means"``). For
-        two samples or more, ``"spread"`` says how well the standard deviation of the samples covers the error.
+        Seconds and network evaluations per slice, and :func:`slice_metrics`. The metrics are of the ``"direct_mean"``,
+        or of the first sample, ``"single"``, the mean of all samples, ``"mean"``, and the means of fewer samples,
+        ``"means"``. For two samples or more, ``"spread"`` says how well the standard deviation of the samples covers
+        the error.
     """
     began = time.perf_counter()
     results = [

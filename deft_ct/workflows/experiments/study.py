@@ -215,7 +215,7 @@ class Study:
         return slice_metrics(HounsfieldScale().to_hu(torch.cat(found))[:, 0].numpy(), problem)
 
     def protocol(self, *, prior: bool = True) -> Record:
-        """What the results depend on: data, prior (if it takes part), training, versions and machine."""
+        """Record of everything that the results depend on: data, prior if used, training, versions and machine."""
         used = {"prior": self.prior.card | {"sha256": self.prior.content_hash()}} if prior else {}
         return used | {
             "data": f"ct256, 2x2 means (128 x 128); trained on train ({len(self.source)} slices), measured on val",

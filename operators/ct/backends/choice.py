@@ -28,7 +28,7 @@ def matrix_bytes(geometry: Geometry) -> int:
 
 
 def choose_backend(geometry: Geometry) -> BackendChoice:
-    """The backend for a geometry, from the size of its matrix, the device and the packages at hand."""
+    """The backend for a geometry, from the size of its matrix, the device and the installed packages."""
     size = matrix_bytes(geometry)
     limit, where = SMALL_BYTES, "the cache-friendly limit"
     if torch.cuda.is_available():

@@ -120,7 +120,7 @@ class MatrixBackend(Backend):
         self.__init__(state["geometry"], state["kernel"])  # type: ignore[misc]
 
     def _blocks(self, x: Tensor) -> list[tuple[slice, Geometry]]:
-        """The views, at once or in blocks, each with the geometry of its own."""
+        """The views, at once or in blocks, each with its own geometry."""
         views = self.geometry.sinogram_shape[0]
         if self._bytes <= max(STORED_BYTES, gpu_budget(x.device)):
             return [(slice(0, views), self.geometry)]

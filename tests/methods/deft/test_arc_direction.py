@@ -144,7 +144,9 @@ def test_a_head_is_told_the_direction_and_goes_on_from_one_that_is_not(tmp_path)
     )
     head = HTransform(config, prior.schedule, prior_hash=prior.content_hash())
     old = tiny_htransform(prior, reference="fbp", scan_features=True, spread_slopes=SPREAD_SLOPES)
-    assert start_from_htransform(head, old) == ["is not told where limited arcs lie: this starts at zero"]
+    assert start_from_htransform(head, old) == [
+        "is not conditioned on the direction of limited arcs: it starts at zero"
+    ]
     assert not head.scan_embedding[0].weight[:, 4:].any()
     assert torch.equal(head.scan_embedding[0].weight[:, :4], old.scan_embedding[0].weight)
     with pytest.raises(ValueError, match="other arc_direction"):
