@@ -8,15 +8,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from deft_ct.measurement.data_term import per_sample
 from deft_ct.methods.classical.common import (
-    Problem,
+    LeastSquares,
     SolverInfo,
     check_iteration,
     check_linear,
     check_number,
     linear,
-    per_sample,
-    prepare,
+    prepare_fit,
 )
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstruction import Estimate, Request
@@ -58,7 +58,7 @@ def cgls(
         TypeError: the operator is not linear, or ``y`` is not floating-point.
         ValueError: a wrong shape, NaN, or a number out of range.
     """
-    problem = prepare("cgls", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance)
+    problem = prepare_fit("cgls", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance)
     check_number("cgls: discrepancy", discrepancy)
     return _solve(problem, operator, 0.0, "identity", iterations, tolerance, discrepancy)
 
@@ -97,7 +97,7 @@ def tikhonov(
         TypeError: the operator is not linear, or ``y`` is not floating-point.
         ValueError: a wrong shape, NaN, a number out of range, or an unknown penalty.
     """
-    problem = prepare("tikhonov", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance)
+    problem = prepare_fit("tikhonov", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance)
     check_number("tikhonov: strength", strength)
     _check_penalty(penalty)
     return _solve(problem, operator, strength, penalty, iterations, tolerance, 0.0)
@@ -105,7 +105,7 @@ def tikhonov(
 
 @torch.no_grad()
 def _solve(
-    problem: Problem,
+    problem: LeastSquares,
     operator: LinearOperator,
     strength: float,
     penalty: Penalty,

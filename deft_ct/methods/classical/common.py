@@ -61,7 +61,7 @@ class SolverInfo:
 
 
 @dataclass(frozen=True)
-class Problem:
+class LeastSquares:
     """Checked data with the batch axes flattened to one.
 
     Attributes:
@@ -92,7 +92,7 @@ def linear(name: str, operator: Operator) -> LinearOperator:
     return operator
 
 
-def prepare(
+def prepare_fit(
     name: str,
     y: Tensor,
     operator: LinearOperator,
@@ -101,7 +101,7 @@ def prepare(
     x0: Tensor | None,
     iterations: int,
     tolerance: float,
-) -> Problem:
+) -> LeastSquares:
     """Check what every solver is given, before any work.
 
     Raises:
@@ -142,18 +142,13 @@ def prepare(
             raise ValueError(f"{name}: x0 must have shape {batch + operator.domain_shape}, got {tuple(x0.shape)}")
         _finite(name, "x0", x0)
         x0 = x0.detach().to(y).reshape(-1, *operator.domain_shape)
-    return Problem(y.detach().reshape(-1, *shape), weights, x0, batch)
+    return LeastSquares(y.detach().reshape(-1, *shape), weights, x0, batch)
 
 
-def start(operator: LinearOperator, y: Tensor, *, nonnegative: bool) -> Tensor:
+def first_iterate(operator: LinearOperator, y: Tensor, *, nonnegative: bool) -> Tensor:
     """Where an iteration begins when the caller does not say; see ``LinearOperator.first_guess``."""
     x = operator.first_guess(y)
     return x.clamp_min_(0) if nonnegative else x
-
-
-def per_sample(value: Tensor, like: Tensor) -> Tensor:
-    """Append axes to ``(N,)`` until it broadcasts against ``like``."""
-    return value.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def check_iteration(name: str, iterations: int, tolerance: float) -> None:

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deft_ct.methods.classical.common import SolverInfo, check_iteration, check_linear, linear, per_sample, prepare
+from deft_ct.measurement.data_term import per_sample
+from deft_ct.methods.classical.common import SolverInfo, check_iteration, check_linear, linear, prepare_fit
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor
@@ -51,7 +52,7 @@ def sirt(
         TypeError: the operator is not linear, or ``y`` is not floating-point.
         ValueError: a wrong shape, NaN, or a number out of range.
     """
-    problem = prepare("sirt", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance)
+    problem = prepare_fit("sirt", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance)
     ones = torch.ones(1, *operator.domain_shape, dtype=problem.y.dtype, device=problem.y.device)
     reach = operator(ones)
     w = _inverse(reach) if problem.weights is None else problem.weights
@@ -67,7 +68,7 @@ def sirt(
         if tolerance > 0:
             moved = (new - x).flatten(1).norm(dim=1)
             change = torch.where(alive, moved / new.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny), change)
-        x = torch.where(per_sample(alive, x), new, x)
+        x = torch.where(per_sample(alive, x).bool(), new, x)
         used += alive
         alive = alive & ~(change <= tolerance)
         if not bool(alive.any()):

@@ -9,16 +9,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from deft_ct.measurement.data_term import per_sample
 from deft_ct.methods.classical.common import (
-    Problem,
+    LeastSquares,
     SolverInfo,
     check_iteration,
     check_linear,
     check_number,
+    first_iterate,
     linear,
-    per_sample,
-    prepare,
-    start,
+    prepare_fit,
 )
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.circulant import Circulant, circulant
@@ -80,7 +80,7 @@ def total_variation(
         TypeError: the operator is not linear, or ``y`` is not floating-point.
         ValueError: a wrong shape, NaN, or a number out of range.
     """
-    problem = prepare(
+    problem = prepare_fit(
         "total_variation", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance
     )
     if len(operator.domain_shape) != 2:
@@ -126,14 +126,14 @@ def tv_objective(
 class _Iteration:
     """The state of the iteration, updated in place; duals are divided by the step of the data term."""
 
-    def __init__(self, problem: Problem, operator: LinearOperator, strength: Tensor, nonnegative: bool) -> None:
+    def __init__(self, problem: LeastSquares, operator: LinearOperator, strength: Tensor, nonnegative: bool) -> None:
         y = problem.y
         weights = torch.ones_like(y) if problem.weights is None else problem.weights
         step = _DATA_STEP * _geometric_mean(weights)
         self.operator = operator
         self.t: Circulant = circulant(operator, y)
         self.radius = strength / step
-        self.x = start(operator, y, nonnegative=nonnegative) if problem.x0 is None else problem.x0.clone()
+        self.x = first_iterate(operator, y, nonnegative=nonnegative) if problem.x0 is None else problem.x0.clone()
         # u <- keep * u + gain * (A xbar - y): the proximal step of the data term with the relaxation folded in.
         shrink = weights / (weights + per_sample(step, y))
         self.gain = _RELAXATION * shrink
@@ -212,7 +212,7 @@ def _geometric_mean(weights: Tensor) -> Tensor:
     return (logs.sum(1) / positive.sum(1).clamp_min(1)).exp()
 
 
-def _strengths(strength: float | Tensor, problem: Problem) -> Tensor:
+def _strengths(strength: float | Tensor, problem: LeastSquares) -> Tensor:
     """One strength for each flattened sample."""
     value = torch.as_tensor(strength, dtype=problem.y.dtype, device=problem.y.device)
     if not bool((torch.isfinite(value) & (value >= 0)).all()):

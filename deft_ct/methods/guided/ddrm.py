@@ -66,7 +66,7 @@ class DDRM(PosteriorSampler):
         def walk(chunk: Chunk) -> Tensor:
             data = SpectralData(chunk.likelihood)
             # Coefficients are those of x_t / sqrt(abar_t) = x_0 + sigma_t n, the paper's variables.
-            coefficients = start(data, data.to_spectral(chunk.start), sigma(times[0]))
+            coefficients = first_coefficients(data, data.to_spectral(chunk.start), sigma(times[0]))
             for done, (t, s) in enumerate(pairs(times), start=1):
                 x_t = data.from_spectral(coefficients) * float(schedule.alpha_bar(t)) ** 0.5
                 x0, _ = self.prior.predict(x_t, t)
@@ -81,7 +81,7 @@ class DDRM(PosteriorSampler):
         return walk
 
 
-def start(data: SpectralData, noise: Tensor, sigma: float) -> Tensor:
+def first_coefficients(data: SpectralData, noise: Tensor, sigma: float) -> Tensor:
     """Coefficients at the first noise level (eq. 7), from standard normal ``noise`` of their shape."""
     fixed = data.level <= sigma
     spread = torch.where(fixed, (sigma**2 - data.level.square()).clamp_min(0), sigma**2).sqrt()
