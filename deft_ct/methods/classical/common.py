@@ -60,6 +60,25 @@ class SolverInfo:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoppingRule:
+    """When an iteration ends.
+
+    Args:
+        iterations: most iterations.
+        tolerance: a sample stops when the quantity that its solver looks at has fallen to this; 0 runs all iterations.
+
+    Raises:
+        ValueError: no iteration, or a tolerance that is not a number >= 0.
+    """
+
+    iterations: int = 200
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_iteration("StoppingRule", self.iterations, self.tolerance)
+
+
 @dataclass(frozen=True)
 class LeastSquares:
     """Checked data with the batch axes flattened to one.
@@ -99,15 +118,12 @@ def prepare_fit(
     *,
     weights: Tensor | None,
     x0: Tensor | None,
-    iterations: int,
-    tolerance: float,
 ) -> LeastSquares:
     """Check what every solver is given, before any work.
 
     Raises:
         TypeError: the operator is not linear, or a tensor is not floating-point.
-        ValueError: a wrong shape, a value that is not finite, a negative weight, ``iterations`` < 1 or
-            ``tolerance`` < 0.
+        ValueError: a wrong shape, a value that is not finite, or a negative weight.
     """
     shape = linear(name, operator).range_shape
     if not isinstance(y, Tensor) or not y.is_floating_point():
@@ -116,7 +132,6 @@ def prepare_fit(
     if y.ndim < len(shape) or tuple(y.shape[y.ndim - len(shape) :]) != shape:
         raise ValueError(f"{name}: y must have trailing shape {shape}, got shape {tuple(y.shape)}")
     _finite(name, "y", y)
-    check_iteration(name, iterations, tolerance)
     y = y.as_subclass(Tensor)  # operations on subclasses, such as MONAI's, need not return what they should
     batch = tuple(y.shape[: y.ndim - len(shape)])
     if not operator.matched:

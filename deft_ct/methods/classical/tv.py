@@ -13,6 +13,7 @@ from deft_ct.measurement.data_term import per_sample
 from deft_ct.methods.classical.common import (
     LeastSquares,
     SolverInfo,
+    StoppingRule,
     check_iteration,
     check_linear,
     check_number,
@@ -39,8 +40,7 @@ def total_variation(
     *,
     weights: Tensor | None = None,
     strength: float | Tensor = 250.0,
-    iterations: int = 200,
-    tolerance: float = 1e-4,
+    stopping: StoppingRule = StoppingRule(),
     x0: Tensor | None = None,
     nonnegative: bool = True,
 ) -> tuple[Tensor, SolverInfo]:
@@ -67,9 +67,8 @@ def total_variation(
         operator: ``A``, on images ``(H, W)``.
         weights: ``w``, broadcastable to ``y``, >= 0; ones when left out.
         strength: >= 0, one number or a tensor of the batch shape.
-        iterations: most iterations.
-        tolerance: a sample stops when an iteration changes it by less than this fraction of its norm (looked at every
-            5 iterations). 0 runs all iterations.
+        stopping: the tolerance is for the change of an iteration, as a fraction of the norm of the image; looked at
+            every 5 iterations.
         x0: start ``(..., H, W)``; for CT Hann-filtered FBP when left out, else zero.
         nonnegative: whether ``x >= 0`` is imposed.
 
@@ -80,9 +79,8 @@ def total_variation(
         TypeError: the operator is not linear, or ``y`` is not floating-point.
         ValueError: a wrong shape, NaN, or a number out of range.
     """
-    problem = prepare_fit(
-        "total_variation", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance
-    )
+    problem = prepare_fit("total_variation", y, operator, weights=weights, x0=x0)
+    iterations, tolerance = stopping.iterations, stopping.tolerance
     if len(operator.domain_shape) != 2:
         raise ValueError(f"total_variation needs images (H, W), got an operator on {operator.domain_shape}")
     radius = _strengths(strength, problem)
@@ -268,6 +266,7 @@ class TV(Reconstructor):
         x, info = total_variation(
             request.y, linear(self.name, request.measurement.operator),
             weights=request.measurement.fit_weights(request.y), strength=config.strength,
-            iterations=config.iterations, tolerance=config.tolerance, nonnegative=config.nonnegative,
+            stopping=StoppingRule(iterations=config.iterations, tolerance=config.tolerance),
+            nonnegative=config.nonnegative,
         )  # fmt: skip
         return Estimate(mean=x, record={"solver": info.record()})
