@@ -71,7 +71,7 @@ class DDRM(PosteriorSampler):
                 x_t = data.from_spectral(coefficients) * float(schedule.alpha_bar(t)) ** 0.5
                 x0, _ = self.prior.predict(x_t, t)
                 fresh = data.to_spectral(chunk.normal(x_t)) if s >= 0 else torch.zeros_like(coefficients)
-                coefficients = ddrm_step(
+                coefficients = _ddrm_step(
                     data, coefficients, data.to_spectral(x0), sigma(t), sigma(s), fresh,
                     eta=self.config.eta, eta_b=self.config.eta_b,
                 )  # fmt: skip
@@ -88,7 +88,7 @@ def first_coefficients(data: SpectralData, noise: Tensor, sigma: float) -> Tenso
     return torch.where(fixed, data.target, 0.0) + spread * noise
 
 
-def ddrm_step(
+def _ddrm_step(
     data: SpectralData,
     coefficients: Tensor,
     denoised: Tensor,
