@@ -54,17 +54,16 @@ def check_htransform(name: str, config: HTransformConfig, shape: tuple[int, ...]
     Args:
         name: of the method.
         config: of the h-transform.
-        shape: of one image.
+        shape: of one image ``(C, H, W)``, or of points ``(N, F)``; the prior takes it.
         likelihood: the measurement with its data.
 
     Raises:
         UnsupportedError: the network is for other images; or the operator lacks what the initial reconstruction, the
             guidance or the conditioning needs.
     """
-    if len(shape) != 3 or shape[0] != config.channels:
+    if (shape[-1] if len(shape) == 2 else shape[0]) != config.channels:
         raise UnsupportedError(
-            f"{name} needs an h-transform for images of shape {shape}, and this one is for images of shape "
-            f"({config.channels}, H, W)"
+            f"{name} needs an h-transform for images of shape {shape}, and this one is for {config.channels} channels"
         )
     if config.reference != "none":
         check_initial(name, likelihood, config.reference)
