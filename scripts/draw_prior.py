@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from deft_ct.diffusion import load_prior
-from deft_ct.diffusion.samplers import walk
+from deft_ct.diffusion.samplers import dpm_solver
 from deft_ct.diffusion.schedule import time_grid
 from deft_ct.networks.precision import Precision
 from deft_ct.runtime.seeds import generator_for, normal_like
@@ -39,8 +39,8 @@ def main(
             like = torch.zeros(1, *model.image_shape)
             generator = generator_for(seed, "prior", str(number), 0)
             images.append(
-                walk(
-                    "dpm-solver", model.predict, normal_like(like, [generator]), model.schedule,
+                dpm_solver(
+                    model.predict, normal_like(like, [generator]), model.schedule,
                     time_grid(model.schedule, steps, spacing="log_snr"), eta=1.0, generators=[generator],
                 )[0, 0]
             )  # fmt: skip

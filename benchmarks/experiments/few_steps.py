@@ -25,10 +25,12 @@ from deft_ct.problems.ct import CTProblem
 from deft_ct.report import FOOTER
 from deft_ct.runtime.machine import versions
 from deft_ct.workflows.experiments.arguments import (
-    Networks,
     add_data_arguments,
     add_network_arguments,
+    build_method,
     experiment_parser,
+    network_hashes,
+    networks_from,
 )
 from deft_ct.workflows.experiments.measures import RANGE_HU, SAMPLE_COUNTS, measure_deft
 
@@ -53,11 +55,12 @@ def cells(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def run(arguments: argparse.Namespace) -> Record:
     """Measure the cells that are missing."""
-    networks = Networks.from_arguments(arguments, device=arguments.device)
+    networks = networks_from(arguments, device=arguments.device)
     pack, scan = read_pack(arguments.data, arguments.every), Scan.from_name(arguments.scan)
     protocol = {
         "pack": pack.path.name, "every": arguments.every, "scan": scan.name, "samples": arguments.samples,
-        "seed": arguments.seed, "device": arguments.device, "networks": networks.hashes(), "versions": versions(),
+        "seed": arguments.seed, "device": arguments.device, "networks": network_hashes(networks),
+        "versions": versions(),
     }  # fmt: skip
 
     @cache
@@ -69,7 +72,7 @@ def run(arguments: argparse.Namespace) -> Record:
         samples = 1 if settings["estimate"] == "mean" else arguments.samples
 
         def compute(settings: dict[str, Any] = settings, samples: int = samples) -> Record:
-            deft = networks.build("deft", **settings, batch_size=arguments.batch_size, calibrated=False)
+            deft = build_method(networks, "deft", **settings, batch_size=arguments.batch_size, calibrated=False)
             assert isinstance(deft, DEFT)
             return {"settings": settings, "result": measure_deft(deft, problem(), samples)}
 

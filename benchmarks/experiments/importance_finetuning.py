@@ -25,7 +25,7 @@ from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.deft import HTransform, HTransformConfig
 from deft_ct.methods.deft.control import ControlConfig
 from deft_ct.methods.deft.online import DEFTOnlineConfig, Learned
-from deft_ct.methods.deft.train_control import StoredMeasurements, train_control
+from deft_ct.methods.deft.train_control import ControlTraining, StoredMeasurements, train_control
 from deft_ct.training import TrainingConfig
 from deft_ct.workflows.experiments.arguments import experiment_parser
 from deft_ct.workflows.experiments.importance import (
@@ -76,7 +76,8 @@ def log_variance(world: KnownPosterior, config: HTransformConfig, iterations: in
     with tempfile.TemporaryDirectory() as scratch:
         return train_control(
             StoredMeasurements(world.likelihood(world.data(world.training, "training"))), world.prior, Path(scratch),
-            config=config, training=training, control=ControlConfig(steps=PATH_STEPS, paths=8), progress=False,
+            ControlTraining(config=config, training=training, control=ControlConfig(steps=PATH_STEPS, paths=8)),
+            progress=False,
         ).eval()  # fmt: skip
 
 

@@ -37,11 +37,18 @@ from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.trained_range import outside_training
 from deft_ct.evaluation.store import content_name
 from deft_ct.measurement.measurement import Measurement
+from deft_ct.methods.deft import load_htransform
 from deft_ct.operators.ct import FanGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.atomic import atomic_file, write_text
-from deft_ct.workflows.experiments.arguments import Networks, add_network_arguments, experiment_parser
+from deft_ct.workflows.experiments.arguments import (
+    add_network_arguments,
+    build_method,
+    experiment_parser,
+    network_hashes,
+    networks_from,
+)
 from deft_ct.workflows.experiments.measured_discs import (
     SHIPPED_PIXELS,
     Image,
@@ -218,11 +225,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    networks = Networks.from_arguments(arguments)
-    solvers: dict[str, Reconstructor] = {name: networks.build(text) for name, text in METHODS.items()}
+    networks, card = networks_from(arguments), load_htransform(arguments.htransform).card
+    solvers: dict[str, Reconstructor] = {name: build_method(networks, text) for name, text in METHODS.items()}
     settings = {
         "pixels": PIXELS, "mu_water_per_mm": SCALE.mu_water, "seed": arguments.seed,
-        "precision": arguments.precision, "methods": METHODS, **networks.hashes(),
+        "precision": arguments.precision, "methods": METHODS, **network_hashes(networks),
     }  # fmt: skip
     figures: dict[str, Any] = {}
     drawn: list[tuple[Trial, dict[str, Image]]] = []
@@ -235,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         drawn.append((trial, images))
         figures[trial.title] = {
             "photons": round(trial.photons),
-            "outside of the training": outside_training(networks.htransform.card, measurement),
+            "outside of the training": outside_training(card, measurement),
             "unexplained by noise alone": noise_share(trial.y, trial.photons),
             "methods": {name: compare(image, trial) for name, image in images.items()},
         }  # fmt: skip

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from deft_ct.datasets.data_exchange import estimate_center, read_data_exchange
-from deft_ct.methods.classical import cgls, total_variation
+from deft_ct.methods.classical import StoppingRule, cgls, total_variation
 from deft_ct.operators.ct import RayTransform, fbp
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.runtime.atomic import write_text
@@ -53,8 +53,8 @@ def reconstruct(y: Tensor, geometry: PlanarGeometry) -> dict[str, Image]:
     weights = (1 / noise_variance(y)).expand_as(y)
     images = (
         fbp(y, geometry, "hann"),
-        cgls(y, op, iterations=20)[0],
-        total_variation(y, op, weights=weights, iterations=100)[0],
+        cgls(y, op, stopping=StoppingRule(iterations=20, tolerance=1e-6))[0],
+        total_variation(y, op, weights=weights, stopping=StoppingRule(iterations=100))[0],
     )
     return {name: image.numpy() for name, image in zip(METHODS, images, strict=True)}
 

@@ -30,10 +30,11 @@ from deft_ct.problems.ct import CTProblem
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.atomic import write_text
 from deft_ct.workflows.experiments.arguments import (
-    Networks,
     add_data_arguments,
     add_network_arguments,
+    build_method,
     experiment_parser,
+    networks_from,
 )
 from deft_ct.workflows.experiments.measures import RANGE_HU
 
@@ -95,14 +96,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_network_arguments(parser)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    networks, pack = Networks.from_arguments(arguments), read_pack(arguments.data, arguments.every)
+    networks, pack = networks_from(arguments), read_pack(arguments.data, arguments.every)
     rows = []
     for count in arguments.photons or (1e3, 1e4):
         scan = Scan(views=arguments.views, photons=count)
         problem = CTProblem(pack, scan, seed=arguments.seed, batch_size=1)  # one variance for each slice
         problems = {"constant": with_constant_variance(problem), "weighted": problem}
         for text in arguments.method or METHODS:
-            methods = {one: networks.build(one) for one in method_variants(text)}
+            methods = {one: build_method(networks, one) for one in method_variants(text)}
             found: dict[str, Any] = {"photons": count, "method": text.partition(":")[0]}
             for kind in KINDS:
                 chosen, result = best(methods, problems[kind], arguments.samples)

@@ -30,10 +30,12 @@ from deft_ct.problems.ct import CTProblem, nearest_preset
 from deft_ct.problems.ct_null_space import PRIOR_STD_HU
 from deft_ct.report import FOOTER, panel_figure, save_png
 from deft_ct.workflows.experiments.arguments import (
-    Networks,
     add_data_arguments,
     add_network_arguments,
+    build_method,
     experiment_parser,
+    hashes_of,
+    networks_from,
 )
 from deft_ct.workflows.experiments.measures import RANGE_HU
 from deft_ct.workflows.experiments.null_space_errors import NullSpaceErrors, measure_null_space
@@ -118,9 +120,9 @@ def draw(problem: CTProblem, measured: NullSpaceErrors, chosen: Mapping[str, int
 
 def run(arguments: argparse.Namespace) -> Record:
     """Reconstruct and rank every slice, and draw three of them."""
-    networks, scan = Networks.from_arguments(arguments, device=arguments.device), Scan.from_name(arguments.scan)
+    networks, scan = networks_from(arguments, device=arguments.device), Scan.from_name(arguments.scan)
     fbp, tv, method = (
-        networks.build(text, preset=nearest_preset(parse_method(text)[0], scan))
+        build_method(networks, text, preset=nearest_preset(parse_method(text)[0], scan))
         for text in ("fbp", "tv", arguments.method)
     )
     pack = read_pack(arguments.data, arguments.every)
@@ -134,7 +136,7 @@ def run(arguments: argparse.Namespace) -> Record:
         "pack": pack.path.name, "every": arguments.every, "slices": len(names), "scan": scan.name,
         "seed": arguments.seed, "samples": arguments.samples, "method": arguments.method,
         "precision": arguments.precision, "simulation_refinement": problem.refine, "data_range_hu": RANGE_HU,
-        "prior_spread_hu": PRIOR_STD_HU, "networks": networks.hashes_of(method), "names": names,
+        "prior_spread_hu": PRIOR_STD_HU, "networks": hashes_of(method, networks), "names": names,
         "shown": {which: names[index] for which, index in chosen.items()},
         "unmeasured_of_truth_hu": {
             "summary": interval(measured.unmeasured_hu), "per_slice": measured.unmeasured_hu

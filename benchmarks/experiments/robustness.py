@@ -30,10 +30,12 @@ from deft_ct.evaluation.tables import markdown_table
 from deft_ct.problems.ct import CTProblem
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.workflows.experiments.arguments import (
-    Networks,
     add_data_arguments,
     add_network_arguments,
+    build_method,
     experiment_parser,
+    hashes_of,
+    networks_from,
 )
 from deft_ct.workflows.experiments.measures import RANGE_HU
 from deft_ct.workflows.experiments.scan_errors import FAULTY, Case, perturbed
@@ -151,11 +153,11 @@ def run(arguments: argparse.Namespace) -> Record:
     pack, nominal = read_pack(arguments.data, arguments.every), Scan.from_name(arguments.scan)
     if len(pack) < 2:
         raise ValueError(f"an interval needs at least two slices; --every {arguments.every} leaves {len(pack)}")
-    networks = Networks.from_arguments(arguments)
+    networks = networks_from(arguments)
     names = arguments.method or list(METHODS)
-    methods = {name: networks.build(METHODS[name]) for name in names}
+    methods = {name: build_method(networks, METHODS[name]) for name in names}
     described = {
-        name: networks.hashes_of(method) | {"config": asdict(method.config)} for name, method in methods.items()
+        name: hashes_of(method, networks) | {"config": asdict(method.config)} for name, method in methods.items()
     }
 
     @cache

@@ -28,7 +28,7 @@ from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.deft import HTransform
 from deft_ct.methods.deft.control import ControlConfig
 from deft_ct.methods.deft.online import DEFTOnline, DEFTOnlineConfig, Learned
-from deft_ct.methods.deft.train_control import StoredMeasurements, train_control
+from deft_ct.methods.deft.train_control import ControlTraining, StoredMeasurements, train_control
 from deft_ct.methods.registry import load_reconstructor
 from deft_ct.reconstruction import Reconstruction
 from deft_ct.training import TrainingConfig
@@ -68,11 +68,14 @@ def train(world: KnownPosterior, training: Tensor, arguments: argparse.Namespace
     began, spent = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as scratch:
         htransform = train_control(
-            StoredMeasurements(world.likelihood(training)), world.prior, Path(scratch), config=small_htransform(),
-            control=ControlConfig(objective=arguments.objective, steps=arguments.steps, paths=8),
-            training=TrainingConfig(
-                steps=arguments.iterations, batch_size=4, learning_rate=3e-3, warmup=10, ema_decay=0.97, log_every=10,
-                seed=arguments.seed,
+            StoredMeasurements(world.likelihood(training)), world.prior, Path(scratch),
+            ControlTraining(
+                config=small_htransform(),
+                control=ControlConfig(objective=arguments.objective, steps=arguments.steps, paths=8),
+                training=TrainingConfig(
+                    steps=arguments.iterations, batch_size=4, learning_rate=3e-3, warmup=10, ema_decay=0.97,
+                    log_every=10, seed=arguments.seed,
+                ),
             ),
             progress=False,
         )  # fmt: skip

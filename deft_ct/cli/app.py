@@ -8,11 +8,11 @@ from deft_ct.cli import train
 from deft_ct.cli.calibrate import calibrate
 from deft_ct.cli.compare import compare
 from deft_ct.cli.demo import demo
-from deft_ct.cli.finetune import finetune
+from deft_ct.cli.finetune import finetune_command
 from deft_ct.cli.info import info
 from deft_ct.cli.models import models
 from deft_ct.cli.reconstruct import reconstruct
-from deft_ct.cli.tune import tune
+from deft_ct.cli.tune import tune_command
 
 app = typer.Typer(
     name="deft-ct",
@@ -25,9 +25,9 @@ app = typer.Typer(
 app.command()(reconstruct)
 app.command()(demo)
 app.command()(compare)
-app.command()(tune)
+app.command("tune")(tune_command)
 app.command()(calibrate)
 app.add_typer(train.app, name="train")
-app.command()(finetune)
+app.command("finetune")(finetune_command)
 app.command()(models)
 app.command()(info)

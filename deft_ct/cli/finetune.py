@@ -11,8 +11,7 @@ from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.groups import grouped
 from deft_ct.cli.training_options import RESUME, AnyScan, Initial, TrainingOptions, TrainingScans, finish, log_once
-from deft_ct.workflows.finetune import FinetuneSettings
-from deft_ct.workflows.finetune import finetune as run_finetune
+from deft_ct.workflows.finetune import FinetuneSettings, finetune
 from deft_ct.workflows.training_setup import FolderSource
 
 _TRAINING = TrainingOptions(steps=400, learning_rate=5e-4, warmup=20, ema_decay=0.99)
@@ -32,7 +31,7 @@ class FolderOptions:
 
 
 @grouped
-def finetune(
+def finetune_command(
     out: opt.Out,
     source: FolderOptions,
     initial: Initial = None,
@@ -59,7 +58,7 @@ def finetune(
             training=training.config(), scans=tuple(simulated.scans()), any_scan=any_scan, initial=initial, prior=prior,
             refinement_steps=refinement_steps, refinement_rate=refinement_rate,
         )  # fmt: skip
-        made = run_finetune(FolderSource(**vars(source)), out, settings, log=log_once, progress=progress)
+        made = finetune(FolderSource(**vars(source)), out, settings, log=log_once, progress=progress)
         if made is None:
             return
         log_once(

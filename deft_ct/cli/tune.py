@@ -17,7 +17,7 @@ from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct import CT_STEPS, CTProblem
 
 
-def tune(
+def tune_command(
     out: opt.Out,
     methods: Annotated[
         list[str] | None,

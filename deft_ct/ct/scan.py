@@ -119,7 +119,7 @@ class Scan:
             image_shape: (rows, columns).
             pixel_mm: typical pixel size; the distances of a fan-beam scanner are divided by it.
         """
-        geometry = self._unit_geometry(image_shape, pixel_mm)
+        geometry = self.unit_geometry(image_shape, pixel_mm)
         return Measurement(RayTransform(geometry), self.noise, units=HounsfieldScale())
 
     def measurement(self, image_shape: tuple[int, int], pixel_mm: float) -> Measurement:
@@ -152,7 +152,13 @@ class Scan:
         step = math.radians(self.degrees) / self.views
         return np.asarray(np.arange(self.views) * step + math.radians(self.start), dtype=np.float64)
 
-    def _unit_geometry(self, image_shape: tuple[int, int], pixel_mm: float) -> ParallelGeometry | FanGeometry:
+    def unit_geometry(self, image_shape: tuple[int, int], pixel_mm: float) -> ParallelGeometry | FanGeometry:
+        """The geometry of the scan for pixels of 1 mm.
+
+        Args:
+            image_shape: (rows, columns).
+            pixel_mm: typical pixel size; the distances of a fan-beam scanner are divided by it.
+        """
         real = self._geometry(image_shape, 1.0 if self.geometry == "parallel" else pixel_mm)
         if isinstance(real, ParallelGeometry):
             return real

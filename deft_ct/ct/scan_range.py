@@ -102,7 +102,7 @@ def unit_measurements(scans: Sequence[Scan], image_shape: tuple[int, int], pixel
     for scan in scans:
         key = replace(scan, photons=None)
         if key not in shared:
-            geometry = scan._unit_geometry(image_shape, pixel_mm)
+            geometry = scan.unit_geometry(image_shape, pixel_mm)
             shared[key] = RayTransform(geometry, "joseph" if without_matrix else "auto")
         made.append(Measurement(shared[key], scan.noise, units=HounsfieldScale()))
     return made

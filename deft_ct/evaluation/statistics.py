@@ -1,8 +1,7 @@
-"""Means over images, and paired differences of two methods, with their confidence intervals."""
+"""Means over images with their confidence intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,10 +29,6 @@ class Interval:
     high: float
     n: int
     confidence: float
-
-    def signed(self, digits: int = 2) -> str:
-        """The mean and the interval with their signs, for a table of differences: ``+0.40 (+0.31 to +0.52)``."""
-        return f"{self.mean:+.{digits}f} ({self.low:+.{digits}f} to {self.high:+.{digits}f})"
 
 
 def mean_interval(
@@ -76,29 +71,6 @@ def mean_interval(
         ).confidence_interval
         low, high = float(found.low), float(found.high)
     return Interval(mean=mean, low=low, high=high, n=int(data.size), confidence=confidence)
-
-
-def paired_difference(
-    ours: Sequence[float], theirs: Sequence[float], *, confidence: float = 0.95, method: str = "t", seed: int = 0
-) -> Interval:
-    """Mean of ``ours - theirs`` over the same images, with its confidence interval.
-
-    Two methods that share images and noise err alike, so their difference is known better than either mean.
-
-    Args:
-        ours: one value per image.
-        theirs: the values of the other method, in the same order of images.
-        confidence: see :func:`mean_interval`.
-        method: ``"t"`` (Student) or ``"bootstrap"``.
-        seed: of the bootstrap.
-
-    Raises:
-        ValueError: the two differ in length, or see :func:`mean_interval`.
-    """
-    if len(ours) != len(theirs):
-        raise ValueError(f"paired values must be of the same images, got {len(ours)} and {len(theirs)}")
-    differences = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
-    return mean_interval(differences, confidence=confidence, method=method, seed=seed)
 
 
 def deviation(values: ArrayLike) -> float:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.methods.classical.common import StoppingRule
 from deft_ct.methods.classical.tv import total_variation
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstructor import UnsupportedError
@@ -103,7 +104,11 @@ class TotalVariationInitial:
             iterations = max(iterations, hint.least_iterations)
         weights = likelihood.measurement.fit_weights(likelihood.y)
         mu, _ = total_variation(
-            likelihood.y, operator, weights=weights, strength=strength, iterations=iterations, tolerance=0.0
+            likelihood.y,
+            operator,
+            weights=weights,
+            strength=strength,
+            stopping=StoppingRule(iterations=iterations, tolerance=0.0),
         )
         return likelihood.to_physical.inverse(mu)
 

@@ -68,6 +68,21 @@ LUNG = Window(name="lung", level=-600, width=1500, spread_limit=150, error_limit
 SOFT_TISSUE = Window(name="soft tissue", level=40, width=400, spread_limit=100, error_limit=100)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FigureStyle:
+    """How a comparison is shown.
+
+    Args:
+        windows: the rows.
+        data_range_hu: data range of the PSNR in the titles, which also give the RMSE inside the body.
+        title: of the figure.
+    """
+
+    windows: tuple[Window, ...] = (LUNG, SOFT_TISSUE)
+    data_range_hu: float = DATA_RANGE_HU
+    title: str = ""
+
+
 def comparison_figure(
     truth: ArrayLike | torch.Tensor,
     reconstructions: Mapping[str, ArrayLike | torch.Tensor],
@@ -75,11 +90,8 @@ def comparison_figure(
     *,
     slice_index: int | None = None,
     error_of: str | None = None,
-    data_range_hu: float = DATA_RANGE_HU,
-    windows: tuple[Window, ...] = (LUNG, SOFT_TISSUE),
-    title: str = "",
-    pixel_aspect: float = 1.0,
     calibrated: bool = False,
+    style: FigureStyle = FigureStyle(),
 ) -> Figure:
     """One slice: truth, every method, the posterior spread and the error; one row per window.
 
@@ -89,11 +101,8 @@ def comparison_figure(
         spread: posterior standard deviation in HU, same shape; no column without it.
         slice_index: which slice of a volume, the middle one by default.
         error_of: the method whose error (method minus truth) is shown, the last by default.
-        data_range_hu: data range of the PSNR in the titles, which also give the RMSE inside the body.
-        windows: the rows.
-        title: of the figure.
-        pixel_aspect: height of a pixel over its width.
         calibrated: whether the spread is; said above its column.
+        style: windows, titles.
 
     Returns:
         A figure on an Agg canvas; write it with :func:`save_png`.
@@ -101,6 +110,7 @@ def comparison_figure(
     Raises:
         ValueError: no reconstruction, shapes differ, an unknown method, or no such slice.
     """
+    windows, data_range_hu = style.windows, style.data_range_hu
     reference = as_image("truth", truth, slice_index)
     if not reconstructions:
         raise ValueError("comparison_figure needs at least one reconstruction")
@@ -121,7 +131,7 @@ def comparison_figure(
         titles[name] = f"{name}\n{ratio:.1f} dB, {error:.0f} HU"
 
     columns = 1 + len(images) + (deviation is not None) + 1
-    aspect = reference.shape[0] / reference.shape[1] * pixel_aspect
+    aspect = reference.shape[0] / reference.shape[1]
     with rc_context(STYLE):
         figure = Figure(figsize=(_CELL_INCHES * columns + 0.3, (_CELL_INCHES * aspect + 0.1) * len(windows) + 0.9))
         FigureCanvasAgg(figure)
@@ -131,21 +141,21 @@ def comparison_figure(
             low, high = window.limits
             greys = {"truth": reference, **images}
             for axis, (name, image) in zip(axes[row], greys.items(), strict=False):
-                show_image(axis, image, "gray", low, high, pixel_aspect)
+                show_image(axis, image, "gray", low, high)
                 if row == 0:
                     axis.set_title(titles[name])
             axes[row, 0].set_ylabel(f"{window.name}\nlevel {window.level:.0f}, width {window.width:.0f} HU")
             if deviation is not None:
-                picture = show_image(axes[row, -2], deviation, "magma", 0.0, window.spread_limit, pixel_aspect)
+                picture = show_image(axes[row, -2], deviation, "magma", 0.0, window.spread_limit)
                 figure.colorbar(picture, ax=axes[row, -2], extend="max", shrink=0.85, aspect=25)
             limit = window.error_limit
-            picture = show_image(axes[row, -1], images[shown] - reference, "RdBu_r", -limit, limit, pixel_aspect)
+            picture = show_image(axes[row, -1], images[shown] - reference, "RdBu_r", -limit, limit)
             figure.colorbar(picture, ax=axes[row, -1], extend="both", shrink=0.85, aspect=25)
         if deviation is not None:
             axes[0, -2].set_title(f"{'calibrated' if calibrated else 'uncalibrated'} spread\nstandard deviation, HU")
         axes[0, -1].set_title(f"error\n{shown} - truth, HU")
-        if title:
-            figure.suptitle(title, fontsize=10)
+        if style.title:
+            figure.suptitle(style.title, fontsize=10)
         note = f"{FOOTER}.  PSNR at a data range of {data_range_hu:g} HU; RMSE inside the body."
         figure.text(0.5, 0.012, note, ha="center", va="bottom", fontsize=8)
     return figure
@@ -184,12 +194,10 @@ def as_image(name: str, array: ArrayLike | torch.Tensor, slice_index: int | None
     return values.astype(np.float64)
 
 
-def show_image(
-    axis: Axes, image: NDArray[np.float64], colors: str, low: float, high: float, pixel_aspect: float
-) -> AxesImage:
+def show_image(axis: Axes, image: NDArray[np.float64], colors: str, low: float, high: float) -> AxesImage:
     """Draw an image without ticks and frame, between two values of a colour map; pixels stay pixels."""
     axis.set_xticks([])
     axis.set_yticks([])
     for side in axis.spines.values():
         side.set_visible(False)
-    return axis.imshow(image, cmap=colors, vmin=low, vmax=high, aspect=pixel_aspect, interpolation="nearest")
+    return axis.imshow(image, cmap=colors, vmin=low, vmax=high, aspect="equal", interpolation="nearest")

@@ -89,18 +89,18 @@ def panel_figure(
             axis.set_axis_off()
         low, high = window.limits
         for axis, (name, image) in zip(axes[0], {"truth": reference, **images}.items(), strict=False):
-            show_image(axis, image[part], "gray", low, high, 1.0)
+            show_image(axis, image[part], "gray", low, high)
             axis.set_title(name if name == "truth" else f"{name}\n{_quality(image, reference, body, data_range_hu)}")
         count = len(errors_of)
         for axis, name in zip(axes[1], errors_of, strict=False):
             difference = images[name] - reference
             limit = window.error_limit
-            picture = show_image(axis, difference[part], "RdBu_r", -limit, limit, 1.0)
+            picture = show_image(axis, difference[part], "RdBu_r", -limit, limit)
             axis.set_title(f"error of {name}")
         bar = figure.colorbar(picture, ax=axes[1, :count], location="bottom", extend="both", shrink=0.7, aspect=35)
         bar.set_label("reconstruction - truth, HU")
         for axis, (name, image) in zip(axes[1, count:], energies.items(), strict=False):
-            picture = show_image(axis, image[part], "magma", 0.0, window.spread_limit, 1.0)
+            picture = show_image(axis, image[part], "magma", 0.0, window.spread_limit)
             axis.set_title(name)
         shown = axes[1, count : count + len(energies)]
         bar = figure.colorbar(picture, ax=shown, location="bottom", extend="max", shrink=0.7, aspect=50)

@@ -2,11 +2,11 @@
 
 from deft_ct.training.checkpoint import CHECKPOINT, digest, ema_weights, steps_done
 from deft_ct.training.config import TrainingConfig
-from deft_ct.training.loop import Loss, Validation, fit
+from deft_ct.training.loop import Loss, fit
 from deft_ct.training.order import item_order, mixed_seed
 from deft_ct.training.processes import is_main_process
 
 __all__ = [
-    "CHECKPOINT", "Loss", "TrainingConfig", "Validation", "digest", "ema_weights", "fit", "is_main_process",
+    "CHECKPOINT", "Loss", "TrainingConfig", "digest", "ema_weights", "fit", "is_main_process",
     "item_order", "mixed_seed", "steps_done",
 ]  # fmt: skip

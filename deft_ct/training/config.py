@@ -33,7 +33,6 @@ class TrainingConfig:
         checkpoint_minutes: time between two checkpoints.
         max_minutes: stop (with a checkpoint) after this time; None for no limit.
         log_every: steps between two lines of the log.
-        validate_every: steps between two validations; 0 for none but the last.
         tensorboard: write TensorBoard events to the folder of ``log.csv``; needs the extra ``tensorboard``.
 
     Raises:
@@ -59,7 +58,6 @@ class TrainingConfig:
     checkpoint_minutes: float = 5.0
     max_minutes: float | None = None
     log_every: int = 20
-    validate_every: int = 0
     tensorboard: bool = False
 
     def __post_init__(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ class TrainingLog:
             # purge_step: viewers drop what a killed run had written after its last checkpoint
             self._events = SummaryWriter(str(folder / EVENTS), purge_step=start + 1)
 
-    def write(self, step: int, loss: float, rate: float, seconds: float, scores: Mapping[str, float]) -> None:
+    def write(self, step: int, loss: float, rate: float, seconds: float) -> None:
         """Add a line.
 
         Args:
@@ -44,11 +43,9 @@ class TrainingLog:
             loss: mean over the steps since the last line.
             rate: learning rate.
             seconds: since this run began.
-            scores: of a validation.
         """
         self.rows.append(
             {"step": step, "loss": f"{loss:.6f}", "rate": f"{rate:.3e}", "seconds": f"{self.seconds + seconds:.1f}"}
-            | {name: f"{value:.4f}" for name, value in scores.items()}
         )
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         with atomic_file(self.path) as part, part.open("w", newline="") as file:
@@ -57,7 +54,7 @@ class TrainingLog:
             writer.writerows(self.rows)
         if self._events is not None:
             values = {"training/loss": loss, "training/rate": rate}
-            for name, value in (values | {f"validation/{name}": value for name, value in scores.items()}).items():
+            for name, value in values.items():
                 self._events.add_scalar(name, value, step)
             self._events.flush()
 

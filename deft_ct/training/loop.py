@@ -29,8 +29,6 @@ from deft_ct.training.processes import accelerator_for
 
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 """``loss(network, indices, generator)``: scalar loss of the training items ``indices`` (int64, ``(B,)``, on CPU)."""
-Validation = Callable[[nn.Module], Mapping[str, float]]
-"""Scores the averaged network; the values go into the log."""
 
 
 def fit(
@@ -40,7 +38,6 @@ def fit(
     config: TrainingConfig,
     folder: Path,
     *,
-    validation: Validation | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> nn.Module:
@@ -53,7 +50,6 @@ def fit(
         count: number of training items.
         config: see :class:`TrainingConfig`.
         folder: where ``checkpoint.pt`` and ``log.csv`` go.
-        validation: scores the averaged network.
         identity: what else makes this training what it is (prior, scans, shape), JSON-ready; a checkpoint of another
             is refused.
         progress: show a progress bar.
@@ -122,10 +118,8 @@ def fit(
             losses.append(total)
             bar.update(task, completed=step + 1, loss=sum(losses[-50:]) / len(losses[-50:]))
             now = time.monotonic()
-            due = config.validate_every and (step + 1) % config.validate_every == 0
-            if log is not None and ((step + 1) % config.log_every == 0 or due):
-                scores = dict(validation(averaged.module.eval())) if due and validation else {}
-                log.write(step + 1, sum(losses) / len(losses), config.rate(step), now - began, scores)
+            if log is not None and (step + 1) % config.log_every == 0:
+                log.write(step + 1, sum(losses) / len(losses), config.rate(step), now - began)
                 losses.clear()
             last = step + 1 == config.steps
             if main and (last or stop or now - saved > 60 * config.checkpoint_minutes):

@@ -20,7 +20,7 @@ from deft_ct.io.nifti import write_nifti
 from deft_ct.methods.registry import method_title
 from deft_ct.problems.ct_null_space import unmeasured_map_hu
 from deft_ct.reconstruction import Reconstruction
-from deft_ct.report import FOOTER, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html
+from deft_ct.report import FOOTER, FigureStyle, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html
 
 if TYPE_CHECKING:
     from deft_ct.workflows.reconstruct_series import SimulatedScan, SparseView
@@ -150,8 +150,9 @@ def _write_pictures(folder: Path, run: FinishedRun) -> dict[str, Path]:
     settings, truth_hu, std = run.settings, run.scan.truth_hu, run.std_hu
     columns = {label(result): hu_of(result) for result in run.results.values()}
     figure = comparison_figure(
-        truth_hu, columns, std, data_range_hu=settings.data_range_hu, title=settings.summary, calibrated=run.calibrated
-    )
+        truth_hu, columns, std, calibrated=run.calibrated,
+        style=FigureStyle(data_range_hu=settings.data_range_hu, title=settings.summary),
+    )  # fmt: skip
     pictures = {"Middle slice": save_png(figure, folder / "comparison.png")}
     if run.unmeasured_hu is not None:
         middle = len(run.unmeasured_hu) // 2

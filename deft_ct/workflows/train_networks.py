@@ -17,7 +17,7 @@ from deft_ct.methods.deft.control import ControlConfig
 from deft_ct.methods.deft.initial_table import tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.train import HTransformTraining, train_htransform
-from deft_ct.methods.deft.train_control import SimulatedMeasurements, train_control
+from deft_ct.methods.deft.train_control import ControlTraining, SimulatedMeasurements, train_control
 from deft_ct.methods.deft.train_refinement import train_refinement
 from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
 from deft_ct.methods.supervised.train import Model, train_model
@@ -100,9 +100,12 @@ def htransform_on_slices(
     pairs = data.pairs(training.seed, frozen.value_range or PriorRange())
     if settings.loss != "denoising":
         made = train_control(
-            SimulatedMeasurements(pairs, seed=training.seed), frozen, out, config=config,
-            control=ControlConfig(objective=settings.loss, steps=settings.path_steps, paths=settings.paths),
-            initial=first, training=training, progress=progress,
+            SimulatedMeasurements(pairs, seed=training.seed), frozen, out,
+            ControlTraining(
+                config=config, training=training, initial=first,
+                control=ControlConfig(objective=settings.loss, steps=settings.path_steps, paths=settings.paths),
+            ),
+            progress=progress,
         )  # fmt: skip
     else:
         table = None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarGeometry
-from deft_ct.operators.ct.redundancy import angular_range, coverage
+from deft_ct.operators.ct.redundancy import angular_coverage, angular_range
 from deft_ct.operators.ct.system_matrix import Geometry
 
 _LEAST_ARC = math.radians(85)
@@ -49,7 +49,7 @@ def detector_shift(sinogram: Tensor, geometry: Geometry) -> float | None:
     if tuple(sinogram.shape[-2:]) != geometry.sinogram_shape:
         raise ValueError(f"the sinogram must end in {geometry.sinogram_shape}, got shape {tuple(sinogram.shape)}")
     fan = isinstance(geometry, FanGeometry)
-    full_turn = coverage(geometry.angle_array, 2 * math.pi).full
+    full_turn = angular_coverage(geometry.angle_array, 2 * math.pi).full
     if geometry.sinogram_shape[0] < _LEAST_VIEWS or (not full_turn if fan else angular_range(geometry) < _LEAST_ARC):
         return None
     data = sinogram.detach().cpu().double().reshape(-1, *geometry.sinogram_shape)
@@ -104,7 +104,7 @@ def _centre_of_parallel_views(data: Tensor, position: Tensor, geometry: PlanarGe
 
 def _centre_of_a_turn(data: Tensor, position: Tensor, geometry: PlanarGeometry) -> tuple[Tensor, Tensor]:
     """Centre of mass of the mean over a full turn; its error by the two halves of the views."""
-    weights = torch.as_tensor(coverage(geometry.angle_array, 2 * math.pi).steps)
+    weights = torch.as_tensor(angular_coverage(geometry.angle_array, 2 * math.pi).steps)
 
     def centre(views: slice) -> Tensor:
         mean = torch.einsum("nvd,v->nd", data[:, views], weights[views])

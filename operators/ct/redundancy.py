@@ -29,7 +29,7 @@ class Coverage(NamedTuple):
     full: bool
 
 
-def coverage(angles: Array, period: float) -> Coverage:
+def angular_coverage(angles: Array, period: float) -> Coverage:
     """Find the covered arc and the share of each view, for views in any order."""
     position = np.mod(angles, period)
     order = np.argsort(position, kind="stable")
@@ -115,12 +115,12 @@ def ray_weights(geometry: PlanarGeometry) -> Array:
         ``(views, detectors)``.
     """
     lateral, reach = _lateral(geometry)
-    turn = coverage(geometry.angle_array, 2 * math.pi)
+    turn = angular_coverage(geometry.angle_array, 2 * math.pi)
     one_sided = _one_sided_weights(lateral, reach) if turn.full else None
     if one_sided is not None:
         return 0.5 * turn.steps[:, None] * one_sided
     if not isinstance(geometry, FanGeometry):
-        return np.repeat(coverage(geometry.angle_array, math.pi).steps[:, None], geometry.detectors, 1)
+        return np.repeat(angular_coverage(geometry.angle_array, math.pi).steps[:, None], geometry.detectors, 1)
     if turn.full:
         return np.repeat(0.5 * turn.steps[:, None], geometry.detectors, 1)
     return turn.steps[:, None] * _arc_weights(turn.phase[:, None], lateral[None, :], turn.arc)
@@ -129,7 +129,7 @@ def ray_weights(geometry: PlanarGeometry) -> Array:
 def one_sided_padding(geometry: PlanarGeometry) -> tuple[int, int]:
     """Detector elements to add before and after, so that a detector cut off on one side becomes symmetric."""
     lateral, reach = _lateral(geometry)
-    full = coverage(geometry.angle_array, 2 * math.pi).full
+    full = angular_coverage(geometry.angle_array, 2 * math.pi).full
     if not full or _one_sided_weights(lateral, reach) is None:
         return 0, 0
     step = float(lateral[1] - lateral[0])

@@ -12,6 +12,7 @@ from deft_ct.ct.scan import Scan
 from deft_ct.ct.scan_range import ScanRange, unit_measurements
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
+from deft_ct.methods.classical import StoppingRule
 from deft_ct.methods.classical.tv import total_variation
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.operators.ct import FanGeometry, fbp
@@ -136,7 +137,8 @@ def _tv(noise, degrees=None, geometry="parallel"):
 def test_the_weight_of_the_reference_follows_the_photons(photons):
     likelihood, got = _tv(PoissonNoise(photons=photons))
     expected, _ = total_variation(
-        likelihood.y, likelihood.operator, weights=likelihood.weights, iterations=16, tolerance=0.0,
+        likelihood.y, likelihood.operator, weights=likelihood.weights,
+        stopping=StoppingRule(iterations=16, tolerance=0.0),
         strength=5 / likelihood.to_physical.scale * (photons / 1e5) ** 0.4,
     )  # fmt: skip
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)
@@ -152,7 +154,8 @@ def test_the_weight_of_the_reference_follows_the_photons(photons):
 def test_the_reference_takes_more_iterations_where_they_are_needed(degrees, geometry, iterations):
     likelihood, got = _tv(PoissonNoise(photons=1e5), degrees, geometry)
     expected, _ = total_variation(
-        likelihood.y, likelihood.operator, weights=likelihood.weights, iterations=iterations, tolerance=0.0,
+        likelihood.y, likelihood.operator, weights=likelihood.weights,
+        stopping=StoppingRule(iterations=iterations, tolerance=0.0),
         strength=5 / likelihood.to_physical.scale,
     )  # fmt: skip
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)
@@ -161,7 +164,8 @@ def test_the_reference_takes_more_iterations_where_they_are_needed(degrees, geom
 def test_noise_free_data_count_as_data_of_many_photons():
     likelihood, got = _tv(NoNoise())
     expected, _ = total_variation(
-        likelihood.y, likelihood.operator, weights=1e6 * (-likelihood.y).exp(), iterations=16, tolerance=0.0,
+        likelihood.y, likelihood.operator, weights=1e6 * (-likelihood.y).exp(),
+        stopping=StoppingRule(iterations=16, tolerance=0.0),
         strength=5 / likelihood.to_physical.scale * 10**0.4,
     )  # fmt: skip
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)

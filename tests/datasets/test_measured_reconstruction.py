@@ -22,7 +22,7 @@ from skimage.transform import iradon
 
 from deft_ct.datasets.data_exchange import estimate_center, read_data_exchange
 from deft_ct.datasets.htc2022 import challenge_score, read_htc2022
-from deft_ct.methods.classical import total_variation
+from deft_ct.methods.classical import StoppingRule, total_variation
 from deft_ct.operators.ct import FanGeometry, RayTransform, detector_shift, fbp
 
 Array = NDArray[np.float64]
@@ -184,7 +184,7 @@ def test_tv_sees_the_disc_in_a_wedge_of_30_degrees(data_root):
     y = scan.sinogram[0, 0]
     second = y[2:] - 2 * y[1:-1] + y[:-2]
     variance = (second.abs().median() / 0.6745).square() / 6
-    x, _ = total_variation(y, RayTransform(scan.geometry), weights=1 / variance, iterations=60)
+    x, _ = total_variation(y, RayTransform(scan.geometry), weights=1 / variance, stopping=StoppingRule(iterations=60))
     wedge = fbp(y, scan.geometry, "hann")
     score, fbp_score = (challenge_score(z.numpy() > threshold_otsu(z.numpy()), body) for z in (x, wedge))
     # A wedge of 30 degrees fixes the disc across the beam only. Of FBP's streaks little more than a sixth of the edge

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deft_ct.evaluation.statistics import deviation, mean_interval, paired_difference
+from deft_ct.evaluation.statistics import deviation, mean_interval
 
 
 def test_intervals_agree_with_scipy() -> None:
@@ -39,20 +39,6 @@ def test_the_bootstrap_is_that_of_scipy() -> None:
     found = mean_interval(values, seed=4)
     expected = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=4).confidence_interval
     assert (found.low, found.high) == (expected.low, expected.high)
-
-
-def test_paired_differences_are_known_better_than_either_mean() -> None:
-    rng = np.random.default_rng(1)
-    images = rng.normal(30.0, 4.0, 50)
-    ours, theirs = images + 0.5 + rng.normal(0, 0.1, 50), images
-    found = paired_difference(ours, theirs)
-    low, high = stats.t.interval(0.95, 49, loc=(ours - theirs).mean(), scale=stats.sem(ours - theirs))
-    np.testing.assert_allclose([found.low, found.high], [low, high])
-    assert found.high - found.low < 0.1 * (mean_interval(ours).high - mean_interval(ours).low)
-    assert found.signed() == f"{found.mean:+.2f} ({low:+.2f} to {high:+.2f})"
-    assert paired_difference([1.0, float("nan"), 3.0], [0.0, 0.0, 0.0]).n == 2
-    with pytest.raises(ValueError, match="of the same images, got 2 and 3"):
-        paired_difference([1.0, 2.0], [1.0, 2.0, 3.0])
 
 
 def test_deviation_over_images() -> None:

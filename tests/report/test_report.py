@@ -18,6 +18,7 @@ from rich.console import Console
 from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.report import (
     FOOTER,
+    FigureStyle,
     Row,
     Window,
     comparison_figure,
@@ -61,9 +62,9 @@ def texts(figure: object) -> str:
 def test_comparison_png(truth: Volume, recons: dict[str, Volume], tmp_path: Path) -> None:
     spread = np.full_like(truth, 25.0)
     before = dict(rcParams)
-    figure = comparison_figure(truth, recons, spread, slice_index=0, title="60 views")
+    figure = comparison_figure(truth, recons, spread, slice_index=0, style=FigureStyle(title="60 views"))
     first = save_png(figure, tmp_path / "a.png").read_bytes()
-    again = comparison_figure(truth, recons, spread, slice_index=0, title="60 views")
+    again = comparison_figure(truth, recons, spread, slice_index=0, style=FigureStyle(title="60 views"))
     assert save_png(again, tmp_path / "b.png").read_bytes() == first
     assert dict(rcParams) == before
 
@@ -99,7 +100,7 @@ def test_images_are_shown_as_they_are(truth: Volume, recons: dict[str, Volume]) 
 
 def test_one_method_without_spread(truth: Volume, recons: dict[str, Volume]) -> None:
     narrow = Window(name="narrow", level=40, width=80, spread_limit=10, error_limit=20)
-    figure = comparison_figure(truth[0], {"FBP": recons["FBP"][0]}, windows=(narrow,))
+    figure = comparison_figure(truth[0], {"FBP": recons["FBP"][0]}, style=FigureStyle(windows=(narrow,)))
     assert len([axis for axis in figure.axes if axis.images]) == 3
     assert "spread" not in texts(figure)
 

@@ -5,8 +5,8 @@ methods around them.
 """
 
 from deft_ct.methods.classical.cgls import cgls, tikhonov
-from deft_ct.methods.classical.common import SolverInfo
+from deft_ct.methods.classical.common import SolverInfo, StoppingRule
 from deft_ct.methods.classical.sirt import sirt
 from deft_ct.methods.classical.tv import total_variation, tv_objective
 
-__all__ = ["SolverInfo", "cgls", "sirt", "tikhonov", "total_variation", "tv_objective"]
+__all__ = ["SolverInfo", "StoppingRule", "cgls", "sirt", "tikhonov", "total_variation", "tv_objective"]

@@ -8,15 +8,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from deft_ct.measurement.data_term import per_sample
 from deft_ct.methods.classical.common import (
-    Problem,
+    LeastSquares,
     SolverInfo,
+    StoppingRule,
     check_iteration,
     check_linear,
     check_number,
     linear,
-    per_sample,
-    prepare,
+    prepare_fit,
 )
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstruction import Estimate, Request
@@ -31,23 +32,21 @@ def cgls(
     operator: LinearOperator,
     *,
     weights: Tensor | None = None,
-    iterations: int = 20,
-    tolerance: float = 1e-6,
+    stopping: StoppingRule = StoppingRule(iterations=20, tolerance=1e-6),
     discrepancy: float = 0.0,
     x0: Tensor | None = None,
 ) -> tuple[Tensor, SolverInfo]:
     """Minimise ``1/2 |A x - y|_W^2`` by conjugate gradients (Hestenes and Stiefel 1952; Bjorck 1996, sec. 7.4).
 
     Stopping early is the regularisation. A sample stops at the first of two events. Its gradient ``|A^T W (y - A x)|``
-    falls to ``tolerance`` times the gradient at ``x = 0``. Or the mean of ``w (A x - y)^2`` over all rays falls to
+    falls to the tolerance times the gradient at ``x = 0``. Or the mean of ``w (A x - y)^2`` over all rays falls to
     ``discrepancy`` (Morozov's principle). With inverse variances as weights, 1 is the level of the noise.
 
     Args:
         y: ``(..., *range_shape)``, data.
         operator: ``A``.
         weights: ``w``, broadcastable to ``y``, >= 0; ones when left out.
-        iterations: most iterations.
-        tolerance: see above.
+        stopping: see above.
         discrepancy: see above; 0 switches the second rule off.
         x0: start ``(..., *domain_shape)``; zero when left out.
 
@@ -58,9 +57,9 @@ def cgls(
         TypeError: the operator is not linear, or ``y`` is not floating-point.
         ValueError: a wrong shape, NaN, or a number out of range.
     """
-    problem = prepare("cgls", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance)
+    problem = prepare_fit("cgls", y, operator, weights=weights, x0=x0)
     check_number("cgls: discrepancy", discrepancy)
-    return _solve(problem, operator, 0.0, "identity", iterations, tolerance, discrepancy)
+    return _solve(problem, operator, 0.0, "identity", stopping, discrepancy)
 
 
 def tikhonov(
@@ -70,8 +69,7 @@ def tikhonov(
     weights: Tensor | None = None,
     strength: float,
     penalty: Penalty = "gradient",
-    iterations: int = 200,
-    tolerance: float = 1e-4,
+    stopping: StoppingRule = StoppingRule(),
     x0: Tensor | None = None,
 ) -> tuple[Tensor, SolverInfo]:
     """Minimise ``1/2 |A x - y|_W^2 + strength / 2 |L x|^2`` by conjugate gradients.
@@ -86,8 +84,7 @@ def tikhonov(
         strength: >= 0.
         penalty: ``L``: ``"identity"``, or ``"gradient"`` for forward differences along the last two axes (zero across
             the border).
-        iterations: most iterations.
-        tolerance: a sample stops when the gradient of the objective has fallen to this fraction of that at ``x = 0``.
+        stopping: the tolerance is for the gradient of the objective, as a fraction of that at ``x = 0``.
         x0: start ``(..., *domain_shape)``; zero when left out.
 
     Returns:
@@ -97,20 +94,19 @@ def tikhonov(
         TypeError: the operator is not linear, or ``y`` is not floating-point.
         ValueError: a wrong shape, NaN, a number out of range, or an unknown penalty.
     """
-    problem = prepare("tikhonov", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance)
+    problem = prepare_fit("tikhonov", y, operator, weights=weights, x0=x0)
     check_number("tikhonov: strength", strength)
     _check_penalty(penalty)
-    return _solve(problem, operator, strength, penalty, iterations, tolerance, 0.0)
+    return _solve(problem, operator, strength, penalty, stopping, 0.0)
 
 
 @torch.no_grad()
 def _solve(
-    problem: Problem,
+    problem: LeastSquares,
     operator: LinearOperator,
     strength: float,
     penalty: Penalty,
-    iterations: int,
-    tolerance: float,
+    stopping: StoppingRule,
     discrepancy: float,
 ) -> tuple[Tensor, SolverInfo]:
     """Conjugate gradients on the normal equations in their least-squares form: the residual is carried along."""
@@ -124,8 +120,8 @@ def _solve(
         s = s - strength * _laplacian(x, penalty)
     p, gamma = s, _energy(s)
     used = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    for _ in range(iterations):
-        alive = gamma > tolerance**2 * limit
+    for _ in range(stopping.iterations):
+        alive = gamma > stopping.tolerance**2 * limit
         if discrepancy:
             alive &= (w * r.square()).flatten(1).mean(1) > discrepancy
         if not bool(alive.any()):
@@ -146,7 +142,7 @@ def _solve(
         gamma = torch.where(alive, gamma_new, gamma)
         used += alive
     residual = (gamma / limit.clamp_min(tiny)).sqrt()
-    converged = residual <= tolerance
+    converged = residual <= stopping.tolerance
     if discrepancy:
         converged |= (w * r.square()).flatten(1).mean(1) <= discrepancy
     info = SolverInfo(*(problem.unflatten(value.cpu()) for value in (used, residual, converged)))
@@ -212,7 +208,8 @@ class CGLS(Reconstructor):
         x, info = cgls(
             request.y, linear(self.name, measurement.operator),
             weights=measurement.noise.weights(request.y) if config.weighted else None,
-            iterations=config.iterations, tolerance=config.tolerance, discrepancy=config.discrepancy,
+            stopping=StoppingRule(iterations=config.iterations, tolerance=config.tolerance),
+            discrepancy=config.discrepancy,
         )  # fmt: skip
         return Estimate(mean=x, record={"solver": info.record()})
 
@@ -256,6 +253,6 @@ class Tikhonov(Reconstructor):
         x, info = tikhonov(
             request.y, linear(self.name, measurement.operator),
             weights=measurement.fit_weights(request.y), strength=config.strength,
-            penalty=config.penalty, iterations=config.iterations, tolerance=config.tolerance,
+            penalty=config.penalty, stopping=StoppingRule(iterations=config.iterations, tolerance=config.tolerance),
         )  # fmt: skip
         return Estimate(mean=x, record={"solver": info.record()})

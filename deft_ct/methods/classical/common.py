@@ -59,8 +59,27 @@ class SolverInfo:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoppingRule:
+    """When an iteration ends.
+
+    Args:
+        iterations: most iterations.
+        tolerance: a sample stops when the quantity that its solver looks at has fallen to this; 0 runs all iterations.
+
+    Raises:
+        ValueError: no iteration, or a tolerance that is not a number >= 0.
+    """
+
+    iterations: int = 200
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_iteration("StoppingRule", self.iterations, self.tolerance)
+
+
 @dataclass(frozen=True)
-class Problem:
+class LeastSquares:
     """Checked data with the batch axes flattened to one.
 
     Attributes:
@@ -91,22 +110,19 @@ def linear(name: str, operator: Operator) -> LinearOperator:
     return operator
 
 
-def prepare(
+def prepare_fit(
     name: str,
     y: Tensor,
     operator: LinearOperator,
     *,
     weights: Tensor | None,
     x0: Tensor | None,
-    iterations: int,
-    tolerance: float,
-) -> Problem:
+) -> LeastSquares:
     """Check the input of every iterative method, before any work.
 
     Raises:
         TypeError: the operator is not linear, or a tensor is not floating-point.
-        ValueError: a wrong shape, a value that is not finite, a negative weight, ``iterations`` < 1 or
-            ``tolerance`` < 0.
+        ValueError: a wrong shape, a value that is not finite, or a negative weight.
     """
     shape = linear(name, operator).range_shape
     if not isinstance(y, Tensor) or not y.is_floating_point():
@@ -115,7 +131,6 @@ def prepare(
     if y.ndim < len(shape) or tuple(y.shape[y.ndim - len(shape) :]) != shape:
         raise ValueError(f"{name}: y must have trailing shape {shape}, got shape {tuple(y.shape)}")
     _finite(name, "y", y)
-    check_iteration(name, iterations, tolerance)
     y = y.as_subclass(Tensor)  # operations on subclasses, such as MONAI's, need not return what they should
     batch = tuple(y.shape[: y.ndim - len(shape)])
     if not operator.matched:
@@ -141,18 +156,13 @@ def prepare(
             raise ValueError(f"{name}: x0 must have shape {batch + operator.domain_shape}, got {tuple(x0.shape)}")
         _finite(name, "x0", x0)
         x0 = x0.detach().to(y).reshape(-1, *operator.domain_shape)
-    return Problem(y.detach().reshape(-1, *shape), weights, x0, batch)
+    return LeastSquares(y.detach().reshape(-1, *shape), weights, x0, batch)
 
 
-def start(operator: LinearOperator, y: Tensor, *, nonnegative: bool) -> Tensor:
+def first_iterate(operator: LinearOperator, y: Tensor, *, nonnegative: bool) -> Tensor:
     """Where an iteration begins when the caller does not say; see ``LinearOperator.first_guess``."""
     x = operator.first_guess(y)
     return x.clamp_min_(0) if nonnegative else x
-
-
-def per_sample(value: Tensor, like: Tensor) -> Tensor:
-    """Append axes to ``(N,)`` until it broadcasts against ``like``."""
-    return value.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def check_iteration(name: str, iterations: int, tolerance: float) -> None:

@@ -9,7 +9,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deft_ct.methods.classical.common import SolverInfo, check_iteration, check_linear, linear, per_sample, prepare
+from deft_ct.measurement.data_term import per_sample
+from deft_ct.methods.classical.common import (
+    SolverInfo,
+    StoppingRule,
+    check_iteration,
+    check_linear,
+    linear,
+    prepare_fit,
+)
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor
@@ -22,8 +30,7 @@ def sirt(
     operator: LinearOperator,
     *,
     weights: Tensor | None = None,
-    iterations: int = 200,
-    tolerance: float = 1e-4,
+    stopping: StoppingRule = StoppingRule(),
     x0: Tensor | None = None,
     nonnegative: bool = True,
 ) -> tuple[Tensor, SolverInfo]:
@@ -39,8 +46,7 @@ def sirt(
         y: ``(..., *range_shape)``, data.
         operator: ``A``, with non-negative entries.
         weights: broadcastable to ``y``, >= 0; inverse variances, for example.
-        iterations: most iterations.
-        tolerance: a sample stops when an iteration changes it by less than this fraction of its norm. 0 runs all.
+        stopping: the tolerance is for the change of an iteration, as a fraction of the norm of the image.
         x0: start ``(..., *domain_shape)``; zero when left out.
         nonnegative: whether ``x >= 0`` is imposed.
 
@@ -51,7 +57,7 @@ def sirt(
         TypeError: the operator is not linear, or ``y`` is not floating-point.
         ValueError: a wrong shape, NaN, or a number out of range.
     """
-    problem = prepare("sirt", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance)
+    problem = prepare_fit("sirt", y, operator, weights=weights, x0=x0)
     ones = torch.ones(operator.images or 1, *operator.domain_shape, dtype=problem.y.dtype, device=problem.y.device)
     reach = operator(ones)
     w = _inverse(reach) if problem.weights is None else problem.weights
@@ -60,19 +66,19 @@ def sirt(
     alive = torch.ones(len(x), dtype=torch.bool, device=x.device)
     used = torch.zeros(len(x), dtype=torch.long, device=x.device)
     change = x.new_full((len(x),), math.nan)
-    for _ in range(iterations):
+    for _ in range(stopping.iterations):
         new = x + step * operator.adjoint(w * (problem.y - operator(x)))
         if nonnegative:
             new.clamp_min_(0)
-        if tolerance > 0:
+        if stopping.tolerance > 0:
             moved = (new - x).flatten(1).norm(dim=1)
             change = torch.where(alive, moved / new.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny), change)
-        x = torch.where(per_sample(alive, x), new, x)
+        x = torch.where(per_sample(alive, x).bool(), new, x)
         used += alive
-        alive = alive & ~(change <= tolerance)
+        alive = alive & ~(change <= stopping.tolerance)
         if not bool(alive.any()):
             break
-    info = SolverInfo(*(problem.unflatten(value.cpu()) for value in (used, change, change <= tolerance)))
+    info = SolverInfo(*(problem.unflatten(value.cpu()) for value in (used, change, change <= stopping.tolerance)))
     return problem.unflatten(x), info
 
 
@@ -118,6 +124,7 @@ class SIRT(Reconstructor):
         x, info = sirt(
             request.y, linear(self.name, measurement.operator),
             weights=measurement.noise.weights(request.y) if config.weighted else None,
-            iterations=config.iterations, tolerance=config.tolerance, nonnegative=config.nonnegative,
+            stopping=StoppingRule(iterations=config.iterations, tolerance=config.tolerance),
+            nonnegative=config.nonnegative,
         )  # fmt: skip
         return Estimate(mean=x, record={"solver": info.record()})

@@ -9,16 +9,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from deft_ct.measurement.data_term import per_sample
 from deft_ct.methods.classical.common import (
-    Problem,
+    LeastSquares,
     SolverInfo,
+    StoppingRule,
     check_iteration,
     check_linear,
     check_number,
+    first_iterate,
     linear,
-    per_sample,
-    prepare,
-    start,
+    prepare_fit,
 )
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.circulant import Circulant, circulant
@@ -39,8 +40,7 @@ def total_variation(
     *,
     weights: Tensor | None = None,
     strength: float | Tensor = 250.0,
-    iterations: int = 200,
-    tolerance: float = 1e-4,
+    stopping: StoppingRule = StoppingRule(),
     x0: Tensor | None = None,
     nonnegative: bool = True,
 ) -> tuple[Tensor, SolverInfo]:
@@ -67,9 +67,8 @@ def total_variation(
         operator: ``A``, on images ``(H, W)``.
         weights: ``w``, broadcastable to ``y``, >= 0; ones when left out.
         strength: >= 0, one number or a tensor of the batch shape.
-        iterations: most iterations.
-        tolerance: a sample stops when an iteration changes it by less than this fraction of its norm (looked at every
-            5 iterations). 0 runs all iterations.
+        stopping: the tolerance is for the change of an iteration, as a fraction of the norm of the image; looked at
+            every 5 iterations.
         x0: start ``(..., H, W)``; for CT Hann-filtered FBP when left out, else zero.
         nonnegative: whether ``x >= 0`` is imposed.
 
@@ -80,9 +79,8 @@ def total_variation(
         TypeError: the operator is not linear, or ``y`` is not floating-point.
         ValueError: a wrong shape, NaN, or a number out of range.
     """
-    problem = prepare(
-        "total_variation", y, operator, weights=weights, x0=x0, iterations=iterations, tolerance=tolerance
-    )
+    problem = prepare_fit("total_variation", y, operator, weights=weights, x0=x0)
+    iterations, tolerance = stopping.iterations, stopping.tolerance
     if len(operator.domain_shape) != 2:
         raise ValueError(f"total_variation needs images (H, W), got an operator on {operator.domain_shape}")
     radius = _strengths(strength, problem)
@@ -126,14 +124,14 @@ def tv_objective(
 class _Iteration:
     """The state of the iteration, updated in place; duals are divided by the step of the data term."""
 
-    def __init__(self, problem: Problem, operator: LinearOperator, strength: Tensor, nonnegative: bool) -> None:
+    def __init__(self, problem: LeastSquares, operator: LinearOperator, strength: Tensor, nonnegative: bool) -> None:
         y = problem.y
         weights = torch.ones_like(y) if problem.weights is None else problem.weights
         step = _DATA_STEP * _geometric_mean(weights)
         self.operator = operator
         self.t: Circulant = circulant(operator, y)
         self.radius = strength / step
-        self.x = start(operator, y, nonnegative=nonnegative) if problem.x0 is None else problem.x0.clone()
+        self.x = first_iterate(operator, y, nonnegative=nonnegative) if problem.x0 is None else problem.x0.clone()
         # u <- keep * u + gain * (A xbar - y): the proximal step of the data term with the relaxation folded in.
         shrink = weights / (weights + per_sample(step, y))
         self.gain = _RELAXATION * shrink
@@ -212,7 +210,7 @@ def _geometric_mean(weights: Tensor) -> Tensor:
     return (logs.sum(1) / positive.sum(1).clamp_min(1)).exp()
 
 
-def _strengths(strength: float | Tensor, problem: Problem) -> Tensor:
+def _strengths(strength: float | Tensor, problem: LeastSquares) -> Tensor:
     """One strength for each flattened sample."""
     value = torch.as_tensor(strength, dtype=problem.y.dtype, device=problem.y.device)
     if not bool((torch.isfinite(value) & (value >= 0)).all()):
@@ -268,6 +266,7 @@ class TV(Reconstructor):
         x, info = total_variation(
             request.y, linear(self.name, request.measurement.operator),
             weights=request.measurement.fit_weights(request.y), strength=config.strength,
-            iterations=config.iterations, tolerance=config.tolerance, nonnegative=config.nonnegative,
+            stopping=StoppingRule(iterations=config.iterations, tolerance=config.tolerance),
+            nonnegative=config.nonnegative,
         )  # fmt: skip
         return Estimate(mean=x, record={"solver": info.record()})

@@ -54,7 +54,7 @@ def check_htransform(name: str, config: HTransformConfig, shape: tuple[int, ...]
     Args:
         name: of the method.
         config: of the h-transform.
-        shape: of one image.
+        shape: of one image ``(C, H, W)``, or of points ``(N, F)``; the prior takes it.
         likelihood: the measurement with its data.
 
     Raises:

@@ -15,7 +15,7 @@ from deft_ct.methods.deft import HTransform, HTransformConfig, condition_for
 from deft_ct.methods.deft.conditioning import check_htransform
 from deft_ct.methods.deft.control import ControlConfig, ControlObjective, control_times
 from deft_ct.methods.deft.reconstructor import conditional_denoiser
-from deft_ct.methods.deft.train_control import finetune_online
+from deft_ct.methods.deft.train_control import ControlTraining, finetune_online
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk, check_counts, check_positive
 from deft_ct.networks import TimeNetwork, UNetConfig
 from deft_ct.reconstruction import Estimate, Request
@@ -123,13 +123,15 @@ class DEFTOnline(PriorReconstructor):
         return finetune_online(
             self.prior,
             likelihood,
-            config=given.config if given is not None else self._head_config(),
-            control=ControlConfig(objective=config.objective, steps=config.steps, paths=config.paths),
-            training=TrainingConfig(
-                steps=config.iterations, batch_size=1, learning_rate=config.learning_rate,
-                warmup=min(10, config.iterations), ema_decay=0.95, seed=seed % 2**31,
+            ControlTraining(
+                config=given.config if given is not None else self._head_config(),
+                control=ControlConfig(objective=config.objective, steps=config.steps, paths=config.paths),
+                training=TrainingConfig(
+                    steps=config.iterations, batch_size=1, learning_rate=config.learning_rate,
+                    warmup=min(10, config.iterations), ema_decay=0.95, seed=seed % 2**31,
+                ),
+                initial=given,
             ),
-            initial=given,
         )  # fmt: skip
 
     def _head_config(self) -> HTransformConfig:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deft_ct.ct.trained_range import outside_training, training_warning
 from deft_ct.diffusion import Prior
-from deft_ct.diffusion.samplers import Denoiser, SamplerName, check_sampler, walk
+from deft_ct.diffusion.samplers import SAMPLERS, Denoiser, SamplerName, check_sampler
 from deft_ct.diffusion.schedule import SPACINGS, Spacing, time_grid
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
@@ -201,8 +201,7 @@ class DEFT(PosteriorSampler):
         times = time_grid(self.prior.schedule, len(warm), last=warm[0], spacing=self.config.grid)
 
         def sample(chunk: Chunk) -> Tensor:
-            x0 = walk(
-                self.config.sampler,
+            x0 = SAMPLERS[self.config.sampler](
                 self._denoiser(chunk.likelihood, condition[chunk.part]),
                 chunk.start,
                 self.prior.schedule,

@@ -22,7 +22,7 @@ from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
 from deft_ct.methods.deft.initial_table import ReferenceTable, TableConfig, draw_batch
 from deft_ct.methods.deft.refinement import Refinement
 from deft_ct.methods.deft.scan_embedding import with_new_features
-from deft_ct.training import TrainingConfig, Validation, fit
+from deft_ct.training import TrainingConfig, fit
 from deft_ct.training.pairs import Pairs, PairSource
 
 __all__ = ["HTransformTraining", "Pairs", "denoising_loss", "start_from_htransform", "train_htransform"]
@@ -80,7 +80,6 @@ class HTransformTraining:
         table: initial reconstructions computed before, of the same images, measurements and weights; a step then takes
             whole batches of it instead of simulating new data. None computes them at every step.
         time_power: distribution of the training times, see ``sample_times``.
-        validation: scores the averaged h-transform.
     """
 
     from_prior: bool = True
@@ -88,7 +87,6 @@ class HTransformTraining:
     refinement: Refinement | None = None
     table: ReferenceTable | None = None
     time_power: float = 1.0
-    validation: Validation | None = None
 
 
 def train_htransform(
@@ -172,9 +170,7 @@ def train_htransform(
         "initial": initial.content_hash() if initial is not None else options.from_prior,
         "refinement": refinement and refinement.content_hash(), "table": table and table.config.to_dict(),
     }  # fmt: skip
-    averaged = fit(
-        htransform, loss, count, training, folder, validation=options.validation, identity=identity, progress=progress
-    )
+    averaged = fit(htransform, loss, count, training, folder, identity=identity, progress=progress)
     trained = cast(HTransform, averaged.cpu())
     trained.precision = "float32"
     return trained

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -122,38 +122,50 @@ class _Evidence(nn.Module):
         return self.offset[index] + self.unit[index] * self.level[index]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ControlTraining:
+    """What is trained by stochastic control, and how.
+
+    Args:
+        config: what the network sees.
+        control: the objective.
+        training: optimiser settings.
+        initial: start from the weights of this h-transform, of the same configuration and prior, instead of from zero.
+    """
+
+    config: HTransformConfig
+    control: ControlConfig
+    training: TrainingConfig
+    initial: HTransform | None = None
+
+
 def train_control(
     measured: MeasurementSource,
     prior: Prior,
     folder: Path,
+    settings: ControlTraining,
     *,
-    config: HTransformConfig,
-    control: ControlConfig,
-    training: TrainingConfig,
-    initial: HTransform | None = None,
     progress: bool = True,
 ) -> HTransform:
     """Train an h-transform from measurements alone; resumes from ``folder``.
 
-    A step takes ``training.batch_size`` measurements and ``control.paths`` paths of each.
+    A step takes ``settings.training.batch_size`` measurements and ``settings.control.paths`` paths of each.
 
     Args:
         measured: the measurements.
         prior: the frozen model.
         folder: checkpoint and log; an interrupted training resumes from it.
-        config: what the network sees.
-        control: the objective.
-        training: optimiser settings.
-        initial: start from the weights of this h-transform, of the same configuration and prior, instead of from zero.
+        settings: what is trained, and how.
         progress: show a progress bar.
 
     Returns:
         The h-transform with the averaged weights, on the CPU.
 
     Raises:
-        ValueError: ``initial`` is of another kind, or the guidance depends on the noise level.
+        ValueError: ``settings.initial`` is of another kind, or the guidance depends on the noise level.
         RuntimeError: started on several processes.
     """
+    config, control, training, initial = settings.config, settings.control, settings.training, settings.initial
     if config.guidance_object().uses_noise_level:
         raise ValueError(f"stochastic control takes guidance score, adjoint, fbp or data, got {config.guidance}")
     with torch.random.fork_rng(devices=[]):
@@ -190,11 +202,8 @@ def train_control(
 def finetune_online(
     prior: Prior,
     likelihood: Likelihood,
+    settings: ControlTraining,
     *,
-    config: HTransformConfig,
-    control: ControlConfig,
-    training: TrainingConfig,
-    initial: HTransform | None = None,
     folder: Path | None = None,
     progress: bool = False,
 ) -> HTransform:
@@ -203,10 +212,7 @@ def finetune_online(
     Args:
         prior: the frozen model.
         likelihood: the measurement, one row of data.
-        config: what the network sees.
-        control: the objective.
-        training: optimiser settings; ``batch_size`` sets of paths are drawn in a step.
-        initial: start from this h-transform instead of from zero.
+        settings: what is trained, and how; ``training.batch_size`` sets of paths are drawn in a step.
         folder: keeps checkpoint and log, so that the training can be resumed; None keeps nothing.
         progress: show a progress bar.
 
@@ -214,16 +220,13 @@ def finetune_online(
         The h-transform, on the device of the data.
 
     Raises:
-        ValueError: there is not exactly one measurement, or ``initial`` is of another kind.
+        ValueError: there is not exactly one measurement, or ``settings.initial`` is of another kind.
     """
     if len(likelihood.y) != 1:
         raise ValueError(f"online fine-tuning is for one measurement, got {len(likelihood.y)}: call it for each")
     single = Likelihood(likelihood.measurement, likelihood.y.float(), likelihood.to_physical)
     with tempfile.TemporaryDirectory() as scratch:
-        head = train_control(
-            StoredMeasurements(single), prior, folder or Path(scratch), config=config, control=control,
-            training=training, initial=initial, progress=progress,
-        )  # fmt: skip
+        head = train_control(StoredMeasurements(single), prior, folder or Path(scratch), settings, progress=progress)
     device = likelihood.y.device
     prior.to(device)
     return head.to(device).eval().requires_grad_(False)

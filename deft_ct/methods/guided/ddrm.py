@@ -66,12 +66,12 @@ class DDRM(PosteriorSampler):
         def walk(chunk: Chunk) -> Tensor:
             data = SpectralData(chunk.likelihood)
             # Coefficients are those of x_t / sqrt(abar_t) = x_0 + sigma_t n, the paper's variables.
-            coefficients = start(data, data.to_spectral(chunk.start), sigma(times[0]))
+            coefficients = first_coefficients(data, data.to_spectral(chunk.start), sigma(times[0]))
             for done, (t, s) in enumerate(pairs(times), start=1):
                 x_t = data.from_spectral(coefficients) * float(schedule.alpha_bar(t)) ** 0.5
                 x0, _ = self.prior.predict(x_t, t)
                 fresh = data.to_spectral(chunk.normal(x_t)) if s >= 0 else torch.zeros_like(coefficients)
-                coefficients = ddrm_step(
+                coefficients = _ddrm_step(
                     data, coefficients, data.to_spectral(x0), sigma(t), sigma(s), fresh,
                     eta=self.config.eta, eta_b=self.config.eta_b,
                 )  # fmt: skip
@@ -81,14 +81,14 @@ class DDRM(PosteriorSampler):
         return walk
 
 
-def start(data: SpectralData, noise: Tensor, sigma: float) -> Tensor:
+def first_coefficients(data: SpectralData, noise: Tensor, sigma: float) -> Tensor:
     """Coefficients at the first noise level (eq. 7), from standard normal ``noise`` of their shape."""
     fixed = data.level <= sigma
     spread = torch.where(fixed, (sigma**2 - data.level.square()).clamp_min(0), sigma**2).sqrt()
     return torch.where(fixed, data.target, 0.0) + spread * noise
 
 
-def ddrm_step(
+def _ddrm_step(
     data: SpectralData,
     coefficients: Tensor,
     denoised: Tensor,

@@ -78,7 +78,7 @@ def minimise(prior: Prior, chunk: Chunk, config: REDDiffConfig) -> Tensor:
     schedule = prior.schedule
     term = DataTerm(chunk.likelihood, weighted=config.weighted)
     step_norm = per_sample(term.norm.square(), chunk.start)
-    image = start(chunk).clone()
+    image = first_image(chunk).clone()
     optimiser = torch.optim.Adam([image], lr=config.learning_rate, betas=(0.9, 0.99))
     for done, t in enumerate(time_grid(schedule, config.steps), start=1):
         abar = float(schedule.alpha_bar(t))
@@ -91,7 +91,7 @@ def minimise(prior: Prior, chunk: Chunk, config: REDDiffConfig) -> Tensor:
     return image
 
 
-def start(chunk: Chunk) -> Tensor:
+def first_image(chunk: Chunk) -> Tensor:
     """The pseudo-inverse of the data in the prior's range, or noise where there is none."""
     likelihood = chunk.likelihood
     if not likelihood.measurement.post_log(likelihood.y):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from deft_ct.methods.supervised.model import TrainedModel
 from deft_ct.runtime.atomic import write_text
-from deft_ct.training import TrainingConfig, Validation, fit
+from deft_ct.training import TrainingConfig, fit
 from deft_ct.training.pairs import PairSource
 
 Model = TypeVar("Model", bound=TrainedModel)
@@ -27,7 +27,6 @@ def train_model(
     *,
     training: TrainingConfig,
     initial: Model | None = None,
-    validation: Validation | None = None,
     progress: bool = True,
 ) -> Model:
     """Train a model on simulated pairs; run again to resume.
@@ -39,7 +38,6 @@ def train_model(
         folder: checkpoint, log and set-up; an interrupted training resumes from it.
         training: optimiser settings.
         initial: start from these weights, with a new schedule; None starts at random ones.
-        validation: scores the averaged network.
         progress: show a progress bar.
 
     Returns:
@@ -62,7 +60,7 @@ def train_model(
     def loss(network: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         return model.training_loss(network, pairs.draw(indices, generator), generator)
 
-    averaged = fit(model, loss, len(pairs), training, folder, validation=validation, progress=progress)
+    averaged = fit(model, loss, len(pairs), training, folder, progress=progress)
     if not isinstance(averaged, model_type):
         raise TypeError(f"expected a {model_type.__name__}, got {type(averaged).__name__}")
     return averaged.cpu().eval().requires_grad_(False)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from deft_ct.diffusion import Prior, load_prior
-from deft_ct.methods.deft import HTransform, load_htransform
 from deft_ct.methods.method_text import parse_method
-from deft_ct.methods.registry import load_reconstructor, method_class
-from deft_ct.networks.precision import Precision, check_precision
+from deft_ct.methods.registry import Networks
+from deft_ct.networks.precision import Precision
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
 from deft_ct.training import TrainingConfig
 
@@ -34,7 +29,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, data: str = "val", ev
 
 
 def add_network_arguments(parser: argparse.ArgumentParser, *, precision: Precision = "float32") -> None:
-    """``--prior``, ``--htransform`` and ``--precision``, which :meth:`Networks.from_arguments` reads."""
+    """``--prior``, ``--htransform`` and ``--precision``, which :func:`networks_from` reads."""
     parser.add_argument("--prior", help="diffusion prior: folder or shipped name")
     parser.add_argument("--htransform", help="h-transform: folder or shipped name")
     parser.add_argument("--precision", default=precision, help="of the networks: float32, bfloat16 or float16")
@@ -60,73 +55,48 @@ def training_config(arguments: argparse.Namespace, *, ema_decay: float = 0.995) 
     )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Networks:
-    """The networks of the methods; each is loaded once, when a method first needs it.
+def networks_from(arguments: argparse.Namespace, *, device: str = "cpu") -> Networks:
+    """The networks that :func:`add_network_arguments` describes.
 
     Args:
-        prior_name: path or name, or None for the shipped prior.
-        htransform_name: path or name, or None for the shipped h-transform.
+        arguments: parsed ones.
         device: where to compute.
-        precision: of the evaluations of the networks.
+
+    Raises:
+        ValueError: the precision is unknown.
     """
+    return Networks(
+        prior=arguments.prior, htransform=arguments.htransform, device=device, precision=arguments.precision
+    )
 
-    prior_name: str | Path | None = None
-    htransform_name: str | Path | None = None
-    device: str = "cpu"
-    precision: Precision = "float32"
 
-    @classmethod
-    def from_arguments(cls, arguments: argparse.Namespace, *, device: str = "cpu") -> Networks:
-        """The networks that :func:`add_network_arguments` describes.
+def network_hashes(networks: Networks) -> dict[str, str]:
+    """Content hashes of the prior and the h-transform, and the precision of their evaluations."""
+    htransform = networks.load_htransform()
+    assert htransform is not None  # it is required
+    return {
+        "prior_sha256": networks.load_prior().content_hash(), "htransform_sha256": htransform.content_hash(),
+        "precision": networks.precision,
+    }  # fmt: skip
 
-        Args:
-            arguments: parsed ones.
-            device: where to compute.
 
-        Raises:
-            ValueError: the precision is unknown.
-        """
-        return cls(
-            prior_name=arguments.prior, htransform_name=arguments.htransform, device=device,
-            precision=check_precision(cast(Precision, arguments.precision)),
-        )  # fmt: skip
+def hashes_of(method: Reconstructor, networks: Networks) -> dict[str, str]:
+    """:func:`network_hashes` of a method that uses the prior; nothing for any other method."""
+    return network_hashes(networks) if isinstance(method, PriorReconstructor) else {}
 
-    @cached_property
-    def prior(self) -> Prior:
-        """The diffusion prior."""
-        return load_prior(self.prior_name)
 
-    @cached_property
-    def htransform(self) -> HTransform:
-        """The h-transform."""
-        return load_htransform(self.htransform_name)
+def build_method(networks: Networks, text: str, *, preset: str | None = None, **options: Any) -> Reconstructor:
+    """A method from text such as ``"tv:strength=80"``; ``options`` override those of the text.
 
-    def hashes(self) -> dict[str, str]:
-        """Content hashes of both networks, and the precision of their evaluations."""
-        return {
-            "prior_sha256": self.prior.content_hash(), "htransform_sha256": self.htransform.content_hash(),
-            "precision": self.precision,
-        }  # fmt: skip
+    Args:
+        networks: of the methods.
+        text: see :func:`~deft_ct.methods.method_text.parse_method`.
+        preset: name of the tuned options to start from.
+        options: fields of the method's configuration.
 
-    def hashes_of(self, method: Reconstructor) -> dict[str, str]:
-        """:meth:`hashes` of a method that uses the prior; nothing for any other method."""
-        return self.hashes() if isinstance(method, PriorReconstructor) else {}
-
-    def build(self, text: str, *, preset: str | None = None, **options: Any) -> Reconstructor:
-        """A method from text such as ``"tv:strength=80"``; ``options`` override the options in the text.
-
-        Args:
-            text: see :func:`~deft_ct.methods.method_text.parse_method`.
-            preset: name of the tuned options to start from.
-            options: fields of the method's configuration.
-
-        Raises:
-            ValueError: the method or an option is unknown.
-            FileNotFoundError: a network or the preset does not exist.
-        """
-        name, written = parse_method(text)
-        settings: dict[str, Any] = {"preset": preset, "device": self.device, "precision": self.precision}
-        if issubclass(method_class(name), PriorReconstructor):
-            settings |= {"prior": self.prior, "htransform": self.htransform}
-        return load_reconstructor(name, **settings, **(written | options))
+    Raises:
+        ValueError: the method or an option is unknown.
+        FileNotFoundError: a network or the preset does not exist.
+    """
+    name, written = parse_method(text)
+    return networks.build(name, written | options, preset=preset)

@@ -55,7 +55,7 @@ def untrained(world: KnownPosterior, config: HTransformConfig) -> HTransform:
     return HTransform(config, world.prior.schedule, prior_hash=world.prior.content_hash()).eval()
 
 
-def draw(
+def costed_paths(
     world: KnownPosterior, htransform: HTransform, likelihood: Likelihood, paths: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Paths of each measurement of a likelihood.
@@ -79,7 +79,7 @@ def path_statistics(world: KnownPosterior, htransform: HTransform, y: Tensor, pa
         of the paths.
     """
     generator = torch.Generator().manual_seed(1)
-    costs = torch.cat([draw(world, htransform, world.likelihood(row[None]), paths, generator)[1] for row in y])
+    costs = torch.cat([costed_paths(world, htransform, world.likelihood(row[None]), paths, generator)[1] for row in y])
     return {
         "paths": paths,
         "effective_paths": float(effective_number((-costs).softmax(1)).median()),
@@ -114,7 +114,7 @@ def importance_finetuning(
         if config.share is not None:
             images = []
             for part in torch.arange(len(measured)).split(4):
-                x0, costs = draw(world, averaged, measured.likelihood(part), config.paths, generator)
+                x0, costs = costed_paths(world, averaged, measured.likelihood(part), config.paths, generator)
                 images.append(x0[resample(tempered_weights(costs, config.share)[0], generator)])
             pool = torch.cat(images)
         for _ in range(config.updates):

@@ -48,8 +48,8 @@ class OdlBackend(Backend):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, H, W)`` to ``(N, views, detectors)``."""
-        return self._odl._forward_kernel(x)
+        return self._odl(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Map ``(N, views, detectors)`` to ``(N, H, W)``."""
-        return self._odl._adjoint_kernel(y)
+        return self._odl.adjoint(y)

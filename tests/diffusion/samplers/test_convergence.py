@@ -15,7 +15,7 @@ import torch
 from gaussian import Gaussian, gaussian_prior, smooth_gaussian
 from torch import Tensor
 
-from deft_ct.diffusion.samplers import SamplerName, walk
+from deft_ct.diffusion.samplers import SAMPLERS, SamplerName
 from deft_ct.diffusion.schedule import Schedule, Spacing, time_grid
 
 SIDE, PIXELS, ROWS, SIGMA = 4, 16, 6, 0.2
@@ -51,7 +51,7 @@ def errors(sampler: SamplerName, spacing: Spacing, count: int, eta: float = 0.0)
     with pytest.MonkeyPatch.context() as patch:
         for module in ("ddim", "dpm_solver"):
             patch.setattr(importlib.import_module(f"deft_ct.diffusion.samplers.{module}"), "normal_like", unit)
-        out = walk(sampler, denoise, start, schedule, times, eta=eta).flatten(1)
+        out = SAMPLERS[sampler](denoise, start, schedule, times, eta=eta).flatten(1)
     assert drawn == sources
     response = out[1:] - out[0]
     mean_error = (out[0] - exact.mean).norm() / exact.cov.trace().sqrt()

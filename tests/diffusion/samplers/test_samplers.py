@@ -7,8 +7,7 @@ import torch
 from gaussian import Gaussian, GaussianNetwork, gaussian_prior, smooth_gaussian
 from torch import Tensor
 
-from deft_ct.diffusion.samplers import ddim, ddim_coefficients, dpm_solver, pairs
-from deft_ct.diffusion.samplers import walk as walk_by_name
+from deft_ct.diffusion.samplers import check_sampler, ddim, ddim_coefficients, dpm_solver, pairs
 from deft_ct.diffusion.schedule import Schedule, time_grid
 
 SIDE = 4
@@ -122,6 +121,6 @@ def test_steps_are_counted_and_times_checked() -> None:
         with pytest.raises(ValueError, match="one generator"):
             walk(prior.predict, start(), schedule, [900, 500], eta=1.0)
     with pytest.raises(ValueError, match="unknown sampler 'heun'; known: ddim, dpm-solver"):
-        walk_by_name("heun", prior.predict, start(), schedule, [900, 500])  # type: ignore[arg-type]
+        check_sampler("heun")
     assert pairs([900, 500]) == [(900, 500), (500, -1)]
     assert ddim_coefficients(schedule, 10, -1, 1.0) == (1.0, 0.0, 0.0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.methods.classical import cgls, sirt, tikhonov, total_variation
+from deft_ct.methods.classical import StoppingRule, cgls, sirt, tikhonov, total_variation
 from deft_ct.methods.registry import load_reconstructor, method_class
 from deft_ct.operators.ct import fbp
 from deft_ct.operators.noise import NoNoise, PoissonNoise
@@ -39,9 +39,6 @@ def test_rejects_nan(case, solver):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"iterations": 0}, "iterations must be at least 1"),
-        ({"tolerance": -1e-3}, "tolerance must be a finite number"),
-        ({"tolerance": math.nan}, "tolerance must be a finite number"),
         ({"weights": torch.tensor(-1.0)}, "weights are inverse variances"),
         ({"weights": torch.tensor(math.inf)}, "weights holds"),
         ({"weights": torch.ones(3)}, "weights must broadcast"),
@@ -51,6 +48,19 @@ def test_rejects_nan(case, solver):
 def test_rejects_bad_arguments(case, solver, change, message):
     with pytest.raises(ValueError, match=message):
         solver(case.y, case.operator, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iterations": 0}, "iterations must be at least 1"),
+        ({"tolerance": -1e-3}, "tolerance must be a finite number"),
+        ({"tolerance": math.nan}, "tolerance must be a finite number"),
+    ],
+)
+def test_rejects_bad_stopping_rules(change, message):
+    with pytest.raises(ValueError, match=message):
+        StoppingRule(**change)
 
 
 @solvers
@@ -68,17 +78,23 @@ def test_warns_of_an_adjoint_that_is_not_exact(dense, solver):
     generator = torch.Generator().manual_seed(0)
     matrix = torch.rand(30, 16, generator=generator)
     with pytest.warns(UserWarning, match="matched is False"):
-        solver(torch.rand(30, generator=generator), dense(matrix, (4, 4), matched=False), iterations=2)
+        solver(
+            torch.rand(30, generator=generator),
+            dense(matrix, (4, 4), matched=False),
+            stopping=StoppingRule(iterations=2),
+        )
 
 
 @solvers
 def test_a_batch_is_its_samples_one_by_one(case32, solver):
     y = torch.cat([case32.y, 3 * case32.y + 1])
     w = torch.cat([case32.weights] * 2)
-    together, info = solver(y, case32.operator, weights=w, iterations=25, tolerance=2e-2)
+    together, info = solver(y, case32.operator, weights=w, stopping=StoppingRule(iterations=25, tolerance=2e-2))
     assert together.shape == (4, 1, 32, 32) and info.iterations.shape == (4, 1)
     for i in range(4):
-        alone, one = solver(y[i, 0], case32.operator, weights=w[i, 0], iterations=25, tolerance=2e-2)
+        alone, one = solver(
+            y[i, 0], case32.operator, weights=w[i, 0], stopping=StoppingRule(iterations=25, tolerance=2e-2)
+        )
         torch.testing.assert_close(alone, together[i, 0], rtol=0, atol=1e-6)
         assert int(one.iterations) == int(info.iterations[i, 0])
 
@@ -86,13 +102,13 @@ def test_a_batch_is_its_samples_one_by_one(case32, solver):
 @solvers
 def test_keeps_the_dtype_and_carries_no_graph(case, solver):
     for dtype in (torch.float32, torch.float64):
-        x, _ = solver(case.y.to(dtype).clone().requires_grad_(), case.operator, iterations=2)
+        x, _ = solver(case.y.to(dtype).clone().requires_grad_(), case.operator, stopping=StoppingRule(iterations=2))
         assert x.dtype == dtype and not x.requires_grad
 
 
 @solvers
 def test_zero_data_give_a_zero_image(case, solver):
-    x, info = solver(torch.zeros_like(case.y), case.operator, iterations=20)
+    x, info = solver(torch.zeros_like(case.y), case.operator, stopping=StoppingRule(iterations=20))
     assert torch.equal(x, torch.zeros_like(x)) and bool(info.converged.all())
 
 

@@ -8,7 +8,7 @@ import scipy.optimize
 import scipy.sparse.linalg
 import torch
 
-from deft_ct.methods.classical import cgls, sirt, tikhonov
+from deft_ct.methods.classical import StoppingRule, cgls, sirt, tikhonov
 
 
 def whitened(case, i):
@@ -19,7 +19,9 @@ def whitened(case, i):
 
 @pytest.mark.parametrize("iterations", [1, 4, 9])
 def test_cgls_iterates_are_those_of_lsqr(case, iterations):
-    x, info = cgls(case.y, case.operator, weights=case.weights, iterations=iterations, tolerance=0.0)
+    x, info = cgls(
+        case.y, case.operator, weights=case.weights, stopping=StoppingRule(iterations=iterations, tolerance=0.0)
+    )
     assert info.iterations.tolist() == [[iterations]] * 2
     for i in range(2):
         expected = scipy.sparse.linalg.lsqr(*whitened(case, i), iter_lim=iterations, atol=0, btol=0, conlim=0)[0]
@@ -34,16 +36,25 @@ def test_cgls_agrees_with_odl(case):
     expected = operator.domain.zero()
     data = operator.range.element(case.y[0, 0].flatten().numpy())
     odl.solvers.conjugate_gradient_normal(operator, expected, data, niter=6)
-    x, _ = cgls(case.y, case.operator, iterations=6, tolerance=0.0)
+    x, _ = cgls(case.y, case.operator, stopping=StoppingRule(iterations=6, tolerance=0.0))
     np.testing.assert_allclose(x[0, 0].numpy().ravel(), np.asarray(expected.asarray()), rtol=1e-8, atol=1e-10)
 
 
 def test_cgls_stops_at_the_level_of_the_noise(case):
-    x, info = cgls(case.y, case.operator, weights=case.weights, iterations=100, discrepancy=1.0)
+    x, info = cgls(
+        case.y,
+        case.operator,
+        weights=case.weights,
+        stopping=StoppingRule(iterations=100, tolerance=1e-6),
+        discrepancy=1.0,
+    )
     level = (case.weights * (case.operator(x) - case.y).square()).mean((-2, -1))
     assert bool(info.converged.all()) and bool((level <= 1).all())
     before, _ = cgls(
-        case.y[0], case.operator, weights=case.weights[0], iterations=int(info.iterations[0]) - 1, tolerance=0.0
+        case.y[0],
+        case.operator,
+        weights=case.weights[0],
+        stopping=StoppingRule(iterations=int(info.iterations[0]) - 1, tolerance=0.0),
     )
     assert float((case.weights[0] * (case.operator(before) - case.y[0]).square()).mean()) > 1
 
@@ -53,7 +64,7 @@ def test_cgls_goes_on_from_a_start(case, dense):
     y = torch.randn(30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     expected = np.linalg.lstsq(matrix.numpy(), y.numpy(), rcond=None)[0]
     start = torch.full((12,), 5.0, dtype=torch.float64)
-    x, info = cgls(y, dense(matrix, (12,)), x0=start, iterations=50, tolerance=1e-12)
+    x, info = cgls(y, dense(matrix, (12,)), x0=start, stopping=StoppingRule(iterations=50, tolerance=1e-12))
     assert bool(info.converged)
     np.testing.assert_allclose(x.numpy(), expected, atol=1e-10)
     assert torch.equal(start, torch.full((12,), 5.0, dtype=torch.float64))  # the caller's tensor stays as it was
@@ -61,7 +72,12 @@ def test_cgls_goes_on_from_a_start(case, dense):
 
 def test_tikhonov_identity_is_damped_least_squares(case):
     x, info = tikhonov(
-        case.y, case.operator, weights=case.weights, strength=50.0, penalty="identity", iterations=500, tolerance=1e-11
+        case.y,
+        case.operator,
+        weights=case.weights,
+        strength=50.0,
+        penalty="identity",
+        stopping=StoppingRule(iterations=500, tolerance=1e-11),
     )
     assert bool(info.converged.all())
     for i in range(2):
@@ -71,7 +87,13 @@ def test_tikhonov_identity_is_damped_least_squares(case):
 
 
 def test_tikhonov_gradient_solves_its_normal_equations(case):
-    x, info = tikhonov(case.y, case.operator, weights=case.weights, strength=800.0, iterations=1000, tolerance=1e-11)
+    x, info = tikhonov(
+        case.y,
+        case.operator,
+        weights=case.weights,
+        strength=800.0,
+        stopping=StoppingRule(iterations=1000, tolerance=1e-11),
+    )
     assert bool(info.converged.all())
     size = case.operator.domain_shape[0]
     one = np.zeros((size, size))
@@ -98,7 +120,7 @@ def test_sirt_is_the_textbook_iteration(case):
     expected = np.zeros(a.shape[1])
     for _ in range(12):
         expected = np.maximum(expected + c * (a.T @ (r * (y - a @ expected))), 0)
-    x, _ = sirt(case.y, case.operator, iterations=12, tolerance=0.0)
+    x, _ = sirt(case.y, case.operator, stopping=StoppingRule(iterations=12, tolerance=0.0))
     np.testing.assert_allclose(x[0, 0].numpy().ravel(), expected, atol=1e-10)
 
 
@@ -115,7 +137,7 @@ def test_sirt_agrees_with_landweber_of_odl(case):
     z = operator.domain.zero()
     data = operator.range.element(r * case.y[1, 0].flatten().numpy())
     odl.solvers.landweber(operator, z, data, niter=15, omega=1.0)
-    x, _ = sirt(case.y, case.operator, iterations=15, tolerance=0.0, nonnegative=False)
+    x, _ = sirt(case.y, case.operator, stopping=StoppingRule(iterations=15, tolerance=0.0), nonnegative=False)
     np.testing.assert_allclose(x[1, 0].numpy().ravel(), c * np.asarray(z.asarray()), atol=1e-9)
 
 
@@ -125,7 +147,7 @@ def test_weighted_sirt_converges_to_nonnegative_weighted_least_squares(dense):
     y = torch.rand(40, generator=generator, dtype=torch.float64)
     w = 0.1 + torch.rand(40, generator=generator, dtype=torch.float64)
     expected, _ = scipy.optimize.nnls((w.sqrt()[:, None] * matrix).numpy(), (w.sqrt() * y).numpy())
-    x, _ = sirt(y, dense(matrix, (9,)), weights=w, iterations=20000, tolerance=1e-13)
+    x, _ = sirt(y, dense(matrix, (9,)), weights=w, stopping=StoppingRule(iterations=20000, tolerance=1e-13))
     np.testing.assert_allclose(x.numpy(), expected, atol=1e-6)
 
 
@@ -135,12 +157,22 @@ def test_sirt_lowers_its_misfit_at_every_iteration(case, weighted):
     w = case.weights if weighted else torch.where(reach > 1e-3, 1 / reach.clamp_min(1e-3), 0.0)
     misfits = []
     for k in range(1, 8):
-        x, _ = sirt(case.y, case.operator, weights=case.weights if weighted else None, iterations=k, tolerance=0.0)
+        x, _ = sirt(
+            case.y,
+            case.operator,
+            weights=case.weights if weighted else None,
+            stopping=StoppingRule(iterations=k, tolerance=0.0),
+        )
         misfits.append((w * (case.operator(x) - case.y).square()).sum((-2, -1)))
     assert all(bool((later < earlier).all()) for earlier, later in itertools.pairwise(misfits))
 
 
 def test_sirt_leaves_unseen_pixels_and_missing_rays_alone(dense):
     matrix = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0], [3.0, 1.0, 0.0]])
-    x, _ = sirt(torch.tensor([1.0, 9.0, 2.0]), dense(matrix, (3,)), x0=torch.tensor([0.0, 0.0, 0.25]), iterations=500)
+    x, _ = sirt(
+        torch.tensor([1.0, 9.0, 2.0]),
+        dense(matrix, (3,)),
+        x0=torch.tensor([0.0, 0.0, 0.25]),
+        stopping=StoppingRule(iterations=500),
+    )
     torch.testing.assert_close(x, torch.tensor([0.6, 0.2, 0.25]), rtol=0, atol=2e-3)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deft_ct.methods.classical import StoppingRule
 from deft_ct.methods.classical.tv import total_variation, tv_objective
 from deft_ct.operators.circulant import circulant
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
@@ -43,8 +44,8 @@ def smoothed_minimum(matrix, y, weights, strength, shape, epsilon, bounds):
 def test_reaches_the_minimum_that_a_smooth_solver_bounds_from_below(case, nonnegative):
     matrix = case.matrix()
     x, info = total_variation(
-        case.y, case.operator, weights=case.weights, strength=20.0, iterations=2000, tolerance=1e-7,
-        nonnegative=nonnegative,
+        case.y, case.operator, weights=case.weights, strength=20.0,
+        stopping=StoppingRule(iterations=2000, tolerance=1e-7), nonnegative=nonnegative,
     )  # fmt: skip
     assert bool(info.converged.all())
     y, w = case.y[0, 0].flatten().numpy(), case.weights[0, 0].flatten().numpy()
@@ -85,7 +86,11 @@ def test_agrees_with_the_primal_dual_solver_of_odl(case):
     )  # fmt: skip
     theirs = numpy_objective(np.array(x.asarray()), matrix, y, w, 20.0)
     image, _ = total_variation(
-        case.y, case.operator, weights=case.weights, strength=20.0, iterations=1000, tolerance=1e-6
+        case.y,
+        case.operator,
+        weights=case.weights,
+        strength=20.0,
+        stopping=StoppingRule(iterations=1000, tolerance=1e-6),
     )
     ours = numpy_objective(image[0, 0].numpy(), matrix, y, w, 20.0)
     assert ours <= theirs <= 1.005 * ours
@@ -123,7 +128,9 @@ def test_without_variation_it_is_nonnegative_least_squares(case, dense):
     matrix = torch.randn(60, 20, generator=generator, dtype=torch.float64)
     y = torch.randn(60, generator=generator, dtype=torch.float64)
     expected, _ = scipy.optimize.nnls(matrix.numpy(), y.numpy())
-    x, _ = total_variation(y, dense(matrix, (4, 5)), strength=0.0, iterations=5000, tolerance=1e-12)
+    x, _ = total_variation(
+        y, dense(matrix, (4, 5)), strength=0.0, stopping=StoppingRule(iterations=5000, tolerance=1e-12)
+    )
     np.testing.assert_allclose(x.numpy().ravel(), expected, atol=1e-8)
 
 
@@ -131,11 +138,17 @@ def test_result_does_not_depend_on_the_batch(case32):
     y = torch.cat([case32.y, 0.5 * case32.y, case32.y.flip(-1)])
     w = torch.cat([case32.weights] * 3)
     strength = torch.tensor([[5.0], [20.0], [1.0], [9.0], [40.0], [3.0]])
-    together, info = total_variation(y, case32.operator, weights=w, strength=strength, iterations=80, tolerance=1e-3)
+    together, info = total_variation(
+        y, case32.operator, weights=w, strength=strength, stopping=StoppingRule(iterations=80, tolerance=1e-3)
+    )
     assert len(info.iterations.unique()) > 1  # samples leave the batch at different times
     for i in range(len(y)):
         alone, one = total_variation(
-            y[i], case32.operator, weights=w[i], strength=float(strength[i]), iterations=80, tolerance=1e-3
+            y[i],
+            case32.operator,
+            weights=w[i],
+            strength=float(strength[i]),
+            stopping=StoppingRule(iterations=80, tolerance=1e-3),
         )
         assert torch.equal(alone, together[i])
         assert torch.equal(one.iterations, info.iterations[i])
@@ -144,16 +157,22 @@ def test_result_does_not_depend_on_the_batch(case32):
 def test_pixel_units_with_scaled_strength_are_the_same_problem(case):
     geometry = case.operator.geometry
     millimetres = RayTransform(geometry.replace(pixel_mm=1.7, detector_mm=1.7))
-    arguments = {"weights": case.weights, "iterations": 60, "tolerance": 0.0}
+    arguments = {"weights": case.weights, "stopping": StoppingRule(iterations=60, tolerance=0.0)}
     pixels, _ = total_variation(case.y, case.operator, strength=20.0, **arguments)
     physical, _ = total_variation(case.y, millimetres, strength=20.0 * 1.7, **arguments)
     torch.testing.assert_close(physical * 1.7, pixels, rtol=1e-8, atol=1e-10)
 
 
 def test_scaling_the_weights_scales_the_strength(case):
-    few, _ = total_variation(case.y, case.operator, weights=case.weights, strength=20.0, iterations=50, tolerance=0)
+    few, _ = total_variation(
+        case.y, case.operator, weights=case.weights, strength=20.0, stopping=StoppingRule(iterations=50, tolerance=0)
+    )
     many, _ = total_variation(
-        case.y, case.operator, weights=1e4 * case.weights, strength=2e5, iterations=50, tolerance=0
+        case.y,
+        case.operator,
+        weights=1e4 * case.weights,
+        strength=2e5,
+        stopping=StoppingRule(iterations=50, tolerance=0),
     )
     torch.testing.assert_close(few, many, rtol=1e-9, atol=1e-12)
 
@@ -163,15 +182,25 @@ def test_rays_of_weight_zero_are_ignored(case):
     weights[..., 5, :] = 0
     spoiled[..., 5, :] = 1e3
     x0 = torch.zeros_like(case.truth)
-    expected, _ = total_variation(case.y, case.operator, weights=weights, x0=x0, strength=5.0, iterations=30)
-    x, _ = total_variation(spoiled, case.operator, weights=weights, x0=x0, strength=5.0, iterations=30)
+    expected, _ = total_variation(
+        case.y, case.operator, weights=weights, x0=x0, strength=5.0, stopping=StoppingRule(iterations=30)
+    )
+    x, _ = total_variation(
+        spoiled, case.operator, weights=weights, x0=x0, strength=5.0, stopping=StoppingRule(iterations=30)
+    )
     torch.testing.assert_close(x, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_float32_agrees_with_float64(case):
-    double, _ = total_variation(case.y, case.operator, weights=case.weights, strength=20.0, iterations=100, tolerance=0)
+    double, _ = total_variation(
+        case.y, case.operator, weights=case.weights, strength=20.0, stopping=StoppingRule(iterations=100, tolerance=0)
+    )
     single, _ = total_variation(
-        case.y.float(), case.operator, weights=case.weights.float(), strength=20.0, iterations=100, tolerance=0
+        case.y.float(),
+        case.operator,
+        weights=case.weights.float(),
+        strength=20.0,
+        stopping=StoppingRule(iterations=100, tolerance=0),
     )
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-4)
@@ -179,18 +208,27 @@ def test_float32_agrees_with_float64(case):
 
 def test_sign_constraint(case):
     y = case.y - 2.0
-    assert total_variation(y, case.operator, strength=0.1, iterations=50)[0].min() >= 0
-    assert total_variation(y, case.operator, strength=0.1, iterations=50, nonnegative=False)[0].min() < 0
+    stopping = StoppingRule(iterations=50)
+    assert total_variation(y, case.operator, strength=0.1, stopping=stopping)[0].min() >= 0
+    assert total_variation(y, case.operator, strength=0.1, stopping=stopping, nonnegative=False)[0].min() < 0
 
 
 def test_stops_by_its_tolerance_and_reports_it(case):
-    _, loose = total_variation(case.y, case.operator, weights=case.weights, strength=20.0, tolerance=1e-2)
+    _, loose = total_variation(
+        case.y, case.operator, weights=case.weights, strength=20.0, stopping=StoppingRule(tolerance=1e-2)
+    )
     _, tight = total_variation(
-        case.y, case.operator, weights=case.weights, strength=20.0, tolerance=1e-5, iterations=1000
+        case.y,
+        case.operator,
+        weights=case.weights,
+        strength=20.0,
+        stopping=StoppingRule(iterations=1000, tolerance=1e-5),
     )
     assert bool(loose.converged.all()) and bool((loose.residual <= 1e-2).all())
     assert bool((loose.iterations < tight.iterations).all())
-    _, none = total_variation(case.y, case.operator, weights=case.weights, strength=20.0, tolerance=0.0, iterations=7)
+    _, none = total_variation(
+        case.y, case.operator, weights=case.weights, strength=20.0, stopping=StoppingRule(iterations=7, tolerance=0.0)
+    )
     assert none.iterations.tolist() == [[7], [7]] and not bool(none.converged.any())
     assert none.record()["stopping_residual"] == [None, None]
 

@@ -33,6 +33,7 @@ from deft_ct.methods.deft.control import (
 )
 from deft_ct.methods.deft.guidance import AdjointGuidance, ScoreGuidance
 from deft_ct.methods.deft.train_control import (
+    ControlTraining,
     SimulatedMeasurements,
     StoredMeasurements,
     finetune_online,
@@ -265,7 +266,8 @@ def test_the_network_meets_the_posterior_of_one_measurement(objective: str, tmp_
     control = ControlConfig(objective=objective, steps=16, paths=32)  # type: ignore[arg-type]
     training = TrainingConfig(steps=250, batch_size=1, learning_rate=5e-3, warmup=10, ema_decay=0.97)
     likelihood = Likelihood(LIKELIHOOD.measurement, LIKELIHOOD.y.float(), LIKELIHOOD.to_physical)
-    head = finetune_online(PRIOR, likelihood, config=_small_head(), control=control, training=training, folder=tmp_path)
+    settings = ControlTraining(config=_small_head(), control=control, training=training)
+    head = finetune_online(PRIOR, likelihood, settings, folder=tmp_path)
     count = 1000
     paths = draw_paths(
         head, PRIOR, likelihood.repeat(count), Condition(), control_times(SCHEDULE, 16), guidance=ScoreGuidance(),
@@ -289,9 +291,9 @@ def test_training_resumes_exactly(objective: str, tmp_path: Path, monkeypatch: p
     prior, scan, config, training = _ct_setup()
     measured = StoredMeasurements(scan.likelihood(scan.simulate(tiny_slices(3)), prior.value_range))
     control = ControlConfig(objective=objective, steps=3, paths=2)  # type: ignore[arg-type]
-    options = {"config": config, "control": control, "progress": False}
-    whole = train_control(measured, prior, tmp_path / "whole", training=training, **options)
-    broken = replace(training, checkpoint_minutes=1e-9)
+    settings = ControlTraining(config=config, control=control, training=training)
+    whole = train_control(measured, prior, tmp_path / "whole", settings, progress=False)
+    broken = replace(settings, training=replace(training, checkpoint_minutes=1e-9))
     calls, take = 0, StoredMeasurements.likelihood
 
     def dying(self: StoredMeasurements, indices: Tensor) -> Likelihood:
@@ -303,8 +305,8 @@ def test_training_resumes_exactly(objective: str, tmp_path: Path, monkeypatch: p
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(StoredMeasurements, "likelihood", dying)
-        train_control(measured, prior, tmp_path / "broken", training=broken, **options)
-    resumed = train_control(measured, prior, tmp_path / "broken", training=training, **options)
+        train_control(measured, prior, tmp_path / "broken", broken, progress=False)
+    resumed = train_control(measured, prior, tmp_path / "broken", settings, progress=False)
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
     start = HTransform(config, prior.schedule)
@@ -340,9 +342,9 @@ def test_bad_settings_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=next(iter(bad))):
             ControlConfig(**bad)  # type: ignore[arg-type]
     likelihood = scan.likelihood(scan.simulate(tiny_slices(2)), prior.value_range)
-    control = ControlConfig(steps=3, paths=2)
+    settings = ControlTraining(config=config, control=ControlConfig(steps=3, paths=2), training=training)
     with pytest.raises(ValueError, match="one measurement, got 2"):
-        finetune_online(prior, likelihood, config=config, control=control, training=training)
+        finetune_online(prior, likelihood, settings)
     other = tiny_htransform(prior, reference="none")
     with pytest.raises(ValueError, match="another configuration or prior"):
-        finetune_online(prior, likelihood[:1], config=config, control=control, training=training, initial=other)
+        finetune_online(prior, likelihood[:1], replace(settings, initial=other))

@@ -17,7 +17,7 @@ from deft_ct.methods.deft.guidance import DataGuidance, belief_spread, proximal_
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.refinement import RefinementConfig
 from deft_ct.methods.deft.train import denoising_loss
-from deft_ct.methods.deft.train_control import StoredMeasurements, train_control
+from deft_ct.methods.deft.train_control import ControlTraining, StoredMeasurements, train_control
 from deft_ct.networks import UNetConfig
 from deft_ct.operators import HDR
 from deft_ct.operators.noise import GaussianNoise
@@ -183,6 +183,6 @@ def test_what_cannot_be_is_refused(tmp_path):
         proximal_correction(bright.likelihood(zero), zero, torch.ones(1), iterations=1)
     with pytest.raises(ValueError, match="stochastic control takes guidance score, adjoint, fbp or data, got cg"):
         train_control(
-            StoredMeasurements(likelihood), prior, tmp_path, config=config, control=ControlConfig(),
-            training=TrainingConfig(steps=1),
+            StoredMeasurements(likelihood), prior, tmp_path,
+            ControlTraining(config=config, control=ControlConfig(), training=TrainingConfig(steps=1)),
         )  # fmt: skip
