@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from deft_ct.measurement.data_term import per_sample
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
-from deft_ct.methods.classical.common import linear, per_sample
+from deft_ct.methods.classical.common import linear
 from deft_ct.methods.initial import check_initial, reference_reconstruction
 from deft_ct.methods.supervised.direct import DirectReconstructor
 from deft_ct.methods.supervised.model import TrainedModel
