@@ -8,70 +8,17 @@ from __future__ import annotations
 
 import abc
 import importlib
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from deft_ct.operators.solvers import conjugate_gradient
+from deft_ct.operators.findings import Diagnosis, RegularisationHint
+from deft_ct.operators.linear_function import LinearFunction
+from deft_ct.operators.solvers import conjugate_gradient, largest_singular_value
 
-Kernel = Callable[[Tensor], Tensor]
 RowPick = Callable[[Tensor], Tensor]
-
-
-class _Linear(torch.autograd.Function):
-    """A linear map whose derivative is its transpose, again through this function: differentiable to any order."""
-
-    @staticmethod
-    def forward(kernel: Kernel, transpose: Kernel, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # line integrals do not survive half precision
-            return kernel(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.kernel, ctx.transpose, _ = inputs
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, _Linear.apply(ctx.transpose, ctx.kernel, grad)
-
-    @staticmethod
-    def jvp(ctx: Any, _kernel: None, _transpose: None, tangent: Tensor) -> Tensor:
-        return _Linear.apply(ctx.kernel, ctx.transpose, tangent)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], kernel: Kernel, transpose: Kernel, x: Tensor) -> tuple[Tensor, int]:
-        # Kernels take any number of leading axes, so a mapped axis is one more of them.
-        return _Linear.apply(kernel, transpose, x.movedim(in_dims[2], 0)), 0
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What an operator finds suspicious in data.
-
-    Attributes:
-        record: JSON-ready findings, for run records.
-        warnings: one sentence for each finding that should reach the user.
-    """
-
-    record: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class RegularisationHint:
-    """How to set up a quick total-variation reconstruction.
-
-    Attributes:
-        strength: ``(B,)``, multiplies the usual strength.
-        least_iterations: fewer do not converge.
-    """
-
-    strength: Tensor
-    least_iterations: int
 
 
 class Operator(nn.Module, abc.ABC):
@@ -263,7 +210,7 @@ class LinearOperator(Operator):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the operator to ``(..., *domain_shape)``; see :meth:`Operator.forward`."""
         x = _checked(self, x, self.domain_shape, "input")
-        return _Linear.apply(self._forward_batched, self._adjoint_batched, x)
+        return LinearFunction.apply(self._forward_batched, self._adjoint_batched, x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Apply the adjoint ``A^T``.
@@ -279,7 +226,7 @@ class LinearOperator(Operator):
             ValueError: the trailing shape of ``y`` is not :attr:`range_shape`.
         """
         y = _checked(self, y, self.range_shape, "adjoint input")
-        return _Linear.apply(self._adjoint_batched, self._forward_batched, y)
+        return LinearFunction.apply(self._adjoint_batched, self._forward_batched, y)
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         """``A^T v``: the Jacobian of a linear operator does not depend on ``x``."""
@@ -384,17 +331,9 @@ class LinearOperator(Operator):
         if self._norm is None and (self.images or 1) > 1:
             self._norm = max(self.norms(iterations=iterations, tolerance=tolerance))
         if self._norm is None:
-            generator = torch.Generator().manual_seed(0)
-            x = torch.rand(self.domain_shape, generator=generator, dtype=torch.float32).to(_device_of(self))
-            estimate = 0.0
-            with torch.no_grad():
-                for _ in range(iterations):
-                    x = x / x.norm()
-                    x = self.normal(x)
-                    previous, estimate = estimate, math.sqrt(float(x.norm()))
-                    if abs(estimate - previous) <= tolerance * estimate:
-                        break
-            self._norm = estimate
+            self._norm = largest_singular_value(
+                self.normal, self.domain_shape, _device_of(self), iterations=iterations, tolerance=tolerance
+            )
         return self._norm
 
     def norms(self, *, iterations: int = 50, tolerance: float = 1e-5) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -98,3 +99,31 @@ def _preconditioned(
         p = z + torch.where(active, rz_next / rz.clamp_min(tiny), 0.0) * p
         rz = torch.where(active, rz_next, rz)
     return x, iterations
+
+
+@torch.no_grad()
+def largest_singular_value(
+    normal: Callable[[Tensor], Tensor],
+    shape: tuple[int, ...],
+    device: torch.device,
+    *,
+    iterations: int = 50,
+    tolerance: float = 1e-5,
+) -> float:
+    """Norm of a linear map ``A`` by the power method, from a fixed random start.
+
+    Args:
+        normal: ``A^T A``.
+        shape: of what it maps.
+        device: where to compute, in float32.
+        iterations: most iterations.
+        tolerance: stop when the estimate changes by less than this fraction.
+    """
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(device)
+    estimate = 0.0
+    for _ in range(iterations):
+        x = normal(x / x.norm())
+        previous, estimate = estimate, math.sqrt(float(x.norm()))
+        if abs(estimate - previous) <= tolerance * estimate:
+            break
+    return estimate

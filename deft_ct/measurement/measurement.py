@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import AffineMap, PriorRange, Scale
-from deft_ct.operators.base import Diagnosis, Operator, RowPick
+from deft_ct.operators.base import Operator, RowPick
+from deft_ct.operators.findings import Diagnosis
 from deft_ct.operators.noise import NoiseModel, NoNoise
 from deft_ct.runtime.seeds import Key, checked_image_ids, generator_for
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import Diagnosis, LinearOperator, RegularisationHint
+from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.circulant import circulant
 from deft_ct.operators.ct.backends import Kernel, make_backend
 from deft_ct.operators.ct.backprojection import fbp
@@ -21,6 +21,7 @@ from deft_ct.operators.ct.photons import NOISE_FREE_PHOTONS
 from deft_ct.operators.ct.system_matrix import Geometry
 from deft_ct.operators.ct.truncation import Truncation, truncation
 from deft_ct.operators.ct.tv_hint import total_variation_hint
+from deft_ct.operators.findings import Diagnosis, RegularisationHint
 from deft_ct.operators.noise import PoissonNoise
 
 SHIFT_ELEMENTS = 0.15

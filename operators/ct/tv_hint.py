@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from deft_ct.operators.base import RegularisationHint
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry
 from deft_ct.operators.ct.photons import equivalent_photons
 from deft_ct.operators.ct.redundancy import missing_fraction
 from deft_ct.operators.ct.system_matrix import Geometry
+from deft_ct.operators.findings import RegularisationHint
 
 EXPONENT = 0.4
 """The best strength grows with this power of the photons, relative to 1e5: on validation slices it is 0.5 times the

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tiny import tiny_scan, tiny_slices
 
 import deft_ct as dc
 from deft_ct.methods import registry
@@ -62,10 +64,12 @@ def test_names_are_given_once_and_only_methods_are_registered() -> None:
 
 def _install(folder: Path, name: str) -> None:
     (folder / "theirs.py").write_text(
-        "from dataclasses import dataclass\nfrom deft_ct.reconstructor import Reconstructor\n"
+        "from dataclasses import dataclass\nfrom deft_ct.reconstruction import Estimate\n"
+        "from deft_ct.reconstructor import Reconstructor\n"
         "@dataclass(frozen=True, kw_only=True)\nclass Config:\n    pass\n"
         f"class Theirs(Reconstructor):\n    name = {name!r}\n    config_type = Config\n"
-        "    def _estimate(self, request):\n        raise NotImplementedError\n"
+        "    def _estimate(self, request):\n"
+        "        return Estimate(mean=request.measurement.operator.pseudo_inverse(request.y))\n"
     )
     info = folder / "theirs-1.0.dist-info"
     info.mkdir()
@@ -77,7 +81,14 @@ def test_an_installed_package_announces_a_method(tmp_path: Path, monkeypatch: py
     _install(tmp_path, "theirs")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "theirs" in dc.methods()
-    assert type(dc.load_reconstructor("theirs")) is method_class("theirs")
+    method = dc.load_reconstructor("theirs")
+    assert type(method) is method_class("theirs")
+    scan, truth = tiny_scan(), tiny_slices(1)
+    result = method.reconstruct(scan.simulate(truth), scan)
+    torch.testing.assert_close(
+        result.mean, dc.load_reconstructor("fbp", filter="ram-lak").reconstruct(scan.simulate(truth), scan).mean
+    )
+    assert result.provenance["method"] == "theirs"
     sys.modules.pop("theirs", None)
 
 

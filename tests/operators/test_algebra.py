@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators import HDR, Decomposable, GaussianBlur, Identity, Inpainting, stack
-from deft_ct.operators.base import Diagnosis, LinearOperator, Operator, RegularisationHint
+from deft_ct.operators.base import LinearOperator, Operator
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
+from deft_ct.operators.findings import Diagnosis, RegularisationHint
 from deft_ct.testing import assert_adjoint, assert_gradients, assert_linear
 
 
