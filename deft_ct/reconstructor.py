@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import abc
-import platform
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -18,6 +16,7 @@ from deft_ct.diffusion import Prior
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.reconstruction import Estimate, Reconstruction, Request
 from deft_ct.runtime.evaluations import count_evaluations
+from deft_ct.runtime.machine import versions
 from deft_ct.runtime.progress import progress_bar
 from deft_ct.runtime.search_space import SearchSpace
 from deft_ct.runtime.seeds import Key, checked_image_ids
@@ -183,9 +182,7 @@ class Reconstructor(nn.Module, abc.ABC):
             "network_evaluations_per_image": evaluations.total / len(y),
             "seconds_per_image": seconds / len(y),
             "device": str(y.device),
-            "versions": {
-                "deft_ct": version("deft-ct"), "torch": torch.__version__, "python": platform.python_version()
-            },
+            "versions": versions(),
             **self.describe(),
             **estimate.record,
         }  # fmt: skip

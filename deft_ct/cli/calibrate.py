@@ -14,11 +14,13 @@ from rich.markup import escape
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
+from deft_ct.datasets.packs import read_pack
 from deft_ct.evaluation.problem import refuse_test_data
 from deft_ct.evaluation.spread_fit import calibrate_spread as fit
 from deft_ct.evaluation.spread_fit import draw, report, report_markdown
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
+from deft_ct.methods.method_text import parse_method
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct import CTProblem, build_for_scan
 from deft_ct.report import FOOTER, calibration_figure, save_png
@@ -59,7 +61,7 @@ def calibrate(
     """
     with one_line_errors():
         console = Console()
-        name, options = opt.parse_method(method)
+        name, options = parse_method(method)
         if name != "deft":
             raise ValueError(f"only deft can be calibrated, got {name!r}")
         chosen = Scan.from_name(opt.only(scan or ["parallel60_1e5"], "--scan"))
@@ -70,7 +72,7 @@ def calibrate(
         assert isinstance(built, DEFT)
         solver = DEFT(built.prior, built.htransform, replace(built.config, calibrated=False))
         problems = {
-            text: CTProblem(opt.read_pack(text, every), chosen, seed=seed, batch_size=batch_size, device=device)
+            text: CTProblem(read_pack(text, every), chosen, seed=seed, batch_size=batch_size, device=device)
             for text in dict.fromkeys([data, *(also or ())])
         }
         fitted = None if calibration is None else SpreadCalibration.read(calibration)

@@ -13,7 +13,9 @@ from rich.markup import escape
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
+from deft_ct.datasets.packs import read_pack
 from deft_ct.evaluation.runner import Comparison
+from deft_ct.methods.method_text import parse_method
 from deft_ct.methods.registry import Networks, method_class
 from deft_ct.methods.registry import methods as known_methods
 from deft_ct.problems.ct import CTProblem, build_for_scan
@@ -70,7 +72,7 @@ def compare(
                 if methods:
                     raise
                 console.print(f"[yellow]left out:[/] {escape(text)} ({escape(str(error))})", soft_wrap=True)
-        pack = opt.read_pack(data, every)
+        pack = read_pack(data, every)
         problems = [CTProblem(pack, scan, seed=seed, batch_size=batch_size, device=device) for scan in chosen]
         comparison = Comparison(problems, samples=samples)
         comparison.run(solvers, out, progress=progress, log=lambda line: console.print(f"[dim]{escape(line)}[/]"))
@@ -97,7 +99,7 @@ def _with_preset(
     networks: Networks, text: str, scan: Scan, presets: bool, folder: Path | None
 ) -> tuple[Reconstructor, str | None]:
     """The method of ``"name:option=value"`` with the preset of a folder, or else the shipped one, if there is one."""
-    name, options = opt.parse_method(text)
+    name, options = parse_method(text)
     path = folder / scan.name / f"{name}.json" if folder is not None and presets else None
     if path is not None and path.is_file():
         return networks.build(name, options, preset=str(path)), str(path)

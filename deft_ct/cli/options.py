@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, cast
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
 from deft_ct.ct.scan import Scan
-from deft_ct.datasets.packs import pack_path as pack_path
-from deft_ct.datasets.packs import read_pack as read_pack
-from deft_ct.methods.method_text import parse_method as parse_method
-from deft_ct.methods.method_text import parse_options as parse_options
-from deft_ct.methods.method_text import split_methods as split_methods
 from deft_ct.methods.registry import method_class
 from deft_ct.methods.supervised.model import TrainedReconstructor
-from deft_ct.networks.precision import Precision, check_precision
+from deft_ct.networks.precision import Precision
 
 T = TypeVar("T")
 
@@ -140,8 +135,3 @@ def parse_models(items: Sequence[str] | None) -> dict[str, str]:
             raise ValueError(f"{name} takes no trained model; --model is for the supervised methods")
         found[name] = folder
     return found
-
-
-def parse_precision(name: str) -> Precision:
-    """A precision by name."""
-    return check_precision(cast(Precision, name))

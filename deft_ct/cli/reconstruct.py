@@ -13,6 +13,7 @@ from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.groups import grouped
 from deft_ct.cli.output import print_run
 from deft_ct.ct.scan import Scan
+from deft_ct.methods.method_text import parse_method, split_methods
 from deft_ct.workflows.reconstruct_series import SparseView, reconstruct_series
 from deft_ct.workflows.series_output import Output
 
@@ -61,7 +62,7 @@ def reconstruct(
     """
     with one_line_errors():
         main, *others = [
-            opt.parse_method(text) for text in (opt.only(method or [_DEFAULTS.method], "--method"), *_compared(compare))
+            parse_method(text) for text in (opt.only(method or [_DEFAULTS.method], "--method"), *_compared(compare))
         ]
         scan = opt.only(simulated.scans(), "--scan")
         if scan.detectors != Scan().detectors:
@@ -90,7 +91,7 @@ def reconstruct(
 
 
 def _compared(texts: list[str] | None) -> list[str]:
-    return list(_DEFAULTS.compare) if texts is None else opt.split_methods(texts)
+    return list(_DEFAULTS.compare) if texts is None else split_methods(texts)
 
 
 def _options(methods: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,9 @@ from deft_ct.cli import options as opt
 from deft_ct.cli.compare import DEFAULT_SCANS
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
+from deft_ct.datasets.packs import read_pack
 from deft_ct.evaluation.tuning import Budget, Search, seconds_per_trial, sweep
+from deft_ct.methods.method_text import parse_method
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct import CT_STEPS, CTProblem
 
@@ -51,12 +53,12 @@ def tune_command(
     """
     with one_line_errors(interrupted="finished trials are kept; run the same command again to resume"):
         console = Console(soft_wrap=True, highlight=False, markup=False)
-        chosen = dict(opt.parse_method(text) for text in methods) if methods else dict(CT_STEPS)
+        chosen = dict(parse_method(text) for text in methods) if methods else dict(CT_STEPS)
         wanted = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
         networks = Networks(
             prior=prior, htransform=htransform, models=opt.parse_models(model), device=device, precision=precision
         )
-        pack = opt.read_pack(data, every)
+        pack = read_pack(data, every)
         problems = [CTProblem(pack, scan, seed=seed, batch_size=batch_size, device=device) for scan in wanted]
         searches = [Search(method=name, fixed=fixed) for name, fixed in chosen.items()]
         budget = Budget(trials=trials, objective=objective, samples=samples)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from deft_ct.reconstruction import Reconstruction
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.data_split import DataSplit
 from deft_ct.runtime.memory import peak_memory
+from deft_ct.runtime.plain_values import plain
 
 __all__ = ["Batch", "Metric", "Problem", "Score", "refuse_test_data", "score", "score_json", "values_in_unit"]
 
@@ -297,11 +297,7 @@ def score(
 def score_json(result: Score) -> dict[str, Any]:
     """A score as plain values, per image; values that JSON cannot hold become null."""
     return {
-        **{metric.key: _numbers(result.values[metric.name]) for metric in result.metrics},
+        **{metric.key: plain(result.values[metric.name]) for metric in result.metrics},
         "seconds_per_slice": result.seconds_per_image, "evaluations_per_slice": result.evaluations_per_image,
         "peak_memory_one_slice_mib": result.memory_mib, "data_residual": result.data_residual,
     }  # fmt: skip
-
-
-def _numbers(values: NDArray[np.float64]) -> list[float | None]:
-    return [float(value) if math.isfinite(value) else None for value in values]

@@ -17,6 +17,7 @@ from deft_ct.evaluation.statistics import Interval, deviation, mean_interval
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.atomic import write_text
+from deft_ct.runtime.plain_values import plain
 
 RESULTS = "results"
 _COSTS = (
@@ -122,7 +123,7 @@ class Comparison:
                     )
                     cell = Cell(
                         problem=problem.name, label=label, values=score_json(result),
-                        provenance=_plain(result.provenance),
+                        provenance=plain(result.provenance),
                     )  # fmt: skip
                     write_text(path, json.dumps(cell.to_dict(), indent=1) + "\n")
                 self.cells.append(cell)
@@ -164,7 +165,7 @@ class Comparison:
         """Everything as plain values: protocol, means with intervals, values of every image, provenance."""
 
         def summary(cell: Cell, metric: Metric) -> dict[str, Any]:
-            return _plain(asdict(_interval(cell, metric)) | {"std": _deviation(cell, metric)})
+            return plain(asdict(_interval(cell, metric)) | {"std": _deviation(cell, metric)})
 
         return {
             "protocol": self.protocol,
@@ -199,7 +200,7 @@ class Comparison:
         path = folder / "protocol.json"
         if path.is_file():
             before = json.loads(path.read_text(encoding="utf-8"))
-            refuse_other_settings(folder, before, _plain(self.protocol))
+            refuse_other_settings(folder, before, plain(self.protocol))
             return
         write_text(path, json.dumps(self.protocol, indent=1) + "\n")
 
@@ -239,22 +240,6 @@ def _read(path: Path, problem: str, label: str, reconstructor: Reconstructor) ->
     except (json.JSONDecodeError, KeyError, TypeError):
         return None
     networks = reconstructor.describe()
-    fresh = _plain(asdict(reconstructor.config) | networks)
+    fresh = plain(asdict(reconstructor.config) | networks)
     before = cell.provenance["config"] | {key: cell.provenance.get(key) for key in networks}
     return cell if (cell.problem, cell.label) == (problem, label) and before == fresh else None
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back; NaN becomes null."""
-
-    def clean(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(key): clean(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [clean(item) for item in value]
-        if isinstance(value, float) and not np.isfinite(value):
-            return None
-        return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-    found: dict[str, Any] = clean(dict(values))
-    return found

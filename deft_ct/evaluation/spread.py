@@ -17,7 +17,6 @@ Without assuming a shape: between the j-th lowest and the j-th highest of N samp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -28,6 +27,7 @@ from scipy import stats
 
 from deft_ct.evaluation.statistics import mean_interval
 from deft_ct.runtime.intervals import interval_factor, normal_factor
+from deft_ct.runtime.plain_values import plain
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
@@ -156,7 +156,7 @@ def spread_report(draws: Draws, calibration: Rescaling | None = None) -> dict[st
         },
         "coverage_normal": {f"{level:g}": float((inside <= normal_factor(level)).mean()) for level in LEVELS},
         "coverage_90": {
-            "mean": overall.mean, "low": _number(overall.low), "high": _number(overall.high), "per_image": per_image,
+            "mean": overall.mean, "low": plain(overall.low), "high": plain(overall.high), "per_image": per_image,
         },
         "reliability": {
             "nominal": nominal.tolist(),
@@ -260,7 +260,3 @@ def _correlation(std: Floats, error: Floats) -> dict[str, float | None]:
 
 def _rms(values: Floats) -> float:
     return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from deft_ct.evaluation.spread import LEVELS, Draws, coverage, spread_report
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
+from deft_ct.runtime.machine import versions
 
 
 def draw(problem: Problem, reconstructor: DEFT, *, samples: int = 4, progress: bool = False) -> Draws:
@@ -72,7 +71,7 @@ def calibrate_spread(problem: Problem, draws: Draws, reconstructor: DEFT, *, flo
         **problem.settings(), "network_precision": reconstructor.prior.precision,
         "coverage_90_raw": coverage(draws), "coverage_90_calibrated": coverage(draws, fitted),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"deft_ct": version("deft-ct"), "python": platform.python_version()},
+        "versions": versions(),
     }  # fmt: skip
     return replace(fitted, provenance=provenance)
 

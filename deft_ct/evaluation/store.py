@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from deft_ct.runtime.atomic import write_text
+from deft_ct.runtime.plain_values import plain
 
 Record = dict[str, Any]
 """Plain values that JSON can hold."""
@@ -42,13 +42,5 @@ def write_result(folder: Path, name: str, record: Record, text: str) -> None:
 
     NaN and infinity, which JSON does not know, become null.
     """
-    write_text(folder / f"{name}.json", json.dumps(_finite(record), indent=1, allow_nan=False) + "\n")
+    write_text(folder / f"{name}.json", json.dumps(plain(record), indent=1, allow_nan=False) + "\n")
     write_text(folder / f"{name}.md", text)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,7 +6,6 @@ Parameters are chosen on training or validation data; test sets are refused.
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -22,6 +21,7 @@ from deft_ct.evaluation.runner import refuse_other_settings
 from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.registry import method_class
 from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.machine import versions
 from deft_ct.runtime.search_space import SearchSpace
 from deft_ct.runtime.seeds import derive_seed
 
@@ -173,10 +173,7 @@ def tune(
             "best_value": best.value,
             "default_value": complete[0].value,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {
-                "deft_ct": version("deft-ct"), "optuna": version("optuna"), "torch": version("torch"),
-                "python": platform.python_version(),
-            },
+            "versions": versions() | {"optuna": version("optuna")},
         },
     )  # fmt: skip
     preset.write(folder / f"{search.method}.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from rich.table import Table
 from deft_ct.evaluation.statistics import Interval
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.problems.ct_metrics import CTMetrics
+from deft_ct.runtime.plain_values import plain
 
 _COLUMNS = (  # metric, heading, decimals
     ("psnr", "PSNR (dB)", 2),
@@ -77,11 +77,11 @@ def metrics_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "seconds_per_slice": row.seconds_per_slice,
             "metrics": {
                 name: {
-                    "mean": _number(interval.mean),
-                    "low": _number(interval.low),
-                    "high": _number(interval.high),
+                    "mean": plain(interval.mean),
+                    "low": plain(interval.low),
+                    "high": plain(interval.high),
                     "slices": interval.n,
-                    "per_slice": [_number(value) for value in getattr(row.metrics, name)],
+                    "per_slice": plain(getattr(row.metrics, name)),
                 }
                 for name, interval in row.metrics.summary().items()
             },
@@ -118,7 +118,3 @@ def _convention(rows: Sequence[Row]) -> str:
         f"Means over {slices} slice{plural}. PSNR and SSIM: whole slice, data range {data_range:g} HU. "
         "RMSE and bias: inside the body."
     )
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
