@@ -132,22 +132,15 @@ class Reconstructor(nn.Module, abc.ABC):
         # Methods that differentiate the prior need autograd, which inference mode rules out even inside enable_grad.
         with torch.inference_mode(False), torch.no_grad():
             plain = plain_data(y, measurement)
-            return self._reconstruct(plain, measurement, num_samples, seed, image_ids, progress)
+            request = Request(
+                y=plain, measurement=measurement, num_samples=num_samples, seed=seed,
+                image_ids=checked_image_ids(len(plain), image_ids), progress=progress,
+            )  # fmt: skip
+            return self._answer(request)
 
-    def _reconstruct(
-        self,
-        y: Tensor,
-        measurement: Measurement,
-        num_samples: int,
-        seed: int,
-        image_ids: Sequence[Key] | None,
-        progress: bool,
-    ) -> Reconstruction:
-        request = Request(
-            y=y, measurement=measurement, num_samples=num_samples, seed=seed,
-            image_ids=checked_image_ids(len(y), image_ids),
-            progress=progress,
-        )  # fmt: skip
+    def _answer(self, request: Request) -> Reconstruction:
+        """Check, estimate and record."""
+        y, measurement = request.y, request.measurement
         self._check(request)
         diagnosis = measurement.diagnose(y)
         for advice in diagnosis.warnings:
@@ -172,7 +165,7 @@ class Reconstructor(nn.Module, abc.ABC):
         provenance = {
             "method": self.name,
             "config": asdict(self.config),
-            "seed": seed,
+            "seed": request.seed,
             "num_samples": 1 if samples is None else samples.shape[1],
             "images": len(y),
             "measurement": measurement.describe(),
@@ -245,7 +238,7 @@ class PriorReconstructor(Reconstructor):
         """
         domain, own = request.measurement.operator.domain_shape, self.prior.image_shape
         no_channels = request.image_shape == domain and len(domain) < len(own)
-        shape = (own[0], *domain) if len(domain) == len(own) - 1 else domain
+        shape = self.prior.shape_of(domain)
         if no_channels or not self.prior.fits(shape):
             raise UnsupportedError(
                 f"{self.name} needs a prior for images of shape {request.image_shape}, and this one is for images of "

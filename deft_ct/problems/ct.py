@@ -19,24 +19,13 @@ from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
 from deft_ct.datasets.slices import CTSlice
-from deft_ct.evaluation.problem import Batch, Floats, Mask, Metric, Problem
+from deft_ct.evaluation.problem import Batch, Floats, Mask, Problem
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.presets import shipped_presets
 from deft_ct.methods.registry import Networks, method_class
-from deft_ct.problems.ct_metrics import DATA_RANGE_HU, body_mask, evaluate
+from deft_ct.problems.ct_metrics import CT_METRICS, DATA_RANGE_HU, body_mask, measure_ct
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.data_split import DataSplit
-
-CT_METRICS = (
-    Metric(name="psnr", key="psnr_db", heading="PSNR (dB)", digits=2, best="highest"),
-    Metric(
-        name="psnr_body", key="psnr_body_db", heading="PSNR in body (dB)", digits=2, best="highest", in_table=False
-    ),
-    Metric(name="ssim", key="ssim", heading="SSIM", digits=4, best="highest"),
-    Metric(name="rmse", key="rmse_body_hu", heading="RMSE in body (HU)", digits=1, best="lowest"),
-    Metric(name="bias", key="bias_body_hu", heading="bias in body (HU)", digits=1, best=None, in_table=False),
-)  # fmt: skip
-"""PSNR and SSIM of the whole slice; RMSE and bias inside the body."""
 
 CT_STEPS: Mapping[str, Mapping[str, Any]] = {
     "fbp": {}, "sirt": {}, "cgls": {}, "tikhonov": {}, "tv": {},
@@ -140,11 +129,7 @@ class CTProblem(Problem):
 
     def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
         """Metrics of ``(N, H, W)`` HU, see :data:`CT_METRICS`."""
-        found = evaluate(images, self.truth, data_range_hu=self.data_range_hu, body=self.body)
-        return {
-            "psnr": found.psnr, "psnr_body": found.psnr_body, "ssim": found.ssim, "rmse": found.rmse_hu,
-            "bias": found.bias_hu,
-        }  # fmt: skip
+        return measure_ct(images, self.truth, self.body, data_range_hu=self.data_range_hu)
 
     def settings(self) -> dict[str, Any]:
         """Data, seed, refinement and data range."""

@@ -14,7 +14,19 @@ from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
 from deft_ct.evaluation.metrics import Floats, Mask, as_float64, bias, mae, psnr, rmse, ssim
+from deft_ct.evaluation.problem import Metric
 from deft_ct.evaluation.statistics import Interval, mean_interval
+
+CT_METRICS = (
+    Metric(name="psnr", key="psnr_db", heading="PSNR (dB)", digits=2, best="highest"),
+    Metric(
+        name="psnr_body", key="psnr_body_db", heading="PSNR in body (dB)", digits=2, best="highest", in_table=False
+    ),
+    Metric(name="ssim", key="ssim", heading="SSIM", digits=4, best="highest"),
+    Metric(name="rmse", key="rmse_body_hu", heading="RMSE in body (HU)", digits=1, best="lowest"),
+    Metric(name="bias", key="bias_body_hu", heading="bias in body (HU)", digits=1, best=None, in_table=False),
+)  # fmt: skip
+"""PSNR and SSIM of the whole slice; RMSE and bias inside the body."""
 
 DATA_RANGE_HU = 2000.0
 """Default data range of PSNR and SSIM: the span of the prior's range, [-1000, 1000] HU."""
@@ -170,3 +182,19 @@ def evaluate(
         bias_hu=bias(recon, truth, mask=inside),
         data_range_hu=float(data_range_hu),
     )
+
+
+def measure_ct(images: ArrayLike, truth: ArrayLike, body: Mask, *, data_range_hu: float) -> dict[str, Floats]:
+    """The metrics of :data:`CT_METRICS`: name -> a value for every slice.
+
+    Args:
+        images: ``(N, H, W)`` HU.
+        truth: ``(N, H, W)`` HU.
+        body: ``(N, H, W)``, see :func:`body_mask`.
+        data_range_hu: data range of PSNR and SSIM.
+    """
+    found = evaluate(images, truth, data_range_hu=data_range_hu, body=body)
+    return {
+        "psnr": found.psnr, "psnr_body": found.psnr_body, "ssim": found.ssim, "rmse": found.rmse_hu,
+        "bias": found.bias_hu,
+    }  # fmt: skip
