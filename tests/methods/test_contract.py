@@ -15,6 +15,7 @@ from deft_ct.reconstructor import UnsupportedError
 from deft_ct.runtime.evaluations import count_evaluations
 
 DOCUMENTED = documented((Path(__file__).parents[2] / "docs/contract.md").read_text())
+STALE = "docs/contract.md says something else: make it anew by the command that stands in it"
 MUST_WORK = {
     *((name, problem) for name in methods() if name != "ddrm" for problem in ("CT parallel", "CT fan")),
     *((name, problem) for name in ("dps", "daps", "reddiff", "deft", "unconditional") for problem in PROBLEMS),
@@ -40,9 +41,9 @@ def test_a_sane_result_or_one_refusal(name: str, problem_name: str) -> None:
         assert count.total == 0
         assert (name, problem_name) not in MUST_WORK, str(refusal)
         assert name in str(refusal) and "\n" not in str(refusal)
-        assert DOCUMENTED[name, problem_name] == str(refusal)
+        assert DOCUMENTED.get((name, problem_name)) == str(refusal), STALE
         return
-    assert DOCUMENTED[name, problem_name] == "ok"
+    assert DOCUMENTED.get((name, problem_name)) == "ok", STALE
     assert whole.mean.shape == images.shape and bool(torch.isfinite(whole.mean).all())
     assert whole.provenance["method"] == name
     json.dumps(whole.provenance)
@@ -51,7 +52,7 @@ def test_a_sane_result_or_one_refusal(name: str, problem_name: str) -> None:
         single = (
             build(name, problem).reconstruct(y[i : i + 1], measurement[i : i + 1], seed=7, image_ids=[image_id]).mean
         )
-        assert float((single[0] - whole.mean[i]).abs().max()) < 1e-3 * scale
+        assert float((single[0] - whole.mean[i]).abs().max()) < 1e-4 * scale
 
 
 @pytest.mark.parametrize("name", methods())
@@ -66,10 +67,10 @@ def test_chunks_of_several_samples_keep_the_mask_of_each_image(name: str) -> Non
         return  # the test above holds which ones may
     last = build(name, problem).reconstruct(y[2:], measurement[2:], seed=7, num_samples=3, image_ids="c")
     scale = float(whole.mean.abs().max())
-    assert float((last.mean[0] - whole.mean[2]).abs().max()) < 1e-3 * scale
+    assert float((last.mean[0] - whole.mean[2]).abs().max()) < 1e-4 * scale
     if whole.samples is not None:
         assert last.samples is not None
-        assert float((last.samples[0] - whole.samples[2]).abs().max()) < 1e-3 * float(whole.samples.abs().max())
+        assert float((last.samples[0] - whole.samples[2]).abs().max()) < 1e-4 * float(whole.samples.abs().max())
 
 
 def test_a_refusal_is_a_value_error_that_names_the_operator() -> None:
