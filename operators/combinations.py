@@ -18,7 +18,7 @@ from deft_ct.operators.findings import Diagnosis
 
 
 class Combination(Operator):
-    """What operators made of operators share: the parameters of each image are those of the parts."""
+    """The base of all combinations: their parts hold the parameters of each image."""
 
     @property
     @abc.abstractmethod
