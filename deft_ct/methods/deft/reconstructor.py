@@ -109,7 +109,7 @@ class DEFT(PosteriorSampler):
     search_space: ClassVar[SearchSpace] = {"eta": Range(0.0, 1.0)}
 
     def __init__(self, prior: Prior, htransform: HTransform, config: DEFTConfig | None = None) -> None:
-        super().__init__(prior, config or DEFTConfig())
+        super().__init__(prior, config)
         if htransform.prior_hash and htransform.prior_hash != prior.content_hash():
             raise ValueError(
                 "this h-transform was trained for another prior (SHA-256 "

@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import ddim, pairs
 from deft_ct.diffusion.schedule import time_grid
 from deft_ct.measurement.data_term import DataTerm, per_sample
@@ -73,9 +72,6 @@ class DAPS(PosteriorSampler):
         "weighted": Choice((True, False)),
         "start": START,
     }
-
-    def __init__(self, prior: Prior, config: DAPSConfig | None = None) -> None:
-        super().__init__(prior, config or DAPSConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config

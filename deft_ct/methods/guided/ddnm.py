@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import ddim_coefficients, pairs
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
@@ -68,9 +67,6 @@ class DDNM(PosteriorSampler):
         "weighted": Choice((True, False)),
         "start": START,
     }
-
-    def __init__(self, prior: Prior, config: DDNMConfig | None = None) -> None:
-        super().__init__(prior, config or DDNMConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config

@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import pairs
 from deft_ct.diffusion.schedule import time_grid
 from deft_ct.measurement.likelihood import Likelihood
@@ -51,9 +50,6 @@ class DDRM(PosteriorSampler):
     config_type = DDRMConfig
     needs = "svd"
     search_space: ClassVar[SearchSpace] = {"eta": Range(0.0, 1.0), "eta_b": Range(0.0, 1.0)}
-
-    def __init__(self, prior: Prior, config: DDRMConfig | None = None) -> None:
-        super().__init__(prior, config or DDRMConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule = self.prior.schedule

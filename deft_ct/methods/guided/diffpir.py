@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import pairs
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
@@ -55,9 +54,6 @@ class DiffPIR(PosteriorSampler):
         "weighted": Choice((True, False)),
         "start": START,
     }
-
-    def __init__(self, prior: Prior, config: DiffPIRConfig | None = None) -> None:
-        super().__init__(prior, config or DiffPIRConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config

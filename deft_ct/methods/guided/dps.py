@@ -62,9 +62,6 @@ class DPS(PosteriorSampler):
         "start": START,
     }
 
-    def __init__(self, prior: Prior, config: DPSConfig | None = None) -> None:
-        super().__init__(prior, config or DPSConfig())
-
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         return lambda chunk: gradient_walk(self.prior, chunk, self.config)
 

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.guided.config import check_counts
@@ -56,9 +55,6 @@ class MCG(PosteriorSampler):
         "weighted": Choice((True, False)),
         "start": START,
     }
-
-    def __init__(self, prior: Prior, config: MCGConfig | None = None) -> None:
-        super().__init__(prior, config or MCGConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         def walk(chunk: Chunk) -> Tensor:

@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import ddim
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
@@ -63,9 +62,6 @@ class PiGDM(PosteriorSampler):
         "weighted": Choice((True, False)),
         "start": START,
     }
-
-    def __init__(self, prior: Prior, config: PiGDMConfig | None = None) -> None:
-        super().__init__(prior, config or PiGDMConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config

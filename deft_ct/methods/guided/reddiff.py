@@ -54,9 +54,6 @@ class REDDiff(PosteriorSampler):
         "weighted": Choice((True, False)),
     }
 
-    def __init__(self, prior: Prior, config: REDDiffConfig | None = None) -> None:
-        super().__init__(prior, config or REDDiffConfig())
-
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         return lambda chunk: minimise(self.prior, chunk, self.config)
 

@@ -6,11 +6,12 @@ import abc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from deft_ct.diffusion import Prior
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.guided.start import check_warm_start, walk_times, warm_start
 from deft_ct.operators.base import LinearOperator
@@ -55,12 +56,19 @@ class PosteriorSampler(PriorReconstructor):
 
     Subclasses write :meth:`_walker` and state in :attr:`needs` what the operator must have. ``"any"`` needs only a
     derivative, ``"linear"`` linearity, and ``"svd"`` a singular value decomposition.
+
+    Args:
+        prior: the unconditional model.
+        config: of :attr:`config_type`; its defaults when None.
     """
 
     needs: ClassVar[Need] = "any"
     can_start_late: ClassVar[bool] = False
     """Whether the configuration has ``start`` and ``start_from``, see
     :class:`~deft_ct.methods.guided.config.WarmStartConfig`."""
+
+    def __init__(self, prior: Prior, config: Any = None) -> None:
+        super().__init__(prior, self.config_type() if config is None else config)
 
     @abc.abstractmethod
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:

@@ -7,7 +7,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import ddim, dpm_solver
 from deft_ct.diffusion.schedule import time_grid
 from deft_ct.measurement.likelihood import Likelihood
@@ -45,9 +44,6 @@ class Unconditional(PosteriorSampler):
     name = "unconditional"
     title = "unconditional"
     config_type = UnconditionalConfig
-
-    def __init__(self, prior: Prior, config: UnconditionalConfig | None = None) -> None:
-        super().__init__(prior, config or UnconditionalConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config
