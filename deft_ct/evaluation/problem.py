@@ -24,7 +24,10 @@ from deft_ct.runtime.data_split import DataSplit
 from deft_ct.runtime.memory import peak_memory
 from deft_ct.runtime.plain_values import plain
 
-__all__ = ["Batch", "Metric", "Problem", "Score", "refuse_test_data", "score", "score_json", "values_in_unit"]
+__all__ = [
+    "Batch", "Metric", "Problem", "Score", "SingleMeasurementProblem", "refuse_test_data", "score", "score_json",
+    "values_in_unit",
+]  # fmt: skip
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
@@ -188,6 +191,66 @@ class Problem(abc.ABC):
         if name not in found:
             raise ValueError(f"objective must be one of {', '.join(found)}, got {name!r}")
         return found[name]
+
+
+class SingleMeasurementProblem(Problem):
+    """Images of a data set with one measurement for all of them, each of its own source.
+
+    Attributes:
+        label: name of the measurement.
+        measurement: of the images.
+    """
+
+    label: str
+    measurement: Measurement
+    unit = ""
+
+    @property
+    @abc.abstractmethod
+    def positions(self) -> list[int]:
+        """Places in the data set of the images that are judged; as text they are the names of the images."""
+
+    @abc.abstractmethod
+    def images_at(self, positions: list[int]) -> Tensor:
+        """``(B, *shape)`` true images at these places of the data set, on the CPU."""
+
+    @property
+    def name(self) -> str:
+        """Name of the measurement."""
+        return self.label
+
+    @property
+    def title(self) -> str:
+        """The operator and the noise."""
+        return f"{type(self.measurement.operator).__name__}, {type(self.measurement.noise).__name__}"
+
+    @property
+    def patients(self) -> list[str]:
+        """Every image stands for itself."""
+        return [str(n) for n in self.positions]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def simulate(self) -> list[Batch]:
+        """Simulated data of every image; they depend only on the seed and the image's position."""
+        measurement = self.measurement.to(self.device)
+        made = []
+        for first in range(0, len(self), self.batch_size):
+            chosen = self.positions[first : first + self.batch_size]
+            names = [str(n) for n in chosen]
+            x = self.images_at(chosen).to(self.device)
+            made.append(Batch(measurement.simulate(x, seed=self.seed, image_ids=names), measurement, names))
+        return made
+
+    def true_images(self) -> Floats:
+        """``(N, *shape)`` true images."""
+        found: Floats = self.images_at(self.positions).numpy()
+        return found
+
+    def describe_measurement(self) -> dict[str, Any]:
+        """Operator and noise."""
+        return self.measurement.describe()
 
 
 @dataclass(frozen=True, kw_only=True)

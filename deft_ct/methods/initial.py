@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -22,6 +22,16 @@ TV_STRENGTH = 5.0
 TV_ITERATIONS = 16
 """Within 0.8 dB of 40 iterations for full parallel scans; a network does the rest, and training computes it at every
 step."""
+
+
+def check_reference(kind: str) -> None:
+    """Refuse an unknown quick reconstruction in a configuration.
+
+    Raises:
+        ValueError: it is none of :data:`Reference`.
+    """
+    if kind not in get_args(Reference):
+        raise ValueError(f"unknown reference {kind!r}; known: fbp, tv")
 
 
 def check_initial(name: str, likelihood: Likelihood, kind: str) -> None:

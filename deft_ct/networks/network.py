@@ -6,8 +6,7 @@ A batch is ``(B, *image_shape)``: images ``(B, C, H, W)``, points ``(B, N, F)``.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -19,26 +18,42 @@ class TimeNetwork(nn.Module, abc.ABC):
 
     Attributes:
         config: its shape.
+        first_layer: name of the layer that takes ``x``.
+        last_layer: name of the layer that makes the output.
     """
 
     config: NetworkConfig
+    first_layer: ClassVar[str]
+    last_layer: ClassVar[str]
 
     @property
     @abc.abstractmethod
     def embedding_width(self) -> int:
         """Features of the time embedding, to which ``extra`` is added."""
 
-    @abc.abstractmethod
     def zero_output(self) -> None:
         """Set the last layer to zero, so that the network starts by predicting nothing."""
+        for parameter in self.get_submodule(self.last_layer).parameters():
+            nn.init.zeros_(parameter)
 
-    @abc.abstractmethod
     def start_from(self, other: nn.Module) -> None:
         """Copy the weights of another network where the shapes allow, all but the output layer.
 
-        The first image of this network takes the place of the only one of the other. Does nothing for a network of
-        another class.
+        The first image of this network takes the place of the only one of the other, and further ones start with half
+        of their weights. Does nothing for a network of another class.
         """
+        if not isinstance(other, type(self)):
+            return
+        own = self.state_dict()  # shares memory with the parameters
+        for name, value in other.state_dict().items():
+            if name.startswith(f"{self.last_layer}.") or name not in own:
+                continue
+            weight, known = own[name], value.shape[1] if value.ndim > 1 else 0
+            if weight.shape == value.shape:
+                weight.copy_(value)
+            elif name == f"{self.first_layer}.weight" and len(weight) == len(value) and known < weight.shape[1]:
+                weight[:, :known].copy_(value)
+                weight[:, known:].mul_(0.5)
 
     @abc.abstractmethod
     def forward(self, x: Tensor, t: Tensor, extra: Tensor | None = None) -> Tensor:
@@ -81,24 +96,3 @@ class NetworkConfig(Protocol):
 def channel_axis(x: Tensor) -> int:
     """Axis of the channels of a batch: 1 for images, the last one for points ``(B, N, F)``."""
     return 2 if x.ndim == 3 else 1
-
-
-def copy_weights(
-    network: nn.Module, given: dict[str, Tensor], output: str, first: Callable[[str, Tensor], None]
-) -> None:
-    """Copy equally shaped weights; ``first(name, value)`` handles weights of another shape.
-
-    Args:
-        network: takes the weights.
-        given: state of another network.
-        output: prefix of the output layer, which is left alone.
-        first: handles a weight of another shape.
-    """
-    own = network.state_dict()
-    for name, value in given.items():
-        if name.startswith(output) or name not in own:
-            continue
-        if own[name].shape == value.shape:
-            own[name].copy_(value)
-        else:
-            first(name, value)

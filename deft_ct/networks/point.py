@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deft_ct.networks.network import TimeNetwork, copy_weights
+from deft_ct.networks.network import TimeNetwork
 from deft_ct.networks.unet import timestep_embedding
 
 
@@ -71,6 +71,8 @@ class PointNetwork(TimeNetwork):
     """
 
     config: PointNetworkConfig
+    first_layer = "embed"
+    last_layer = "out"
 
     def __init__(self, config: PointNetworkConfig) -> None:
         super().__init__()
@@ -86,24 +88,6 @@ class PointNetwork(TimeNetwork):
     def embedding_width(self) -> int:
         """Features of the time embedding."""
         return 2 * self.config.width
-
-    def zero_output(self) -> None:
-        """Set the last layer to zero, so that the network starts by predicting nothing."""
-        for parameter in self.out.parameters():
-            nn.init.zeros_(parameter)
-
-    def start_from(self, other: nn.Module) -> None:
-        """See :class:`~deft_ct.networks.network.TimeNetwork`."""
-        if not isinstance(other, PointNetwork):
-            return
-
-        def widen(name: str, value: Tensor) -> None:
-            weight = self.embed.weight.data
-            if name == "embed.weight" and weight.shape[0] == value.shape[0]:
-                weight[:, : value.shape[1]].copy_(value)
-                weight[:, value.shape[1] :].mul_(0.5)
-
-        copy_weights(self, other.state_dict(), "out.", widen)
 
     def forward(self, x: Tensor, t: Tensor, extra: Tensor | None = None) -> Tensor:
         """Evaluate the network; see the class.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deft_ct.networks.network import TimeNetwork, copy_weights
+from deft_ct.networks.network import TimeNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +108,8 @@ class UNet(TimeNetwork):
     """
 
     config: UNetConfig
+    first_layer = "conv_in"
+    last_layer = "conv_out"
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -129,24 +131,6 @@ class UNet(TimeNetwork):
     def embedding_width(self) -> int:
         """Features of the embedding of the time."""
         return 4 * self.config.channels[0]
-
-    def zero_output(self) -> None:
-        """Set the last layer to zero, so that the network starts by predicting nothing."""
-        for parameter in self.conv_out.parameters():
-            nn.init.zeros_(parameter)
-
-    def start_from(self, other: nn.Module) -> None:
-        """See :class:`~deft_ct.networks.network.TimeNetwork`; further images start with half of the weights."""
-        if not isinstance(other, UNet):
-            return
-
-        def widen(name: str, value: Tensor) -> None:
-            weight, known = self.conv_in.weight.data, value.shape[1] if value.ndim == 4 else 0
-            if name == "conv_in.weight" and weight.shape[0] == value.shape[0] and known < weight.shape[1]:
-                weight[:, :known].copy_(value)
-                weight[:, known:].mul_(0.5)
-
-        copy_weights(self, other.state_dict(), "conv_out.", widen)
 
     def forward(self, x: Tensor, t: Tensor, extra: Tensor | None = None) -> Tensor:
         """Evaluate the network; see the class."""

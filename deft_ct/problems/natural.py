@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.evaluation.metrics import psnr, rmse, ssim
-from deft_ct.evaluation.problem import Batch, Floats, Metric, Problem
+from deft_ct.evaluation.problem import Floats, Metric, SingleMeasurementProblem
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.image.conventions import preset
 from deft_ct.runtime.data_split import DataSplit
@@ -69,7 +69,7 @@ class ImageSource:
 
 
 @dataclass(frozen=True)
-class NaturalProblem(Problem):
+class NaturalProblem(SingleMeasurementProblem):
     """Photographs with one measurement for all of them.
 
     Args:
@@ -88,7 +88,6 @@ class NaturalProblem(Problem):
     batch_size: int = 8
     device: str = "cpu"
 
-    unit = ""
     metrics = NATURAL_METRICS
 
     @classmethod
@@ -115,16 +114,6 @@ class NaturalProblem(Problem):
         return cls(source, f"{convention}-{task}", measurement, seed=seed, batch_size=batch_size, device=device)
 
     @property
-    def name(self) -> str:
-        """Name of the measurement."""
-        return self.label
-
-    @property
-    def title(self) -> str:
-        """The operator and the noise."""
-        return f"{type(self.measurement.operator).__name__}, {type(self.measurement.noise).__name__}"
-
-    @property
     def data(self) -> str:
         """Name of the data set."""
         return self.source.name
@@ -135,27 +124,13 @@ class NaturalProblem(Problem):
         return self.source.split
 
     @property
-    def patients(self) -> list[str]:
-        """Every photograph stands for itself."""
-        return [str(n) for n in self.source.positions]
+    def positions(self) -> list[int]:
+        """Every k-th image."""
+        return self.source.positions
 
-    def __len__(self) -> int:
-        return len(self.source.positions)
-
-    def simulate(self) -> list[Batch]:
-        """Simulated data of every image; they depend only on the seed and the image's position."""
-        measurement = self.measurement.to(self.device)
-        made = []
-        for first in range(0, len(self), self.batch_size):
-            chosen = self.source.positions[first : first + self.batch_size]
-            names = [str(n) for n in chosen]
-            x = torch.stack([self.source.images[n] for n in chosen]).to(self.device)
-            made.append(Batch(measurement.simulate(x, seed=self.seed, image_ids=names), measurement, names))
-        return made
-
-    def true_images(self) -> Floats:
-        """``(N, C, H, W)`` in [-1, 1]."""
-        return np.stack([self.source.images[n].numpy() for n in self.source.positions])
+    def images_at(self, positions: list[int]) -> Tensor:
+        """``(B, C, H, W)`` in [-1, 1]."""
+        return torch.stack([self.source.images[n] for n in positions])
 
     def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
         """Metrics of ``(N, C, H, W)`` in [-1, 1], see :data:`NATURAL_METRICS`."""
@@ -171,10 +146,6 @@ class NaturalProblem(Problem):
             "data": self.data, "every": self.source.every, "images": len(self), "seed": self.seed,
             "data_range": DATA_RANGE,
         }  # fmt: skip
-
-    def describe_measurement(self) -> dict[str, Any]:
-        """Operator and noise."""
-        return self.measurement.describe()
 
     def conventions(self) -> str:
         """Data, PSNR and SSIM in words."""

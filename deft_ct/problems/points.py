@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deft_ct.evaluation.problem import Batch, Floats, Metric, Problem
+from deft_ct.evaluation.problem import Floats, Metric, SingleMeasurementProblem
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.runtime.data_split import DataSplit
 
@@ -18,7 +18,7 @@ POINT_METRICS = (Metric(name="rmsd", key="rmsd", heading="RMSD", digits=3, best=
 
 
 @dataclass(frozen=True)
-class PointProblem(Problem):
+class PointProblem(SingleMeasurementProblem):
     """Sets of points with one measurement for all of them.
 
     Args:
@@ -44,22 +44,11 @@ class PointProblem(Problem):
     batch_size: int = 8
     device: str = "cpu"
 
-    unit = ""
     metrics = POINT_METRICS
 
     def __post_init__(self) -> None:
         if self.points.ndim != 3 or self.points.shape[2] != 3 or not len(self.points):
             raise ValueError(f"points must be (B, N, 3) with B >= 1, got shape {tuple(self.points.shape)}")
-
-    @property
-    def name(self) -> str:
-        """Name of the measurement."""
-        return self.label
-
-    @property
-    def title(self) -> str:
-        """The operator and the noise."""
-        return f"{type(self.measurement.operator).__name__}, {type(self.measurement.noise).__name__}"
 
     @property
     def data(self) -> str:
@@ -72,27 +61,13 @@ class PointProblem(Problem):
         return self.part
 
     @property
-    def patients(self) -> list[str]:
-        """Every set stands for itself."""
-        return [str(n) for n in range(len(self))]
+    def positions(self) -> list[int]:
+        """All sets."""
+        return list(range(len(self.points)))
 
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def simulate(self) -> list[Batch]:
-        """Simulated data of every set; they depend only on the seed and the set's position."""
-        measurement = self.measurement.to(self.device)
-        made = []
-        for first in range(0, len(self), self.batch_size):
-            x = self.points[first : first + self.batch_size].to(self.device)
-            names = self.patients[first : first + self.batch_size]
-            made.append(Batch(measurement.simulate(x, seed=self.seed, image_ids=names), measurement, names))
-        return made
-
-    def true_images(self) -> Floats:
+    def images_at(self, positions: list[int]) -> Tensor:
         """``(B, N, 3)`` coordinates."""
-        found: Floats = self.points.numpy()
-        return found
+        return self.points[positions]
 
     def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
         """RMSD of ``(B, N, 3)`` coordinates."""
@@ -102,10 +77,6 @@ class PointProblem(Problem):
     def settings(self) -> dict[str, Any]:
         """Data and seed."""
         return {"data": self.data, "sets": len(self), "seed": self.seed}
-
-    def describe_measurement(self) -> dict[str, Any]:
-        """Operator and noise."""
-        return self.measurement.describe()
 
     def conventions(self) -> str:
         """Data and RMSD in words."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deft_ct.report.figures import FOOTER
-from deft_ct.report.tables import Row, metrics_json, metrics_markdown
+from deft_ct.report.tables import Row, metrics_html, metrics_json
 from deft_ct.runtime.atomic import write_text
 
 _PAGE = """<!DOCTYPE html>
@@ -64,7 +64,7 @@ def write_html(
     """
     parts = []
     if rows:
-        parts += ["<h2>Metrics</h2>", _table(metrics_markdown(rows))]
+        parts += ["<h2>Metrics</h2>", metrics_html(rows)]
     for caption, picture in figures.items():
         data = base64.b64encode(Path(picture).read_bytes()).decode("ascii")
         parts.append(
@@ -82,12 +82,3 @@ def write_html(
     page = _PAGE.format(title=escape(title), notice=escape(FOOTER), body="\n".join(parts))
     write_text(target, page)
     return target
-
-
-def _table(markdown: str) -> str:
-    """The table of :func:`metrics_markdown` as HTML, with the line below it as its note."""
-    table, _, note = markdown.partition("\n\n")
-    header, _, *body = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    cells = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in body)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table><p>{escape(note.strip())}</p>"

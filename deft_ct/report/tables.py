@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from rich.table import Table
+from tabulate import tabulate
 
 from deft_ct.evaluation.statistics import Interval
 from deft_ct.evaluation.tables import markdown_table
@@ -58,9 +60,14 @@ def metrics_table(rows: Sequence[Row], *, title: str = "") -> Table:
 
 def metrics_markdown(rows: Sequence[Row]) -> str:
     """The same table in Markdown, followed by the line that states the conventions (see :func:`metrics_table`)."""
-    caption = _convention(rows)
-    headings = ["method", *_headings()]
-    return markdown_table(headings, [[row.method, *_cells(row)] for row in rows]) + f"\n\n{caption}\n"
+    caption, headings, body = _text(rows)
+    return markdown_table(headings, body) + f"\n\n{caption}\n"
+
+
+def metrics_html(rows: Sequence[Row]) -> str:
+    """The same table in HTML, followed by the line that states the conventions (see :func:`metrics_table`)."""
+    caption, headings, body = _text(rows)
+    return f"{tabulate(body, headings, tablefmt='html', disable_numparse=True)}<p>{escape(caption)}</p>"
 
 
 def metrics_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -102,6 +109,11 @@ def _cells(row: Row) -> list[str]:
 
 def _mean(interval: Interval, decimals: int) -> str:
     return f"{interval.mean:.{decimals}f}"
+
+
+def _text(rows: Sequence[Row]) -> tuple[str, list[str], list[list[str]]]:
+    """Caption, headings and cells."""
+    return _convention(rows), ["method", *_headings()], [[row.method, *_cells(row)] for row in rows]
 
 
 def _convention(rows: Sequence[Row]) -> str:

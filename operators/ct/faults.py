@@ -6,6 +6,7 @@ Sinograms are ``(B, C, views, detectors)``; with ``detector_ndim=2`` the last tw
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 
@@ -15,13 +16,11 @@ from torch import Tensor
 from deft_ct.operators.noise import Generators, generators_for
 
 
-@dataclasses.dataclass(frozen=True)
-class RingArtefact:
-    """Gain errors of single detector elements, the same in all views: rings in the reconstruction.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectorFault(abc.ABC):
+    """A fault of single detector elements, the same in all views.
 
     Args:
-        amplitude: standard deviation of the additive error of a faulty element, in the units of post-log data (for a
-            small gain error, minus its relative size).
         fraction: probability that an element is faulty.
         detector_ndim: 1 for a detector line, 2 for a panel.
 
@@ -29,35 +28,62 @@ class RingArtefact:
         ValueError: a parameter is out of range.
     """
 
-    amplitude: float = 0.05
-    fraction: float = 0.25
+    fraction: float
     detector_ndim: int = 1
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.amplitude) and self.amplitude >= 0):
-            raise ValueError(f"RingArtefact: amplitude must be a finite number >= 0, got {self.amplitude}")
-        _check(self)
+        name = type(self).__name__
+        if not 0 <= self.fraction <= 1:
+            raise ValueError(f"{name}: fraction must be in [0, 1], got {self.fraction}")
+        if self.detector_ndim not in (1, 2):
+            raise ValueError(f"{name}: detector_ndim must be 1 (line) or 2 (panel), got {self.detector_ndim}")
 
     def __call__(self, y: Tensor, generator: Generators) -> Tensor:
-        """Add the errors to post-log data ``(B, ..., views, detectors)``."""
+        """A damaged copy of ``(B, ..., views, detectors)``."""
         y = y.clone()
         for index, source in enumerate(generators_for(y, generator)):
             shape = y.shape[y.ndim - self.detector_ndim :]
             faulty = torch.rand(shape, generator=source, device=source.device, dtype=torch.float32) < self.fraction
-            error = self.amplitude * torch.randn(shape, generator=source, device=source.device)
-            y[index] += (faulty * error).to(y)
+            y[index] = self._damage(y[index], faulty, source)
         return y
 
+    @abc.abstractmethod
+    def _damage(self, y: Tensor, faulty: Tensor, generator: torch.Generator) -> Tensor:
+        """Data of one sample with the faults of the elements in the mask ``faulty`` (on the generator's device)."""
 
-@dataclasses.dataclass(frozen=True)
-class DeadDetectors:
-    """Detector elements that read one constant in all views.
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RingArtefact(DetectorFault):
+    """Gain errors, which are rings in the reconstruction; the rest as in :class:`DetectorFault`.
 
     Args:
-        fraction: probability that an element is dead.
+        amplitude: standard deviation of the additive error of a faulty element, in the units of post-log data (for a
+            small gain error, minus its relative size).
+
+    Raises:
+        ValueError: a parameter is out of range.
+    """
+
+    amplitude: float = 0.05
+    fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.amplitude) and self.amplitude >= 0):
+            raise ValueError(f"RingArtefact: amplitude must be a finite number >= 0, got {self.amplitude}")
+
+    def _damage(self, y: Tensor, faulty: Tensor, generator: torch.Generator) -> Tensor:
+        error = self.amplitude * torch.randn(faulty.shape, generator=generator, device=generator.device)
+        return y + (faulty * error).to(y)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeadDetectors(DetectorFault):
+    """Elements that read one constant; the rest as in :class:`DetectorFault`.
+
+    Args:
         value: constant reading of a dead element, in the units of the data. For post-log data, no counts read as
             ``-log(floor / photons)``, which is 11.5 at 1e4 photons with floor 0.1. An element set to air reads 0.
-        detector_ndim: 1 for a detector line, 2 for a panel.
 
     Raises:
         ValueError: a parameter is out of range.
@@ -65,26 +91,11 @@ class DeadDetectors:
 
     fraction: float = 0.01
     value: float = 0.0
-    detector_ndim: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not math.isfinite(self.value):
             raise ValueError(f"DeadDetectors: value must be finite, got {self.value}")
-        _check(self)
 
-    def __call__(self, y: Tensor, generator: Generators) -> Tensor:
-        """Overwrite the dead elements of ``(B, ..., views, detectors)``."""
-        y = y.clone()
-        for index, source in enumerate(generators_for(y, generator)):
-            shape = y.shape[y.ndim - self.detector_ndim :]
-            dead = torch.rand(shape, generator=source, device=source.device, dtype=torch.float32) < self.fraction
-            y[index] = y[index].masked_fill(dead.to(y.device), self.value)
-        return y
-
-
-def _check(fault: RingArtefact | DeadDetectors) -> None:
-    name = type(fault).__name__
-    if not 0 <= fault.fraction <= 1:
-        raise ValueError(f"{name}: fraction must be in [0, 1], got {fault.fraction}")
-    if fault.detector_ndim not in (1, 2):
-        raise ValueError(f"{name}: detector_ndim must be 1 (line) or 2 (panel), got {fault.detector_ndim}")
+    def _damage(self, y: Tensor, faulty: Tensor, generator: torch.Generator) -> Tensor:
+        return y.masked_fill(faulty.to(y.device), self.value)

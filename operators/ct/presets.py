@@ -77,7 +77,8 @@ def dm4ct(setting: DM4CTSetting, *, image_shape: tuple[int, int] = (512, 512), p
     )
     photons = {"ii": 1e4, "iii": 5e3, "iv": 1e4}.get(setting)
     noise: NoiseModel = NoNoise() if photons is None else PoissonNoise(photons)
-    return ScanPreset(geometry=geometry, noise=noise, fault=RingArtefact(0.05, 0.25) if setting == "iv" else None)
+    fault = RingArtefact(amplitude=0.05, fraction=0.25) if setting == "iv" else None
+    return ScanPreset(geometry=geometry, noise=noise, fault=fault)
 
 
 def genregbench(views: int, *, wedge: bool = False, pixel_mm: float = 1.0) -> ScanPreset:

@@ -7,13 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.image.separable import apply_separable
 from deft_ct.operators.image.transforms import dct_matrix, walsh_hadamard
-from deft_ct.operators.svd import SingularValueDecomposition
+from deft_ct.operators.subset import Subset
 
 
-class CompressedSensing(LinearOperator):
+class CompressedSensing(Subset):
     """``y = S H D x``: random signs ``D``, orthonormal transform ``H``, random subset ``S``; ``(C, H, W) -> (C, m)``.
 
     Signs and subset are the same for all channels. All singular values are one or zero, so ``A A^T = I``.
@@ -28,8 +27,8 @@ class CompressedSensing(LinearOperator):
         ValueError: a parameter is out of range, or the size does not suit the transform.
     """
 
+    axis = -1
     signs: Tensor
-    indices: Tensor
     row_matrix: Tensor
     column_matrix: Tensor
 
@@ -80,45 +79,7 @@ class CompressedSensing(LinearOperator):
             image = apply_separable(self.row_matrix.T, self.column_matrix.T, coefficients.unflatten(-1, size))
         return self.signs.to(image.dtype) * image
 
-    def embed(self, y: Tensor) -> Tensor:
-        """``S^T y``: the measured coefficients in place, zero elsewhere."""
-        full = y.new_zeros((*y.shape[:-1], self.domain_shape[1] * self.domain_shape[2]))
-        return full.index_copy(-1, self.indices, y)
-
-    def _forward_kernel(self, x: Tensor) -> Tensor:
-        return self.analyse(x).index_select(-1, self.indices)
-
-    def _adjoint_kernel(self, y: Tensor) -> Tensor:
-        return self.synthesise(self.embed(y))
-
-    def pseudo_inverse(self, y: Tensor) -> Tensor:
-        """The adjoint: ``A A^T = I``."""
-        return self.adjoint(y)
-
-    def svd(self) -> SingularValueDecomposition:
-        """The scrambled transform as basis; singular values one where measured."""
-        return _SubsampledSVD(self)
-
-
-class _SubsampledSVD(SingularValueDecomposition):
-    def __init__(self, operator: CompressedSensing) -> None:
-        self._operator = operator
-        super().__init__(
-            operator.embed(torch.ones(operator.range_shape, dtype=torch.float32, device=operator.indices.device))
-        )
-
-    def to_spectral(self, x: Tensor) -> Tensor:
-        """All coefficients of the transform."""
-        return self._operator.analyse(x)
-
-    def from_spectral(self, coefficients: Tensor) -> Tensor:
-        """Inverse transform."""
-        return self._operator.synthesise(coefficients)
-
-    def data_to_spectral(self, y: Tensor) -> Tensor:
-        """The measured coefficients in place, zero elsewhere."""
-        return self._operator.embed(y)
-
-    def data_from_spectral(self, coefficients: Tensor) -> Tensor:
-        """The measured coefficients."""
-        return coefficients.index_select(-1, self._operator.indices)
+    @property
+    def length(self) -> int:
+        """Number of coefficients of a channel."""
+        return self.domain_shape[1] * self.domain_shape[2]

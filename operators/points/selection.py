@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
-from deft_ct.operators.svd import SingularValueDecomposition
+from deft_ct.operators.subset import Subset
 
 
-class Selection(LinearOperator):
+class Selection(Subset):
     """The rows ``indices`` of a point set, ``(N, 3) -> (M, 3)``, in the order of the indices.
 
     Args:
@@ -23,7 +22,7 @@ class Selection(LinearOperator):
         ValueError: no index, an index out of range, or one that occurs twice.
     """
 
-    indices: Tensor
+    axis = -2
 
     def __init__(self, length: int, indices: Sequence[int] | Tensor) -> None:
         chosen = torch.as_tensor(indices)
@@ -45,41 +44,15 @@ class Selection(LinearOperator):
         super().__init__((length, 3), (len(chosen), 3))
         self.register_buffer("indices", chosen.to(torch.int64).clone())
 
-    def embed(self, y: Tensor) -> Tensor:
-        """The points in their places and zero elsewhere: ``(..., M, 3) -> (..., N, 3)``."""
-        empty = torch.zeros((*y.shape[:-2], *self.domain_shape), dtype=y.dtype, device=y.device)
-        return empty.index_copy(-2, self.indices, y)
+    @property
+    def length(self) -> int:
+        """Number of points, observed or not."""
+        return self.domain_shape[0]
 
-    def _forward_kernel(self, x: Tensor) -> Tensor:
-        return x.index_select(-2, self.indices)
-
-    def _adjoint_kernel(self, y: Tensor) -> Tensor:
-        return self.embed(y)
-
-    def pseudo_inverse(self, y: Tensor) -> Tensor:
-        """The observed points, zero elsewhere: the adjoint, since ``A A^T`` is the identity."""
-        return self.adjoint(y)
-
-    def svd(self) -> SingularValueDecomposition:
-        """The basis of images is the identity; singular values are one where a point is observed, else zero."""
-        return _SelectionSVD(self)
-
-
-class _SelectionSVD(SingularValueDecomposition):
-    def __init__(self, operator: Selection) -> None:
-        self._operator = operator
-        super().__init__(
-            operator.embed(torch.ones(operator.range_shape, dtype=torch.float32, device=operator.indices.device))
-        )
-
-    def to_spectral(self, x: Tensor) -> Tensor:
+    def analyse(self, x: Tensor) -> Tensor:
+        """``x`` itself."""
         return x
 
-    def from_spectral(self, coefficients: Tensor) -> Tensor:
+    def synthesise(self, coefficients: Tensor) -> Tensor:
+        """The coefficients themselves."""
         return coefficients
-
-    def data_to_spectral(self, y: Tensor) -> Tensor:
-        return self._operator.embed(y)
-
-    def data_from_spectral(self, coefficients: Tensor) -> Tensor:
-        return coefficients.index_select(-2, self._operator.indices)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from markdown_tables import unpadded
 from skimage.metrics import peak_signal_noise_ratio
 from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
@@ -197,7 +198,7 @@ def test_other_data_for_the_same_images(pack: CTPack) -> None:
 def test_tables_and_json_state_the_protocol(pack: CTPack, tmp_path: Path) -> None:
     comparison = Comparison([CTProblem(pack, SCAN), CTProblem(pack, OTHER)])
     comparison.run(_methods(), tmp_path / "out")
-    text = comparison.markdown()
+    text = unpadded(comparison.markdown())
     assert "### 16 parallel views over 120 degrees, 100000 photons" in text
     assert re.search(
         r"^\| tv:iterations=5 \| \d+\.\d\d ± \d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\] \|.*\| 8 \|$", text, re.MULTILINE

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from markdown_tables import unpadded
 from tiny import tiny_htransform, tiny_prior, tiny_slices
 from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner, Result
@@ -163,7 +164,7 @@ def test_report_and_figure(folder: Path, tmp_path: Path) -> None:
     fitted = calibrate_spread(problem, draws, method, floor=False)
     assert fitted.floor_hu == 0
     whole = report(problem, draws, fitted)
-    text = report_markdown({"val": whole})
+    text = unpadded(report_markdown({"val": whole}))
     assert all(f"{100 * level:g} %" in text for level in LEVELS)
     assert "| val | calibrated | body |" in text and "| val | raw | edges |" in text
     figure = calibration_figure(whole, title="a title")

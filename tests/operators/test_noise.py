@@ -171,7 +171,7 @@ def test_bad_input_is_refused() -> None:
 
 def test_rings_are_constant_over_views() -> None:
     y = line_integrals(2, 1, 6, 400)
-    error = RingArtefact(0.05, 0.25)(y, [rng(0), rng(1)]) - y
+    error = RingArtefact(amplitude=0.05, fraction=0.25)(y, [rng(0), rng(1)]) - y
     torch.testing.assert_close(error, error[:, :, :1].expand_as(error), rtol=0, atol=1e-6)
     faulty = error[:, 0, 0] != 0
     assert 0.15 < faulty.double().mean() < 0.35
@@ -181,7 +181,7 @@ def test_rings_are_constant_over_views() -> None:
 
 def test_dead_detectors_read_one_value() -> None:
     y = line_integrals(2, 1, 6, 10, 20)
-    out = DeadDetectors(0.2, 11.5, detector_ndim=2)(y, rng(0))
+    out = DeadDetectors(fraction=0.2, value=11.5, detector_ndim=2)(y, rng(0))
     dead = out == 11.5
     assert torch.equal(dead, dead[:, :, :1].expand_as(dead)) and 0.1 < dead.double().mean() < 0.3
     assert torch.equal(out[~dead], y[~dead])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.schedule import Schedule
+from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import Networks, method_class, methods
 from deft_ct.methods.supervised import ConditionalShape, FBPUNetShape, I2SBShape, PrimalDualShape, TrainedModel
@@ -141,12 +142,13 @@ def outcome(name: str, problem_name: str) -> str:
 def outcomes() -> str:
     """The table of all outcomes in Markdown: ok, or a number that stands for the reason below."""
     reasons: dict[str, int] = {}
-    lines = ["| method | " + " | ".join(PROBLEMS) + " |", "|---" * (len(PROBLEMS) + 1) + "|"]
+    rows = []
     for name in methods():
         cells = [outcome(name, problem) for problem in PROBLEMS]
         marks = ["ok" if cell == "ok" else str(reasons.setdefault(cell, len(reasons) + 1)) for cell in cells]
-        lines.append(f"| {name} | " + " | ".join(marks) + " |")
-    return "\n".join([*lines, "", *(f"{number}. {reason}" for reason, number in reasons.items())]) + "\n"
+        rows.append([name, *marks])
+    table = markdown_table(["method", *PROBLEMS], rows, align="l" * (len(PROBLEMS) + 1))
+    return "\n".join([table, "", *(f"{number}. {reason}" for reason, number in reasons.items())]) + "\n"
 
 
 def documented(text: str) -> dict[tuple[str, str], str]:

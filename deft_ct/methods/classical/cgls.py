@@ -9,19 +9,18 @@ import torch
 from torch import Tensor
 
 from deft_ct.measurement.data_term import per_sample
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.classical.common import (
+    IterativeReconstructor,
     LeastSquares,
     SolverInfo,
     StoppingRule,
-    check_iteration,
     check_linear,
     check_number,
-    linear,
     prepare_fit,
 )
 from deft_ct.operators.base import LinearOperator
-from deft_ct.reconstruction import Estimate, Request
-from deft_ct.reconstructor import Reconstructor
+from deft_ct.reconstruction import Request
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 Penalty = Literal["identity", "gradient"]
@@ -172,7 +171,7 @@ def _check_penalty(penalty: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CGLSConfig:
+class CGLSConfig(StoppingRule):
     """Settings of :class:`CGLS`.
 
     Attributes:
@@ -188,55 +187,43 @@ class CGLSConfig:
     weighted: bool = False
 
     def __post_init__(self) -> None:
-        check_iteration("CGLSConfig", self.iterations, self.tolerance)
+        super().__post_init__()
         check_number("discrepancy", self.discrepancy)
 
 
-class CGLS(Reconstructor):
+class CGLS(IterativeReconstructor):
     """Conjugate gradients for least squares, stopped early."""
 
     name: ClassVar[str] = "cgls"
     config_type: ClassVar[type] = CGLSConfig
     search_space: ClassVar[SearchSpace] = {"iterations": Range(3, 60, log=True), "weighted": Choice((False, True))}
 
-    def _check(self, request: Request) -> None:
-        check_linear(self.name, request)
-
-    def _estimate(self, request: Request) -> Estimate:
+    def _solve(self, y: Tensor, operator: LinearOperator, measurement: Measurement) -> tuple[Tensor, SolverInfo]:
         config: CGLSConfig = self.config
-        measurement = request.measurement
-        x, info = cgls(
-            request.y, linear(self.name, measurement.operator),
-            weights=measurement.noise.weights(request.y) if config.weighted else None,
-            stopping=StoppingRule(iterations=config.iterations, tolerance=config.tolerance),
-            discrepancy=config.discrepancy,
-        )  # fmt: skip
-        return Estimate(mean=x, record={"solver": info.record()})
+        weights = measurement.noise.weights(y) if config.weighted else None
+        return cgls(y, operator, weights=weights, stopping=config, discrepancy=config.discrepancy)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TikhonovConfig:
+class TikhonovConfig(StoppingRule):
     """Settings of :class:`Tikhonov`.
 
     Attributes:
         strength: weight of the penalty, >= 0; see :func:`tikhonov`.
         penalty: ``"identity"`` or ``"gradient"``.
-        iterations: most iterations.
         tolerance: relative gradient at which an image is done.
     """
 
     strength: float = 1e5
     penalty: Penalty = "gradient"
-    iterations: int = 200
-    tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("strength", self.strength)
         _check_penalty(self.penalty)
-        check_iteration("TikhonovConfig", self.iterations, self.tolerance)
 
 
-class Tikhonov(Reconstructor):
+class Tikhonov(IterativeReconstructor):
     """Quadratic regularisation with the statistical weights of the measurement's noise model."""
 
     name: ClassVar[str] = "tikhonov"
@@ -247,12 +234,7 @@ class Tikhonov(Reconstructor):
     def _check(self, request: Request) -> None:
         check_linear(self.name, request, images=self.config.penalty == "gradient")
 
-    def _estimate(self, request: Request) -> Estimate:
+    def _solve(self, y: Tensor, operator: LinearOperator, measurement: Measurement) -> tuple[Tensor, SolverInfo]:
         config: TikhonovConfig = self.config
-        measurement = request.measurement
-        x, info = tikhonov(
-            request.y, linear(self.name, measurement.operator),
-            weights=measurement.fit_weights(request.y), strength=config.strength,
-            penalty=config.penalty, stopping=StoppingRule(iterations=config.iterations, tolerance=config.tolerance),
-        )  # fmt: skip
-        return Estimate(mean=x, record={"solver": info.record()})
+        weights = measurement.fit_weights(y)
+        return tikhonov(y, operator, weights=weights, strength=config.strength, penalty=config.penalty, stopping=config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 import warnings
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.base import LinearOperator, Operator
-from deft_ct.reconstruction import Request
-from deft_ct.reconstructor import UnsupportedError
+from deft_ct.reconstruction import Estimate, Request
+from deft_ct.reconstructor import Reconstructor, UnsupportedError
 
 
 def check_linear(name: str, request: Request, *, images: bool = False) -> None:
@@ -61,7 +63,7 @@ class SolverInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class StoppingRule:
-    """When an iteration ends.
+    """When an iteration ends; the configurations of the methods derive from it.
 
     Args:
         iterations: most iterations.
@@ -75,7 +77,29 @@ class StoppingRule:
     tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
-        check_iteration("StoppingRule", self.iterations, self.tolerance)
+        name = type(self).__name__
+        if self.iterations < 1:
+            raise ValueError(f"{name}: iterations must be at least 1, got {self.iterations}")
+        if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
+            raise ValueError(
+                f"{name}: tolerance must be a finite number >= 0 (0: run all iterations), got {self.tolerance}"
+            )
+
+
+class IterativeReconstructor(Reconstructor):
+    """A method around a solver for linear operators; its configuration is a :class:`StoppingRule`."""
+
+    @abc.abstractmethod
+    def _solve(self, y: Tensor, operator: LinearOperator, measurement: Measurement) -> tuple[Tensor, SolverInfo]:
+        """Images, and how the iterations ended."""
+
+    def _check(self, request: Request) -> None:
+        check_linear(self.name, request)
+
+    def _estimate(self, request: Request) -> Estimate:
+        measurement = request.measurement
+        x, info = self._solve(request.y, linear(self.name, measurement.operator), measurement)
+        return Estimate(mean=x, record={"solver": info.record()})
 
 
 @dataclass(frozen=True)
@@ -163,14 +187,6 @@ def first_iterate(operator: LinearOperator, y: Tensor, *, nonnegative: bool) -> 
     """Where an iteration begins when the caller does not say; see ``LinearOperator.first_guess``."""
     x = operator.first_guess(y)
     return x.clamp_min_(0) if nonnegative else x
-
-
-def check_iteration(name: str, iterations: int, tolerance: float) -> None:
-    """Raise a ValueError unless there is at least one iteration and the tolerance is a number >= 0."""
-    if iterations < 1:
-        raise ValueError(f"{name}: iterations must be at least 1, got {iterations}")
-    if not (math.isfinite(tolerance) and tolerance >= 0):
-        raise ValueError(f"{name}: tolerance must be a finite number >= 0 (0: run all iterations), got {tolerance}")
 
 
 def check_number(name: str, value: float) -> None:

@@ -10,17 +10,9 @@ import torch
 from torch import Tensor
 
 from deft_ct.measurement.data_term import per_sample
-from deft_ct.methods.classical.common import (
-    SolverInfo,
-    StoppingRule,
-    check_iteration,
-    check_linear,
-    linear,
-    prepare_fit,
-)
+from deft_ct.measurement.measurement import Measurement
+from deft_ct.methods.classical.common import IterativeReconstructor, SolverInfo, StoppingRule, prepare_fit
 from deft_ct.operators.base import LinearOperator
-from deft_ct.reconstruction import Estimate, Request
-from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
@@ -89,42 +81,27 @@ def _inverse(sums: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SIRTConfig:
+class SIRTConfig(StoppingRule):
     """Settings of :class:`SIRT`.
 
     Attributes:
-        iterations: most iterations.
         tolerance: relative change at which an image is done.
         nonnegative: whether values below zero are ruled out.
         weighted: whether to use the statistical weights of the noise model instead of the weights of SIRT.
     """
 
-    iterations: int = 200
-    tolerance: float = 1e-4
     nonnegative: bool = True
     weighted: bool = False
 
-    def __post_init__(self) -> None:
-        check_iteration("SIRTConfig", self.iterations, self.tolerance)
 
-
-class SIRT(Reconstructor):
+class SIRT(IterativeReconstructor):
     """Simultaneous iterative reconstruction."""
 
     name: ClassVar[str] = "sirt"
     config_type: ClassVar[type] = SIRTConfig
     search_space: ClassVar[SearchSpace] = {"iterations": Range(10, 400, log=True), "weighted": Choice((False, True))}
 
-    def _check(self, request: Request) -> None:
-        check_linear(self.name, request)
-
-    def _estimate(self, request: Request) -> Estimate:
+    def _solve(self, y: Tensor, operator: LinearOperator, measurement: Measurement) -> tuple[Tensor, SolverInfo]:
         config: SIRTConfig = self.config
-        measurement = request.measurement
-        x, info = sirt(
-            request.y, linear(self.name, measurement.operator),
-            weights=measurement.noise.weights(request.y) if config.weighted else None,
-            stopping=StoppingRule(iterations=config.iterations, tolerance=config.tolerance),
-            nonnegative=config.nonnegative,
-        )  # fmt: skip
-        return Estimate(mean=x, record={"solver": info.record()})
+        weights = measurement.noise.weights(y) if config.weighted else None
+        return sirt(y, operator, weights=weights, stopping=config, nonnegative=config.nonnegative)

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from deft_ct.measurement.data_term import per_sample
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.classical.common import (
+    IterativeReconstructor,
     LeastSquares,
     SolverInfo,
     StoppingRule,
-    check_iteration,
     check_linear,
     check_number,
     first_iterate,
-    linear,
     prepare_fit,
 )
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.circulant import Circulant, circulant
-from deft_ct.reconstruction import Estimate, Request
-from deft_ct.reconstructor import Reconstructor, UnsupportedError
+from deft_ct.reconstruction import Request
+from deft_ct.reconstructor import UnsupportedError
 from deft_ct.runtime.search_space import Range, SearchSpace
 
 # Dual step of the data term relative to the geometric mean of the weights, and over-relaxation; broad optima.
@@ -225,27 +225,24 @@ def _strengths(strength: float | Tensor, problem: LeastSquares) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TVConfig:
+class TVConfig(StoppingRule):
     """Settings of :class:`TV`.
 
     Attributes:
         strength: weight of the total variation, >= 0; see :func:`total_variation`.
-        iterations: most iterations.
         tolerance: relative change at which an image is done.
         nonnegative: whether attenuation below zero is ruled out.
     """
 
     strength: float = 250.0
-    iterations: int = 200
-    tolerance: float = 1e-4
     nonnegative: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("strength", self.strength)
-        check_iteration("TVConfig", self.iterations, self.tolerance)
 
 
-class TV(Reconstructor):
+class TV(IterativeReconstructor):
     """Total variation with the statistical weights of the measurement's noise model."""
 
     name: ClassVar[str] = "tv"
@@ -261,12 +258,9 @@ class TV(Reconstructor):
                 f"{operator.domain_shape}"
             )
 
-    def _estimate(self, request: Request) -> Estimate:
+    def _solve(self, y: Tensor, operator: LinearOperator, measurement: Measurement) -> tuple[Tensor, SolverInfo]:
         config: TVConfig = self.config
-        x, info = total_variation(
-            request.y, linear(self.name, request.measurement.operator),
-            weights=request.measurement.fit_weights(request.y), strength=config.strength,
-            stopping=StoppingRule(iterations=config.iterations, tolerance=config.tolerance),
-            nonnegative=config.nonnegative,
-        )  # fmt: skip
-        return Estimate(mean=x, record={"solver": info.record()})
+        weights = measurement.fit_weights(y)
+        return total_variation(
+            y, operator, weights=weights, strength=config.strength, stopping=config, nonnegative=config.nonnegative
+        )

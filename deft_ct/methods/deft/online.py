@@ -16,7 +16,8 @@ from deft_ct.methods.deft.conditioning import check_htransform
 from deft_ct.methods.deft.control import ControlConfig, ControlObjective, control_times
 from deft_ct.methods.deft.reconstructor import conditional_denoiser
 from deft_ct.methods.deft.train_control import ControlTraining, finetune_online
-from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk, check_counts, check_positive
+from deft_ct.methods.guided.config import SamplerConfig, check_counts, check_positive
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.networks import TimeNetwork, UNetConfig
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import NetworkSource, PriorReconstructor

@@ -18,15 +18,8 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft import Condition, HTransform, condition_for
 from deft_ct.methods.deft.conditioning import check_htransform
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
-from deft_ct.methods.guided.sampling import (
-    Chunk,
-    GuidedConfig,
-    PosteriorSampler,
-    Walk,
-    check_counts,
-    check_operator,
-    check_positive,
-)
+from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
 from deft_ct.methods.guided.start import walk_times
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import NetworkSource
@@ -36,7 +29,7 @@ from deft_ct.runtime.seeds import generator_for, normal_like
 
 @dataclass(frozen=True, kw_only=True)
 class DEFTConfig(GuidedConfig):
-    """How DEFT samples; see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
+    """How DEFT samples; see :class:`~deft_ct.methods.guided.config.GuidedConfig`.
 
     **A start below 1** begins at the diffused initial reconstruction ``r`` instead of the diffused image. For a
     Gaussian posterior of mean ``m`` and spread ``s``, and noise ``sigma^2 = (1 - abar) / abar`` at the start, let
@@ -116,7 +109,7 @@ class DEFT(PosteriorSampler):
     search_space: ClassVar[SearchSpace] = {"eta": Range(0.0, 1.0)}
 
     def __init__(self, prior: Prior, htransform: HTransform, config: DEFTConfig | None = None) -> None:
-        super().__init__(prior, config or DEFTConfig())
+        super().__init__(prior, config)
         if htransform.prior_hash and htransform.prior_hash != prior.content_hash():
             raise ValueError(
                 "this h-transform was trained for another prior (SHA-256 "

@@ -7,20 +7,19 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import ddim, pairs
 from deft_ct.diffusion.schedule import time_grid
 from deft_ct.measurement.data_term import DataTerm, per_sample
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_counts, check_operator, check_positive
-from deft_ct.methods.guided.start import START, check_start, walk_times
-from deft_ct.methods.initial import Reference
+from deft_ct.methods.guided.config import ConjugateGradientConfig, WarmStartConfig, check_counts, check_positive
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
+from deft_ct.methods.guided.start import START, walk_times
 from deft_ct.operators.base import LinearOperator
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class DAPSConfig:
+class DAPSConfig(WarmStartConfig, ConjugateGradientConfig):
     """Settings of DAPS. Steps, ODE steps and Langevin steps are the paper's values for 1000 evaluations.
 
     Args:
@@ -35,10 +34,6 @@ class DAPSConfig:
         radius: ``r_t / sigma_t``, how far the clean image may be drawn from the denoised one at noise level
             ``sigma_t``; the paper takes 1. Less trusts the prior more.
         cg_iterations: most conjugate-gradient iterations of an exact draw.
-        weighted: statistical weights instead of white noise.
-        start: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        start_from: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        batch_size: samples at once; changes memory and speed, not results.
 
     Raises:
         ValueError: a value is out of range.
@@ -50,18 +45,10 @@ class DAPSConfig:
     langevin_steps: int = 100
     langevin_step: float = 0.5
     radius: float = 1.0
-    cg_iterations: int = 20
-    weighted: bool = True
-    start: float = 1.0
-    start_from: Reference = "tv"
-    batch_size: int = 8
 
     def __post_init__(self) -> None:
-        check_start(self)
-        check_counts(
-            steps=self.steps, ode_steps=self.ode_steps, langevin_steps=self.langevin_steps,
-            cg_iterations=self.cg_iterations, batch_size=self.batch_size,
-        )  # fmt: skip
+        super().__post_init__()
+        check_counts(ode_steps=self.ode_steps, langevin_steps=self.langevin_steps)
         check_positive(langevin_step=self.langevin_step, radius=self.radius)
         if self.langevin_step >= 2:
             raise ValueError(f"langevin_step must lie in (0, 2), got {self.langevin_step}")
@@ -85,9 +72,6 @@ class DAPS(PosteriorSampler):
         "weighted": Choice((True, False)),
         "start": START,
     }
-
-    def __init__(self, prior: Prior, config: DAPSConfig | None = None) -> None:
-        super().__init__(prior, config or DAPSConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config

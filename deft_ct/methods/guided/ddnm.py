@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import ddim_coefficients, pairs
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.sampling import Chunk, GuidedConfig, PosteriorSampler, Walk, check_counts
+from deft_ct.methods.guided.config import ConjugateGradientConfig, GuidedConfig
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.spectral import SpectralData
 from deft_ct.methods.guided.start import START, walk_times
 from deft_ct.operators.svd import Decomposable
@@ -21,7 +21,7 @@ from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDNMConfig(GuidedConfig):
+class DDNMConfig(GuidedConfig, ConjugateGradientConfig):
     """How DDNM+ samples.
 
     Args:
@@ -30,21 +30,15 @@ class DDNMConfig(GuidedConfig):
             0.85.
         cg_iterations: most conjugate-gradient iterations of a step; not used with a singular value decomposition.
         weighted: statistical weights instead of white noise; not used with a singular value decomposition.
-        start: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        start_from: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        batch_size: samples at once.
 
     Raises:
         ValueError: a value is out of range.
     """
 
     eta: float = 0.85
-    cg_iterations: int = 20
-    weighted: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(cg_iterations=self.cg_iterations)
         if self.eta == 0:
             raise ValueError("eta must lie in (0, 1], got 0: DDNM+ hides the noise of the data in fresh noise")
 
@@ -73,9 +67,6 @@ class DDNM(PosteriorSampler):
         "weighted": Choice((True, False)),
         "start": START,
     }
-
-    def __init__(self, prior: Prior, config: DDNMConfig | None = None) -> None:
-        super().__init__(prior, config or DDNMConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import pairs
 from deft_ct.diffusion.schedule import time_grid
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk
+from deft_ct.methods.guided.config import SamplerConfig
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.spectral import SpectralData
 from deft_ct.runtime.search_space import Range, SearchSpace
 
@@ -25,7 +25,6 @@ class DDRMConfig(SamplerConfig):
         steps: evaluations of the prior.
         eta: share of fresh noise in the coefficients that the data do not fix at the noise level of the step.
         eta_b: weight of the data in the coefficients that they do fix, 0 to 1.
-        batch_size: samples at once.
 
     Raises:
         ValueError: a value is out of range.
@@ -51,9 +50,6 @@ class DDRM(PosteriorSampler):
     config_type = DDRMConfig
     needs = "svd"
     search_space: ClassVar[SearchSpace] = {"eta": Range(0.0, 1.0), "eta_b": Range(0.0, 1.0)}
-
-    def __init__(self, prior: Prior, config: DDRMConfig | None = None) -> None:
-        super().__init__(prior, config or DDRMConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule = self.prior.schedule

@@ -9,17 +9,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import ddim
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.sampling import Chunk, GuidedConfig, PosteriorSampler, Walk, check_counts, check_positive
+from deft_ct.methods.guided.config import ConjugateGradientConfig, GuidedConfig, check_positive
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.start import START, walk_times
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDSConfig(GuidedConfig):
+class DDSConfig(GuidedConfig, ConjugateGradientConfig):
     """Settings of DDS. The defaults are the paper's values for CT (50 steps, eta 0.85, 5 iterations).
 
     Args:
@@ -29,11 +29,6 @@ class DDSConfig(GuidedConfig):
             on the normal equations from ``x0``.
         cg_iterations: conjugate-gradient iterations of a step: they are the Krylov subspace that keeps the step near
             the images, so more is not better.
-        weighted: statistical weights instead of white noise.
-        eta: share of fresh noise.
-        start: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        start_from: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        batch_size: samples at once.
 
     Raises:
         ValueError: a value is out of range.
@@ -43,11 +38,9 @@ class DDSConfig(GuidedConfig):
     eta: float = 0.85
     gamma: float = math.inf
     cg_iterations: int = 5
-    weighted: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(cg_iterations=self.cg_iterations)
         check_positive(gamma=self.gamma)
 
 
@@ -63,9 +56,6 @@ class DDS(PosteriorSampler):
         "weighted": Choice((True, False)),
         "start": START,
     }
-
-    def __init__(self, prior: Prior, config: DDSConfig | None = None) -> None:
-        super().__init__(prior, config or DDSConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config

@@ -7,18 +7,17 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import pairs
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_counts, check_positive
-from deft_ct.methods.guided.start import START, check_start, walk_times
-from deft_ct.methods.initial import Reference
+from deft_ct.methods.guided.config import ConjugateGradientConfig, WarmStartConfig, check_positive
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
+from deft_ct.methods.guided.start import START, walk_times
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffPIRConfig:
+class DiffPIRConfig(WarmStartConfig, ConjugateGradientConfig):
     """How DiffPIR samples.
 
     Args:
@@ -26,28 +25,16 @@ class DiffPIRConfig:
         strength: lambda, the weight of the prior in a step, ``rho_t = lambda sigma_n^2 / sigma_t^2``; the best
             ones of the paper lie between 3 and 25 and, like zeta, are found for each task.
         zeta: share of fresh noise, 0 to 1.
-        cg_iterations: most conjugate-gradient iterations of a step.
-        weighted: statistical weights instead of white noise.
-        start: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        start_from: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        batch_size: samples at once; changes memory and speed, not results.
 
     Raises:
         ValueError: a value is out of range.
     """
 
-    steps: int = 100
     strength: float = 7.0
     zeta: float = 0.1
-    cg_iterations: int = 20
-    weighted: bool = True
-    start: float = 1.0
-    start_from: Reference = "tv"
-    batch_size: int = 8
 
     def __post_init__(self) -> None:
-        check_start(self)
-        check_counts(steps=self.steps, cg_iterations=self.cg_iterations, batch_size=self.batch_size)
+        super().__post_init__()
         check_positive(strength=self.strength)
         if not 0 <= self.zeta <= 1:
             raise ValueError(f"zeta must lie in [0, 1], got {self.zeta}")
@@ -67,9 +54,6 @@ class DiffPIR(PosteriorSampler):
         "weighted": Choice((True, False)),
         "start": START,
     }
-
-    def __init__(self, prior: Prior, config: DiffPIRConfig | None = None) -> None:
-        super().__init__(prior, config or DiffPIRConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config

@@ -13,7 +13,8 @@ from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import ddim_coefficients, pairs
 from deft_ct.measurement.data_term import DataTerm, per_sample
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.sampling import Chunk, GuidedConfig, PosteriorSampler, Walk, check_positive
+from deft_ct.methods.guided.config import GuidedConfig, check_positive
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.start import START, walk_times
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
@@ -29,10 +30,6 @@ class DPSConfig(GuidedConfig):
         norm: ``"l2"`` descends the norm of the residual (the paper's ``zeta / |y - A x0|``), ``"l2sq"`` half its
             square.
         weighted: statistical weights instead of white noise.
-        eta: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        start: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        start_from: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        batch_size: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
 
     Raises:
         ValueError: a value is out of range.
@@ -64,9 +61,6 @@ class DPS(PosteriorSampler):
         "weighted": Choice((True, False)),
         "start": START,
     }
-
-    def __init__(self, prior: Prior, config: DPSConfig | None = None) -> None:
-        super().__init__(prior, config or DPSConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         return lambda chunk: gradient_walk(self.prior, chunk, self.config)

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.methods.guided.config import check_counts
 from deft_ct.methods.guided.dps import DPSConfig, gradient_walk
-from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_counts
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.start import START
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
@@ -27,9 +27,6 @@ class MCGConfig(DPSConfig):
         norm: the misfit that is descended.
         weighted: statistical weights instead of white noise, in the gradient and in the projection.
         eta: 1 is the ancestral sampler of the paper.
-        start: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        start_from: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        batch_size: samples at once.
 
     Raises:
         ValueError: a value is out of range.
@@ -58,9 +55,6 @@ class MCG(PosteriorSampler):
         "weighted": Choice((True, False)),
         "start": START,
     }
-
-    def __init__(self, prior: Prior, config: MCGConfig | None = None) -> None:
-        super().__init__(prior, config or MCGConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         def walk(chunk: Chunk) -> Tensor:

@@ -8,17 +8,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import ddim
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.sampling import Chunk, GuidedConfig, PosteriorSampler, Walk, check_counts, check_positive
+from deft_ct.methods.guided.config import ConjugateGradientConfig, GuidedConfig, check_positive
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.start import START, walk_times
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class PiGDMConfig(GuidedConfig):
+class PiGDMConfig(GuidedConfig, ConjugateGradientConfig):
     """How PiGDM samples.
 
     Args:
@@ -27,24 +27,16 @@ class PiGDMConfig(GuidedConfig):
             takes 1, ``r_t^2 = 1 - abar_t`` (its eq. 10 with ``sigma_t^2 = (1 - abar_t) / abar_t``). It stands for all
             directions at once, and much less than the spread of the smooth ones, which is far above that of a pixel,
             makes the sampling diverge; see :class:`PiGDM`.
-        cg_iterations: most conjugate-gradient iterations of a step.
-        weighted: statistical weights instead of white noise.
         eta: the paper uses 1.
-        start: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        start_from: see :class:`~deft_ct.methods.guided.sampling.GuidedConfig`.
-        batch_size: samples at once.
 
     Raises:
         ValueError: a value is out of range.
     """
 
     data_std: float = 1.0
-    cg_iterations: int = 20
-    weighted: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(cg_iterations=self.cg_iterations)
         check_positive(data_std=self.data_std)
 
 
@@ -70,9 +62,6 @@ class PiGDM(PosteriorSampler):
         "weighted": Choice((True, False)),
         "start": START,
     }
-
-    def __init__(self, prior: Prior, config: PiGDMConfig | None = None) -> None:
-        super().__init__(prior, config or PiGDMConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config

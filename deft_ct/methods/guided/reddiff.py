@@ -12,12 +12,13 @@ from deft_ct.diffusion import Prior
 from deft_ct.diffusion.schedule import time_grid
 from deft_ct.measurement.data_term import DataTerm, per_sample
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_counts, check_positive
+from deft_ct.methods.guided.config import StepsConfig, check_positive
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class REDDiffConfig:
+class REDDiffConfig(StepsConfig):
     """How RED-diff optimises.
 
     Args:
@@ -26,7 +27,6 @@ class REDDiffConfig:
             ``sqrt((1 - abar) / abar)``, the paper's weight by the inverse signal-to-noise ratio.
         learning_rate: of Adam with betas 0.9 and 0.99, in the prior's range.
         weighted: statistical weights instead of white noise.
-        batch_size: samples at once; changes memory and speed, not results.
 
     Raises:
         ValueError: a value is out of range.
@@ -36,10 +36,9 @@ class REDDiffConfig:
     strength: float = 0.25
     learning_rate: float = 0.25
     weighted: bool = True
-    batch_size: int = 8
 
     def __post_init__(self) -> None:
-        check_counts(steps=self.steps, batch_size=self.batch_size)
+        super().__post_init__()
         check_positive(strength=self.strength, learning_rate=self.learning_rate)
 
 
@@ -54,9 +53,6 @@ class REDDiff(PosteriorSampler):
         "learning_rate": Range(3e-3, 1.0, log=True),
         "weighted": Choice((True, False)),
     }
-
-    def __init__(self, prior: Prior, config: REDDiffConfig | None = None) -> None:
-        super().__init__(prior, config or REDDiffConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         return lambda chunk: minimise(self.prior, chunk, self.config)

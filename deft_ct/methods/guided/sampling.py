@@ -1,4 +1,4 @@
-"""What all methods that draw samples with a prior share: their settings, chunks of samples, and random numbers."""
+"""What all methods that draw samples with a prior share: chunks of samples, and random numbers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import abc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from deft_ct.diffusion import Prior
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.start import check_start, check_warm_start, walk_times, warm_start
-from deft_ct.methods.initial import Reference
+from deft_ct.methods.guided.start import check_warm_start, walk_times, warm_start
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.svd import Decomposable
 from deft_ct.reconstruction import Estimate, Request
@@ -22,76 +22,6 @@ from deft_ct.runtime.progress import Ticker
 from deft_ct.runtime.seeds import generator_for, normal_like
 
 Need = Literal["any", "linear", "svd"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplerConfig:
-    """Settings of every method that samples from noise to an image.
-
-    Args:
-        steps: sampling steps.
-        eta: 0 for the deterministic sampler, 1 for the ancestral one.
-        batch_size: samples that are walked at once; changes memory and speed, not results.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
-
-    steps: int = 100
-    eta: float = 1.0
-    batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        check_counts(steps=self.steps, batch_size=self.batch_size)
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuidedConfig(SamplerConfig):
-    """Settings of a sampling that may begin at a less noisy time than pure noise.
-
-    Args:
-        start: noisiest time of the sampling, as a share of the prior's times. 1 begins at pure noise, as in the papers
-            of the methods. Less begins at a quick reconstruction of the data with noise of that time, see
-            :mod:`deft_ct.methods.guided.start`, and takes at most one step at each time.
-        start_from: that reconstruction: ``"tv"``, or ``"fbp"`` for the pseudo-inverse.
-        steps: see :class:`SamplerConfig`, as all that follow.
-        eta: share of fresh noise.
-        batch_size: samples at once.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
-
-    start: float = 1.0
-    start_from: Reference = "tv"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_start(self)
-
-
-def check_counts(**values: int) -> None:
-    """Refuse counts below 1.
-
-    Raises:
-        ValueError: a value is below 1; the message names all of them.
-    """
-    if any(value < 1 for value in values.values()):
-        names, got = " and ".join(values), " and ".join(str(value) for value in values.values())
-        raise ValueError(f"{names} must be at least 1, got {got}")
-
-
-def check_positive(**values: float) -> None:
-    """Refuse numbers that are not positive (infinity is).
-
-    Raises:
-        ValueError: a value is not above 0.
-    """
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +56,19 @@ class PosteriorSampler(PriorReconstructor):
 
     Subclasses write :meth:`_walker` and state in :attr:`needs` what the operator must have. ``"any"`` needs only a
     derivative, ``"linear"`` linearity, and ``"svd"`` a singular value decomposition.
+
+    Args:
+        prior: the unconditional model.
+        config: of :attr:`config_type`; its defaults when None.
     """
 
     needs: ClassVar[Need] = "any"
     can_start_late: ClassVar[bool] = False
-    """Whether the configuration has ``start`` and ``start_from``, see :class:`GuidedConfig`."""
+    """Whether the configuration has ``start`` and ``start_from``, see
+    :class:`~deft_ct.methods.guided.config.WarmStartConfig`."""
+
+    def __init__(self, prior: Prior, config: Any = None) -> None:
+        super().__init__(prior, self.config_type() if config is None else config)
 
     @abc.abstractmethod
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:

@@ -6,13 +6,12 @@ reconstruction gets right survives the noise, and sampling takes fewer steps.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from torch import Tensor
 
 from deft_ct.diffusion.schedule import Schedule, time_grid
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.initial import Reference, reference_reconstruction
+from deft_ct.methods.guided.config import WarmStartConfig
+from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstructor import UnsupportedError
 from deft_ct.runtime.search_space import Range
@@ -21,35 +20,7 @@ START = Range(0.02, 1.0, log=True)
 """Where to look for the best ``start``; the weaker the prior, the later."""
 
 
-class WarmStart(Protocol):
-    """The settings of the start of a sampling."""
-
-    @property
-    def steps(self) -> int:
-        """Sampling steps."""
-
-    @property
-    def start(self) -> float:
-        """Noisiest time as a share of the prior's times."""
-
-    @property
-    def start_from(self) -> Reference:
-        """The quick reconstruction."""
-
-
-def check_start(config: WarmStart) -> None:
-    """Refuse settings of the start that are out of range.
-
-    Raises:
-        ValueError: the message names the setting.
-    """
-    if not 0 < config.start <= 1:
-        raise ValueError(f"start must lie in (0, 1], got {config.start}")
-    if config.start_from not in ("fbp", "tv"):
-        raise ValueError(f"start_from must be fbp or tv, got {config.start_from!r}")
-
-
-def walk_times(schedule: Schedule, config: WarmStart) -> list[int]:
+def walk_times(schedule: Schedule, config: WarmStartConfig) -> list[int]:
     """Sampling times from the noisiest to the cleanest; a short sampling takes at most one step at each time."""
     if config.start == 1:
         return time_grid(schedule, config.steps)
@@ -57,7 +28,7 @@ def walk_times(schedule: Schedule, config: WarmStart) -> list[int]:
     return time_grid(schedule, min(config.steps, available), last=available - 1)
 
 
-def warm_start(likelihood: Likelihood, config: WarmStart) -> Tensor | None:
+def warm_start(likelihood: Likelihood, config: WarmStartConfig) -> Tensor | None:
     """The clean images ``(B, C, H, W)`` that noise is added to, or None for a start from pure noise.
 
     Raises:
@@ -67,7 +38,7 @@ def warm_start(likelihood: Likelihood, config: WarmStart) -> Tensor | None:
     return None if config.start == 1 else reference_reconstruction(likelihood, config.start_from)
 
 
-def check_warm_start(likelihood: Likelihood, config: WarmStart) -> None:
+def check_warm_start(likelihood: Likelihood, config: WarmStartConfig) -> None:
     """Refuse a start below 1 where there is no quick reconstruction, before any work.
 
     Raises:

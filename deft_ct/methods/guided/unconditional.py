@@ -7,11 +7,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import ddim, dpm_solver
 from deft_ct.diffusion.schedule import time_grid
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, SamplerConfig, Walk
+from deft_ct.methods.guided.config import SamplerConfig
+from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,6 @@ class UnconditionalConfig(SamplerConfig):
         steps: evaluations of the prior for each sample.
         sampler: ``"ddim"`` (with ``eta=1``, the default, ancestral sampling) or ``"dpm-solver"``, DPM-Solver++(2M),
             which is deterministic and does not use ``eta``.
-        eta: see :class:`~deft_ct.methods.guided.sampling.SamplerConfig`.
-        batch_size: see :class:`~deft_ct.methods.guided.sampling.SamplerConfig`.
 
     Raises:
         ValueError: a value is out of range.
@@ -46,9 +44,6 @@ class Unconditional(PosteriorSampler):
     name = "unconditional"
     title = "unconditional"
     config_type = UnconditionalConfig
-
-    def __init__(self, prior: Prior, config: UnconditionalConfig | None = None) -> None:
-        super().__init__(prior, config or UnconditionalConfig())
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config

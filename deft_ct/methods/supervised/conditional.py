@@ -17,7 +17,7 @@ from deft_ct.diffusion.samplers import Denoiser, ddim
 from deft_ct.diffusion.schedule import Schedule, time_grid
 from deft_ct.diffusion.train import sample_times
 from deft_ct.measurement.scales import PriorRange
-from deft_ct.methods.initial import Reference, reference_reconstruction
+from deft_ct.methods.initial import Reference, check_reference, reference_reconstruction
 from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor, image_network, on_any_size
 from deft_ct.methods.supervised.walks import walk_samples
 from deft_ct.networks import UNetConfig
@@ -50,8 +50,7 @@ class ConditionalShape:
     network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
-        if self.reference not in ("fbp", "tv"):
-            raise ValueError(f"unknown reference {self.reference!r}; known: fbp, tv")
+        check_reference(self.reference)
         if not (self.time_power > 0 and self.spread > 0):
             raise ValueError(f"time_power and spread must be positive, got {self.time_power} and {self.spread}")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
-from deft_ct.methods.initial import Reference, reference_reconstruction
+from deft_ct.methods.initial import Reference, check_reference, reference_reconstruction
 from deft_ct.methods.supervised.direct import DirectReconstructor
 from deft_ct.methods.supervised.model import TrainedModel, image_network, on_any_size
 from deft_ct.networks import UNetConfig
@@ -35,8 +35,7 @@ class FBPUNetShape:
     network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
-        if self.reference not in ("fbp", "tv"):
-            raise ValueError(f"unknown reference {self.reference!r}; known: fbp, tv")
+        check_reference(self.reference)
         if not self.spread > 0:
             raise ValueError(f"spread must be positive, got {self.spread}")
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.measurement.scales import PriorRange
-from deft_ct.methods.initial import Reference, reference_reconstruction
+from deft_ct.methods.initial import Reference, check_reference, reference_reconstruction
 from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor, image_network, on_any_size
 from deft_ct.methods.supervised.walks import walk_samples
 from deft_ct.networks import UNetConfig
@@ -51,8 +51,7 @@ class I2SBShape:
     network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
-        if self.reference not in ("fbp", "tv"):
-            raise ValueError(f"unknown reference {self.reference!r}; known: fbp, tv")
+        check_reference(self.reference)
         if not 0 < self.beta_min < self.beta_max:
             raise ValueError(f"need 0 < beta_min < beta_max, got {self.beta_min} and {self.beta_max}")
 

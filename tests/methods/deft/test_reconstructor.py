@@ -136,7 +136,7 @@ def test_an_h_transform_of_another_prior_is_refused(deft):
 def test_unknown_methods_and_options_list_the_known_ones():
     with pytest.raises(ValueError, match=f"unknown method 'magic'; known methods: {', '.join(methods())}"):
         load_reconstructor("magic")
-    with pytest.raises(ValueError, match="deft has no option stepz; its options are: steps, eta"):
+    with pytest.raises(ValueError, match="deft has no option stepz; its options are: steps, batch_size"):
         load_reconstructor("deft", stepz=3)
 
 

@@ -1,0 +1,121 @@
+"""Settings that methods with a prior share.
+
+Each method's configuration derives from those that apply to it. Its docstring says what it adds and what means
+something else there; the other settings are documented here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deft_ct.methods.initial import Reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepsConfig:
+    """Settings of every method that goes from noise to an image.
+
+    Args:
+        steps: evaluations of the prior for each sample.
+        batch_size: samples that are walked at once; changes memory and speed, not results.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    steps: int = 100
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, batch_size=self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig(StepsConfig):
+    """Settings of a sampler with a share of fresh noise; the rest as in :class:`StepsConfig`.
+
+    Args:
+        eta: 0 for the deterministic sampler, 1 for the ancestral one.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStartConfig(StepsConfig):
+    """Settings of a sampling that may begin at a less noisy time; the rest as in :class:`StepsConfig`.
+
+    Args:
+        start: noisiest time of the sampling, as a share of the prior's times. 1 begins at pure noise, as in the papers
+            of the methods. Less begins at a quick reconstruction of the data with noise of that time, see
+            :mod:`deft_ct.methods.guided.start`, and takes at most one step at each time.
+        start_from: that reconstruction: ``"tv"``, or ``"fbp"`` for the pseudo-inverse.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    start: float = 1.0
+    start_from: Reference = "tv"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.start <= 1:
+            raise ValueError(f"start must lie in (0, 1], got {self.start}")
+        if self.start_from not in ("fbp", "tv"):
+            raise ValueError(f"start_from must be fbp or tv, got {self.start_from!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedConfig(WarmStartConfig, SamplerConfig):
+    """Settings of a sampler with fresh noise that may begin at a less noisy time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConjugateGradientConfig(StepsConfig):
+    """Settings of a method whose steps solve the data term; the rest as in :class:`StepsConfig`.
+
+    Args:
+        cg_iterations: most conjugate-gradient iterations of a step.
+        weighted: statistical weights instead of white noise.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    cg_iterations: int = 20
+    weighted: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(cg_iterations=self.cg_iterations)
+
+
+def check_counts(**values: int) -> None:
+    """Refuse counts below 1.
+
+    Raises:
+        ValueError: a value is below 1; the message names all of them.
+    """
+    if any(value < 1 for value in values.values()):
+        names, got = " and ".join(values), " and ".join(str(value) for value in values.values())
+        raise ValueError(f"{names} must be at least 1, got {got}")
+
+
+def check_positive(**values: float) -> None:
+    """Refuse numbers that are not positive (infinity is).
+
+    Raises:
+        ValueError: a value is not above 0.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value}")
