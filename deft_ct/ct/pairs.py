@@ -144,5 +144,5 @@ def _rotate_and_scale(image: Tensor, degrees: float, zoom: float, fill: float) -
     angle = torch.tensor(degrees).deg2rad()
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     matrix = torch.stack([torch.stack([cos, -sin, cos * 0]), torch.stack([sin, cos, cos * 0])])[None]
-    grid = functional.affine_grid(matrix, [1, *image.shape], align_corners=False)
+    grid = functional.affine_grid(matrix.to(image), [1, *image.shape], align_corners=False)
     return functional.grid_sample(image[None] - fill, grid, align_corners=False)[0] + fill

@@ -85,8 +85,13 @@ class Measurement:
         if not bool(torch.isfinite(x).all()):
             raise ValueError("the image holds NaN or infinite values; repair or crop it before simulating data")
         names = checked_image_ids(len(x), image_ids)
-        clean = self.operator(x) if refine == 1 else self._refined(refine)(_interpolate(x, refine))
+        clean = self.noise_free(x, refine=refine)
         return self.noise.sample(clean, [generator_for(seed, "noise", name) for name in names])
+
+    def noise_free(self, x: Tensor, *, refine: int = 1) -> Tensor:
+        """``A(x)``, simulated on an image grid ``refine`` times finer; see :meth:`simulate`."""
+        clean: Tensor = self.operator(x) if refine == 1 else self._refined(refine)(_interpolate(x, refine))
+        return clean
 
     def likelihood(self, y: Tensor, prior_range: PriorRange | None = None) -> Likelihood:
         """The data term of ``y`` for images in a prior's range.

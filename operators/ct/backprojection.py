@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.ct.backends.batch_product import batch_last_product
+from deft_ct.operators.ct.backends.matrix import gpu_budget
 from deft_ct.operators.ct.filters import apply_filter, check_filter, ramp_response
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarGeometry
 from deft_ct.operators.ct.rays import Array
@@ -94,21 +95,21 @@ class FilteredBackprojection(LinearOperator):
 
     def _backproject(self, q: Tensor) -> Tensor:
         out = torch.zeros(len(q), math.prod(self.range_shape), dtype=q.dtype, device=q.device)
-        for views in self._blocks():
+        for views in self._blocks(q.device):
             block = q[:, views].flatten(1)
             out = out + batch_last_product(self._matrix(views, q, transpose=False), block)
         return out.reshape(len(q), *self.range_shape)
 
     def _project(self, image: Tensor) -> Tensor:
         flat = image.flatten(1)
-        parts = [batch_last_product(self._matrix(views, image, transpose=True), flat) for views in self._blocks()]
+        parts = [batch_last_product(self._matrix(views, image, transpose=True), flat) for views in self._blocks(image.device)]
         return torch.cat(parts, 1).reshape(len(image), *self._padded.sinogram_shape)
 
-    def _blocks(self) -> list[slice]:
+    def _blocks(self, device: torch.device) -> list[slice]:
         """All views at once where the matrix may be kept, else blocks whose matrix is built and dropped."""
         a_view = 2 * 12 * math.prod(self.range_shape)
         views = self.domain_shape[0]
-        size = views if views * a_view <= _CACHED_BYTES else max(1, _BLOCK_BYTES // a_view)
+        size = views if views * a_view <= max(_CACHED_BYTES, gpu_budget(device)) else max(1, _BLOCK_BYTES // a_view)
         return [slice(first, min(first + size, views)) for first in range(0, views, size)]
 
     def _matrix(self, views: slice, like: Tensor, *, transpose: bool) -> Tensor:
@@ -119,26 +120,22 @@ class FilteredBackprojection(LinearOperator):
 
         if views != slice(0, self.domain_shape[0]):
             return build()
-        return _STORE.get((self._padded, like.dtype, like.device, transpose), build)
+        key = (self._padded, like.dtype, like.device, transpose)
+        return _STORE.get(key, build, limit=max(STORED_BYTES, gpu_budget(like.device)))
 
 
 class MatrixStore:
-    """Sparse matrices up to a total size.
+    """Sparse matrices up to a total size; the last one is kept in any case."""
 
-    Args:
-        limit: bytes; the last matrix is kept in any case.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self) -> None:
         self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, key: Hashable, build: Callable[[], Tensor]) -> Tensor:
-        """The matrix of a key, built if it is not there."""
+    def get(self, key: Hashable, build: Callable[[], Tensor], *, limit: int) -> Tensor:
+        """The matrix of a key, built if it is not there; then the ones used longest ago go, down to ``limit`` bytes."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -147,12 +144,12 @@ class MatrixStore:
         with self._lock:
             self._kept[key] = matrix
             self._kept.move_to_end(key)
-            while len(self._kept) > 1 and sum(map(_nbytes, self._kept.values())) > self.limit:
+            while len(self._kept) > 1 and sum(map(_nbytes, self._kept.values())) > limit:
                 self._kept.popitem(last=False)
         return matrix
 
 
-_STORE = MatrixStore(STORED_BYTES)
+_STORE = MatrixStore()
 
 
 def _nbytes(matrix: Tensor) -> int:

@@ -29,7 +29,7 @@ def batch_last_product(matrix: Tensor, x: Tensor) -> Tensor:
     cpu = x.device.type == "cpu"
     widths = _equal_widths(x.dtype, torch.get_num_threads()) if cpu else ()
     with torch.autocast(x.device.type, enabled=False):  # mixed precision is for networks, not for line integrals
-        parts = [_product(matrix, block, widths) for block in x.split(CHUNK)]
+        parts = [_product(matrix, block, widths) for block in x.split(CHUNK if cpu else len(x))]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
 
 

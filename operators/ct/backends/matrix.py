@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 import weakref
 from typing import Any, Literal
 
@@ -49,11 +50,14 @@ class MatrixPair:
     def get(self, dtype: torch.dtype, device: torch.device, *, transpose: bool) -> Tensor:
         """The matrix (or its transpose, stored apart) as a CSR tensor."""
         key = (dtype, device, transpose)
-        if key not in self._torch:
+        found = self._torch.get(key)
+        if found is None:
             csr = self.csr(dtype)
-            self._torch[key] = (csr.transposed() if transpose else csr).to_torch(device)
-            make_room(self, device)
-        return self._torch[key]
+            found = (csr.transposed() if transpose else csr).to_torch(device)
+            with _LOCK:  # threads may prepare the matrices of several scans
+                self._torch[key] = found
+                make_room(self, device)
+        return found
 
     def stored_bytes(self, device: torch.device) -> int:
         """Memory that the matrices take on a device; on the CPU a matrix shares that of its arrays."""
@@ -78,13 +82,14 @@ class MatrixPair:
 
 _PAIRS: weakref.WeakValueDictionary[tuple[Geometry, Kernel], MatrixPair] = weakref.WeakValueDictionary()
 _USES = itertools.count(1)
+_LOCK = threading.Lock()
 
 
 def make_room(wanted: MatrixPair, device: torch.device) -> None:
     """Release the pairs that were used longest ago while all together take more than :data:`KEPT_SHARE`."""
     cuda = device.type == "cuda"
     total = torch.cuda.get_device_properties(device).total_memory if cuda else psutil.virtual_memory().total
-    pairs = sorted(_PAIRS.values(), key=lambda pair: pair.used)
+    pairs = sorted(list(_PAIRS.values()), key=lambda pair: pair.used)
     excess = sum(pair.stored_bytes(device) for pair in pairs) - KEPT_SHARE * total
     for pair in pairs:
         if excess <= 0:
