@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from deft_ct.datasets.slices import CTSlice
+from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.data_split import DataSplit
 
 DATA_ROOT_VARIABLE = "DEFT_CT_DATA"
@@ -165,6 +166,11 @@ class CTPack(Dataset[CTSlice]):
     def pixel_mm(self) -> NDArray[np.float64]:
         """(len,) pixel width of each slice."""
         return np.array([g.pixel_mm for g in self.groups])[self._group_of]
+
+    def content_hash(self) -> str:
+        """SHA-256 of the kept slices: CT numbers, pixel sizes, series, patients and places; the file does not count."""
+        groups = [(group.name, group.patient, group.pixel_mm) for group in self.groups]
+        return content_digest([groups, self._group_of, self._index_of, self._positions, self._z_mm, self._hu])
 
     def array(self) -> NDArray[np.int16]:
         """All kept slices, (len, H, W) int16 HU; a view that must not be written to."""

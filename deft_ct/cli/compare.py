@@ -45,6 +45,7 @@ def compare(
     ] = None,
     device: opt.Device = "cpu",
     precision: opt.PrecisionName = "float32",
+    overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
     """Compare methods on several scans: quality with intervals over slices, network evaluations, time and memory.
@@ -75,7 +76,10 @@ def compare(
         pack = read_pack(data, every)
         problems = [CTProblem(pack, scan, seed=seed, batch_size=batch_size, device=device) for scan in chosen]
         comparison = Comparison(problems, samples=samples)
-        comparison.run(solvers, out, progress=progress, log=lambda line: console.print(f"[dim]{escape(line)}[/]"))
+        comparison.run(
+            solvers, out, overwrite=overwrite, progress=progress,
+            log=lambda line: console.print(f"[dim]{escape(line)}[/]"),
+        )  # fmt: skip
         write_text(out / "comparison.json", json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n")
         write_text(out / "comparison.md", comparison.markdown() + f"\n{FOOTER}.\n")
         for table in comparison.rich_tables():

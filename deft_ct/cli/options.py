@@ -78,6 +78,7 @@ PrecisionName = Annotated[
 MaxMinutes = Annotated[
     float | None, typer.Option(help="Stop after this time. Run the same command again to resume.", min=0)
 ]
+Overwrite = Annotated[bool, typer.Option(help="Replace an earlier result in OUT.")]
 Progress = Annotated[bool, typer.Option(help="Show progress bars.")]
 
 

@@ -52,7 +52,7 @@ def reconstruct(
     unmeasured_map: Annotated[
         bool, typer.Option(help="Also write a map of what the scan did not measure. Takes seconds per slice.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in OUT.")] = False,
+    overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
     """Simulate a sparse-view scan of a CT series and reconstruct it.

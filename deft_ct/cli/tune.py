@@ -43,6 +43,7 @@ def tune_command(
     device: opt.Device = "cpu",
     precision: opt.PrecisionName = "float32",
     max_minutes: opt.MaxMinutes = None,
+    overwrite: opt.Overwrite = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="Print the expected time and stop.")] = False,
 ) -> None:
     """Search the parameters of methods on validation slices and write them as presets.
@@ -61,7 +62,7 @@ def tune_command(
         pack = read_pack(data, every)
         problems = [CTProblem(pack, scan, seed=seed, batch_size=batch_size, device=device) for scan in wanted]
         searches = [Search(method=name, fixed=fixed) for name, fixed in chosen.items()]
-        budget = Budget(trials=trials, objective=objective, samples=samples)
+        budget = Budget(trials=trials, objective=objective, samples=samples, overwrite=overwrite)
         if estimate:
             costs = seconds_per_trial(searches, networks.build, problems[0], budget)
             for name, cost in costs.items():

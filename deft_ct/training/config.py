@@ -34,6 +34,7 @@ class TrainingConfig:
         max_minutes: stop (with a checkpoint) after this time; None for no limit.
         log_every: steps between two lines of the log.
         tensorboard: write TensorBoard events to the folder of ``log.csv``; needs the extra ``tensorboard``.
+        overwrite: start anew where the folder holds a checkpoint, which the first new one replaces.
 
     Raises:
         ValueError: a value is out of range.
@@ -59,6 +60,7 @@ class TrainingConfig:
     max_minutes: float | None = None
     log_every: int = 20
     tensorboard: bool = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.accumulate, self.log_every) < 1:

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from deft_ct.training.checkpoint import CHECKPOINT, State, digests
+from deft_ct.training.checkpoint import CHECKPOINT, State, training_key
 from deft_ct.training.config import TrainingConfig
 from deft_ct.training.ema import averaged_model
 from deft_ct.training.log import TrainingLog
@@ -38,7 +38,7 @@ def fit(
     config: TrainingConfig,
     folder: Path,
     *,
-    identity: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any],
     progress: bool = True,
 ) -> nn.Module:
     """Train ``network`` and return its exponential moving average; resumes from ``folder`` when it can.
@@ -50,15 +50,16 @@ def fit(
         count: number of training items.
         config: see :class:`TrainingConfig`.
         folder: where ``checkpoint.pt`` and ``log.csv`` go.
-        identity: what else makes this training what it is (prior, scans, shape), JSON-ready; a checkpoint of another
-            is refused.
+        identity: all that the weights depend on besides ``config``: the content of the data, scans, frozen networks,
+            the shape and the start of the network. A checkpoint of another training is refused.
         progress: show a progress bar.
 
     Returns:
         The averaged network, on the device of the training, in evaluation mode.
 
     Raises:
-        ValueError: the folder holds a checkpoint of another configuration, or the batch cannot be shared out.
+        OtherContentError: the folder holds a checkpoint of another training, and ``config.overwrite`` is false.
+        ValueError: the batch cannot be shared out.
         FloatingPointError: the loss is not finite.
         RuntimeError: out of memory; the message says what to change. Or several processes that do not know each other.
     """
@@ -74,11 +75,13 @@ def fit(
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)
     averaged = averaged_model(network, config.ema_decay)
+    # Random numbers are drawn on the device of the training, and differ between kinds of devices.
+    what = dict(identity) | {"items": count, "device": accelerator.device.type}
     state = State(
-        network=network, optimizer=optimizer, averaged=averaged, config=config, parts=parts,
-        identity=digests(identity), scaler=accelerator.scaler,
+        network=network, optimizer=optimizer, averaged=averaged, key=training_key(config, parts, what),
+        scaler=accelerator.scaler,
     )  # fmt: skip
-    start = state.resume(folder / CHECKPOINT)
+    start = 0 if config.overwrite else state.resume(folder / CHECKPOINT)
     if start:
         accelerator.print(f"resuming at step {start} of {config.steps}")
     # The optimiser's state and the averages follow the network to its device.

@@ -156,8 +156,11 @@ class TrainedReconstructor(Reconstructor):
         return cls(networks.load_model(cls.name, cls.model_type), config)
 
     def describe(self) -> dict[str, Any]:
-        """Hash and card of the model."""
-        return {"model_sha256": self.model.content_hash(), "model_card": self.model.card}
+        """Hash, card and precision of the model."""
+        return {
+            "model_sha256": self.model.content_hash(), "model_card": self.model.card,
+            "network_precision": self.model.precision,
+        }  # fmt: skip
 
     def _check(self, request: Request) -> None:
         shape = request.image_shape
