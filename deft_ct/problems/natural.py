@@ -145,8 +145,8 @@ class NaturalProblem(SingleMeasurementProblem):
     def settings(self) -> dict[str, Any]:
         """Data, seed and data range."""
         return {
-            "data": self.data, "data_sha256": self._images_hash, "every": self.source.every, "images": len(self), "seed": self.seed,
-            "data_range": DATA_RANGE,
+            "data": self.data, "data_sha256": self._images_hash, "every": self.source.every,
+            "images": len(self), "seed": self.seed, "data_range": DATA_RANGE,
         }  # fmt: skip
 
     @cached_property

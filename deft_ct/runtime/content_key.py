@@ -45,9 +45,9 @@ class ContentKey:
         return _sha256(self.parts)
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
-        """Names of the parts that another key has not, or has with another value."""
+        """Names of the parts that another key has not, or has with another value, in the order of this key."""
         before = ContentKey(stored).parts
-        names = sorted(before.keys() | self.parts.keys())
+        names = dict.fromkeys([*self.parts, *before])
         return [n for n in names if (n in before) != (n in self.parts) or _text(before[n]) != _text(self.parts[n])]
 
     def check(self, stored: Mapping[str, Any], where: Path, *, otherwise: str = ANEW) -> None:

@@ -37,7 +37,7 @@ def training_key(config: TrainingConfig, parts: int, identity: Mapping[str, Any]
         identity: what is trained, on what data.
     """
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
-    return ContentKey(settings | dict(identity) | {"accumulate x processes": parts, "versions": result_versions()})
+    return ContentKey(dict(identity) | settings | {"accumulate x processes": parts, "versions": result_versions()})
 
 
 @dataclass(kw_only=True)

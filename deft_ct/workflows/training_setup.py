@@ -133,9 +133,10 @@ class TrainingData:
             training: settings of the training loop.
             folder: of the checkpoint.
         """
-        return {"scan": self._scan_card(), **training_card(self.slices, training, folder)}
+        return {"scan": self.scan_card(), **training_card(self.slices, training, folder)}
 
-    def _scan_card(self) -> dict[str, Any]:
+    def scan_card(self) -> dict[str, Any]:
+        """The scans of the training for a model card. Several give ranges."""
         scans, random = self.scans, self.scan_range
         first, *others = [scan.to_dict() for scan in scans]
         described: dict[str, Any] = dict(first)

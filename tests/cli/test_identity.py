@@ -287,7 +287,10 @@ def _options(command: Command, change: str, value: object) -> dict[str, Any]:
 
 CASES = [
     pytest.param(
-        command, change, value, id=f"{_name(command)}-{change or 'method'}",
+        command,
+        change,
+        value,
+        id=f"{_name(command)}-{change or 'method'}",
         # All trainings share these options and one loop.
         marks=[pytest.mark.slow] if set(LOOP) >= {change} and command not in (COMPARE, TUNE, PRIOR) else [],
     )

@@ -13,8 +13,9 @@ from deft_ct.cli import app
 from deft_ct.cli.options import ScanOptions, only
 from deft_ct.ct.scan import Scan
 
-MAX_SLOTS, MAX_NAMES = 325, 71
-"""Ceilings of option slots (options summed over commands) and of distinct option names. Raise them for a reason."""
+MAX_SLOTS, MAX_NAMES = 336, 71
+"""Ceilings of option slots (options summed over commands) and of distinct option names. Raise them for a reason: every
+command that resumes takes ``--overwrite``."""
 
 REQUIRED_IN_SOME = {"--out", "--data"}
 """Options with a default in some commands only: demo has its own folder, and finetune needs your data."""

@@ -176,6 +176,6 @@ def _read(path: Path, key: str) -> dict[str, Tensor] | None:
     try:
         with safe_open(path, "pt") as file:
             known = (file.metadata() or {}).get(KEY)
-            return {name: file.get_tensor(name) for name in file.keys()} if known == key else None  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()} if known == key else None
     except (FileNotFoundError, SafetensorError):
         return None

@@ -218,9 +218,7 @@ def train_control(
         "prior": prior.content_hash(), "h-transform": config.to_dict(), "control": asdict(control),
         "initial": initial and initial.content_hash(),
     }  # fmt: skip
-    averaged = fit(
-        balance or head, loss, len(measured), training, folder, identity=identity, progress=progress
-    ).cpu()
+    averaged = fit(balance or head, loss, len(measured), training, folder, identity=identity, progress=progress).cpu()
     return averaged.head if isinstance(averaged, _Evidence) else cast(HTransform, averaged)
 
 

@@ -174,7 +174,7 @@ def test_an_interrupted_table_goes_on_and_a_damaged_block_is_made_anew(tmp_path)
     assert torch.equal(whole.batch(everything).initial, again.batch(everything).initial)
     assert torch.equal(whole.batch(everything).features, again.batch(everything).features)
     assert len(torch.unique(whole.batch(everything).features[:, 0])) == 2  # both scans are in it
-    with pytest.raises(ValueError, match="table of another training"):
+    with pytest.raises(ValueError, match="was started with seed 0 and this run has seed 1"):
         tabulate(pairs, replace(config, seed=1), tmp_path / "whole", progress=False)
 
 
