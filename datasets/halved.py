@@ -13,8 +13,12 @@ import h5py
 import numpy as np
 
 from deft_ct.ct.scan import Scan
-from deft_ct.datasets.packs import pack_path
+from deft_ct.datasets.packs import CTPack, pack_path
 from deft_ct.runtime.atomic import atomic_file
+from deft_ct.runtime.content_key import OtherContentError
+
+SOURCE = "source_sha256"
+"""Attribute of a halved file: content hash of the dataset that it was made from."""
 
 
 def halve(source: Path, target: Path) -> Path:
@@ -29,9 +33,11 @@ def halve(source: Path, target: Path) -> Path:
     Returns:
         ``target``.
     """
+    known = CTPack(source).content_hash()
     with atomic_file(target) as temporary, h5py.File(source) as given, h5py.File(temporary, "w") as made:
         made.attrs.update({key: value for key, value in given.attrs.items() if key != "description"})
         made.attrs["description"] = "2x2 means of: " + str(given.attrs.get("description", source.name))
+        made.attrs[SOURCE] = known
         for name in given:
             group = made.create_group(name)
             for key, value in given[name].attrs.items():
@@ -46,9 +52,21 @@ def halve(source: Path, target: Path) -> Path:
 
 
 def halved_pack(folder: Path, name: str) -> Path:
-    """The file ``NAME.h5`` in ``folder`` with the halved slices of a dataset; it is written if it is missing."""
+    """The file ``NAME.h5`` in ``folder`` with the halved slices of a dataset; it is written if it is missing.
+
+    A file that says which dataset it was made from is compared with it. One that does not say it is used as it is.
+
+    Raises:
+        OtherContentError: the file was made from other slices.
+    """
     target = folder / f"{name}.h5"
-    return target if target.is_file() else halve(pack_path(name), target)
+    if not target.is_file():
+        return halve(pack_path(name), target)
+    with h5py.File(target) as file:
+        known = file.attrs.get(SOURCE)
+    if known is not None and known != CTPack(pack_path(name)).content_hash():
+        raise OtherContentError(f"{target} was made from other slices than {pack_path(name)}: choose another folder")
+    return target
 
 
 def halved_scan(scan: Scan | str) -> Scan:

@@ -16,6 +16,7 @@ from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
 from deft_ct.evaluation.runner import Comparison
 from deft_ct.methods.method_text import parse_method
+from deft_ct.methods.presets import load_preset
 from deft_ct.methods.registry import Networks, method_class
 from deft_ct.methods.registry import methods as known_methods
 from deft_ct.problems.ct import CTProblem, build_for_scan
@@ -106,5 +107,10 @@ def _with_preset(
     name, options = parse_method(text)
     path = folder / scan.name / f"{name}.json" if folder is not None and presets else None
     if path is not None and path.is_file():
+        tuned = load_preset(name, path)
+        if tuned.scan != scan.name:
+            raise ValueError(
+                f"{path} was tuned for {tuned.scan}, not for {scan.name}: move it to the folder {tuned.scan}"
+            )
         return networks.build(name, options, preset=str(path)), str(path)
     return build_for_scan(networks, name, options, scan, presets=presets)

@@ -15,6 +15,7 @@ from rich.table import Table
 from deft_ct.evaluation.problem import Metric, Problem, score, score_json
 from deft_ct.evaluation.statistics import Interval, deviation, mean_interval
 from deft_ct.evaluation.tables import markdown_table
+from deft_ct.networks import weights_digest
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.atomic import write_text
 from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
@@ -209,7 +210,10 @@ class Comparison:
         return [*out, str(len(cell.values[self._columns()[0].key]))]
 
     def _key(self, problem: Problem, label: str, reconstructor: Reconstructor) -> str:
-        method = {"name": reconstructor.name, "config": asdict(reconstructor.config)} | reconstructor.describe()
+        method = {
+            "name": reconstructor.name, "config": asdict(reconstructor.config), "networks": reconstructor.describe(),
+            "weights": weights_digest(reconstructor),
+        }  # fmt: skip
         parts = {**self.protocol, "problem": problem.name, "content": problem.content(), "label": label}
         return ContentKey(parts | {"method": method}).digest
 

@@ -19,6 +19,7 @@ import numpy as np
 from deft_ct.evaluation.problem import Problem, refuse_test_data, score
 from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.registry import method_class
+from deft_ct.networks import weights_digest
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
 from deft_ct.runtime.machine import versions
@@ -289,6 +290,7 @@ def _settings(search: Search, problem: Problem, budget: Budget, default: Reconst
     settings = {
         **problem.content(), "method": search.method, "scan": problem.name, "objective": budget.objective,
         "samples": budget.samples, "fixed": dict(search.fixed), "networks": default.describe(),
+        "weights_sha256": weights_digest(default),
         "space": {name: repr(where) for name, where in search.space.items()},
         "batch_size": problem.batch_size, "device": problem.device,
         "versions": result_versions() | {"optuna": version("optuna")},

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 import typer
 from accelerate.state import AcceleratorState
 from click.testing import Result
@@ -23,7 +24,10 @@ from deft_ct.cli import app
 from deft_ct.diffusion import save_prior
 from deft_ct.methods.deft import save_htransform, save_refinement
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
+from deft_ct.methods.presets import Preset
+from deft_ct.methods.supervised.fbp_unet import FBPUNetModel, FBPUNetShape
 from deft_ct.networks import UNetConfig
+from deft_ct.runtime.content_key import result_versions
 
 SCAN = "parallel12_1e5_48bins"
 SMALL = UNetConfig(patch=2, channels=(32,), attention=(False,), norm_groups=8, scale_shift=True)
@@ -453,3 +457,113 @@ def test_a_training_that_the_clock_ends_is_carded_with_the_steps_done(command: C
     assert _values(command, whole, tmp_path / "run") == _values(
         command, _run(command, options, tmp_path / "unbroken"), tmp_path / "unbroken"
     )
+
+
+NETWORK_CHANGES = {
+    "prior": (["dds:steps=2"], {"prior": "prior"}, {"prior": "prior2"}),
+    "precision": (["dds:steps=2"], {"prior": "prior"}, {"prior": "prior", "precision": "bfloat16"}),
+    "htransform": (
+        ["deft:steps=2"], {"prior": "prior", "htransform": "head"}, {"prior": "prior", "htransform": "head32"}
+    ),
+    "htransform-online": (
+        ["deft_online:iterations=1,steps=2"], {"prior": "prior", "htransform": "head32"}, {"prior": "prior"}
+    ),
+    "model": (["fbp_unet"], {"model": ["fbp_unet=unet"]}, {"model": ["fbp_unet=unet2"]}),
+    "precision-of-a-model": (
+        ["fbp_unet"], {"model": ["fbp_unet=unet"]}, {"model": ["fbp_unet=unet"], "precision": "bfloat16"}
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def models(networks: Path) -> None:
+    """Two supervised models."""
+    shape = FBPUNetShape(network=SMALL)
+    for seed, name in ((0, "unet"), (1, "unet2")):
+        torch.manual_seed(seed)
+        model = FBPUNetModel(shape)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, 0, 0.05)
+        model.save(networks / name)
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize("change", NETWORK_CHANGES)
+def test_networks_of_a_comparison(change: str, tmp_path: Path) -> None:
+    """A cell of other networks is measured anew."""
+    method, before, after = NETWORK_CHANGES[change]
+    base = {**COMPARE.base, "method": method, "every": 4}
+    assert _run(COMPARE, {**base, **before}, tmp_path / "run").exit_code == 0
+    result = _run(COMPARE, {**base, **after}, tmp_path / "run")
+    fresh = _run(COMPARE, {**base, **after}, tmp_path / "fresh")
+    assert _values(COMPARE, result, tmp_path / "run") == _values(COMPARE, fresh, tmp_path / "fresh")
+    assert "measured before" not in result.output
+    again = _run(COMPARE, {**base, **after}, tmp_path / "run")
+    assert "measured before" in again.output
+
+
+@pytest.mark.parametrize("change", [name for name in NETWORK_CHANGES if name in ("prior", "precision", "htransform")])
+def test_networks_of_a_search(change: str, tmp_path: Path) -> None:
+    """A study of other networks is refused."""
+    (method,), before, after = NETWORK_CHANGES[change]
+    base = {**TUNE.base, "": method, "every": 4, "trials": 1}
+    first = _run(TUNE, {**base, **before}, tmp_path / "run")
+    assert first.exit_code == 0, first.output
+    refused = _run(TUNE, {**base, **after}, tmp_path / "run")
+    text = " ".join(refused.output.split())
+    assert refused.exit_code == 2 and "was started with networks." in text, text
+    anew = _run(TUNE, {**base, **after, "overwrite": True}, tmp_path / "run")
+    fresh = _run(TUNE, {**base, **after}, tmp_path / "fresh")
+    assert _values(TUNE, anew, tmp_path / "run") == _values(TUNE, fresh, tmp_path / "fresh")
+
+
+def test_presets_of_a_comparison(tmp_path: Path) -> None:
+    for name, cutoff in (("one", 0.5), ("two", 0.75)):
+        preset = Preset(method="fbp", scan=SCAN, options={"cutoff": cutoff}, provenance={})
+        preset.write(tmp_path / name / SCAN / "fbp.json")
+    runs = {}
+    for name, more in (
+        ("shipped", {}), ("none", {"presets": False}), ("one", {"preset-folder": tmp_path / "one"}),
+        ("two", {"preset-folder": tmp_path / "two"}),
+    ):  # fmt: skip
+        result = _run(COMPARE, {**COMPARE.base, **more}, tmp_path / "run")
+        fresh = _run(COMPARE, {**COMPARE.base, **more}, tmp_path / "fresh" / name)
+        runs[name] = _values(COMPARE, result, tmp_path / "run")
+        assert runs[name] == _values(COMPARE, fresh, tmp_path / "fresh" / name)
+    assert runs["one"] != runs["two"] != runs["none"]
+    (tmp_path / "one" / SCAN).rename(tmp_path / "one" / "parallel10_1e5_48bins")
+    moved = {**COMPARE.base, "scan": ["parallel10_1e5_48bins"], "preset-folder": tmp_path / "one"}
+    refused = _run(COMPARE, moved, tmp_path / "moved")
+    assert refused.exit_code == 2 and f"was tuned for {SCAN}, not for" in " ".join(refused.output.split())
+
+
+@pytest.mark.parametrize("command", [COMPARE, TUNE], ids=_name)
+@pytest.mark.parametrize("name", ["torch", "deft_ct"])
+def test_other_versions_do_not_resume(
+    command: Command, name: str, finished: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _base(command, finished, tmp_path / "run")
+    now = {**result_versions(), name: "99"}
+    for module in ("runner", "tuning"):
+        monkeypatch.setattr(f"deft_ct.evaluation.{module}.result_versions", lambda: now)
+    refused = _run(command, command.base, tmp_path / "run")
+    text = " ".join(refused.output.split())
+    assert refused.exit_code == 2 and f"and this run has versions.{name} '99'" in text, text
+
+
+def test_a_training_with_other_versions_does_not_resume(
+    finished: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _base(PRIOR, finished, tmp_path / "run")
+    monkeypatch.setattr("deft_ct.training.checkpoint.result_versions", lambda: {"deft_ct": "99", "torch": "99"})
+    refused = _run(PRIOR, PRIOR.base, tmp_path / "run")
+    assert refused.exit_code == 2 and "versions.torch '99'" in refused.output, refused.output
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=_name)
+def test_a_refusal_leaves_every_file_as_it_was(command: Command, finished: dict[str, Path], tmp_path: Path) -> None:
+    _base(command, finished, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    refused = _run(command, {**command.base, "seed": 5}, tmp_path / "run")
+    assert refused.exit_code == 2, refused.output
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
