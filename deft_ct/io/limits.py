@@ -25,6 +25,8 @@ class Limits:
         inflation: most times that content may be larger than the bytes that store it ...
         modest_bytes: ... where it is larger than this; the expansion of small content is harmless.
         seconds: most time for the structure of one file in a child process.
+        pixel_mm: least and largest width of a pixel or distance of slices.
+        hu: largest CT number, either sign.
     """
 
     file_bytes: int = 64 * _GIB
@@ -34,6 +36,8 @@ class Limits:
     inflation: int = 200
     modest_bytes: int = _GIB // 4
     seconds: float = 10.0
+    pixel_mm: tuple[float, float] = (1e-3, 100.0)
+    hu: float = 1e6
 
     def check_declared(self, path: str | Path, declared: int, stored: int, *, what: str = "an array") -> None:
         """Refuse content before it is allocated.
@@ -53,6 +57,14 @@ class Limits:
                 f"it declares {what} of {_size(declared)}; at most {_size(self.array_bytes)} are read. If the file is "
                 f"sound, set {LIMIT_VARIABLE}={math.ceil(declared / _GIB)}",
             )
+        self.check_expansion(path, declared, stored, what=what)
+
+    def check_expansion(self, path: str | Path, declared: int, stored: int, *, what: str = "an array") -> None:
+        """The part of :meth:`check_declared` that holds for the sum of many arrays, too.
+
+        Raises:
+            ReadError: an expansion that no CT data has.
+        """
         if declared > self.modest_bytes and declared > self.inflation * max(stored, 1):
             raise ReadError(
                 path,
@@ -60,6 +72,17 @@ class Limits:
                 f"{self.inflation} times, which no CT data has; is it damaged? If the file is sound, set "
                 f"{LIMIT_VARIABLE}={math.ceil(declared / _GIB)}",
             )
+
+    def check_spacing(self, path: str | Path, spacing_mm: float, *, what: str = "the pixel size") -> float:
+        """A width of a pixel, or a distance of slices, that a scanner can have.
+
+        Raises:
+            ReadError: it lies outside of ``pixel_mm``.
+        """
+        least, most = self.pixel_mm
+        if not least <= spacing_mm <= most:
+            raise ReadError(path, f"{what} is {spacing_mm:g} mm; expected {least:g} to {most:g} mm")
+        return float(spacing_mm)
 
 
 LIMITS = Limits()
