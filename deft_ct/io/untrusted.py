@@ -378,7 +378,8 @@ def _running() -> _Child:
     return child
 
 
-def _stop() -> None:
+def stop() -> None:
+    """End the child of this process; the next file starts a new one."""
     child = _children.pop(os.getpid(), None)
     if child is not None:
         child.kill()
@@ -389,6 +390,6 @@ def _new_lock() -> None:
     _lock = threading.Lock()  # another thread may have held it at the fork
 
 
-atexit.register(_stop)
+atexit.register(stop)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)
