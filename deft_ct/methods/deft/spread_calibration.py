@@ -64,7 +64,7 @@ class SpreadCalibration:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        values = (self.factor, self.floor_hu)
+        values = (float(self.factor), float(self.floor_hu))
         if not 0 < self.level < 1 or self.samples < 0:
             raise ValueError(f"expected 0 < level < 1 and samples >= 0, got {self.level} and {self.samples}")
         if not (np.isfinite(values).all() and min(values) >= 0 and max(values) > 0):
