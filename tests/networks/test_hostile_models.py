@@ -118,7 +118,8 @@ def test_htransforms_and_their_calibrations(folder: Path, tmp_path: Path) -> Non
     for values, why in (
         ({"factor": "x"}, "factor must be a finite number"), ({"factor": 1.0, "typo": 1}, "unknown key typo"),
         ({}, "key factor is missing"), 
-        ({"factor": 10**400}, "finite number"), ({"factor": -1.0}, "not negative"), ({"factor": 1.0, "level": 2.0}, "level < 1"),
+        ({"factor": 10**400}, "finite number"),
+        ({"factor": -1.0}, "not negative"), ({"factor": 1.0, "level": 2.0}, "level < 1"),
         ({"factor": 1.0, "scan": []}, "scan must be an object"),
     ):  # fmt: skip
         (tmp_path / "head" / "calibration.json").write_text(json.dumps(values))
