@@ -66,7 +66,7 @@ _JSON = (
 )
 _WORDS = (
     "tv", "sirt", "cgls", "fbp", "dps", "deft", "strength", "iterations", "tolerance", "cutoff", "views", "zeta",
-    "steps", "filter", "seed", "=", ":", ",", "|", "1", "0", "-1", "2.5", "1e3", "1e30", "nan", "inf", "None", "True", "''",
+    "steps", "filter", "seed", "=", ":", ",", "|", "1", "0", "-1", "2.5", "1e3", "1e30", "nan", "inf", "None", "True",
     "{}", "[", "]", "(", ")", "{[]:1}", "é", "\0", " ", "9" * 5000, "1e400",
     "parallel", "60", "_1e5", "_from45",
     "_120deg", "fan",
