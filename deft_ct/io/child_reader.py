@@ -161,7 +161,7 @@ def attributes(node: Any) -> dict[str, list[Any]]:
             size = node.attrs.get_id(key).get_storage_size()
             if size > ATTRIBUTE_BYTES:
                 raise RefusedError(f"it takes {size} bytes")
-            found[key] = ["value", plain(node.attrs[key])]
+            found[key] = ["value", attribute_value(node.attrs[key])]
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001
@@ -169,16 +169,16 @@ def attributes(node: Any) -> dict[str, list[Any]]:
     return found
 
 
-def plain(value: Any) -> Any:
+def attribute_value(value: Any) -> Any:
     """An attribute as JSON holds it; raises TypeError for what is neither text nor numbers."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, np.ndarray | np.generic):
         if value.dtype.kind in "biuf":
             return value.tolist()
-        return plain(value.tolist())
+        return attribute_value(value.tolist())
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [attribute_value(item) for item in value]
     if isinstance(value, str):
         return value
     raise TypeError(f"it is a {type(value).__name__}, not text or numbers")
