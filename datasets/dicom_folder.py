@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 import torch.nn.functional as nnf
@@ -26,6 +25,7 @@ from deft_ct.io.dicom_read import read_all_dicom_series
 from deft_ct.io.hdf5 import read_hdf5
 from deft_ct.io.nifti import SUFFIXES as NIFTI_SUFFIXES
 from deft_ct.io.nifti import read_nifti
+from deft_ct.io.untrusted import HDF5File
 
 logger = logging.getLogger(__name__)
 
@@ -189,13 +189,10 @@ def resize_slices(hu: NDArray[np.float32], pixel_mm: float, size: int) -> tuple[
 
 def _hdf5(path: Path, name: str) -> Iterator[_Part]:
     """A slice dataset of several series, or a volume that :func:`deft_ct.io.hdf5.write_hdf5` wrote."""
-    if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
-            single = isinstance(file.get("hu"), h5py.Dataset)
-        if single:
-            volume = read_hdf5(path)
-            yield name, volume.hu, volume.pixel_mm, volume.affine[2, 3] + volume.z_mm * _count(volume.hu)
-            return
+    if HDF5File(path, depth=1).is_dataset("hu"):
+        volume = read_hdf5(path)
+        yield name, volume.hu, volume.pixel_mm, volume.affine[2, 3] + volume.z_mm * _count(volume.hu)
+        return
     for group in CTPack(path).groups:
         pack = CTPack(path, groups=(group.name,))
         z = np.array([s.z_mm for s in pack], np.float32)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from deft_ct.io.errors import ReadError
+from deft_ct.io.untrusted import HDF5File
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
@@ -33,17 +35,13 @@ class PhotoCrops(Dataset[Tensor]):
         self.path, self.split = source, split
         if not source.is_file():
             raise FileNotFoundError(f"no such file: {source}")
-        try:
-            with h5py.File(source, "r") as file:
-                if split not in file:
-                    raise ValueError(f"{source} has no split {split!r}; it has {sorted(file)}")
-                self._pixels: NDArray[np.uint8] = file[split][...]
-        except OSError as error:
-            raise ValueError(f"{source} cannot be read as HDF5 ({error})") from error
-        if self._pixels.ndim != 4 or self._pixels.shape[3] != 3 or self._pixels.dtype != np.uint8:
-            raise ValueError(
-                f"{source}: '{split}' must be (N, H, W, 3) uint8, got {self._pixels.shape} {self._pixels.dtype}"
-            )
+        file = HDF5File(source, depth=1)
+        if split not in file:
+            raise ReadError(source, f"has no split {split!r}; it has {list(file)[:20]}")
+        item = file.item(split)
+        if len(item.shape) != 4 or item.shape[3] != 3 or item.dtype != "|u1":
+            raise ReadError(source, f"'{split}' must be (N, H, W, 3) uint8, got {item.shape} {item.dtype}")
+        self._pixels: NDArray[np.uint8] = file.read(split)
 
     def __len__(self) -> int:
         return len(self._pixels)

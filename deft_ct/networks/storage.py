@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from deft_ct.runtime.atomic import atomic_folder, write_text
+from deft_ct.runtime.json_object import read_json_object
+from deft_ct.runtime.read_error import ReadError
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,28 +70,73 @@ class ModelFormat:
         """The metadata, and the weights in float32 on the CPU.
 
         Raises:
-            ValueError: the folder is not such a model, or its files are damaged.
+            ReadError: the folder is not such a model, its files are damaged, or its weights are not finite numbers.
+        """
+        for name in (self.metadata, self.weights):
+            if not (folder / name).is_file():
+                raise ReadError(folder, f"is not {self._a_noun} of deft-ct: {name} is missing")
+        meta = read_json_object(folder / self.metadata, self._a_noun)
+        try:
+            weights = load_file(folder / self.weights)
+        except Exception as error:  # safetensors raises types of its own
+            raise ReadError(
+                folder / self.weights, f"cannot be read as {self._a_noun} ({error}); is the copy complete?"
+            ) from error
+        for name, value in weights.items():
+            if not (value.is_floating_point() and bool(torch.isfinite(value.float()).all())):
+                raise ReadError(
+                    folder / self.weights, f"the weight {name[:80]} holds values that are not finite numbers"
+                )
+        return meta, {name: value.float() for name, value in weights.items()}
+
+    @contextmanager
+    def using(self, folder: Path) -> Iterator[None]:
+        """Name the folder in whatever its content leads to.
+
+        Raises:
+            ReadError: the block raised: a value is missing, of another type or out of range.
         """
         try:
-            meta: dict[str, Any] = json.loads((folder / self.metadata).read_text())
-            weights = load_file(folder / self.weights)
-        except FileNotFoundError as error:
-            missing = Path(str(error.filename)).name
-            raise ValueError(f"{folder} is not {self._a_noun} of deft-ct: {missing} is missing") from error
-        except Exception as error:  # safetensors and json raise types of their own
-            raise ValueError(f"{folder} cannot be read as {self._a_noun} ({error}); is the copy complete?") from error
-        return meta, {name: value.float() for name, value in weights.items()}
+            yield
+        except ReadError:
+            raise
+        except KeyError as error:
+            raise ReadError(folder / self.metadata, f"is not {self._a_noun} of deft-ct: {error} is missing") from error
+        except Exception as error:
+            raise ReadError(folder, f"cannot be used as {self._a_noun} ({error}); is the copy complete?") from error
+
+    def build(self, make: Callable[[], Model], weights: Mapping[str, Tensor]) -> Model:
+        """The model with its weights; nothing is allocated for a model whose shapes are not those of the weights.
+
+        Args:
+            make: makes the model, with any weights.
+            weights: of :meth:`read`.
+
+        Raises:
+            ValueError: they do not belong to the model.
+        """
+        with torch.device("meta"):
+            expected = {name: tuple(value.shape) for name, value in make().state_dict().items()}
+        found = {name: tuple(value.shape) for name, value in weights.items()}
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        if wrong:
+            name = wrong[0]
+            raise ValueError(
+                f"{len(wrong)} weights do not fit its description, the first is {name[:80]}: expected "
+                f"{expected.get(name, 'none')}, got {found.get(name, 'none')}"
+            )
+        model = make()
+        model.load_state_dict(dict(weights))
+        return model
 
     def check(self, folder: Path, found: str, expected: str) -> None:
         """Compare hashes.
 
         Raises:
-            ValueError: they differ.
+            ReadError: they differ.
         """
         if found != expected:
-            raise ValueError(
-                f"the weights in {folder} do not match their SHA-256: the files are damaged or were changed"
-            )
+            raise ReadError(folder, "the weights do not match their SHA-256: the files are damaged or were changed")
 
     def shipped(self) -> list[str]:
         """Names of the models that come with the package, the default first."""

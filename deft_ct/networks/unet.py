@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from deft_ct.networks.network import TimeNetwork
 
+MOST_LEVELS, MOST_LAYERS = 16, 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
@@ -54,6 +56,10 @@ class UNetConfig:
         object.__setattr__(self, "attention", tuple(self.attention))
         if len(self.channels) != len(self.attention):
             raise ValueError(f"channels and attention must be equally long, got {self.channels} and {self.attention}")
+        if min(self.norm_groups, self.head_channels, *self.channels, 1) < 1 or not self.channels:
+            raise ValueError("channels, norm_groups and head_channels must be at least 1")
+        if len(self.channels) > MOST_LEVELS or max(self.layers, self.patch) > MOST_LAYERS:
+            raise ValueError(f"at most {MOST_LEVELS} levels of {MOST_LAYERS} layers, and patch at most {MOST_LAYERS}")
         if any(c % self.norm_groups or c % self.head_channels for c in self.channels):
             raise ValueError(
                 f"channels {self.channels} must be multiples of norm_groups {self.norm_groups} "

@@ -48,6 +48,7 @@ from deft_ct.networks import (
     timestep_embedding,
 )
 from deft_ct.networks.precision import Precision, network_precision
+from deft_ct.runtime.typed_fields import from_values
 
 NO_INITIAL = "none"
 """Name of the form without an initial reconstruction."""
@@ -163,15 +164,19 @@ class HTransformConfig:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> HTransformConfig:
-        """The inverse of :meth:`to_dict`."""
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: a value is missing, of another type or out of range.
+        """
+        if not isinstance(values, dict) or "network" not in values:
+            raise ValueError(f"expected the description of an h-transform, got {str(values)[:80]}")
         refinement = values.get("refinement")
-        return HTransformConfig(
-            **{
-                **values,
-                "network": network_config(values["network"]),
-                "refinement": None if refinement is None else RefinementConfig.from_dict(refinement),
-            }
-        )
+        built = {
+            "network": network_config(values["network"]),
+            "refinement": None if refinement is None else RefinementConfig.from_dict(refinement),
+        }
+        return from_values(HTransformConfig, values | built)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,8 @@ FEATURES = 6
 EMBEDDING = 32
 """Width of the embedding of the scan."""
 
+MOST_ITERATIONS = 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrimalDualShape:
@@ -60,6 +62,8 @@ class PrimalDualShape:
     def __post_init__(self) -> None:
         if min(self.iterations, self.channels) < 1 or self.memory < 2:
             raise ValueError("iterations and channels must be at least 1, and memory at least 2")
+        if max(self.iterations, self.memory) > MOST_ITERATIONS:
+            raise ValueError(f"at most {MOST_ITERATIONS} iterations and as many images of memory")
         if self.start not in ("zero", "fbp"):
             raise ValueError(f"start must be zero or fbp, got {self.start!r}")
         if not self.spread > 0:

@@ -21,6 +21,8 @@ from deft_ct.networks.storage import ModelFormat
 from deft_ct.reconstruction import Request
 from deft_ct.reconstructor import NetworkSource, Reconstructor, UnsupportedError
 from deft_ct.runtime.evaluations import add_evaluations
+from deft_ct.runtime.read_error import ReadError
+from deft_ct.runtime.typed_fields import fitted, from_values
 from deft_ct.training.pairs import Pairs
 
 METADATA = "model.json"
@@ -116,7 +118,7 @@ class TrainedModel(nn.Module, abc.ABC):
 
         Raises:
             FileNotFoundError: there is no such model.
-            ValueError: it is of another kind, or damaged.
+            ReadError: it is of another kind, or damaged.
         """
         if name_or_path is None and cls.kind not in FORMAT.shipped():
             raise FileNotFoundError(
@@ -126,11 +128,12 @@ class TrainedModel(nn.Module, abc.ABC):
         folder = FORMAT.find(name_or_path or cls.kind)
         meta, weights = FORMAT.read(folder)
         if meta.get("kind") != cls.kind:
-            raise ValueError(f"{folder} holds a model of kind {meta.get('kind')!r}; expected {cls.kind!r}")
-        span = PriorRange(*meta["value_range_hu"])
-        model = cls(_shape(cls.shape_type, meta["shape"]), value_range=span, card=meta["card"])
-        model.load_state_dict(weights)
-        FORMAT.check(folder, model.content_hash(), meta["sha256"])
+            raise ReadError(folder, f"holds a model of kind {str(meta.get('kind'))[:80]!r}; expected {cls.kind!r}")
+        with FORMAT.using(folder):
+            span = PriorRange(*fitted(meta["value_range_hu"], tuple[float, float], "value_range_hu"))
+            shape, card = _shape(cls.shape_type, meta["shape"]), fitted(meta["card"], dict, "card")
+            model = FORMAT.build(lambda: cls(shape, value_range=span, card=card), weights)
+            FORMAT.check(folder, model.content_hash(), meta["sha256"])
         return model.eval().requires_grad_(False)
 
 
@@ -198,6 +201,6 @@ def on_any_size(network: UNet, x: Tensor, t: Tensor) -> Tensor:
 
 
 def _shape(shape_type: type, values: dict[str, Any]) -> Any:
-    if "network" in values:
-        values = {**values, "network": UNetConfig(**values["network"])}
-    return shape_type(**values)
+    if isinstance(values, dict) and "network" in values:
+        values = {**values, "network": from_values(UNetConfig, values["network"])}
+    return from_values(shape_type, values)
