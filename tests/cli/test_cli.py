@@ -26,7 +26,6 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.delenv("DEFT_CT_DEBUG", raising=False)
 
     def call(*arguments: object) -> Result:
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -267,14 +266,6 @@ def test_an_interrupted_run_leaves_nothing(
     result = invoke("reconstruct", sample_series_path(), "--out", tmp_path / "out", *FAST)
     assert result.exit_code == 130
     assert list(tmp_path.iterdir()) == []
-
-
-def test_debug_shows_the_traceback(
-    tmp_path: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DEFT_CT_DEBUG", "1")
-    result = invoke("reconstruct", tmp_path / "gone", "--out", tmp_path / "out", *FAST)
-    assert isinstance(result.exception, FileNotFoundError)
 
 
 def test_info_and_models(invoke: Callable[..., Result]) -> None:
