@@ -21,6 +21,7 @@ from deft_ct.evaluation.runner import refuse_other_settings
 from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.registry import method_class
 from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.fields import check_fields
 from deft_ct.runtime.machine import versions
 from deft_ct.runtime.search_space import SearchSpace
 from deft_ct.runtime.seeds import derive_seed
@@ -84,6 +85,7 @@ class Budget:
     samples: int = 1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("trials", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

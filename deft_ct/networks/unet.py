@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deft_ct.networks.network import TimeNetwork
+from deft_ct.runtime.fields import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ class UNetConfig:
     scale_shift: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "channels", tuple(self.channels))
         object.__setattr__(self, "attention", tuple(self.attention))
         if len(self.channels) != len(self.attention):

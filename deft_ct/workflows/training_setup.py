@@ -16,6 +16,7 @@ from deft_ct.datasets.packs import CTPack, pack_path
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.networks import UNetConfig
+from deft_ct.runtime.fields import check_fields
 
 if TYPE_CHECKING:  # these import accelerate, which takes seconds
     from deft_ct.ct.pairs import SlicePairs
@@ -62,6 +63,7 @@ class FolderSource:
     every: int = 1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if (self.hu_range is None) != (self.pixel_mm is None):
             raise ValueError("pictures need both --hu-range BLACK WHITE and --pixel-mm, or neither for other files")
 

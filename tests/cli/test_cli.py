@@ -173,7 +173,7 @@ def test_runs_are_repeatable_and_replace_only_their_own(
         (("--degrees", "400"), "degrees lie in"),
         (("--start", "360"), "start must lie in"),
         (("--photons", "-1"), "photons must be a positive number"),
-        (("--photons", "nan"), "photons must be a positive number"),
+        (("--photons", "nan"), "photons must be a finite number"),
         (("--scan", "parallel60_1e5"), "--scan says the whole scan: leave out --views"),
         (("--size", "100"), "512 x 512 pixels cannot be averaged down to 100 x 100"),
         (("--series", "1.2.3"), "1.2.3"),
