@@ -72,15 +72,22 @@ def one_line_errors(*, interrupted: str = "nothing was written") -> Iterator[Non
         if SHOW_TRACEBACK.get():
             traceback.print_exception(error)
         _say("error:", "bold red", _in_words(error))
-        raise typer.Exit(code=REFUSED if isinstance(error, _FORESEEN) else UNEXPECTED) from error
+        foreseen = isinstance(error, _FORESEEN) or _out_of_memory(error)
+        raise typer.Exit(code=REFUSED if foreseen else UNEXPECTED) from error
     except KeyboardInterrupt:
         _say("interrupted:", "bold", one_line(interrupted))
         raise typer.Exit(code=INTERRUPTED) from None
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """PyTorch says it with a RuntimeError, of a subclass on a GPU alone."""
+    said = any(words in str(error) for words in ("out of memory", "allocate memory"))
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
+
+
 def _in_words(error: Exception) -> str:
     kind, message = type(error).__name__, one_line(error)
-    if isinstance(error, MemoryError):
+    if _out_of_memory(error):
         return f"out of memory ({message or 'no more is said'}): use fewer or smaller images, views or samples"
     if isinstance(error, _FORESEEN):
         return message or kind

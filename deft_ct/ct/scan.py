@@ -24,6 +24,9 @@ _NAME = re.compile(
 FULL_DEGREES = {"parallel": 180.0, "fan": 360.0}
 """Angular range of a scan by default: half a turn of parallel beams, a full turn of a fan."""
 
+MOST_VIEWS = 10**5
+"""Largest number of views, and of detector elements, of a simulated scan: far above any scanner."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
@@ -56,6 +59,8 @@ class Scan:
         if self.degrees is None:
             object.__setattr__(self, "degrees", FULL_DEGREES[self.geometry])
         check_fields(self)
+        if max(self.views, self.detectors or 0) > MOST_VIEWS:
+            raise ValueError(f"views and detectors must be at most {MOST_VIEWS}, got {self.views} and {self.detectors}")
         few = self.views < 1 or (self.detectors is not None and self.detectors < 1)
         if few or not 0 < self.degrees <= 360:
             raise ValueError(f"views and detectors must be at least 1 and degrees lie in (0, 360], got {self}")

@@ -10,6 +10,9 @@ from typing import Literal
 from deft_ct.networks.precision import Precision
 from deft_ct.runtime.fields import check_fields
 
+MOST_ITEMS = 2**20
+"""Largest batch of a training step."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -65,6 +68,8 @@ class TrainingConfig:
         check_fields(self)
         if min(self.steps, self.batch_size, self.accumulate, self.log_every) < 1:
             raise ValueError("steps, batch_size, accumulate and log_every must be at least 1")
+        if self.batch_size > MOST_ITEMS:
+            raise ValueError(f"batch_size must be at most {MOST_ITEMS}, got {self.batch_size}")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate must lie in (0, 1), got {self.learning_rate}")
         if self.warmup < 0 or not 0 <= self.final_rate <= 1 or self.weight_decay < 0 or self.grad_clip <= 0:
