@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from deft_ct.diffusion import Prior
 from deft_ct.measurement.measurement import Measurement
+from deft_ct.operators.memory import check_memory
 from deft_ct.reconstruction import Estimate, Reconstruction, Request
 from deft_ct.runtime.evaluations import count_evaluations
 from deft_ct.runtime.machine import versions
@@ -142,6 +144,7 @@ class Reconstructor(nn.Module, abc.ABC):
         """Check, estimate and record."""
         y, measurement = request.y, request.measurement
         self._check(request)
+        self._check_memory(request)
         diagnosis = measurement.diagnose(y)
         for advice in diagnosis.warnings:
             warnings.warn(advice, UserWarning, stacklevel=3)
@@ -180,6 +183,16 @@ class Reconstructor(nn.Module, abc.ABC):
             **estimate.record,
         }  # fmt: skip
         return Reconstruction(mean=mean, std=std, samples=samples, provenance=provenance, measurement=measurement)
+
+    def _check_memory(self, request: Request) -> None:
+        """Refuse samples that do not fit into memory."""
+        if request.y.device.type != "cpu":  # a GPU has a memory of its own, and says by itself when it is full
+            return
+        image = math.prod(request.image_shape) * request.y.element_size()
+        check_memory(
+            2 * len(request.y) * request.num_samples * image,
+            f"{request.num_samples} samples of each of {len(request.y)} images", "take fewer samples or images",
+        )  # fmt: skip
 
     def largest_plausible(self, measurement: Measurement) -> float:
         """Largest magnitude of an image that has not diverged, in the unit of the scale."""

@@ -22,6 +22,7 @@ from deft_ct.methods.registry import method_class
 from deft_ct.networks import weights_digest
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
+from deft_ct.runtime.fields import check_fields
 from deft_ct.runtime.machine import versions
 from deft_ct.runtime.search_space import SearchSpace
 from deft_ct.runtime.seeds import derive_seed
@@ -88,6 +89,7 @@ class Budget:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("trials", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

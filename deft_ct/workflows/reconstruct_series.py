@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,6 +25,8 @@ from deft_ct.reconstruction import Reconstruction
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import Row
 from deft_ct.runtime.atomic import atomic_folder, check_writable
+from deft_ct.runtime.device import check_device
+from deft_ct.runtime.fields import check_fields
 from deft_ct.workflows.series_output import FinishedRun, Output, hu_of, is_own_file, label, write_run
 
 _GEOMETRIES: dict[str, type[ParallelGeometry | FanGeometry]] = {"parallel": ParallelGeometry, "fan": FanGeometry}
@@ -79,6 +80,7 @@ class SparseView:
     models: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in self.methods:
             method_class(name)
         for name in ("views", "samples", "size", "refine"):
@@ -91,8 +93,7 @@ class SparseView:
         if idle := sorted(set(self.options) - set(self.methods)):
             raise ValueError(f"there are options for {', '.join(idle)}, which is not among the methods")
         _ = self.scan  # raises ValueError if the arc is impossible
-        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {self.device} was asked for, but torch sees no CUDA device; use cpu")
+        check_device(self.device)
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.networks import UNetConfig
 from deft_ct.runtime.content_key import result_versions
+from deft_ct.runtime.fields import check_fields
 
 if TYPE_CHECKING:  # these import accelerate, which takes seconds
     from deft_ct.ct.pairs import SlicePairs
@@ -63,6 +64,7 @@ class FolderSource:
     every: int = 1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if (self.hu_range is None) != (self.pixel_mm is None):
             raise ValueError("pictures need both --hu-range BLACK WHITE and --pixel-mm, or neither for other files")
 

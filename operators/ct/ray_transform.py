@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,10 +23,14 @@ from deft_ct.operators.ct.system_matrix import Geometry
 from deft_ct.operators.ct.truncation import Truncation, truncation
 from deft_ct.operators.ct.tv_hint import total_variation_hint
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
+from deft_ct.operators.memory import check_memory
 from deft_ct.operators.noise import PoissonNoise
 
 SHIFT_ELEMENTS = 0.15
 """Detector elements by which data may seem shifted without a warning."""
+
+_RAY_BYTES = 48
+"""Memory of a ray at least: where it starts, its direction and weight, and its value."""
 
 TRUNCATED_VIEWS = 0.05
 """Share of the views that may be truncated without a warning."""
@@ -63,6 +68,12 @@ class RayTransform(LinearOperator):
                 f"geometry must be a ParallelGeometry, FanGeometry or ConeGeometry, got {type(geometry).__name__}"
             )
         super().__init__(geometry.image_shape, geometry.sinogram_shape)
+        views, *elements = geometry.sinogram_shape
+        check_memory(
+            _RAY_BYTES * views * math.prod(elements) + 4 * math.prod(geometry.image_shape),
+            f"a scan with {views} views of {' x '.join(map(str, elements))} detector elements",
+            "take fewer views or detector elements",
+        )
         self.geometry = geometry
         self._backend = make_backend(geometry, backend, kernel)
         self.backend = self._backend.name

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import typer
+from commands import leaf_commands
 
 from deft_ct.cli import app
 from deft_ct.cli.options import ScanOptions, only
@@ -19,15 +19,6 @@ command that resumes takes ``--overwrite``."""
 
 REQUIRED_IN_SOME = {"--out", "--data"}
 """Options with a default in some commands only: demo has its own folder, and finetune needs your data."""
-
-
-def leaf_commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every command with its path, without the groups."""
-    children = getattr(command, "commands", None)
-    if not children:
-        yield path, command
-    for name, child in (children or {}).items():
-        yield from leaf_commands(child, f"{path} {name}".strip())
 
 
 def uses() -> dict[str, list[tuple[str, Any]]]:

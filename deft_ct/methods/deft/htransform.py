@@ -48,6 +48,7 @@ from deft_ct.networks import (
     timestep_embedding,
 )
 from deft_ct.networks.precision import Precision, network_precision
+from deft_ct.runtime.fields import check_fields
 from deft_ct.runtime.typed_fields import from_values
 
 NO_INITIAL = "none"
@@ -96,6 +97,7 @@ class HTransformConfig:
     network: NetworkConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if min(self.spread, self.guidance_scale, self.guidance_spread, self.guidance_steps) <= 0:
             raise ValueError("spread, guidance_scale, guidance_spread and guidance_steps must be positive")
         guidance, initial = self.guidance_object(), self.initial_object()

@@ -23,6 +23,7 @@ from deft_ct.methods.deft.guidance import guidance_for
 from deft_ct.methods.initial import initial_for
 from deft_ct.runtime.atomic import atomic_file, write_text
 from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
+from deft_ct.runtime.fields import check_fields
 from deft_ct.training import item_order, mixed_seed
 from deft_ct.training.pairs import Pairs, PairSource
 
@@ -60,6 +61,7 @@ class TableConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if min(self.batches, self.batch_size, self.tv_iterations) < 1:
             raise ValueError("batches, batch_size and tv_iterations must be at least 1")
 

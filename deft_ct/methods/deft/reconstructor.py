@@ -11,8 +11,8 @@ from torch import Tensor
 
 from deft_ct.ct.trained_range import outside_training, training_warning
 from deft_ct.diffusion import Prior
-from deft_ct.diffusion.samplers import SAMPLERS, Denoiser, SamplerName, check_sampler
-from deft_ct.diffusion.schedule import SPACINGS, Spacing, time_grid
+from deft_ct.diffusion.samplers import SAMPLERS, Denoiser, SamplerName
+from deft_ct.diffusion.schedule import Spacing, time_grid
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft import Condition, HTransform, condition_for
@@ -74,12 +74,7 @@ class DEFTConfig(GuidedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(draws=self.draws)
-        check_sampler(self.sampler)
         check_positive(guidance_strength=self.guidance_strength, consistency_spread=self.consistency_spread)
-        if self.estimate not in ("samples", "mean"):
-            raise ValueError(f"estimate must be samples or mean, got {self.estimate!r}")
-        if self.grid not in SPACINGS:
-            raise ValueError(f"unknown grid {self.grid!r}; known: {', '.join(SPACINGS)}")
         if self.consistency_steps < 0:
             raise ValueError(f"consistency_steps must be at least 0, got {self.consistency_steps}")
 

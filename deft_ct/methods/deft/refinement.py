@@ -25,6 +25,7 @@ from deft_ct.networks import (
     content_hash,
     network_config,
 )
+from deft_ct.runtime.fields import check_fields
 from deft_ct.runtime.typed_fields import from_values
 
 TIME = 999.0
@@ -63,6 +64,7 @@ class RefinementConfig:
     network: NetworkConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "spread_slopes", tuple(self.spread_slopes))
         if guidance_for(self.guidance).uses_noise_level:
             raise ValueError(

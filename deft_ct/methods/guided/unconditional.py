@@ -29,11 +29,6 @@ class UnconditionalConfig(SamplerConfig):
 
     sampler: Literal["ddim", "dpm-solver"] = "ddim"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sampler not in ("ddim", "dpm-solver"):
-            raise ValueError(f"unknown sampler {self.sampler!r}; known: ddim, dpm-solver")
-
 
 class Unconditional(PosteriorSampler):
     """Draws from the prior; the data are not used.

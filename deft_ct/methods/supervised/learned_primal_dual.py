@@ -23,6 +23,7 @@ from deft_ct.methods.supervised.direct import DirectReconstructor
 from deft_ct.methods.supervised.model import TrainedModel
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstructor import UnsupportedError
+from deft_ct.runtime.fields import check_fields
 from deft_ct.training.pairs import Pairs
 
 BALANCED_VIEWS = 60
@@ -60,6 +61,7 @@ class PrimalDualShape:
     scan_features: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if min(self.iterations, self.channels) < 1 or self.memory < 2:
             raise ValueError("iterations and channels must be at least 1, and memory at least 2")
         if max(self.iterations, self.memory) > MOST_ITERATIONS:
