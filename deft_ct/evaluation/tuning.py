@@ -21,6 +21,7 @@ from deft_ct.evaluation.runner import refuse_other_settings
 from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.registry import method_class
 from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.atomic import occupy_folder
 from deft_ct.runtime.machine import versions
 from deft_ct.runtime.search_space import SearchSpace
 from deft_ct.runtime.seeds import derive_seed
@@ -122,7 +123,17 @@ def tune(
             other settings.
         NoTrialSucceeded: every trial failed.
         ImportError: Optuna is not installed.
+        InUseError: another process writes to the folder.
     """
+    with occupy_folder(folder):
+        return _tune(search, build, problem, folder, budget, should_stop, log)
+
+
+def _tune(
+    search: Search, build: Build, problem: Problem, folder: Path, budget: Budget,
+    should_stop: Callable[[], bool] | None, log: Log | None,
+) -> Preset:  # fmt: skip
+    """:func:`tune`, in a folder that is held."""
     refuse_test_data(problem)
     best_is = problem.metric(budget.objective).best
     space = search.space
@@ -310,10 +321,11 @@ def _optuna() -> Any:
 def _study(optuna: Any, folder: Path, setup: dict[str, Any], direction: str) -> Any:
     """The study of a folder, new or resumed."""
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from deft_ct.evaluation.journal import journal_backend
 
     folder.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    storage = JournalStorage(journal_backend(folder / JOURNAL))
     study = optuna.create_study(storage=storage, study_name="tune", direction=direction, load_if_exists=True)
     before = study.user_attrs.get("setup")
     if before is None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from deft_ct.runtime.atomic import atomic_file
+from deft_ct.training.checkpoint_file import read_checkpoint, write_checkpoint
 from deft_ct.training.config import TrainingConfig
 
 CHECKPOINT = "checkpoint.pt"
@@ -51,7 +51,11 @@ class State:
     scaler: torch.amp.GradScaler | None = None
 
     def save(self, path: Path, step: int) -> None:
-        """Write the state after ``step`` optimiser steps; see :func:`~deft_ct.runtime.atomic.atomic_file`."""
+        """Write the state after ``step`` optimiser steps; the checkpoint before is kept.
+
+        Raises:
+            WriteError: the disk is full or refuses.
+        """
         state = {
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
@@ -62,21 +66,20 @@ class State:
             "parts": self.parts,
             "identity": dict(self.identity),
         }
-        with atomic_file(path) as part:
-            torch.save(state, part)
+        write_checkpoint(path, state)
 
     def resume(self, path: Path) -> int:
-        """Take over the state in ``path``, if there is one.
+        """Take over the state in ``path``, if there is one, or else the one before it.
 
         Returns:
             The number of optimiser steps done.
 
         Raises:
-            ValueError: it belongs to another training.
+            ValueError: it belongs to another training, or both checkpoints are damaged.
         """
-        if not path.is_file():
+        state = read_checkpoint(path)
+        if state is None:
             return 0
-        state = torch.load(path, map_location="cpu", weights_only=True)
         if "n_averaged" not in state["averaged"]:
             raise ValueError(f"{path} is of an older version and cannot be resumed: use another folder to start anew")
         before = state["config"]
@@ -110,8 +113,8 @@ def digest(value: Any) -> str:
 
 def steps_done(folder: Path) -> int:
     """Optimiser steps of the checkpoint in ``folder``, 0 without one: a training may have met its time limit."""
-    path = folder / CHECKPOINT
-    return int(torch.load(path, map_location="cpu", weights_only=True)["step"]) if path.is_file() else 0
+    state = read_checkpoint(folder / CHECKPOINT)
+    return 0 if state is None else int(state["step"])
 
 
 def ema_weights(folder: Path) -> dict[str, Tensor]:
@@ -120,8 +123,8 @@ def ema_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: there is no checkpoint.
     """
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}; train first")
-    stored: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["averaged"]
+    state = read_checkpoint(folder / CHECKPOINT)
+    if state is None:
+        raise FileNotFoundError(f"no checkpoint {folder / CHECKPOINT}; train first")
+    stored: dict[str, Tensor] = state["averaged"]
     return {name.removeprefix(_MODULE): value for name, value in stored.items() if name.startswith(_MODULE)}
