@@ -198,6 +198,8 @@ def _replace_folder(stage: Stage, target: Path, rule: _Rule) -> None:
     Raises:
         FileExistsError: the target has changed in a way that forbids it. The new folder is kept beside it.
     """
+    for left in abandoned_below(stage.new):  # files in it are written in hidden folders, too
+        _clean_up(left)
     sync_tree(stage.new)
     try:
         _swap(stage, target, rule)

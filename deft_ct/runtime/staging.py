@@ -120,8 +120,10 @@ def abandoned_below(root: Path) -> list[Path]:
         hidden = [name for name in folders if _NAME.fullmatch(name)]
         folders[:] = [name for name in folders if name not in hidden]
         for name in hidden:
-            with contextlib.suppress(OSError, ValueError, KeyError):
+            try:
                 found.add(Path(top) / _read_mark(Path(top) / name))
+            except (OSError, ValueError, KeyError):  # killed before it was marked, or after its mark was removed
+                found.add(Path(top) / name[1 : name.rindex(".partial-")])
     return sorted(found)
 
 

@@ -8,7 +8,9 @@ import torch
 
 from deft_ct.networks.storage import ModelFormat
 
-FORMAT = ModelFormat(noun="model", assets="models", weights="w.safetensors", metadata="model.json", extras=("other.json",))
+FORMAT = ModelFormat(
+    noun="model", assets="models", weights="w.safetensors", metadata="model.json", extras=("other.json",)
+)
 
 
 def test_a_model_is_replaced_as_a_whole(tmp_path: Path) -> None:
