@@ -17,7 +17,7 @@ from tiny import tiny_prior
 from deft_ct.diffusion import load_prior, save_prior
 from deft_ct.methods.method_text import parse_method
 from deft_ct.methods.registry import Networks, method_class, methods
-from deft_ct.training.checkpoint import CHECKPOINT, steps_done
+from deft_ct.training.checkpoint import CHECKPOINT, training_record
 
 NETWORK = {"socket", "urllib", "http", "requests", "httpx", "aiohttp", "ftplib", "huggingface_hub"}
 
@@ -75,7 +75,7 @@ class Payload:
 def test_a_checkpoint_with_code_is_refused(tmp_path: Path) -> None:
     torch.save({"step": Payload(tmp_path / "owned")}, tmp_path / CHECKPOINT)
     with pytest.raises(Exception, match=r"\w"):
-        steps_done(tmp_path)
+        training_record(tmp_path)
     assert not (tmp_path / "owned").exists()
 
 

@@ -25,7 +25,7 @@ from deft_ct.methods.method_text import parse_method
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct import CTProblem, build_for_scan
 from deft_ct.report import FOOTER, calibration_figure, save_png
-from deft_ct.runtime.atomic import atomic_file, write_text
+from deft_ct.runtime.atomic import occupy_folder, write_text
 
 
 def calibrate(
@@ -60,7 +60,7 @@ def calibrate(
     by default. Copy the calibration file into the folder of the h-transform. Reconstructions of that scan with the same
     settings are then calibrated. Needs two samples or more.
     """
-    with one_line_errors():
+    with one_line_errors(), occupy_folder(out):
         console = Console()
         name, options = parse_method(method)
         if name != "deft":
@@ -97,14 +97,11 @@ def calibrate(
             draws = draw(problem, solver, samples=samples, progress=progress)
             if fitted is None:
                 fitted = fit(problem, draws, solver, floor=floor)
-                out.mkdir(parents=True, exist_ok=True)
                 fitted.write(out / f"calibration-{chosen.name}.json")
                 console.print(f"factor {fitted.factor:.3f}, floor {fitted.floor_hu:.1f} HU")
             reports[text] = report(problem, draws, fitted)
-            out.mkdir(parents=True, exist_ok=True)
-            with atomic_file(out / f"spread-{pictures[text]}.png") as part:
-                title = f"{problem.data}, every {every}: {chosen}; {samples} samples, seed {seed}"
-                save_png(calibration_figure(reports[text], title=title), part)
+            title = f"{problem.data}, every {every}: {chosen}; {samples} samples, seed {seed}"
+            save_png(calibration_figure(reports[text], title=title), out / f"spread-{pictures[text]}.png")
         record = {
             "scan": chosen.to_dict(), "settings": solver.config.sampling, "every": every, "samples": samples,
             "seed": seed, "network_precision": solver.prior.precision, "packs": reports,

@@ -22,7 +22,7 @@ from deft_ct.methods.registry import methods as known_methods
 from deft_ct.problems.ct import CTProblem, build_for_scan
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER
-from deft_ct.runtime.atomic import write_text
+from deft_ct.runtime.atomic import occupy_folder, write_text
 
 DEFAULT_SCANS = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 
@@ -55,7 +55,8 @@ def compare(
     are available. Methods that train for each slice run only if they are named. Writes comparison.md and
     comparison.json. Results are kept in OUT: run the same command again to resume.
     """
-    with one_line_errors(interrupted="finished measurements are kept; run the same command again to resume"):
+    resume = "finished measurements are kept; run the same command again to resume"
+    with one_line_errors(interrupted=resume), occupy_folder(out):
         console = Console()
         chosen = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
         networks = Networks(

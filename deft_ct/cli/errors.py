@@ -1,11 +1,11 @@
 """Every failure of a command as one line, and warnings, too.
 
-| status | meaning |
-| --- | --- |
-| 0 | done |
-| 1 | an error that nobody foresaw: a fault of deft-ct, please report it |
-| 2 | an option, a file, a folder or the memory of the machine does not allow it; the line says what to change |
-| 130 | interrupted with Ctrl-C |
+The exit status is one of these:
+
+* 0: done.
+* 1: an error that nobody foresaw: a fault of deft-ct, please report it.
+* 2: an option, a file, a folder or the memory of the machine does not allow it; the line says what to change.
+* 130: interrupted with Ctrl-C.
 
 The line goes to standard error. ``--traceback`` also prints where the error happened.
 """

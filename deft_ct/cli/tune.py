@@ -17,6 +17,7 @@ from deft_ct.evaluation.tuning import Budget, Search, seconds_per_trial, sweep
 from deft_ct.methods.method_text import parse_method
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct import CT_STEPS, CTProblem
+from deft_ct.runtime.atomic import occupy_folder
 
 
 def tune_command(
@@ -52,7 +53,8 @@ def tune_command(
     Without METHOD, all methods for CT are tuned with step counts that suit a CPU. Without --scan, three common scans
     are used. Test data are refused. Needs the extra `tune` (Optuna).
     """
-    with one_line_errors(interrupted="finished trials are kept; run the same command again to resume"):
+    resume = "finished trials are kept; run the same command again to resume"
+    with one_line_errors(interrupted=resume), occupy_folder(out):
         console = Console(soft_wrap=True, highlight=False, markup=False)
         chosen = dict(parse_method(text) for text in methods) if methods else dict(CT_STEPS)
         wanted = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]

@@ -21,7 +21,7 @@ SCHEDULER = "scheduler_config.json"
 METADATA = "deft_ct.json"
 MOST_PIXELS = 100_000
 
-_FORMAT = ModelFormat(noun="prior", assets="priors", weights=WEIGHTS, metadata=METADATA)
+_FORMAT = ModelFormat(noun="prior", assets="priors", weights=WEIGHTS, metadata=METADATA, extras=(NETWORK, SCHEDULER))
 
 
 def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
@@ -38,6 +38,7 @@ def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype = torch.float16
 
     Raises:
         TypeError: the network is of another kind.
+        FileExistsError: the folder holds files that this program did not write.
     """
     if not isinstance(prior.network, TimeNetwork):
         raise TypeError(f"only priors with a network of this package can be saved, got {type(prior.network).__name__}")

@@ -21,6 +21,7 @@ from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.registry import method_class
 from deft_ct.networks import weights_digest
 from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.atomic import occupy_folder
 from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
 from deft_ct.runtime.fields import check_fields
 from deft_ct.runtime.machine import versions
@@ -128,7 +129,17 @@ def tune(
         OtherContentError: the folder holds a study of other data or settings, and ``budget.overwrite`` is false.
         NoTrialSucceeded: every trial failed.
         ImportError: Optuna is not installed.
+        InUseError: another process writes to the folder.
     """
+    with occupy_folder(folder):
+        return _tune(search, build, problem, folder, budget, should_stop, log)
+
+
+def _tune(
+    search: Search, build: Build, problem: Problem, folder: Path, budget: Budget,
+    should_stop: Callable[[], bool] | None, log: Log | None,
+) -> Preset:  # fmt: skip
+    """:func:`tune`, in a folder that is held."""
     refuse_test_data(problem)
     best_is = problem.metric(budget.objective).best
     space = search.space
@@ -322,10 +333,11 @@ def _optuna() -> Any:
 def _study(optuna: Any, folder: Path, key: ContentKey, direction: str) -> Any:
     """The study of a folder, new or resumed."""
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from deft_ct.evaluation.journal import journal_backend
 
     folder.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    storage = JournalStorage(journal_backend(folder / JOURNAL))
     known = {study.study_name: study for study in optuna.get_all_study_summaries(storage=storage)}
     if _STUDY in known:  # compared before it is opened: another objective may have another direction
         before = known[_STUDY].user_attrs.get(_KEY)

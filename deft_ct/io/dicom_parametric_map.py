@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -104,7 +105,9 @@ def save_parametric_map(
         setattr(parametric, name, about.created.strftime("%H%M%S"))
     parametric.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS
     parametric.file_meta.ImplementationVersionName = f"{IMPLEMENTATION_PREFIX} {program_version()}"[:16]
-    parametric.save_as(path, enforce_file_format=True)
+    encoded = io.BytesIO()  # pydicom puts a traceback into the message of an error of the disk
+    parametric.save_as(encoded, enforce_file_format=True)
+    path.write_bytes(encoded.getbuffer())
 
 
 def _complete(header: Dataset, about: Derivation) -> Dataset:

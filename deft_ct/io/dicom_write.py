@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -239,4 +240,6 @@ def _report_clipping(hu: NDArray[np.float32], form: PixelFormat) -> None:
 
 
 def _save(image: Dataset, path: Path) -> None:
-    image.save_as(path, enforce_file_format=True)
+    content = io.BytesIO()  # pydicom puts a traceback into the message of an error of the disk
+    image.save_as(content, enforce_file_format=True)
+    path.write_bytes(content.getbuffer())

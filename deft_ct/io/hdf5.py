@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,8 @@ def write_hdf5(
     if "hu" in extra:
         raise ValueError("the name 'hu' is taken by the volume; call the array something else")
     text = json.dumps(provenance or {}, sort_keys=True)
-    with atomic_file(path) as work, h5py.File(work, "w") as file:
+    content = io.BytesIO()  # HDF5 does not say what the system said when it cannot write
+    with h5py.File(content, "w") as file:
         file.attrs["provenance"] = text
         file.attrs["note"] = NOTE
         dataset = file.create_dataset("hu", data=volume.hu, compression="gzip", chunks=(1, *volume.image_shape))
@@ -59,6 +61,8 @@ def write_hdf5(
         dataset.attrs["pixel_mm"], dataset.attrs["z_mm"], dataset.attrs["units"] = volume.pixel_mm, volume.z_mm, "HU"
         for name, array in extra.items():
             file.create_dataset(name, data=array, compression="gzip")
+    with atomic_file(path) as work:
+        work.write_bytes(content.getbuffer())
     return Path(path)
 
 

@@ -373,7 +373,10 @@ def _end(child: _Child) -> str:
 
 def _running() -> _Child:
     child = _children.get(os.getpid())
-    if child is None or child.process.poll() is not None:
+    if child is not None and child.process.poll() is not None:
+        child.kill()  # it is dead: this closes its pipes
+        child = None
+    if child is None:
         child = _children[os.getpid()] = _Child()
     return child
 

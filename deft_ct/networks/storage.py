@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from deft_ct.runtime.atomic import atomic_folder, write_text
@@ -29,7 +30,10 @@ class ModelFormat:
         noun: what messages call it, for example "prior".
         assets: folder below ``deft_ct/assets`` with the models that come with the package.
         weights: name of the safetensors file.
-        metadata: name of the JSON file; it holds the SHA-256 of the content under ``"sha256"``.
+        metadata: name of the JSON file; it holds the SHA-256 of the content under ``"sha256"``. A folder with such a
+            file is one of ours.
+        extras: names of further JSON files that :meth:`write` may be given.
+        companions: patterns of files that users or scripts put into such a folder; they are kept when it is rewritten.
         remedy: what to do when none comes with the package.
     """
 
@@ -37,6 +41,8 @@ class ModelFormat:
     assets: str
     weights: str
     metadata: str
+    extras: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ("training_log*.csv",)
     remedy: str = "pass the folder of one"
 
     def write(
@@ -48,21 +54,23 @@ class ModelFormat:
         dtype: torch.dtype = torch.float16,
         more: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Write a model as a folder; an existing one there is replaced in one step.
+        """Write a model as a folder; an existing one there is replaced in one step, and its companions are kept.
 
         Args:
             folder: target.
             state: the weights.
             metadata: JSON-ready, with the hash under ``"sha256"``.
             dtype: of the stored weights.
-            more: further JSON files, by name.
+            more: further JSON files, by names in :attr:`extras`.
 
         Raises:
-            FileExistsError: the folder holds files that do not belong to a model.
+            FileExistsError: the folder holds files that this program did not write.
+            WriteError: the disk is full or refuses.
         """
         weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}
-        with atomic_folder(folder, overwrite=True, is_own=_is_model_file) as part:
-            save_file(weights, part / self.weights, metadata={"format": "pt"})
+        with atomic_folder(folder, overwrite=True, is_own=self._is_own, keeps=self._is_companion) as part:
+            # Written by Python and not by safetensors, whose errors do not say what the system said.
+            (part / self.weights).write_bytes(save(weights, metadata={"format": "pt"}))
             for name, content in {**(more or {}), self.metadata: metadata}.items():
                 write_text(part / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
@@ -166,10 +174,18 @@ class ModelFormat:
     def _a_noun(self) -> str:
         return f"{'an' if self.noun[0] in 'aefhio' else 'a'} {self.noun}"
 
+    def _is_own(self, path: Path) -> bool:
+        """Whether a file was written by :meth:`write`: by its name, beside metadata of such a model."""
+        if path.name not in (self.weights, self.metadata, *self.extras):
+            return False
+        try:
+            found = json.loads((path.parent / self.metadata).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(found, dict) and "sha256" in found
+
+    def _is_companion(self, path: Path) -> bool:
+        return any(fnmatch(path.name, pattern) for pattern in self.companions)
+
     def _root(self) -> Path:
         return Path(str(resources.files("deft_ct"))) / "assets" / self.assets
-
-
-def _is_model_file(path: Path) -> bool:
-    """Weights, JSON and training logs. A folder with other files is refused, so that a mistyped one loses nothing."""
-    return path.suffix in (".json", ".safetensors", ".csv")

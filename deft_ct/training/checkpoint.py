@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from deft_ct.runtime.atomic import atomic_file
 from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
+from deft_ct.training.checkpoint_file import read_checkpoint, write_checkpoint
 from deft_ct.training.config import TrainingConfig
 
 CHECKPOINT = "checkpoint.pt"
@@ -59,7 +59,11 @@ class State:
     scaler: torch.amp.GradScaler | None = None
 
     def save(self, path: Path, step: int) -> None:
-        """Write the state after ``step`` optimiser steps; see :func:`~deft_ct.runtime.atomic.atomic_file`."""
+        """Write the state after ``step`` optimiser steps; the checkpoint before is kept.
+
+        Raises:
+            WriteError: the disk is full or refuses.
+        """
         state = {
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
@@ -68,21 +72,21 @@ class State:
             "step": step,
             "key": dict(self.key.parts),
         }
-        with atomic_file(path) as part:
-            torch.save(state, part)
+        write_checkpoint(path, state)
 
     def resume(self, path: Path) -> int:
-        """Take over the state in ``path``, if there is one.
+        """Take over the state in ``path``, if there is one, or else the one before it.
 
         Returns:
             The number of optimiser steps done.
 
         Raises:
             OtherContentError: it belongs to another training.
+            ValueError: both checkpoints are damaged.
         """
-        if not path.is_file():
+        state = read_checkpoint(path)
+        if state is None:
             return 0
-        state = torch.load(path, map_location="cpu", weights_only=True)
         if "key" not in state:
             raise OtherContentError(
                 f"{path} is of an older version, which did not record all that it depends on: {ANEW}"
@@ -130,8 +134,7 @@ def ema_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}; train first")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_checkpoint(folder / CHECKPOINT)
+    if state is None:
+        raise FileNotFoundError(f"no checkpoint {folder / CHECKPOINT}; train first")
     return state

@@ -25,7 +25,7 @@ from deft_ct.training.ema import averaged_model
 from deft_ct.training.log import TrainingLog
 from deft_ct.training.muon import Muon
 from deft_ct.training.order import item_order, mixed_seed
-from deft_ct.training.processes import accelerator_for
+from deft_ct.training.processes import accelerator_for, training_folder
 
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 """``loss(network, indices, generator)``: scalar loss of the training items ``indices`` (int64, ``(B,)``, on CPU)."""
@@ -49,7 +49,7 @@ def fit(
             processes it has to call the network once.
         count: number of training items.
         config: see :class:`TrainingConfig`.
-        folder: where ``checkpoint.pt`` and ``log.csv`` go.
+        folder: where ``checkpoint.pt``, the checkpoint before it and ``log.csv`` go.
         identity: all that the weights depend on besides ``config``: the content of the data, scans, frozen networks,
             the shape and the start of the network. A checkpoint of another training is refused.
         progress: show a progress bar.
@@ -62,7 +62,18 @@ def fit(
         ValueError: the batch cannot be shared out.
         FloatingPointError: the loss is not finite.
         RuntimeError: out of memory; the message says what to change. Or several processes that do not know each other.
+        InUseError: another training writes to the folder.
+        WriteError: the disk is full or refuses.
     """
+    with training_folder(folder):
+        return _fit(network, loss, count, config, folder, identity, progress)
+
+
+def _fit(
+    network: nn.Module, loss: Loss, count: int, config: TrainingConfig, folder: Path,
+    identity: Mapping[str, Any], progress: bool,
+) -> nn.Module:  # fmt: skip
+    """:func:`fit`, in a folder that is held."""
     accelerator = accelerator_for(config)
     parts = config.accumulate * accelerator.num_processes
     if config.batch_size % parts:
@@ -70,7 +81,6 @@ def fit(
             f"batch_size {config.batch_size} cannot be shared out over {accelerator.num_processes} processes of "
             f"{config.accumulate} parts each: use a multiple of {parts}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     if config.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)

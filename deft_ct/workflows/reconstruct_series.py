@@ -24,7 +24,7 @@ from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.reconstruction import Reconstruction
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import Row
-from deft_ct.runtime.atomic import atomic_folder, check_writable
+from deft_ct.runtime.atomic import atomic_folder, reserve_folder
 from deft_ct.runtime.device import check_device
 from deft_ct.runtime.fields import check_fields
 from deft_ct.workflows.series_output import FinishedRun, Output, hu_of, is_own_file, label, write_run
@@ -188,19 +188,21 @@ def reconstruct_series(
         FileNotFoundError: the source or a network does not exist.
         FileExistsError: the output folder is not empty.
         PermissionError: the output folder cannot be written.
+        InUseError: another process writes to the output folder.
+        WriteError: a file cannot be written, for example because the disk is full.
     """
     settings, output = settings or SparseView(), output or Output()
-    target = check_writable(out, overwrite=output.overwrite, source=source)
-    # Everything that can fail fails before the long work: networks first, then the input.
-    presets = {name: preset for name in settings.methods if (preset := settings.preset(name)) is not None}
-    reconstructors = {name: _load(name, settings, presets.get(name)) for name in settings.methods}
-    series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
-    scan = simulate_scan(series, settings)
-    results = {name: _reconstruct(one, scan, settings, progress) for name, one in reconstructors.items()}
-    rows = tuple(_row(result, scan.truth_hu, settings) for result in results.values())
-    run = FinishedRun(scan, settings, results, rows, output)
-    with atomic_folder(target, overwrite=output.overwrite, is_own=is_own_file) as work:
-        write_run(work, run)
+    with reserve_folder(out, overwrite=output.overwrite, source=source) as target:
+        # Everything that can fail fails before the long work: networks first, then the input.
+        presets = {name: preset for name in settings.methods if (preset := settings.preset(name)) is not None}
+        reconstructors = {name: _load(name, settings, presets.get(name)) for name in settings.methods}
+        series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
+        scan = simulate_scan(series, settings)
+        results = {name: _reconstruct(one, scan, settings, progress) for name, one in reconstructors.items()}
+        rows = tuple(_row(result, scan.truth_hu, settings) for result in results.values())
+        run = FinishedRun(scan, settings, results, rows, output)
+        with atomic_folder(target, overwrite=output.overwrite, is_own=is_own_file) as work:
+            write_run(work, run)
     return Run(folder=target, rows=rows, notes=(*series.notes, *(f"{name}: preset {p}" for name, p in presets.items())))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -21,14 +22,13 @@ from deft_ct.methods.registry import method_title
 from deft_ct.problems.ct_null_space import unmeasured_map_hu
 from deft_ct.reconstruction import Reconstruction
 from deft_ct.report import FOOTER, FigureStyle, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html
+from deft_ct.runtime.atomic import write_text
 
 if TYPE_CHECKING:
     from deft_ct.workflows.reconstruct_series import SimulatedScan, SparseView
 
 RUN_RECORD = "run.json"
-_OWN_FILES = frozenset(
-    {RUN_RECORD, "comparison.png", "report.html", "mean.nii.gz", "spread.nii.gz", "unmeasured.nii.gz", "unmeasured.png"}
-)
+PROGRAM = "deft-ct"
 _PACKAGES = ("deft-ct", "torch", "numpy", "scipy", "pydicom", "nibabel", "scikit-image", "matplotlib")
 
 
@@ -110,7 +110,7 @@ def hu_of(result: Reconstruction) -> NDArray[np.float32]:
 
 
 def write_run(folder: Path, run: FinishedRun) -> None:
-    """Write all files of a run to an existing empty folder.
+    """Write all files of a run to an existing empty folder; ``run.json`` lists them with their SHA-256.
 
     Args:
         folder: where to write.
@@ -128,7 +128,8 @@ def write_run(folder: Path, run: FinishedRun) -> None:
     write_html(
         folder / "report.html", title=title, figures=_write_pictures(folder, run), rows=run.rows, provenance=record
     )
-    (folder / RUN_RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    record["files"] = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    write_text(folder / RUN_RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def _write_dicom(folder: Path, run: FinishedRun) -> None:
@@ -171,7 +172,7 @@ def run_record(run: FinishedRun) -> dict[str, Any]:
     """Everything that is needed to repeat a run, as plain values."""
     series = run.series
     return {
-        "program": "deft-ct",
+        "program": PROGRAM,
         "notice": FOOTER,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
@@ -185,8 +186,23 @@ def run_record(run: FinishedRun) -> dict[str, Any]:
 
 
 def is_own_file(path: Path) -> bool:
-    """Whether :func:`write_run` may have written a file, so that it may be replaced."""
-    return path.name in _OWN_FILES or is_own_output(path)
+    """Whether :func:`write_run` wrote a file, so that it may be replaced.
+
+    It did if ``run.json`` beside it lists the file with its present content, or if it is DICOM of this program.
+    """
+    try:
+        record = json.loads((path.parent / RUN_RECORD).read_text(encoding="utf-8"))
+        files = record["files"] if record["program"] == PROGRAM else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        files = {}
+    if files and path.name == RUN_RECORD:
+        return True
+    return (path.name in files and files[path.name] == _sha256(path)) or is_own_output(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _calibration(run: FinishedRun) -> str:

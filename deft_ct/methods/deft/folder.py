@@ -20,11 +20,16 @@ METADATA = "htransform.json"
 CALIBRATIONS = "calibrations"
 """Key of the card for the calibrations that are stored with an h-transform."""
 
-_FORMAT = ModelFormat(noun="h-transform", assets="htransforms", weights=WEIGHTS, metadata=METADATA)
+_FORMAT = ModelFormat(
+    noun="h-transform", assets="htransforms", weights=WEIGHTS, metadata=METADATA,
+    companions=("training_log*.csv", PATTERN),
+)  # fmt: skip
 
 
 def save_htransform(htransform: HTransform, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
-    """Write an h-transform as a folder; an existing one there is replaced in one step.
+    """Write an h-transform as a folder; an existing one there is replaced in one step, and its calibrations are kept.
+
+    A calibration names the weights that it was fitted to, and is not used with others.
 
     Args:
         htransform: what to write.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from rich.progress import track
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from deft_ct.methods.deft.conditioning import scan_features
@@ -142,7 +142,7 @@ def tabulate(
             made = [_batch(pairs, config, step) for step in steps]
             block = {name: torch.cat([batch[name] for batch in made]) for name in made[0]}
             with atomic_file(path) as part:  # another process of the training may write the same block
-                save_file(block, part, metadata={KEY: key.digest})
+                part.write_bytes(save(block, metadata={KEY: key.digest}))
         blocks.append(block)
     return ReferenceTable(config, blocks)
 
