@@ -25,7 +25,7 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from torch import Tensor
 
-from deft_ct.io.dicom_files import quiet_pydicom
+from deft_ct.io.dicom_stream import quiet_pydicom
 
 COLUMN_SPACING = (0x7029, 0x1002)
 ROW_SPACING = (0x7029, 0x1006)
