@@ -80,6 +80,8 @@ def _check_slice(file: DicomFile) -> None:
 def _check_range(file: DicomFile, spacing: Sequence[float]) -> None:
     """Values that no scanner has come from a damaged header."""
     limits = current_limits()
+    rows, columns = int(file.header.Rows), int(file.header.Columns)
+    limits.check_declared(file.path, 4 * rows * columns, file.stored, what=f"{rows} x {columns} pixels")
     for value in spacing:
         limits.check_spacing(file.path, value, what="PixelSpacing")
     if max(abs(float(v)) for v in file.header.ImagePositionPatient) > MOST_MM:

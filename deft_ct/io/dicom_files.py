@@ -162,7 +162,7 @@ def _search(source: Path, found: Found) -> int:
 def _nothing_found(source: Path, found: Found) -> ReadError:
     for damaged in found.damaged:
         if damaged.has_prefix:
-            return damaged.error
+            return DicomSeriesError(damaged.error.path, damaged.error.problem)
     if not found.others:
         names = [*(d.name for d in found.damaged), *found.not_dicom]
         return DicomSeriesError(

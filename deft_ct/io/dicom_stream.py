@@ -14,11 +14,12 @@ from typing import BinaryIO, cast
 import pydicom
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.filereader import data_element_generator
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian
 
 from deft_ct.io.errors import ReadError
 from deft_ct.io.limits import LIMIT_VARIABLE, current_limits
 from deft_ct.io.parsing import parsing
+from deft_ct.runtime.printable import printable
 
 PREFIX_END = 132
 MOST_NESTED = 32
@@ -57,13 +58,20 @@ def read_stream(stream: BinaryIO, size: int, path: Path, *, member: str | None =
             f"sound, set {LIMIT_VARIABLE}",
         )
     with parsing(path, "a DICOM file", member=member), quiet_pydicom():
-        _check_deflated(stream, size, path)
+        deflated = _check_deflated(stream, size, path)
         stream.seek(0)
-        bounded = cast(BinaryIO, _Bounded(stream, size, most, path))
-        dataset = pydicom.dcmread(bounded, stop_before_pixels=not pixels)
+        bounded = _Bounded(stream, size, most, path)
+        dataset = pydicom.dcmread(cast(BinaryIO, bounded), stop_before_pixels=not pixels)
         # Values are parsed on first use: do it here, where the file at hand is known.
         dataset.decode()
         _check_nesting(dataset, path)
+        # Reading stops at the pixel data: what ends without it is cut off, perhaps in the middle of a value.
+        ended = not pixels and not deflated and (bounded.ended or stream.tell() >= size)
+        if ended and dataset.file_meta.get("MediaStorageSOPClassUID") == CTImageStorage:
+            part = "" if member is None else f"member {printable(member)}: "
+            problem = "it has no pixel data: the file is cut off; copy or download it again"
+            raise ReadError(path, f"{part}{problem}")
+    dataset.filename = str(path)  # for later messages; it is not written
     dataset.buffer = None  # the stream is about to be closed, and a copy of the header must not look for it
     return dataset
 
@@ -89,6 +97,7 @@ class _Bounded(io.RawIOBase):
     def __init__(self, stream: BinaryIO, size: int, most: int, path: Path) -> None:
         super().__init__()
         self._stream, self._size, self._left, self._path = stream, size, most, path
+        self.ended = False  # whether more was asked for than was there
 
     def readable(self) -> bool:
         return True
@@ -105,6 +114,7 @@ class _Bounded(io.RawIOBase):
                 "it holds more data beside the pixels than any CT image has; is it damaged? If it is sound, set "
                 f"{LIMIT_VARIABLE}",
             )
+        self.ended |= count is not None and count > there
         content = self._stream.read(wanted)
         self._left -= len(content)
         return content
@@ -116,15 +126,19 @@ class _Bounded(io.RawIOBase):
         return self._stream.tell()
 
 
-def _check_deflated(stream: BinaryIO, size: int, path: Path) -> None:
-    """Inflate a deflated data set once without keeping it, so that its size is known before it takes memory."""
+def _check_deflated(stream: BinaryIO, size: int, path: Path) -> bool:
+    """Inflate a deflated data set once without keeping it, so that its size is known before it takes memory.
+
+    Returns:
+        Whether it is deflated.
+    """
     stream.seek(PREFIX_END)
     meta = Dataset()
     bounded = cast(BinaryIO, _Bounded(stream, size, current_limits().modest_bytes // _HEADER_SHARE, path))
     for element in data_element_generator(bounded, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2):
         meta[element.tag] = element
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return
+        return False
     most, inflated = current_limits().modest_bytes, 0
     machine = zlib.decompressobj(-zlib.MAX_WBITS)
     content = stream.read(_CHUNK)
@@ -137,6 +151,7 @@ def _check_deflated(stream: BinaryIO, size: int, path: Path) -> None:
                 f"damaged? If it is sound, set {LIMIT_VARIABLE}",
             )
         content = machine.unconsumed_tail or stream.read(_CHUNK)
+    return True
 
 
 def _check_nesting(dataset: Dataset, path: Path) -> None:

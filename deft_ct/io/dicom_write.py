@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,9 +27,12 @@ from deft_ct.io.dicom_derive import (
     hashed_uid,
     random_uid,
 )
+from deft_ct.io.dicom_files import DicomSeriesError
 from deft_ct.io.dicom_parametric_map import require_highdicom, save_parametric_map
 from deft_ct.io.dicom_read import Series
+from deft_ct.io.parsing import parsing
 from deft_ct.runtime.atomic import atomic_folder, check_writable
+from deft_ct.runtime.printable import printable
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +126,7 @@ def write_dicom_series(
 
     Raises:
         ImportError: a Parametric Map was asked for, and highdicom is missing.
+        ReadError: a header of ``like`` cannot be inherited from, see :func:`check_derivable`.
         ValueError: wrong shape, values that are not finite, no spread for a Parametric Map, or a folder that overlaps
             the source.
         FileExistsError: the folder is not empty.
@@ -135,7 +140,8 @@ def write_dicom_series(
         require_highdicom()
     target = check_writable(folder, overwrite=overwrite, source=like.source)
     created = options.created or datetime.now()
-    number = int(like.headers[0].get("SeriesNumber") or 0) + options.series_number_offset
+    check_derivable(like, options)
+    number = _series_number(like, options)
     base = Derivation(description, details, "", CT_NUMBERS, "", number, _frame_of_reference(like), created)
     map_path = None
     with atomic_folder(target, overwrite=overwrite, is_own=is_own_output) as work:
@@ -158,6 +164,43 @@ def write_dicom_series(
     return WrittenSeries(
         tuple(target / name for name in mean_names), tuple(target / name for name in spread_names), map_path
     )
+
+
+def check_derivable(like: Series, options: DicomOptions | None = None) -> None:
+    """Check that every header can be inherited from, for example before a long reconstruction.
+
+    Each derived image is made and encoded with a single pixel.
+
+    Raises:
+        ReadError: a SeriesNumber that is no whole number, or an attribute that cannot be written; it names the file.
+    """
+    options = options or DicomOptions()
+    number = _series_number(like, options)
+    uid, created = random_uid(), options.created or datetime.now()
+    about = Derivation("check", "", "", CT_NUMBERS, uid, number, _frame_of_reference(like), created)
+    for header in like.headers:
+        with parsing(_file_of(header, like), "the source of a derived series"):
+            image = derived_image(header, np.zeros((1, 1), np.uint16), about, number=1, uid=uid)
+            image.save_as(io.BytesIO(), enforce_file_format=True)
+
+
+def _series_number(like: Series, options: DicomOptions) -> int:
+    value = like.headers[0].get("SeriesNumber")
+    try:
+        number = int(0 if value in (None, "") else value) + options.series_number_offset
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or abs(number) + 2 >= 2**31:
+        raise DicomSeriesError(
+            _file_of(like.headers[0], like),
+            f"SeriesNumber is {printable(value)!r}; expected a whole number, from which that of the derived series "
+            "follows: correct it or delete it",
+        )
+    return number
+
+
+def _file_of(header: Dataset, like: Series) -> str | Path:
+    return getattr(header, "filename", None) or like.source
 
 
 def is_own_output(path: Path) -> bool:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.ct.scan import FULL_DEGREES, Scan
-from deft_ct.io import Series, read_dicom_series
+from deft_ct.io import DicomOptions, Series, read_dicom_series
+from deft_ct.io.dicom_write import check_derivable
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import load_reconstructor, method_class
 from deft_ct.networks.precision import Precision
@@ -194,6 +195,7 @@ def reconstruct_series(
     presets = {name: preset for name in settings.methods if (preset := settings.preset(name)) is not None}
     reconstructors = {name: _load(name, settings, presets.get(name)) for name in settings.methods}
     series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
+    check_derivable(series, DicomOptions(parametric_map=output.parametric_map))
     scan = simulate_scan(series, settings)
     results = {name: _reconstruct(one, scan, settings, progress) for name, one in reconstructors.items()}
     rows = tuple(_row(result, scan.truth_hu, settings) for result in results.values())

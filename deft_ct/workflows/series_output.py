@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -126,7 +127,11 @@ def write_run(folder: Path, run: FinishedRun) -> None:
     record = run_record(run)
     title = f"{run.settings.method.upper()}, {run.settings.summary}"
     write_html(
-        folder / "report.html", title=title, figures=_write_pictures(folder, run), rows=run.rows, provenance=record
+        folder / "report.html",
+        title=title,
+        figures=_write_pictures(folder, run),
+        rows=run.rows,
+        provenance=mailable(record),
     )
     (folder / RUN_RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -168,7 +173,7 @@ def _write_pictures(folder: Path, run: FinishedRun) -> dict[str, Path]:
 
 
 def run_record(run: FinishedRun) -> dict[str, Any]:
-    """Everything that is needed to repeat a run, as plain values."""
+    """Everything that is needed to repeat a run, as plain values. It holds UIDs of the source: see :func:`mailable`."""
     series = run.series
     return {
         "program": "deft-ct",
@@ -182,6 +187,15 @@ def run_record(run: FinishedRun) -> dict[str, Any]:
         "reconstructions": {name: result.provenance for name, result in run.results.items()},
         "metrics": metrics_json(run.rows),
     }
+
+
+def mailable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without what may tell the patient: UIDs, headers, and names of files and folders.
+
+    The networks that were used are still told by their hashes.
+    """
+    settings = {k: v for k, v in record["settings"].items() if k not in ("prior", "htransform", "models")}
+    return {**record, "source": {"slices": len(record["source"]["slice_uids"])}, "settings": settings}
 
 
 def is_own_file(path: Path) -> bool:
