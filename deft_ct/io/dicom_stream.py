@@ -82,9 +82,10 @@ def peek_series_uid(stream: BinaryIO, size: int, path: Path) -> str | None:
     with suppress(ReadError), parsing(path, "a DICOM file"), quiet_pydicom():
         _check_deflated(stream, size, path)
         stream.seek(0)
-        bounded = cast(BinaryIO, _Bounded(stream, size, most, path))
-        found = pydicom.dcmread(bounded, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-        return str(found.get("SeriesInstanceUID") or "") or None
+        bounded = _Bounded(stream, size, most, path)
+        found = pydicom.dcmread(cast(BinaryIO, bounded), stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        # The UID itself may be cut off: then it would name another series.
+        return None if bounded.ended else str(found.get("SeriesInstanceUID") or "") or None
     return None
 
 
