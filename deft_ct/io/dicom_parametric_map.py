@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
+from deft_ct.io.deidentify import STATEMENTS, is_burned_in
 from deft_ct.io.dicom_derive import (
     DERIVATION,
     IMPLEMENTATION_CLASS,
@@ -99,7 +100,10 @@ def save_parametric_map(
     parametric.DerivationDescription = f"{DERIVATION}. {about.description}"[:1024]
     parametric.ImageComments = WARNING
     parametric.add_new("ContributingEquipmentSequence", "SQ", [equipment_item(about.created, about.details)])
-    if any(str(header.get("BurnedInAnnotation", "")).upper() == "YES" for header in headers):
+    for name in STATEMENTS:
+        if name in headers[0]:
+            parametric[name] = deepcopy(headers[0][name])
+    if any(is_burned_in(header) for header in headers):
         parametric.BurnedInAnnotation = "YES"
     parametric.Laterality = headers[0].get("Laterality", "")  # type 2C: required, if only empty
     for name in ("SeriesDate", "InstanceCreationDate", "ContentDate"):

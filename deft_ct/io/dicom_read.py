@@ -94,6 +94,10 @@ class Series:
         """SOPInstanceUID of every slice, in order: what seeds and provenance are tied to."""
         return tuple(str(header.SOPInstanceUID) for header in self.headers)
 
+    def file_of(self, header: Dataset) -> str | Path:
+        """The file of one of the headers, for messages; where it was read from if that is not known."""
+        return getattr(header, "filename", None) or self.source
+
     def attenuation(self, *, nonnegative: bool = False) -> Tensor:
         """(Z, 1, H, W) float32 attenuation in 1/mm; see :meth:`deft_ct.ct.volume.Volume.attenuation`."""
         return self.volume.attenuation(nonnegative=nonnegative)

@@ -17,6 +17,7 @@ from pydicom.errors import InvalidDicomError
 from torch import Tensor
 
 from deft_ct.ct.volume import Volume
+from deft_ct.io.deidentify import NO_DATE, deidentified
 from deft_ct.io.dicom_derive import (
     CT_NUMBERS,
     IMPLEMENTATION_PREFIX,
@@ -78,7 +79,10 @@ class DicomOptions:
         series_number_offset: added to the SeriesNumber of the source (one more for the spread).
         parametric_map: also write the spread as ``folder/spread_parametric_map.dcm``; needs the extra
             ``parametric-map``.
-        created: date and time of the new images; the time of writing when None.
+        created: date and time of the new images. None: the time of writing, or a dummy with ``deidentify``.
+        deidentify: drop or replace what identifies the patient in every derived object, by the Basic Application Level
+            Confidentiality Profile of DICOM PS3.15; needs the extra ``deidentify``. UIDs are then new each time.
+        allow_burned_in: de-identify images, too, that are known to show text (BurnedInAnnotation YES).
 
     Raises:
         ValueError: ``uids`` is unknown.
@@ -88,6 +92,8 @@ class DicomOptions:
     series_number_offset: int = SERIES_NUMBER_OFFSET
     parametric_map: bool = False
     created: datetime | None = None
+    deidentify: bool = False
+    allow_burned_in: bool = False
 
     def __post_init__(self) -> None:
         if self.uids not in ("hash", "random"):
@@ -125,7 +131,7 @@ def write_dicom_series(
         The files.
 
     Raises:
-        ImportError: a Parametric Map was asked for, and highdicom is missing.
+        ImportError: a package is missing that a Parametric Map or de-identification needs; the message names the extra.
         ReadError: a header of ``like`` cannot be inherited from, see :func:`check_derivable`.
         ValueError: wrong shape, values that are not finite, no spread for a Parametric Map, or a folder that overlaps
             the source.
@@ -136,13 +142,10 @@ def write_dicom_series(
     mean, spread, nested = _hu_of(result, like)
     if options.parametric_map and spread is None:
         raise ValueError("parametric_map needs a result with a spread: draw more than one sample")
-    if options.parametric_map:
-        require_highdicom()
     target = check_writable(folder, overwrite=overwrite, source=like.source)
-    created = options.created or datetime.now()
-    check_derivable(like, options)
+    like = check_derivable(like, options)
     number = _series_number(like, options)
-    base = Derivation(description, details, "", CT_NUMBERS, "", number, _frame_of_reference(like), created)
+    base = Derivation(description, details, "", CT_NUMBERS, "", number, _frame_of_reference(like), _created(options))
     map_path = None
     with atomic_folder(target, overwrite=overwrite, is_own=is_own_output) as work:
         mean_names = _write_series(work, "mean" if nested else "", mean, like, base, options.uids)
@@ -166,22 +169,35 @@ def write_dicom_series(
     )
 
 
-def check_derivable(like: Series, options: DicomOptions | None = None) -> None:
+def check_derivable(like: Series, options: DicomOptions | None = None) -> Series:
     """Check that every header can be inherited from, for example before a long reconstruction.
 
     Each derived image is made and encoded with a single pixel.
 
+    Returns:
+        The series that is inherited from: ``like``, de-identified if ``options`` say so.
+
     Raises:
-        ReadError: a SeriesNumber that is no whole number, or an attribute that cannot be written; it names the file.
+        ImportError: a package is missing that ``options`` need; the message names the extra.
+        ReadError: a SeriesNumber that is no whole number, an attribute that cannot be written, or text in images that are
+            to be de-identified; it names the file.
     """
     options = options or DicomOptions()
-    number = _series_number(like, options)
-    uid, created = random_uid(), options.created or datetime.now()
-    about = Derivation("check", "", "", CT_NUMBERS, uid, number, _frame_of_reference(like), created)
+    if options.parametric_map:
+        require_highdicom()
+    number, uid = _series_number(like, options), random_uid()
+    if options.deidentify:
+        like = deidentified(like, allow_burned_in=options.allow_burned_in)
+    about = Derivation("check", "", "", CT_NUMBERS, uid, number, _frame_of_reference(like), _created(options))
     for header in like.headers:
-        with parsing(_file_of(header, like), "the source of a derived series"):
+        with parsing(like.file_of(header), "the source of a derived series"):
             image = derived_image(header, np.zeros((1, 1), np.uint16), about, number=1, uid=uid)
             image.save_as(io.BytesIO(), enforce_file_format=True)
+    return like
+
+
+def _created(options: DicomOptions) -> datetime:
+    return options.created or (NO_DATE if options.deidentify else datetime.now())
 
 
 def _series_number(like: Series, options: DicomOptions) -> int:
@@ -192,15 +208,11 @@ def _series_number(like: Series, options: DicomOptions) -> int:
         number = None
     if number is None or abs(number) + 2 >= 2**31:
         raise DicomSeriesError(
-            _file_of(like.headers[0], like),
+            like.file_of(like.headers[0]),
             f"SeriesNumber is {printable(value)!r}; expected a whole number, from which that of the derived series "
             "follows: correct it or delete it",
         )
     return number
-
-
-def _file_of(header: Dataset, like: Series) -> str | Path:
-    return getattr(header, "filename", None) or like.source
 
 
 def is_own_output(path: Path) -> bool:

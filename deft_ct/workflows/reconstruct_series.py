@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.ct.scan import FULL_DEGREES, Scan
-from deft_ct.io import DicomOptions, Series, read_dicom_series
+from deft_ct.io import Series, read_dicom_series
 from deft_ct.io.dicom_write import check_derivable
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import load_reconstructor, method_class
@@ -188,6 +188,7 @@ def reconstruct_series(
         FileNotFoundError: the source or a network does not exist.
         FileExistsError: the output folder is not empty.
         PermissionError: the output folder cannot be written.
+        ImportError: a package is missing that ``output`` asks for; the message names the extra.
     """
     settings, output = settings or SparseView(), output or Output()
     target = check_writable(out, overwrite=output.overwrite, source=source)
@@ -195,7 +196,7 @@ def reconstruct_series(
     presets = {name: preset for name in settings.methods if (preset := settings.preset(name)) is not None}
     reconstructors = {name: _load(name, settings, presets.get(name)) for name in settings.methods}
     series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
-    check_derivable(series, DicomOptions(parametric_map=output.parametric_map))
+    check_derivable(series, output.dicom)
     scan = simulate_scan(series, settings)
     results = {name: _reconstruct(one, scan, settings, progress) for name, one in reconstructors.items()}
     rows = tuple(_row(result, scan.truth_hu, settings) for result in results.values())

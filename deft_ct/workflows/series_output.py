@@ -42,11 +42,23 @@ class Output:
         parametric_map: also write the posterior standard deviation as a DICOM Parametric Map.
         unmeasured_map: also write ``unmeasured.nii.gz`` and ``unmeasured.png``, the part of the main result that the
             scan did not measure (see ``evaluation.null_space``). It takes some hundred projections for each slice.
+        deidentify: drop or replace what identifies the patient, see :class:`deft_ct.io.DicomOptions`. ``run.json`` then
+            holds no UIDs, file names or paths.
+        allow_burned_in: de-identify images, too, that are known to show text.
     """
 
     overwrite: bool = False
     parametric_map: bool = False
     unmeasured_map: bool = False
+    deidentify: bool = False
+    allow_burned_in: bool = False
+
+    @property
+    def dicom(self) -> DicomOptions:
+        """How the derived series are written."""
+        return DicomOptions(
+            parametric_map=self.parametric_map, deidentify=self.deidentify, allow_burned_in=self.allow_burned_in
+        )
 
 
 @dataclass(frozen=True)
@@ -125,15 +137,17 @@ def write_run(folder: Path, run: FinishedRun) -> None:
     if run.unmeasured_hu is not None:
         write_nifti(volume.with_hu(run.unmeasured_hu), folder / "unmeasured.nii.gz")
     record = run_record(run)
+    shared = mailable(record)
     title = f"{run.settings.method.upper()}, {run.settings.summary}"
     write_html(
         folder / "report.html",
         title=title,
         figures=_write_pictures(folder, run),
         rows=run.rows,
-        provenance=mailable(record),
+        provenance=shared,
     )
-    (folder / RUN_RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    kept = shared if run.output.deidentify else record
+    (folder / RUN_RECORD).write_text(json.dumps(kept, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _write_dicom(folder: Path, run: FinishedRun) -> None:
@@ -146,7 +160,7 @@ def _write_dicom(folder: Path, run: FinishedRun) -> None:
         folder=folder / "dicom",
         description=f"{settings.method.upper()} {settings.views} views{settings.scan.arc}",
         details=f"{settings.summary}; {count} samples{kind}; seed {settings.seed}; {_hashes(main)}",
-        options=DicomOptions(parametric_map=run.output.parametric_map),
+        options=run.output.dicom,
     )
 
 
