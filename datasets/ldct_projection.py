@@ -27,7 +27,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from torch import Tensor
 
-from deft_ct.io.dicom_files import quiet_pydicom
+from deft_ct.io.dicom_stream import quiet_pydicom
 from deft_ct.io.errors import ReadError
 from deft_ct.io.limits import current_limits
 

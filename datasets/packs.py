@@ -38,23 +38,18 @@ _OFFICIAL: dict[str, DataSplit] = {
 
 
 def data_root() -> Path:
-    """The folder of the slice datasets: the environment variable ``DEFT_CT_DATA``, else ``../shared/data``.
+    """The folder of the slice datasets: the environment variable ``DEFT_CT_DATA``, and no other place.
 
-    ``../shared/data`` is tried from the current directory and from the checkout that holds this module.
+    Data that happen to lie near the working directory are not taken: a result must not depend on where it is computed.
 
     Raises:
-        FileNotFoundError: there is no such folder; the message says how to name one.
+        FileNotFoundError: it is not set, or names no folder; the message says what to do.
     """
     named = os.environ.get(DATA_ROOT_VARIABLE)
     if named:
         if Path(named).is_dir():
             return Path(named)
         raise FileNotFoundError(f"{DATA_ROOT_VARIABLE}={named} is not a folder; set it to the folder of the data packs")
-    checkout = Path(__file__).resolve().parents[1]
-    for base in (Path.cwd(), checkout):
-        candidate = base.parent / "shared" / "data"
-        if candidate.is_dir():
-            return candidate
     raise FileNotFoundError(
         f"no data packs: set the environment variable {DATA_ROOT_VARIABLE} to the folder that holds ct256/ and photos/"
     )

@@ -15,11 +15,14 @@ settings.load_profile("deft-ct")
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# The library takes data from where it is told to alone; the tests tell it to use the packs beside the checkout.
+if "DEFT_CT_DATA" not in os.environ and (ROOT.parent / "shared" / "data").is_dir():
+    os.environ["DEFT_CT_DATA"] = str(ROOT.parent / "shared" / "data")
+
 
 def _data_root() -> Path | None:
     configured = os.environ.get("DEFT_CT_DATA")
-    root = Path(configured) if configured else ROOT.parent / "shared" / "data"
-    return root if root.is_dir() else None
+    return Path(configured) if configured and Path(configured).is_dir() else None
 
 
 @pytest.fixture(scope="session")

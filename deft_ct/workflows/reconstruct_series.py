@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deft_ct.ct.scan import FULL_DEGREES, Scan
 from deft_ct.io import Series, read_dicom_series
+from deft_ct.io.dicom_write import check_derivable
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import load_reconstructor, method_class
 from deft_ct.networks.precision import Precision
@@ -190,6 +191,7 @@ def reconstruct_series(
         PermissionError: the output folder cannot be written.
         InUseError: another process writes to the output folder.
         WriteError: a file cannot be written, for example because the disk is full.
+        ImportError: a package is missing that ``output`` asks for; the message names the extra.
     """
     settings, output = settings or SparseView(), output or Output()
     with reserve_folder(out, overwrite=output.overwrite, source=source) as target:
@@ -197,6 +199,7 @@ def reconstruct_series(
         presets = {name: preset for name in settings.methods if (preset := settings.preset(name)) is not None}
         reconstructors = {name: _load(name, settings, presets.get(name)) for name in settings.methods}
         series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
+        check_derivable(series, output.dicom)
         scan = simulate_scan(series, settings)
         results = {name: _reconstruct(one, scan, settings, progress) for name, one in reconstructors.items()}
         rows = tuple(_row(result, scan.truth_hu, settings) for result in results.values())

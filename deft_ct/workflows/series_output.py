@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -41,11 +42,23 @@ class Output:
         parametric_map: also write the posterior standard deviation as a DICOM Parametric Map.
         unmeasured_map: also write ``unmeasured.nii.gz`` and ``unmeasured.png``, the part of the main result that the
             scan did not measure (see ``evaluation.null_space``). It takes some hundred projections for each slice.
+        deidentify: drop or replace what identifies the patient, see :class:`deft_ct.io.DicomOptions`. ``run.json`` then
+            holds no UIDs, file names or paths.
+        allow_burned_in: de-identify images, too, that are known to show text.
     """
 
     overwrite: bool = False
     parametric_map: bool = False
     unmeasured_map: bool = False
+    deidentify: bool = False
+    allow_burned_in: bool = False
+
+    @property
+    def dicom(self) -> DicomOptions:
+        """How the derived series are written."""
+        return DicomOptions(
+            parametric_map=self.parametric_map, deidentify=self.deidentify, allow_burned_in=self.allow_burned_in
+        )
 
 
 @dataclass(frozen=True)
@@ -124,12 +137,18 @@ def write_run(folder: Path, run: FinishedRun) -> None:
     if run.unmeasured_hu is not None:
         write_nifti(volume.with_hu(run.unmeasured_hu), folder / "unmeasured.nii.gz")
     record = run_record(run)
+    shared = mailable(record)
     title = f"{run.settings.method.upper()}, {run.settings.summary}"
     write_html(
-        folder / "report.html", title=title, figures=_write_pictures(folder, run), rows=run.rows, provenance=record
+        folder / "report.html",
+        title=title,
+        figures=_write_pictures(folder, run),
+        rows=run.rows,
+        provenance=shared,
     )
-    record["files"] = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
-    write_text(folder / RUN_RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    kept = shared if run.output.deidentify else record
+    kept["files"] = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    write_text(folder / RUN_RECORD, json.dumps(kept, indent=2, allow_nan=False) + "\n")
 
 
 def _write_dicom(folder: Path, run: FinishedRun) -> None:
@@ -142,7 +161,7 @@ def _write_dicom(folder: Path, run: FinishedRun) -> None:
         folder=folder / "dicom",
         description=f"{settings.method.upper()} {settings.views} views{settings.scan.arc}",
         details=f"{settings.summary}; {count} samples{kind}; seed {settings.seed}; {_hashes(main)}",
-        options=DicomOptions(parametric_map=run.output.parametric_map),
+        options=run.output.dicom,
     )
 
 
@@ -169,7 +188,7 @@ def _write_pictures(folder: Path, run: FinishedRun) -> dict[str, Path]:
 
 
 def run_record(run: FinishedRun) -> dict[str, Any]:
-    """Everything that is needed to repeat a run, as plain values."""
+    """Everything that is needed to repeat a run, as plain values. It holds UIDs of the source: see :func:`mailable`."""
     series = run.series
     return {
         "program": PROGRAM,
@@ -183,6 +202,15 @@ def run_record(run: FinishedRun) -> dict[str, Any]:
         "reconstructions": {name: result.provenance for name, result in run.results.items()},
         "metrics": metrics_json(run.rows),
     }
+
+
+def mailable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without what may tell the patient: UIDs, headers, and names of files and folders.
+
+    The networks that were used are still told by their hashes.
+    """
+    settings = {k: v for k, v in record["settings"].items() if k not in ("prior", "htransform", "models")}
+    return {**record, "source": {"slices": len(record["source"]["slice_uids"])}, "settings": settings}
 
 
 def is_own_file(path: Path) -> bool:

@@ -13,7 +13,7 @@ from deft_ct.cli import app
 from deft_ct.cli.options import ScanOptions, only
 from deft_ct.ct.scan import Scan
 
-MAX_SLOTS, MAX_NAMES = 336, 71
+MAX_SLOTS, MAX_NAMES = 338, 73
 """Ceilings of option slots (options summed over commands) and of distinct option names. Raise them for a reason: every
 command that resumes takes ``--overwrite``."""
 
@@ -66,6 +66,12 @@ def test_the_number_of_options_does_not_grow() -> None:
     slots = sum(len(places) for places in found.values())
     print(f"{slots} option slots, {len(found)} distinct names")  # noqa: T201
     assert slots <= MAX_SLOTS and len(found) <= MAX_NAMES
+
+
+def test_what_identifies_the_patient_is_dropped_where_derived_images_are_written() -> None:
+    found = uses()
+    for name in ("--deidentify", "--allow-burned-in"):
+        assert [path for path, _ in found[name]] == ["reconstruct"] and meaning(found[name][0][1])["flag"]
 
 
 def test_scan_names_stand_wherever_scans_are_described() -> None:
