@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
 from deft_ct.operators.linear_function import LinearFunction
+from deft_ct.operators.row_order import RowOrder
 from deft_ct.operators.solvers import conjugate_gradient, largest_singular_value
 
 RowPick = Callable[[Tensor], Tensor]
@@ -133,6 +134,10 @@ class Operator(nn.Module, abc.ABC):
     def diagnose(self, y: Tensor) -> Diagnosis:
         """Look for faults in noisy data ``(B, C, *range_shape)``; nothing by default."""
         return Diagnosis()
+
+    def row_order(self) -> RowOrder | None:
+        """Order of the rows of the data in which neighbours belong together; None when they are in it, or unknown."""
+        return None
 
     def features(self, y: Tensor, weights: Tensor | None) -> Tensor:
         """A few numbers that tell a network which measurement it has.

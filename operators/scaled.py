@@ -10,6 +10,7 @@ from torch import Tensor
 from deft_ct.operators.base import LinearOperator, Operator
 from deft_ct.operators.combinations import Combination
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
+from deft_ct.operators.row_order import RowOrder
 from deft_ct.operators.svd import Decomposable, SingularValueDecomposition
 
 
@@ -70,6 +71,10 @@ class Scaled(Combination, LinearOperator):
     def diagnose(self, y: Tensor) -> Diagnosis:
         """What ``A`` finds in ``y / factor``."""
         return self.base.diagnose(y / self.factor) if self.factor else super().diagnose(y)
+
+    def row_order(self) -> RowOrder | None:
+        """That of ``A``."""
+        return self.base.row_order()
 
     def features(self, y: Tensor, weights: Tensor | None) -> Tensor:
         """What ``A`` says of ``y / factor``, with the weights of these data."""

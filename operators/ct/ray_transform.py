@@ -21,8 +21,10 @@ from deft_ct.operators.ct.photons import NOISE_FREE_PHOTONS
 from deft_ct.operators.ct.system_matrix import Geometry
 from deft_ct.operators.ct.truncation import Truncation, truncation
 from deft_ct.operators.ct.tv_hint import total_variation_hint
+from deft_ct.operators.ct.view_order import view_order
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
 from deft_ct.operators.noise import PoissonNoise
+from deft_ct.operators.row_order import RowOrder
 
 SHIFT_ELEMENTS = 0.15
 """Detector elements by which data may seem shifted without a warning."""
@@ -141,6 +143,10 @@ class RayTransform(LinearOperator):
             f"cost several dB: set detector_offset_mm={offset:.4g} in the geometry, or correct the scan with "
             "operators.ct.align_scan"
         )
+
+    def row_order(self) -> RowOrder | None:
+        """The views by angle, see :func:`~deft_ct.operators.ct.view_order.view_order`; None for cone beams."""
+        return None if isinstance(self.geometry, ConeGeometry) else view_order(self.geometry)
 
     def features(self, y: Tensor, weights: Tensor | None) -> Tensor:
         """See :func:`~deft_ct.operators.ct.features.planar_scan_features`.
