@@ -131,8 +131,13 @@ class Operator(nn.Module, abc.ABC):
         """JSON-ready description, for run records."""
         return {"operator": type(self).__name__}
 
-    def diagnose(self, y: Tensor) -> Diagnosis:
-        """Look for faults in noisy data ``(B, C, *range_shape)``; nothing by default."""
+    def diagnose(self, y: Tensor, weights: Tensor | None = None) -> Diagnosis:
+        """Look for faults in noisy data, and repair them where the repair is standard; nothing by default.
+
+        Args:
+            y: data ``(B, C, *range_shape)``.
+            weights: inverse variance of each entry, of the shape of ``y``; None for noise-free data.
+        """
         return Diagnosis()
 
     def row_order(self) -> RowOrder | None:
