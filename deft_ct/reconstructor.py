@@ -173,9 +173,10 @@ class Reconstructor(nn.Module, abc.ABC):
         if mean is None:
             raise TypeError(f"{type(self).__name__} returned neither a mean nor samples")
         sane = self._check_diverged(request, mean, samples)
-        if sane and self.uses_data and (finding := unexplained(y, mean, measurement, request.image_ids)):
-            findings.append(finding)
-            warnings.warn(str(finding), DataWarning, stacklevel=3)
+        missed = unexplained(y, mean, measurement, request.image_ids) if sane and self.uses_data else None
+        if missed is not None:
+            findings.append(missed)
+            warnings.warn(str(missed), DataWarning, stacklevel=3)
         std = estimate.std
         if std is None and samples is not None and samples.shape[1] > 1:
             std = samples.std(1)

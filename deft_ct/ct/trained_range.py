@@ -7,6 +7,7 @@ from typing import Any
 
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.operators.ct.redundancy import angular_range, missing_fraction
 from deft_ct.operators.ct.view_order import distinct_views
 from deft_ct.operators.findings import Finding
@@ -65,8 +66,7 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
     geometry = measurement.operator.geometry
     kinds = _listed(trained["geometry"])
     found = [] if geometry.kind in kinds else [f"trained for {' and '.join(kinds)} beams, the scan is {geometry.kind}"]
-    planar = isinstance(geometry, ParallelGeometry | FanGeometry)
-    views = distinct_views(geometry) if planar else geometry.sinogram_shape[0]
+    views = distinct_views(geometry) if isinstance(geometry, PlanarGeometry) else geometry.sinogram_shape[0]
     found += _outside("views", trained["views"], float(views))
     if isinstance(geometry, ParallelGeometry | FanGeometry):
         degrees = math.degrees(angular_range(geometry))

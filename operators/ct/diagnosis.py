@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from deft_ct.operators.ct import plausibility
@@ -140,7 +139,7 @@ def _element_findings(bad: BadElements, record: dict[str, Any]) -> list[Finding]
         done = bool(bad.repaired[slices].all())
         advice = (
             "repaired by interpolation between their neighbours" if done else
-            "too many to be repaired, and each is a ring in the image: calibrate the detector, or leave the elements out"
+            "too many to be repaired, and each is a ring in the image: calibrate the detector, or leave them out"
         )  # fmt: skip
         findings.append(Finding(name, f"elements {listed}{_of(slices)} {what}; {advice}", repaired=done))
     return findings
@@ -201,6 +200,6 @@ def _metal_findings(lines: Tensor, geometry: PlanarGeometry, record: dict[str, A
         return []
     return [Finding(
         METAL,
-        f"something{_of(found)} attenuates {float(ratio.max()):.0f} times as much as the tissue around it; networks and "
-        "priors have not seen metal, and beam hardening makes streaks: do not trust CT numbers near it",
+        f"something{_of(found)} attenuates {float(ratio.max()):.0f} times as much as the tissue around it; networks "
+        "and priors have not seen metal, and beam hardening makes streaks: do not trust CT numbers near it",
     )]  # fmt: skip
