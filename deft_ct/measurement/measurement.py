@@ -152,7 +152,9 @@ class Measurement:
 
     def diagnose(self, y: Tensor) -> Diagnosis:
         """Faults that the operator finds in the data, see ``Operator.diagnose``; none for data before the log."""
-        return self.operator.diagnose(y) if self.post_log(y) else Diagnosis()
+        if not self.post_log(y):
+            return Diagnosis()
+        return self.operator.diagnose(y, None if isinstance(self.noise, NoNoise) else self.noise.weights(y))
 
     def post_log(self, y: Tensor) -> bool:
         """Whether the mean of such data is ``A(x)``: they are not counts, which are before the logarithm."""

@@ -39,6 +39,7 @@ class Unconditional(PosteriorSampler):
     name = "unconditional"
     title = "unconditional"
     config_type = UnconditionalConfig
+    uses_data = False
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config

@@ -22,6 +22,7 @@ from deft_ct.methods.initial import check_initial, reference_reconstruction
 from deft_ct.methods.supervised.direct import DirectReconstructor
 from deft_ct.methods.supervised.model import TrainedModel
 from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.row_order import RowOrder
 from deft_ct.reconstructor import UnsupportedError
 from deft_ct.runtime.fields import check_fields
 from deft_ct.training.pairs import Pairs
@@ -114,7 +115,11 @@ class PrimalDualModel(TrainedModel):
         operator = linear(self.kind, likelihood.operator)
         norm = per_sample(likelihood.y.new_tensor(operator.norms()), likelihood.y)
         scale = likelihood.to_physical.scale
+        # Neighbouring rows of a sinogram are convolved, so they have to be neighbouring views in whatever order they
+        # were taken. Only the networks see this order; the operator keeps its own.
+        order = operator.row_order()
         y = likelihood.y / (scale * norm)
+        y = y if order is None else order.arrange(y)
         memory = self.shape.memory
         self.count(len(y))
         h = y.new_zeros((len(y), memory, *y.shape[-2:]))
@@ -132,9 +137,9 @@ class PrimalDualModel(TrainedModel):
             modulation = list(self.scan_embedding(likelihood.features).float().chunk(2 * len(self.dual), 1))
         y = y * balance
         for k, (dual, primal) in enumerate(zip(self.dual, self.primal, strict=True)):
-            seen = torch.cat([h, _apply(operator, f[:, 1:2]) * (balance / norm), y], 1)
+            seen = torch.cat([h, _apply(operator, f[:, 1:2], order) * (balance / norm), y], 1)
             h = h + dual(seen, modulation[2 * k]).float()
-            seen = torch.cat([f, _adjoint(operator, h[:, :1]) / (balance * norm)], 1)
+            seen = torch.cat([f, _adjoint(operator, h[:, :1], order) / (balance * norm)], 1)
             f = f + primal(seen, modulation[2 * k + 1]).float()
         out: Tensor = likelihood.to_physical.inverse(f[:, :1] * scale)
         return out
@@ -192,15 +197,15 @@ def _scan_embedding(outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(FEATURES, EMBEDDING), nn.SiLU(), last)
 
 
-def _apply(operator: LinearOperator, x: Tensor) -> Tensor:
+def _apply(operator: LinearOperator, x: Tensor, order: RowOrder | None) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):  # sparse products and line integrals stay in float32
         out: Tensor = operator(x.float())
-    return out
+    return out if order is None else order.arrange(out)
 
 
-def _adjoint(operator: LinearOperator, y: Tensor) -> Tensor:
+def _adjoint(operator: LinearOperator, y: Tensor, order: RowOrder | None) -> Tensor:
     with torch.autocast(y.device.type, enabled=False):
-        return operator.adjoint(y.float())
+        return operator.adjoint(y.float() if order is None else order.restore(y.float()))
 
 
 class LearnedPrimalDual(DirectReconstructor):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,13 +10,14 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from deft_ct.ct.trained_range import training_warning
+from deft_ct.ct.trained_range import training_finding
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.initial import check_initial
 from deft_ct.networks import UNet, UNetConfig, content_hash
 from deft_ct.networks.precision import Precision, network_precision
 from deft_ct.networks.storage import ModelFormat
+from deft_ct.operators.findings import Finding
 from deft_ct.reconstruction import Request
 from deft_ct.reconstructor import NetworkSource, Reconstructor, UnsupportedError
 from deft_ct.runtime.evaluations import add_evaluations
@@ -175,10 +175,13 @@ class TrainedReconstructor(Reconstructor):
             raise UnsupportedError(f"{self.name} cannot use this model: {error}") from None
         self.model.check(likelihood)
 
+    def _advice(self, request: Request) -> tuple[Finding, ...]:
+        """A scan that the model was not trained for."""
+        found = training_finding(self.name, self.model.card, request.measurement)
+        return () if found is None else (found,)
+
     def _likelihood(self, request: Request) -> Likelihood:
-        """The data term in the range of the model; warns of a scan that the model was not trained for."""
-        if warning := training_warning(self.name, self.model.card, request.measurement):
-            warnings.warn(warning, UserWarning, stacklevel=4)
+        """The data term in the range of the model."""
         return request.measurement.likelihood(request.y, self.model.value_range)
 
 
