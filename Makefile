@@ -9,7 +9,7 @@
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
-EXTRAS ?= dev,astra,odl,numba,diffusers,dicom-compressed,parametric-map,tune,tensorboard
+EXTRAS ?= dev,astra,odl,numba,diffusers,dicom-compressed,parametric-map,deidentify,tune,tensorboard
 OUT ?= demo-output
 PYTEST_ARGS ?=
 
@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := deft_ct operators datasets scripts benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev demo test test-all coverage lint format types check clean
+.PHONY: help venv dev demo test test-all fuzz coverage lint format types check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ test: dev ## the tests, without the slow ones
 
 test-all: dev ## all tests
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+fuzz: dev ## 30 minutes of damaged input for every reader
+	$(BIN)/python scripts/fuzz.py --minutes 30 --target all
 
 coverage: dev ## the tests with branch coverage
 	$(BIN)/pytest -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)

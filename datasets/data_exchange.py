@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deft_ct.io.errors import ReadError
+from deft_ct.io.untrusted import HDF5File
 from deft_ct.operators.ct import ParallelGeometry
 
 
@@ -61,8 +62,9 @@ def read_data_exchange(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a data-exchange file, arrays whose shapes do not match, a centre outside the detector, flats
-            that do not exceed the darks, or counts that are not finite.
+        ReadError: not a data-exchange file, damaged, arrays whose shapes do not match, flats that do not exceed the
+            darks, counts that are not finite, or beyond the limits.
+        ValueError: a centre outside the detector, or another argument out of range.
     """
     if not transmission_floor > 0:
         raise ValueError(f"transmission_floor must be positive, got {transmission_floor}")
@@ -72,8 +74,8 @@ def read_data_exchange(
         raise ValueError(f"center {center} lies outside the detector's columns 0..{width - 1}")
     open_beam = white - dark
     if (open_beam <= 0).any():
-        raise ValueError(
-            f"{path}: {int((open_beam <= 0).sum())} detector pixels have flats no brighter than darks; crop them"
+        raise ReadError(
+            path, f"{int((open_beam <= 0).sum())} detector pixels have flats no brighter than darks; crop them"
         )
     transmission = (data - dark) / open_beam
     low = transmission < transmission_floor
@@ -132,30 +134,32 @@ def _centred(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 def _read_arrays(path: Path, rows: slice) -> tuple[NDArray[np.float64], ...]:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as HDF5 ({error})") from error
-    with file:
-        names = ("data", "data_white", "data_dark", "theta")
-        missing = [f"exchange/{name}" for name in names if f"exchange/{name}" not in file]
-        if missing:
-            raise ValueError(f"{path} is not a data-exchange file with flats and darks: it lacks {missing}")
-        data = np.asarray(file["exchange/data"][:, rows], np.float64)
-        white, dark = (np.asarray(file[f"exchange/{n}"][:, rows], np.float64).mean(0) for n in names[1:3])
-        theta = np.asarray(file["exchange/theta"], np.float64)
-        unit = file["exchange/theta"].attrs.get("units", "degrees")
-    unit = unit.decode() if isinstance(unit, bytes) else str(unit)
+    file = HDF5File(path)
+    names = ("data", "data_white", "data_dark", "theta")
+    missing = [f"exchange/{name}" for name in names if f"exchange/{name}" not in file]
+    if missing:
+        raise ReadError(path, f"is not a data-exchange file with flats and darks: it lacks {missing}")
+    declared = {name: file.item(f"exchange/{name}").shape for name in names}
+    if any(len(declared[name]) != 3 or declared[name][0] == 0 for name in names[:3]):
+        raise ReadError(path, f"data, flats and darks must be (frames, rows, columns), got {declared}")
+    data = file.read("exchange/data", chosen=(slice(None), rows), dtype=np.float64)
+    white, dark = (
+        file.read(f"exchange/{name}", chosen=(slice(None), rows), dtype=np.float64).mean(0) for name in names[1:3]
+    )
+    theta = file.read("exchange/theta", dtype=np.float64).ravel()
+    unit = str(file.attribute("exchange/theta", "units", "degrees"))
     if not unit.lower().startswith(("deg", "rad")):
-        raise ValueError(f"{path}: theta is in {unit!r}, expected degrees or radians")
+        raise ReadError(path, f"theta is in {unit[:80]!r}, expected degrees or radians")
     if unit.lower().startswith("rad"):
         theta = np.degrees(theta)
-    if data.ndim != 3 or data.shape[0] != theta.size or data.shape[1:] != white.shape or white.shape != dark.shape:
-        raise ValueError(
-            f"{path}: data {data.shape}, flats {white.shape}, darks {dark.shape} and {theta.size} angles do not match"
+    if data.shape[0] != theta.size or data.shape[1:] != white.shape or white.shape != dark.shape:
+        raise ReadError(
+            path, f"data {data.shape}, flats {white.shape}, darks {dark.shape} and {theta.size} angles do not match"
         )
     if data.shape[1] == 0:
-        raise ValueError(f"{path}: no detector row is left by rows={rows}")
+        raise ReadError(path, f"no detector row is left by rows={rows}")
+    if 0 in data.shape:
+        raise ReadError(path, f"the data are empty: {data.shape}")
     if not all(np.isfinite(a).all() for a in (data, white, dark, theta)):
-        raise ValueError(f"{path} holds values that are not finite")
+        raise ReadError(path, "holds values that are not finite")
     return data, white, dark, theta

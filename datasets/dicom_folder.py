@@ -6,26 +6,28 @@ Slices are brought to one size by averaging (which keeps HU) and held in memory 
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 import torch.nn.functional as nnf
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from deft_ct.datasets.packs import CTPack
 from deft_ct.datasets.slices import CTSlice
-from deft_ct.io.dicom_files import DicomSeriesError
+from deft_ct.io.dicom_files import visible_files
 from deft_ct.io.dicom_read import read_all_dicom_series
+from deft_ct.io.errors import ReadError
 from deft_ct.io.hdf5 import read_hdf5
 from deft_ct.io.nifti import SUFFIXES as NIFTI_SUFFIXES
 from deft_ct.io.nifti import read_nifti
+from deft_ct.io.parsing import parsing
+from deft_ct.io.pictures import read_picture
+from deft_ct.io.untrusted import HDF5File
+from deft_ct.runtime.printable import printable
 
 logger = logging.getLogger(__name__)
 
@@ -129,15 +131,16 @@ class CTFolder(Dataset[CTSlice]):
 
     def _skip(self, name: str, reason: str) -> None:
         self.skipped[name] = reason
-        logger.warning("left out %s: %s", name, reason)
+        logger.warning("left out %s: %s", printable(name), printable(reason, 500))
 
     def _parts(self) -> Iterator[_Part]:
         yield from self._dicom()
-        for path in sorted(p for p in self.root.rglob("*") if p.is_file()):
+        for path in visible_files(self.root):
             name = str(path.relative_to(self.root))
             try:
                 if path.name.lower().endswith(NIFTI_SUFFIXES):
-                    volume = read_nifti(path)
+                    with parsing(path, "a NIfTI volume"):
+                        volume = read_nifti(path)
                     yield name, volume.hu, volume.pixel_mm, volume.affine[2, 3] + volume.z_mm * _count(volume.hu)
                 elif path.suffix.lower() in HDF5_SUFFIXES:
                     yield from _hdf5(path, name)
@@ -154,7 +157,10 @@ class CTFolder(Dataset[CTSlice]):
     def _dicom(self) -> Iterator[_Part]:
         try:
             series, refused = read_all_dicom_series(self.root, allow_gaps=True)
-        except DicomSeriesError:
+        except ReadError as error:
+            # Without a DICOM file that is no DICOM folder, and no fault; a damaged one is named.
+            if Path(error.path) != self.root:
+                self._skip(printable(Path(error.path).relative_to(self.root)), str(error))
             return
         for uid, reason in refused.items():
             self._skip(uid, reason)
@@ -189,13 +195,10 @@ def resize_slices(hu: NDArray[np.float32], pixel_mm: float, size: int) -> tuple[
 
 def _hdf5(path: Path, name: str) -> Iterator[_Part]:
     """A slice dataset of several series, or a volume that :func:`deft_ct.io.hdf5.write_hdf5` wrote."""
-    if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
-            single = isinstance(file.get("hu"), h5py.Dataset)
-        if single:
-            volume = read_hdf5(path)
-            yield name, volume.hu, volume.pixel_mm, volume.affine[2, 3] + volume.z_mm * _count(volume.hu)
-            return
+    if HDF5File(path, depth=1).is_dataset("hu"):
+        volume = read_hdf5(path)
+        yield name, volume.hu, volume.pixel_mm, volume.affine[2, 3] + volume.z_mm * _count(volume.hu)
+        return
     for group in CTPack(path).groups:
         pack = CTPack(path, groups=(group.name,))
         z = np.array([s.z_mm for s in pack], np.float32)
@@ -205,13 +208,8 @@ def _hdf5(path: Path, name: str) -> Iterator[_Part]:
 def _picture(
     path: Path, black: float, white: float, pixel_mm: float
 ) -> tuple[NDArray[np.float32], float, NDArray[np.float32]]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Pillow only warns of some damage, and goes on to fail in other ways
-            with Image.open(path) as file:
-                mode, pixels = file.mode, np.asarray(file)
-    except (OSError, SyntaxError, Warning) as error:
-        raise ValueError(f"cannot be read as a picture ({error})") from error
+    picture = read_picture(path)
+    mode, pixels = picture.mode, np.asarray(picture)
     top = {"L": 255.0, "I;16": 65535.0, "I;16B": 65535.0}.get(mode)
     if top is None or pixels.ndim != 2:
         raise ValueError(f"a picture of mode {mode}; expected one grey channel of 8 or 16 bits")

@@ -13,8 +13,14 @@ import h5py
 import numpy as np
 
 from deft_ct.ct.scan import Scan
-from deft_ct.datasets.packs import pack_path
+from deft_ct.datasets.packs import CTPack, pack_path
+from deft_ct.io.errors import ReadError
+from deft_ct.io.untrusted import HDF5File
 from deft_ct.runtime.atomic import atomic_file
+from deft_ct.runtime.content_key import OtherContentError
+
+SOURCE = "source_sha256"
+"""Attribute of a halved file: content hash of the dataset that it was made from."""
 
 
 def halve(source: Path, target: Path) -> Path:
@@ -28,27 +34,47 @@ def halve(source: Path, target: Path) -> Path:
 
     Returns:
         ``target``.
+
+    Raises:
+        ReadError: the source is not such a file.
     """
-    with atomic_file(target) as temporary, h5py.File(source) as given, h5py.File(temporary, "w") as made:
-        made.attrs.update({key: value for key, value in given.attrs.items() if key != "description"})
-        made.attrs["description"] = "2x2 means of: " + str(given.attrs.get("description", source.name))
+    known = CTPack(source).content_hash()
+    given = HDF5File(source)
+    with atomic_file(target) as temporary, h5py.File(temporary, "w") as made:
+        made.attrs.update({key: given.attribute("", key) for key in given.item().attributes if key != "description"})
+        made.attrs["description"] = "2x2 means of: " + str(given.attribute("", "description", source.name))
+        made.attrs[SOURCE] = known
         for name in given:
             group = made.create_group(name)
-            for key, value in given[name].attrs.items():
-                group.attrs[key] = 2 * value if key == "pixel_mm" else value
-            hu = given[name]["hu"][...].astype(np.float32)
+            for key in given.item(name).attributes:
+                group.attrs[key] = 2 * given.number(name, key) if key == "pixel_mm" else given.attribute(name, key)
+            hu = given.read(f"{name}/hu", dtype=np.float32)
+            if hu.ndim != 3 or hu.shape[1] % 2 or hu.shape[2] % 2:
+                raise ReadError(source, f"'{name}/hu' must have an even number of rows and columns, got {hu.shape}")
             count, rows, columns = hu.shape
             means = hu.reshape(count, rows // 2, 2, columns // 2, 2).mean((2, 4))
             group.create_dataset("hu", data=np.rint(means).astype(np.int16), compression="gzip")
-            if "z_mm" in given[name]:
-                group["z_mm"] = given[name]["z_mm"][...]
+            if f"{name}/z_mm" in given:
+                group["z_mm"] = given.read(f"{name}/z_mm")
     return target
 
 
 def halved_pack(folder: Path, name: str) -> Path:
-    """The file ``NAME.h5`` in ``folder`` with the halved slices of a dataset; it is written if it is missing."""
+    """The file ``NAME.h5`` in ``folder`` with the halved slices of a dataset; it is written if it is missing.
+
+    A file that says which dataset it was made from is compared with it. One that does not say it is used as it is.
+
+    Raises:
+        OtherContentError: the file was made from other slices.
+    """
     target = folder / f"{name}.h5"
-    return target if target.is_file() else halve(pack_path(name), target)
+    if not target.is_file():
+        return halve(pack_path(name), target)
+    with h5py.File(target) as file:
+        known = file.attrs.get(SOURCE)
+    if known is not None and known != CTPack(pack_path(name)).content_hash():
+        raise OtherContentError(f"{target} was made from other slices than {pack_path(name)}: choose another folder")
+    return target
 
 
 def halved_scan(scan: Scan | str) -> Scan:

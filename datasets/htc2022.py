@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
-import scipy.io
 import torch
 from numpy.typing import NDArray
-from scipy.io.matlab import MatReadError, matfile_version
 from torch import Tensor
 
+from deft_ct.io.errors import ReadError
+from deft_ct.io.limits import current_limits
+from deft_ct.io.matlab import read_matlab
 from deft_ct.operators.ct import FanGeometry
 
 STRUCTS = ("CtDataLimited", "CtDataFull")
-_HDF5_VERSION = 2  # of matfile_version: MATLAB 7.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,39 +53,45 @@ def read_htc2022(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a MATLAB file, no challenge struct in it, fields that are missing, or a sinogram whose size does
-            not match its angles and detector.
+        ReadError: not a MATLAB file, no challenge struct in it, fields that are missing or out of range, or a sinogram
+            whose size does not match its angles and detector.
     """
     source = Path(path)
     if not source.is_file():
         raise FileNotFoundError(f"no such file: {source}")
-    name, fields = _read_struct(source)
-    parameters = fields.get("parameters")
-    if "sinogram" not in fields or not isinstance(parameters, dict):
-        raise ValueError(f"{source}: {name} lacks 'sinogram' or 'parameters'; is it a file of the challenge?")
+    content = read_matlab(source, STRUCTS)
+    name = next(struct for struct in STRUCTS if struct in content)
+    fields = content[name]
+    parameters = fields.get("parameters") if isinstance(fields, dict) else None
+    if "sinogram" not in (fields or {}) or not isinstance(parameters, dict):
+        raise ReadError(source, f"{name} lacks 'sinogram' or 'parameters'; is it a file of the challenge?")
     missing = [key for key in _NEEDED if key not in parameters]
     if missing:
-        raise ValueError(f"{source}: {name}.parameters lacks {missing}")
-    angles = np.atleast_1d(np.asarray(parameters["angles"], float))
-    detectors = int(parameters["numDetectorsPost"])
-    sinogram = np.asarray(fields["sinogram"], np.float32)
-    if sinogram.shape != (len(angles), detectors):
-        raise ValueError(
-            f"{source}: sinogram is {sinogram.shape}, expected ({len(angles)} angles, {detectors} detectors)"
+        raise ReadError(source, f"{name}.parameters lacks {missing}")
+    unit = parameters.get("distanceUnit", "mm")
+    if str(unit) != "mm":
+        raise ReadError(source, f"distances are in {str(unit)[:80]}, expected mm")
+    angles = np.atleast_1d(_array(source, parameters["angles"], "parameters.angles", np.float64))
+    detectors = _number(source, parameters, "numDetectorsPost", 1, 1e6)
+    sinogram = _array(source, fields["sinogram"], "sinogram", np.float32)
+    if angles.ndim != 1 or detectors != int(detectors) or sinogram.shape != (len(angles), int(detectors)):
+        raise ReadError(
+            source, f"sinogram is {sinogram.shape}, expected ({angles.size} angles, {detectors:g} detectors)"
         )
-    if not np.isfinite(sinogram).all():
-        raise ValueError(f"{source}: the sinogram holds values that are not finite")
-    if str(parameters.get("distanceUnit", "mm")) != "mm":
-        raise ValueError(f"{source}: distances are in {parameters['distanceUnit']}, expected mm")
-    geometry = FanGeometry(
-        image_shape=image_shape,
-        pixel_mm=float(parameters["effectivePixelSizePost"]) if pixel_mm is None else pixel_mm,
-        angles=np.radians(angles),
-        detectors=detectors,
-        detector_mm=float(parameters["pixelSizePost"]),
-        source_to_center_mm=float(parameters["distanceSourceOrigin"]),
-        source_to_detector_mm=float(parameters["distanceSourceDetector"]),
-    )
+    width = {key: _number(source, parameters, key, *current_limits().pixel_mm) for key in _NEEDED[2:4]}
+    distance = {key: _number(source, parameters, key, 1e-3, 1e6) for key in _NEEDED[4:]}
+    try:
+        geometry = FanGeometry(
+            image_shape=image_shape,
+            pixel_mm=width["effectivePixelSizePost"] if pixel_mm is None else pixel_mm,
+            angles=np.radians(angles),
+            detectors=int(detectors),
+            detector_mm=width["pixelSizePost"],
+            source_to_center_mm=distance["distanceSourceOrigin"],
+            source_to_detector_mm=distance["distanceSourceDetector"],
+        )
+    except ValueError as error:
+        raise ReadError(source, f"its geometry cannot be used: {error}") from error
     return HTCScan(torch.from_numpy(sinogram)[None, None], geometry, name == "CtDataLimited", parameters)
 
 
@@ -121,41 +126,23 @@ _NEEDED = (
 )  # fmt: skip
 
 
-def _read_struct(path: Path) -> tuple[str, dict[str, Any]]:
+def _number(path: Path, parameters: dict[str, Any], key: str, least: float, most: float) -> float:
+    value = parameters[key]
     try:
-        version, _ = matfile_version(path, appendmat=False)
-        content = _read_hdf5(path) if version == _HDF5_VERSION else _read_matlab5(path)
-    except (ValueError, TypeError, MatReadError, OSError) as error:
-        raise ValueError(f"{path} is not a MATLAB file ({error}); is the download complete?") from error
-    for name in STRUCTS:
-        if name in content:
-            return name, content[name]
-    raise ValueError(f"{path} holds {sorted(content)}, expected one of the structs {list(STRUCTS)}")
+        number = float(np.asarray(value, np.float64).item())
+    except (TypeError, ValueError, OverflowError):
+        number = np.nan
+    if not least <= number <= most:
+        raise ReadError(path, f"parameters.{key} must be a number from {least:g} to {most:g}, got {str(value)[:80]!r}")
+    return number
 
 
-def _read_matlab5(path: Path) -> dict[str, Any]:
-    content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
-    return {key: _plain(value) for key, value in content.items() if not key.startswith("__")}
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "_fieldnames"):
-        return {name: _plain(getattr(value, name)) for name in value._fieldnames}
-    return value
-
-
-def _read_hdf5(path: Path) -> dict[str, Any]:
-    with h5py.File(path, "r") as file:
-        return {key: _from_hdf5(file[key]) for key in file if not key.startswith("#")}
-
-
-def _from_hdf5(node: Any) -> Any:
-    if isinstance(node, h5py.Group):
-        return {key: _from_hdf5(node[key]) for key in node}
-    if node.attrs.get("MATLAB_empty", 0):
-        return np.empty(0)
-    array = np.asarray(node).T  # MATLAB stores columns first
-    if node.attrs.get("MATLAB_class", b"") == b"char" or array.dtype == np.uint16:
-        return "".join(chr(code) for code in array.ravel())
-    squeezed = array.squeeze()
-    return squeezed.item() if squeezed.ndim == 0 else squeezed
+def _array(path: Path, value: Any, name: str, dtype: type[np.floating[Any]]) -> NDArray[Any]:
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(value, dtype)
+    except (TypeError, ValueError, OverflowError):
+        raise ReadError(path, f"{name} must be an array of real numbers, got {str(value)[:80]!r}") from None
+    if not np.isfinite(array).all():
+        raise ReadError(path, f"{name} holds values that are not finite")
+    return array

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Literal
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from deft_ct.io.errors import ReadError
+from deft_ct.io.pictures import read_picture
+from deft_ct.io.untrusted import HDF5File
+from deft_ct.runtime.printable import printable
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
@@ -33,17 +40,13 @@ class PhotoCrops(Dataset[Tensor]):
         self.path, self.split = source, split
         if not source.is_file():
             raise FileNotFoundError(f"no such file: {source}")
-        try:
-            with h5py.File(source, "r") as file:
-                if split not in file:
-                    raise ValueError(f"{source} has no split {split!r}; it has {sorted(file)}")
-                self._pixels: NDArray[np.uint8] = file[split][...]
-        except OSError as error:
-            raise ValueError(f"{source} cannot be read as HDF5 ({error})") from error
-        if self._pixels.ndim != 4 or self._pixels.shape[3] != 3 or self._pixels.dtype != np.uint8:
-            raise ValueError(
-                f"{source}: '{split}' must be (N, H, W, 3) uint8, got {self._pixels.shape} {self._pixels.dtype}"
-            )
+        file = HDF5File(source, depth=1)
+        if split not in file:
+            raise ReadError(source, f"has no split {split!r}; it has {list(file)[:20]}")
+        item = file.item(split)
+        if len(item.shape) != 4 or item.shape[3] != 3 or item.dtype != "|u1":
+            raise ReadError(source, f"'{split}' must be (N, H, W, 3) uint8, got {item.shape} {item.dtype}")
+        self._pixels: NDArray[np.uint8] = file.read(split)
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -67,6 +70,8 @@ class PhotoCrops(Dataset[Tensor]):
 class PhotoFolder(Dataset[Tensor]):
     """The pictures of a folder, each cut to its central square and resized.
 
+    All are decoded once at the start: what cannot be read is left out, logged, and listed in :attr:`skipped`.
+
     Args:
         folder: read with its sub-folders; pictures are taken in sorted order of their paths.
         size: side of the square that is returned, pixels.
@@ -74,7 +79,7 @@ class PhotoFolder(Dataset[Tensor]):
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no pictures in it, ``size`` < 1 or other channels.
+        ValueError: no picture in it that can be read, ``size`` < 1 or other channels.
     """
 
     def __init__(self, folder: str | Path, size: int, *, channels: Literal[1, 3] = 3) -> None:
@@ -83,10 +88,23 @@ class PhotoFolder(Dataset[Tensor]):
             raise FileNotFoundError(f"no such folder: {root}")
         if size < 1 or channels not in (1, 3):
             raise ValueError(f"expected size >= 1 and channels 1 or 3, got {size} and {channels}")
-        self.paths = tuple(p for p in sorted(root.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not self.paths:
-            raise ValueError(f"{root} holds no pictures ({', '.join(SUFFIXES)})")
         self._size, self._mode = size, "RGB" if channels == 3 else "L"
+        self.skipped: dict[str, str] = {}
+        found = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+        self.paths = tuple(p for p in found if self._can_be_read(p, root))
+        if not found:
+            raise ValueError(f"{root} holds no pictures ({', '.join(SUFFIXES)})")
+        if not self.paths:
+            raise ValueError(f"{root} holds no picture that can be read: {next(iter(self.skipped.values()))}")
+
+    def _can_be_read(self, path: Path, root: Path) -> bool:
+        try:
+            read_picture(path)
+        except (ReadError, OSError) as error:
+            self.skipped[printable(path.relative_to(root))] = str(error)
+            logger.warning("left out %s", printable(error, 500))
+            return False
+        return True
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -95,14 +113,9 @@ class PhotoFolder(Dataset[Tensor]):
         """Picture ``n`` as (channels, size, size) float32 in [-1, 1].
 
         Raises:
-            ValueError: the file is not a picture that can be read.
+            ReadError: the file has changed and is no picture any more.
         """
-        path = self.paths[n]
-        try:
-            with Image.open(path) as file:
-                picture = file.convert(self._mode)
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{path} cannot be read as a picture ({error})") from error
+        picture = read_picture(self.paths[n], self._mode)
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
         square = picture.crop((left, top, left + side, top + side))

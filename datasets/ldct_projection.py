@@ -23,9 +23,13 @@ import torch
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from torch import Tensor
 
-from deft_ct.io.dicom_files import quiet_pydicom
+from deft_ct.io.dicom_stream import quiet_pydicom
+from deft_ct.io.errors import ReadError
+from deft_ct.io.limits import current_limits
 
 COLUMN_SPACING = (0x7029, 0x1002)
 ROW_SPACING = (0x7029, 0x1006)
@@ -45,6 +49,9 @@ PHOTON_STATISTICS = (0x7033, 0x1065)
 WATER_ATTENUATION = (0x7041, 0x1001)
 
 _FORMATS = {"FL": "f", "US": "H"}
+_PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+_MOST_ELEMENTS = 100_000
+_FARTHEST_MM = 1e5
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +150,9 @@ def read_projections(
 
     Raises:
         FileNotFoundError: ``folder`` does not exist.
-        ValueError: no DICOM files, files without the attributes of the format, missing or doubled projections,
-            detectors that differ, or pixel data that is cut off.
+        ReadError: no DICOM files, a damaged or compressed one, files without the attributes of the format or with
+            values that no scanner has, missing or doubled projections, or detectors that differ. It names the file.
+        ValueError: ``every`` < 1.
     """
     source = Path(folder)
     if not source.is_dir():
@@ -156,9 +164,8 @@ def read_projections(
     first = views[0]
     for name in ("shape", "source_to_detector", "column_mm", "row_mm", "central", "detector_shape"):
         if any(getattr(v, name) != getattr(first, name) for v in views):
-            raise ValueError(
-                f"{source}: {name} differs between projections: {sorted({str(getattr(v, name)) for v in views})}"
-            )
+            found = sorted({str(getattr(v, name)) for v in views})
+            raise ReadError(source, f"{name} differs between projections: {found[:5]}")
     angles = np.unwrap([v.angle for v in views])
     numbers = np.array([v.number for v in views])
     _check_complete(numbers, every, source)
@@ -166,6 +173,8 @@ def read_projections(
     if swap_focal_shifts:
         shifts = shifts[:, [1, 0, 2]]
     statistics = [v.statistics for v in views]
+    if len({s is None for s in statistics}) > 1:
+        raise ReadError(source, "some projections have photon statistics and some have not")
     stack = np.stack([v.pixels[::-1] if reverse_rows else v.pixels for v in views])
     return HelicalProjections(
         projections=torch.from_numpy(np.ascontiguousarray(stack)),
@@ -209,106 +218,167 @@ def _ordered(source: Path) -> list[Path]:
     for path in sorted(p for p in source.iterdir() if p.is_file()):
         try:
             with quiet_pydicom():
+                _check_encoding(path)
                 header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["InstanceNumber"])
+                number = None if header.get("InstanceNumber") is None else int(header.InstanceNumber)
         except InvalidDicomError:
             continue
-        if header.get("InstanceNumber") is None:
-            raise ValueError(f"{path.name} has no InstanceNumber: the order of the projections is unknown")
-        numbered.append((int(header.InstanceNumber), path))
+        except ReadError:
+            raise
+        except Exception as error:  # pydicom raises types of every kind on damaged files
+            raise _damaged(path, error) from error
+        if number is None:
+            raise ReadError(path, "has no InstanceNumber: the order of the projections is unknown")
+        numbered.append((number, path))
     if not numbered:
-        raise ValueError(f"{source} holds no DICOM files; name the folder of one series of projections")
+        raise ReadError(source, "holds no DICOM files; name the folder of one series of projections")
     return [path for _, path in sorted(numbered)]
 
 
-def _read_view(path: Path) -> _View:
-    with quiet_pydicom():
-        dataset = pydicom.dcmread(path)
-    if DETECTOR_ROWS not in dataset or FOCAL_ANGLE not in dataset:
-        raise ValueError(
-            f"{path.name} is not DICOM-CT-PD: it lacks the detector attributes of group 7029 or 7031. Some head scans "
-            "have no geometry. Read image series with deft_ct.io.read_dicom_series"
+def _check_encoding(path: Path) -> None:
+    """Refuse what would have to be inflated: the format is not compressed, and damage could take all memory."""
+    limits, size = current_limits(), path.stat().st_size
+    if size > limits.array_bytes:
+        raise ReadError(path, f"has {size} bytes, more than a projection can have")
+    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    if syntax is not None and syntax not in _PLAIN:
+        raise ReadError(
+            path, f"is compressed ({syntax.name[:80]}), which DICOM-CT-PD is not; decompress the series first"
         )
-    rows, columns = int(_number(dataset, DETECTOR_ROWS, "US")), int(_number(dataset, DETECTOR_COLUMNS, "US"))
-    water = _text(dataset, WATER_ATTENUATION)
-    statistics = _numbers(dataset, PHOTON_STATISTICS, "FL") if PHOTON_STATISTICS in dataset else None
+
+
+def _damaged(path: Path, error: Exception) -> ReadError:
+    return ReadError(path, f"is damaged DICOM ({str(error)[:200] or type(error).__name__}); copy or download it again")
+
+
+def _read_view(path: Path) -> _View:
+    try:
+        with quiet_pydicom(), np.errstate(all="ignore"):  # values that are not finite are looked for
+            return _view(pydicom.dcmread(path), path)
+    except ReadError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _view(dataset: FileDataset, path: Path) -> _View:
+    if DETECTOR_ROWS not in dataset or FOCAL_ANGLE not in dataset:
+        raise ReadError(
+            path,
+            "is not DICOM-CT-PD: it lacks the detector attributes of group 7029 or 7031. Some head scans have no "
+            "geometry. Read image series with deft_ct.io.read_dicom_series",
+        )
+    values = _Attributes(dataset, path)
+    limits = current_limits()
+    rows, columns = int(values.number(DETECTOR_ROWS, "US")), int(values.number(DETECTOR_COLUMNS, "US"))
+    if not (1 <= rows <= _MOST_ELEMENTS and 1 <= columns <= _MOST_ELEMENTS):
+        raise ReadError(path, f"declares a detector of {rows} rows and {columns} columns")
+    statistics = values.numbers(PHOTON_STATISTICS, "FL") if PHOTON_STATISTICS in dataset else None
+    if statistics is not None and len(statistics) != columns:
+        raise ReadError(path, f"has {len(statistics)} photon statistics for {columns} columns")
+    central = values.numbers(CENTRAL_ELEMENT, "FL")
+    if len(central) != 2:
+        raise ReadError(path, f"DetectorCentralElement must hold two numbers, got {central[:5]}")
     return _View(
         number=int(dataset.InstanceNumber),
-        pixels=_line_integrals(dataset, rows, columns, path.name),
+        pixels=_line_integrals(dataset, rows, columns, path),
         shape=(rows, columns),
-        angle=_number(dataset, FOCAL_ANGLE, "FL"),
-        z=_number(dataset, FOCAL_AXIAL, "FL"),
-        radius=_number(dataset, FOCAL_RADIUS, "FL"),
-        shifts=(_optional(dataset, SHIFT_B), _optional(dataset, SHIFT_C), _optional(dataset, SHIFT_RADIAL)),
-        source_to_detector=_number(dataset, SOURCE_TO_DETECTOR, "FL"),
-        column_mm=_number(dataset, COLUMN_SPACING, "FL"),
-        row_mm=_number(dataset, ROW_SPACING, "FL"),
-        central=_pair(_numbers(dataset, CENTRAL_ELEMENT, "FL"), path.name),
-        mu_water=float(water) if water else None,
+        angle=values.number(FOCAL_ANGLE, "FL"),
+        z=values.number(FOCAL_AXIAL, "FL"),
+        radius=values.distance(FOCAL_RADIUS),
+        shifts=(values.optional(SHIFT_B), values.optional(SHIFT_C), values.optional(SHIFT_RADIAL)),
+        source_to_detector=values.distance(SOURCE_TO_DETECTOR),
+        column_mm=limits.check_spacing(path, values.number(COLUMN_SPACING, "FL"), what="the width of a column"),
+        row_mm=limits.check_spacing(path, values.number(ROW_SPACING, "FL"), what="the height of a row"),
+        central=(central[0], central[1]),
+        mu_water=values.water(),
         statistics=None if statistics is None else np.asarray(statistics, np.float32),
-        detector_shape=_text(dataset, DETECTOR_SHAPE),
-        flying_focal_spot=_text(dataset, FLYING_FOCAL_SPOT),
+        detector_shape=values.text(DETECTOR_SHAPE),
+        flying_focal_spot=values.text(FLYING_FOCAL_SPOT),
     )
 
 
-def _line_integrals(dataset: FileDataset, rows: int, columns: int, name: str) -> NDArray[np.float32]:
+def _line_integrals(dataset: FileDataset, rows: int, columns: int, path: Path) -> NDArray[np.float32]:
     """(rows, columns) float32; the image may be stored either way round, the detector attributes tell which."""
+    declared = (int(dataset.Rows), int(dataset.Columns))
+    if sorted(declared) != sorted((rows, columns)) or int(dataset.get("NumberOfFrames", None) or 1) != 1:
+        raise ReadError(path, f"image of shape {declared} for a detector of {rows} rows and {columns} columns")
     try:
         stored = dataset.pixel_array
-    except (AttributeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name}: the pixel data cannot be read ({error}); copy the file again") from error
+    except Exception as error:
+        raise ReadError(path, f"the pixel data cannot be read ({str(error)[:200]}); copy the file again") from error
     if stored.shape == (columns, rows) and rows != columns:
         stored = stored.T
     elif stored.shape != (rows, columns):
-        raise ValueError(f"{name}: image of shape {stored.shape} for a detector of {rows} rows and {columns} columns")
+        raise ReadError(path, f"image of shape {stored.shape} for a detector of {rows} rows and {columns} columns")
     slope, intercept = np.float32(dataset.RescaleSlope), np.float32(dataset.RescaleIntercept)
     values: NDArray[np.float32] = stored.astype(np.float32) * slope + intercept
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} holds line integrals that are not finite")
+        raise ReadError(path, "holds line integrals that are not finite")
     return values
 
 
 def _check_complete(numbers: NDArray[np.int64], every: int, source: Path) -> None:
     steps = np.diff(numbers)
     if (steps == 0).any():
-        raise ValueError(
-            f"{source}: InstanceNumber {numbers[1:][steps == 0][0]} occurs twice; keep one series in a folder"
+        raise ReadError(
+            source, f"InstanceNumber {numbers[1:][steps == 0][0]} occurs twice; keep one series in a folder"
         )
     if (steps != every).any():
         place = int(np.flatnonzero(steps != every)[0])
-        raise ValueError(
-            f"{source}: projections are missing between InstanceNumber {numbers[place]} and {numbers[place + 1]}; "
-            "download the series again"
+        raise ReadError(
+            source,
+            f"projections are missing between InstanceNumber {numbers[place]} and {numbers[place + 1]}; "
+            "download the series again",
         )
 
 
-def _numbers(dataset: Dataset, tag: tuple[int, int], vr: str) -> list[float]:
-    """Values of a private attribute, also where its VR is unknown (implicit VR) and it is read as bytes."""
-    if tag not in dataset:
-        raise ValueError(f"attribute ({tag[0]:04X},{tag[1]:04X}) is missing: the file is not complete DICOM-CT-PD")
-    value: Any = dataset[tag].value
-    if isinstance(value, bytes):
-        code = _FORMATS[vr]
-        return [float(v) for v in struct.unpack(f"<{len(value) // struct.calcsize(code)}{code}", value)]
-    return [float(v) for v in value] if isinstance(value, Sequence) and not isinstance(value, str) else [float(value)]
+@dataclass(frozen=True, eq=False)
+class _Attributes:
+    """The private attributes of one file, also where their VR is unknown (implicit VR) and they are read as bytes."""
 
+    dataset: Dataset
+    path: Path
 
-def _number(dataset: Dataset, tag: tuple[int, int], vr: str) -> float:
-    return _numbers(dataset, tag, vr)[0]
+    def numbers(self, tag: tuple[int, int], vr: str) -> list[float]:
+        name = f"attribute ({tag[0]:04X},{tag[1]:04X})"
+        if tag not in self.dataset:
+            raise ReadError(self.path, f"{name} is missing: the file is not complete DICOM-CT-PD")
+        value: Any = self.dataset[tag].value
+        if isinstance(value, bytes):
+            code = _FORMATS[vr]
+            found = [float(v) for v in struct.unpack(f"<{len(value) // struct.calcsize(code)}{code}", value)]
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            found = [float(v) for v in value]
+        else:
+            found = [float(value)]
+        if not found or not np.isfinite(found).all():
+            raise ReadError(self.path, f"{name} must hold finite numbers, got {found[:5]}")
+        return found
 
+    def number(self, tag: tuple[int, int], vr: str) -> float:
+        return self.numbers(tag, vr)[0]
 
-def _optional(dataset: Dataset, tag: tuple[int, int]) -> float:
-    return _number(dataset, tag, "FL") if tag in dataset else 0.0
+    def optional(self, tag: tuple[int, int]) -> float:
+        return self.number(tag, "FL") if tag in self.dataset else 0.0
 
+    def distance(self, tag: tuple[int, int]) -> float:
+        found = self.number(tag, "FL")
+        if not 1 <= found <= _FARTHEST_MM:
+            raise ReadError(
+                self.path, f"attribute ({tag[0]:04X},{tag[1]:04X}) is a distance of {found:g} mm; no scanner has it"
+            )
+        return found
 
-def _pair(values: list[float], name: str) -> tuple[float, float]:
-    if len(values) != 2:
-        raise ValueError(f"{name}: DetectorCentralElement must hold two numbers, got {values}")
-    return values[0], values[1]
+    def water(self) -> float | None:
+        text = self.text(WATER_ATTENUATION)
+        if text and not 0 < float(text) < 1:
+            raise ReadError(self.path, f"the attenuation of water is {text[:20]} / mm")
+        return float(text) if text else None
 
-
-def _text(dataset: Dataset, tag: tuple[int, int]) -> str:
-    if tag not in dataset:
-        return ""
-    value: Any = dataset[tag].value
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
-    return text.strip("\0 ")
+    def text(self, tag: tuple[int, int]) -> str:
+        if tag not in self.dataset:
+            return ""
+        value: Any = self.dataset[tag].value
+        text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+        return text.strip("\0 ")

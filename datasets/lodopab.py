@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from deft_ct.io.errors import ReadError
+from deft_ct.io.untrusted import HDF5File
 from deft_ct.operators.ct import ParallelGeometry
 
 Part = Literal["train", "validation", "test"]
@@ -29,6 +30,7 @@ PATIENTS = {"train": 632, "validation": 60, "test": 60}
 SAMPLES_PER_FILE = 128
 IMAGE_SHAPE = (362, 362)
 SINOGRAM_SHAPE = (1000, 513)
+SHAPES = {"ground_truth": IMAGE_SHAPE, "observation": SINOGRAM_SHAPE}
 MU_WATER, MU_AIR = 20.0, 0.02
 MU_MAX = 3071 * (MU_WATER - MU_AIR) / 1000 + MU_WATER
 """What the stored values were divided by, 1/m (81.35858)."""
@@ -63,7 +65,8 @@ class LoDoPaB(Dataset[LoDoPaBSample]):
 
     Raises:
         FileNotFoundError: a file of the part is missing; the message names the first one.
-        ValueError: an unknown part, ``views`` that do not divide 1000, or a file that is not of the data set.
+        ReadError: a file that is damaged or not of the data set.
+        ValueError: an unknown part, or ``views`` that do not divide 1000.
     """
 
     def __init__(self, root: str | Path, part: Part, *, views: int = 1000) -> None:
@@ -82,7 +85,9 @@ class LoDoPaB(Dataset[LoDoPaBSample]):
                         f"ground_truth_{part}_*.hdf5 and as many observation_{part}_*.hdf5 (Zenodo 3384092); unpack "
                         "them into one folder"
                     )
-        self._check_shapes()
+        self._files: dict[Path, HDF5File] = {}
+        for kind in SHAPES:
+            self._open(kind, 0)
         self._patients = self._read_patients()
 
     @property
@@ -116,25 +121,35 @@ class LoDoPaB(Dataset[LoDoPaBSample]):
         return self.root / f"{kind}_{self.part}_{number:03d}.hdf5"
 
     def _read(self, kind: str, n: int) -> NDArray[np.float32]:
-        with h5py.File(self._file(kind, n // SAMPLES_PER_FILE), "r") as file:
-            row: NDArray[np.float32] = file["data"][n % SAMPLES_PER_FILE]
-        return row
+        file = self._open(kind, n // SAMPLES_PER_FILE)
+        row = n % SAMPLES_PER_FILE
+        if row >= file.item("data").shape[0]:
+            raise ReadError(file.path, f"holds {file.item('data').shape[0]} samples; number {row} is missing")
+        values: NDArray[np.float32] = file.read("data", chosen=(slice(row, row + 1),), dtype=np.float32)[0]
+        if not np.isfinite(values).all():
+            raise ReadError(file.path, f"sample {row} holds values that are not finite")
+        return values
 
-    def _check_shapes(self) -> None:
-        for kind, shape in (("ground_truth", IMAGE_SHAPE), ("observation", SINOGRAM_SHAPE)):
-            with h5py.File(self._file(kind, 0), "r") as file:
-                if "data" not in file or file["data"].shape[1:] != shape:
-                    raise ValueError(
-                        f"{file.filename} is not of LoDoPaB-CT: expected a dataset 'data' of shape (n, *{shape})"
-                    )
+    def _open(self, kind: str, number: int) -> HDF5File:
+        """A file whose declared shape is right; its structure is read once."""
+        path = self._file(kind, number)
+        if path not in self._files:
+            file, shape = HDF5File(path, depth=1), SHAPES[kind]
+            if not file.is_dataset("data") or file.item("data").shape[1:] != shape:
+                raise ReadError(path, f"is not of LoDoPaB-CT: expected a dataset 'data' of shape (n, *{shape})")
+            self._files[path] = file
+        return self._files[path]
 
     def _read_patients(self) -> NDArray[np.int64] | None:
         path = self.root / f"patient_ids_rand_{self.part}.csv"
         if not path.is_file():
             return None
-        patients = np.loadtxt(path, dtype=np.int64, ndmin=1)
-        if len(patients) != len(self):
-            raise ValueError(f"{path} lists {len(patients)} samples, expected {len(self)}")
+        try:
+            patients = np.loadtxt(path, dtype=np.int64, ndmin=1)
+        except (ValueError, OverflowError) as error:
+            raise ReadError(path, f"is not a list of patient numbers ({error})") from error
+        if patients.shape != (len(self),):
+            raise ReadError(path, f"lists {patients.size} samples, expected {len(self)}")
         return patients
 
 

@@ -8,13 +8,13 @@ is: ``"train"``, ``"val"`` or ``"test"``.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,6 +22,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from deft_ct.datasets.slices import CTSlice
+from deft_ct.io.errors import ReadError
+from deft_ct.io.limits import current_limits
+from deft_ct.io.untrusted import HDF5File
+from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.data_split import DataSplit
 
 DATA_ROOT_VARIABLE = "DEFT_CT_DATA"
@@ -34,23 +38,18 @@ _OFFICIAL: dict[str, DataSplit] = {
 
 
 def data_root() -> Path:
-    """The folder of the slice datasets: the environment variable ``DEFT_CT_DATA``, else ``../shared/data``.
+    """The folder of the slice datasets: the environment variable ``DEFT_CT_DATA``, and no other place.
 
-    ``../shared/data`` is tried from the current directory and from the checkout that holds this module.
+    Data that happen to lie near the working directory are not taken: a result must not depend on where it is computed.
 
     Raises:
-        FileNotFoundError: there is no such folder; the message says how to name one.
+        FileNotFoundError: it is not set, or names no folder; the message says what to do.
     """
     named = os.environ.get(DATA_ROOT_VARIABLE)
     if named:
         if Path(named).is_dir():
             return Path(named)
         raise FileNotFoundError(f"{DATA_ROOT_VARIABLE}={named} is not a folder; set it to the folder of the data packs")
-    checkout = Path(__file__).resolve().parents[1]
-    for base in (Path.cwd(), checkout):
-        candidate = base.parent / "shared" / "data"
-        if candidate.is_dir():
-            return candidate
     raise FileNotFoundError(
         f"no data packs: set the environment variable {DATA_ROOT_VARIABLE} to the folder that holds ct256/ and photos/"
     )
@@ -86,7 +85,8 @@ class CTPack(Dataset[CTSlice]):
 
     Raises:
         FileNotFoundError: ``path`` does not exist.
-        ValueError: the file is not a slice dataset, ``every`` < 1, a group is unknown, or the split of the file is.
+        ReadError: the file is not a slice dataset, is damaged, names an unknown split, or exceeds the limits.
+        ValueError: ``every`` < 1, or a group is unknown.
 
     Attributes:
         path: the file.
@@ -106,23 +106,27 @@ class CTPack(Dataset[CTSlice]):
         infos: list[PackGroup] = []
         z_mm: list[NDArray[np.float32]] = []
         self.every = every
-        with _open_pack(self.path) as file:
-            self.split: DataSplit | None = _read_split(file, self.path)
-            names = sorted(file)
-            if groups is not None:
-                unknown = sorted(set(groups) - set(names))
-                if unknown:
-                    raise ValueError(f"{self.path.name} has no group {unknown}; it has {names}")
-                names = sorted(groups)
-            for name in names:
-                hu, z, info = _read_group(file, name, self.path)
-                arrays.append(hu)
-                z_mm.append(z)
-                infos.append(info)
-        if not arrays:
-            raise ValueError(f"{self.path} holds no series; expected one group per series with a dataset 'hu'")
-        if len({a.shape[1:] for a in arrays}) > 1:
-            raise ValueError(f"the series of {self.path} differ in size: {sorted({a.shape[1:] for a in arrays})}")
+        file = HDF5File(self.path)
+        self.split: DataSplit | None = _read_split(file)
+        names = list(file)
+        if groups is not None:
+            unknown = sorted(set(groups) - set(names))
+            if unknown:
+                raise ValueError(f"{self.path.name} has no group {unknown}; it has {names}")
+            names = sorted(groups)
+        shapes = {_check_group(file, name)[1:] for name in names}
+        if not shapes:
+            raise ReadError(self.path, "holds no series; expected one group per series with a dataset 'hu'")
+        if len(shapes) > 1:
+            raise ReadError(self.path, f"its series differ in size: {sorted(shapes)}")
+        data = [file.item(f"{name}/hu") for name in names]
+        total, stored = sum(2 * math.prod(item.shape) for item in data), sum(item.stored for item in data)
+        current_limits().check_expansion(self.path, total, stored, what="slices")
+        for name in names:
+            hu, z, info = _read_group(file, name)
+            arrays.append(hu)
+            z_mm.append(z)
+            infos.append(info)
         self.groups: tuple[PackGroup, ...] = tuple(infos)
         origin = np.repeat(np.arange(len(infos)), [len(a) for a in arrays])
         starts = np.cumsum([0] + [len(a) for a in arrays])
@@ -166,6 +170,11 @@ class CTPack(Dataset[CTSlice]):
         """(len,) pixel width of each slice."""
         return np.array([g.pixel_mm for g in self.groups])[self._group_of]
 
+    def content_hash(self) -> str:
+        """SHA-256 of the kept slices: CT numbers, pixel sizes, series, patients and places; the file does not count."""
+        groups = [(group.name, group.patient, group.pixel_mm) for group in self.groups]
+        return content_digest([groups, self._group_of, self._index_of, self._positions, self._z_mm, self._hu])
+
     def array(self) -> NDArray[np.int16]:
         """All kept slices, (len, H, W) int16 HU; a view that must not be written to."""
         view = self._hu.view()
@@ -178,41 +187,51 @@ class CTPack(Dataset[CTSlice]):
         return torch.from_numpy(chosen.astype(np.float32))[:, None]
 
 
-def _open_pack(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as HDF5 ({error}); is the download complete?") from error
-
-
-def _read_split(file: h5py.File, path: Path) -> DataSplit | None:
-    if "split" not in file.attrs:
-        return _OFFICIAL.get(path.name)
-    named = file.attrs["split"]
+def _read_split(file: HDF5File) -> DataSplit | None:
+    if not file.has_attribute("", "split"):
+        return _OFFICIAL.get(file.path.name)
+    named = file.attribute("", "split")
     for split in get_args(DataSplit):
         if named == split:
             return cast(DataSplit, split)
-    raise ValueError(f"{path}: the attribute split must be one of {', '.join(get_args(DataSplit))}, got {named!r}")
+    raise ReadError(
+        file.path, f"the attribute split must be one of {', '.join(get_args(DataSplit))}, got {str(named)[:80]!r}"
+    )
 
 
-def _read_group(file: h5py.File, name: str, path: Path) -> tuple[NDArray[np.int16], NDArray[np.float32], PackGroup]:
-    group = file[name]
-    if not isinstance(group, h5py.Group) or "hu" not in group or "pixel_mm" not in group.attrs:
-        raise ValueError(f"{path}: '{name}' is not a series; expected a group with dataset 'hu', attribute 'pixel_mm'")
-    data = group["hu"]
-    if data.ndim != 3 or data.dtype != np.int16:
-        raise ValueError(f"{path}: '{name}/hu' must be (N, H, W) int16 in HU, got {data.shape} {data.dtype}")
-    hu: NDArray[np.int16] = data[...]
-    z = np.asarray(group["z_mm"], np.float32) if "z_mm" in group else np.full(len(hu), np.nan, np.float32)
-    if z.shape != (len(hu),):
-        raise ValueError(f"{path}: '{name}/z_mm' has shape {z.shape}, expected ({len(hu)},)")
-    text = {key: str(group.attrs.get(key, "")) for key in ("collection", "patient", "licence", "doi", "kernel")}
-    thickness = str(group.attrs.get("slice_thickness_mm", "")).strip()
+def _check_group(file: HDF5File, name: str) -> tuple[int, ...]:
+    """Shape of the slices of a series, from what the file declares."""
+    file.item(name)
+    if not file.is_group(name) or f"{name}/hu" not in file or not file.has_attribute(name, "pixel_mm"):
+        raise ReadError(
+            file.path, f"'{name}' is not a series; expected a group with dataset 'hu', attribute 'pixel_mm'"
+        )
+    data = file.item(f"{name}/hu")
+    if len(data.shape) != 3 or data.dtype not in ("<i2", ">i2") or 0 in data.shape:
+        raise ReadError(
+            file.path, f"'{name}/hu' must be (N, H, W) int16 in HU and not empty, got {data.shape} {data.dtype}"
+        )
+    return data.shape
+
+
+def _read_group(file: HDF5File, name: str) -> tuple[NDArray[np.int16], NDArray[np.float32], PackGroup]:
+    hu: NDArray[np.int16] = file.read(f"{name}/hu")
+    if f"{name}/z_mm" in file:
+        declared = file.item(f"{name}/z_mm").shape
+        if declared != (len(hu),):
+            raise ReadError(file.path, f"'{name}/z_mm' has shape {declared}, expected ({len(hu)},)")
+        z: NDArray[np.float32] = file.read(f"{name}/z_mm", dtype=np.float32)
+    else:
+        z = np.full(len(hu), np.nan, np.float32)
+    text = {key: str(file.attribute(name, key, "")) for key in ("collection", "patient", "licence", "doi", "kernel")}
+    thickness = str(file.attribute(name, "slice_thickness_mm", "")).strip()
     info = PackGroup(
         name=name,
         slices=len(hu),
-        pixel_mm=float(group.attrs["pixel_mm"]),
-        slice_thickness_mm=float(thickness) if thickness else None,
+        pixel_mm=current_limits().check_spacing(
+            file.path, file.number(name, "pixel_mm"), what=f"the attribute pixel_mm of '{name}'"
+        ),
+        slice_thickness_mm=file.number(name, "slice_thickness_mm") if thickness else None,
         **text,
     )
     return hu, z, info

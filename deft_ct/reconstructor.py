@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
+import math
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 
 from deft_ct.diffusion import Prior
 from deft_ct.measurement.measurement import Measurement
+from deft_ct.measurement.residual import unexplained
+from deft_ct.operators.findings import DataWarning, Finding
+from deft_ct.operators.memory import check_memory
 from deft_ct.reconstruction import Estimate, Reconstruction, Request
 from deft_ct.runtime.evaluations import count_evaluations
 from deft_ct.runtime.machine import versions
@@ -57,6 +61,8 @@ class Reconstructor(nn.Module, abc.ABC):
     title: ClassVar[str]
     """How figures and tables write the method; its name in capitals unless a subclass says otherwise."""
     config_type: ClassVar[type]
+    uses_data: ClassVar[bool] = True
+    """Whether the image depends on the data, and so has to explain them."""
     search_space: ClassVar[SearchSpace] = {}
     """The fields of the configuration that ``deft-ct tune`` searches, and where."""
 
@@ -80,6 +86,10 @@ class Reconstructor(nn.Module, abc.ABC):
 
     def _check(self, request: Request) -> None:
         """Raise :class:`UnsupportedError` for a measurement that the method cannot be used with, before any work."""
+
+    def _advice(self, request: Request) -> tuple[Finding, ...]:
+        """What the user should know of a checked request before the work starts; nothing by default."""
+        return ()
 
     def forward(self, y: Tensor, measurement: Measurement, **options: Any) -> Reconstruction:
         """:meth:`reconstruct`, so that a reconstructor can be called."""
@@ -105,8 +115,8 @@ class Reconstructor(nn.Module, abc.ABC):
         rest of the batch.
 
         Args:
-            y: ``(B, C, *)`` data; for CT ``(B, 1, views, detectors)`` line integrals. Half precision is computed in
-                float32.
+            y: ``(B, C, *)`` data; for CT ``(B, 1, views, detectors)`` line integrals. Half precision is computed, and
+                the result returned, in float32.
             measurement: how the data came about.
             num_samples: posterior samples of each image; methods without randomness give one answer whatever it is.
             seed: of the sampling.
@@ -114,11 +124,13 @@ class Reconstructor(nn.Module, abc.ABC):
             progress: show progress bars.
 
         Returns:
-            The reconstruction in physical units.
+            The reconstruction in physical units. ``provenance["warnings"]`` holds all findings about the data.
 
         Warns:
-            UserWarning: the operator finds a fault in the data (``Operator.diagnose``), or the method has diverged and
-                values lie far outside the range of images.
+            DataWarning: before the reconstruction, for every fault that the operator finds in the data
+                (``Operator.diagnose``; it says so if the data were repaired) and for a measurement outside the training
+                of a network; afterwards, if the image does not explain the data.
+            UserWarning: the method has diverged and values lie far outside the range of images.
 
         Raises:
             UnsupportedError: the method cannot be used with this measurement; a ValueError.
@@ -142,9 +154,14 @@ class Reconstructor(nn.Module, abc.ABC):
         """Check, estimate and record."""
         y, measurement = request.y, request.measurement
         self._check(request)
+        self._check_memory(request)
         diagnosis = measurement.diagnose(y)
-        for advice in diagnosis.warnings:
-            warnings.warn(advice, UserWarning, stacklevel=3)
+        findings = [*diagnosis.findings, *self._advice(request)]
+        for finding in findings:
+            warnings.warn(str(finding), DataWarning, stacklevel=3)
+        if diagnosis.repaired is not None:
+            y = diagnosis.repaired
+            request = replace(request, y=y)
         began = time.perf_counter()
         try:
             with count_evaluations() as evaluations:
@@ -158,7 +175,11 @@ class Reconstructor(nn.Module, abc.ABC):
         mean = estimate.mean if estimate.mean is not None else samples.mean(1) if samples is not None else None
         if mean is None:
             raise TypeError(f"{type(self).__name__} returned neither a mean nor samples")
-        self._check_diverged(request, mean, samples)
+        sane = self._check_diverged(request, mean, samples)
+        missed = unexplained(y, mean, measurement, request.image_ids) if sane and self.uses_data else None
+        if missed is not None:
+            findings.append(missed)
+            warnings.warn(str(missed), DataWarning, stacklevel=3)
         std = estimate.std
         if std is None and samples is not None and samples.shape[1] > 1:
             std = samples.std(1)
@@ -170,6 +191,7 @@ class Reconstructor(nn.Module, abc.ABC):
             "images": len(y),
             "measurement": measurement.describe(),
             "data_residual": _relative_residual(y, mean, measurement),
+            "warnings": [finding.to_dict() for finding in findings],
             **diagnosis.record,
             "spread": None if std is None else {"calibrated": False},
             "network_evaluations_per_image": evaluations.total / len(y),
@@ -181,12 +203,22 @@ class Reconstructor(nn.Module, abc.ABC):
         }  # fmt: skip
         return Reconstruction(mean=mean, std=std, samples=samples, provenance=provenance, measurement=measurement)
 
+    def _check_memory(self, request: Request) -> None:
+        """Refuse samples that do not fit into memory."""
+        if request.y.device.type != "cpu":  # a GPU has a memory of its own, and says by itself when it is full
+            return
+        image = math.prod(request.image_shape) * request.y.element_size()
+        check_memory(
+            2 * len(request.y) * request.num_samples * image,
+            f"{request.num_samples} samples of each of {len(request.y)} images", "take fewer samples or images",
+        )  # fmt: skip
+
     def largest_plausible(self, measurement: Measurement) -> float:
         """Largest magnitude of an image that has not diverged, in the unit of the scale."""
         return float("inf") if measurement.units is None else measurement.units.plausible
 
-    def _check_diverged(self, request: Request, mean: Tensor, samples: Tensor | None) -> None:
-        """Refuse results that are not finite, and warn of implausible ones, image by image."""
+    def _check_diverged(self, request: Request, mean: Tensor, samples: Tensor | None) -> bool:
+        """Refuse results that are not finite, and warn of implausible ones, image by image; whether all are sane."""
         units, limit = request.measurement.units, self.largest_plausible(request.measurement)
 
         def magnitude(values: Tensor) -> Tensor:
@@ -207,6 +239,7 @@ class Reconstructor(nn.Module, abc.ABC):
                 UserWarning,
                 stacklevel=4,
             )
+        return not wild
 
     def _bar(self, request: Request, total: int) -> Any:
         """A progress bar for this method, shown when the request asks for it."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
 from deft_ct.operators.linear_function import LinearFunction
+from deft_ct.operators.row_order import RowOrder
 from deft_ct.operators.solvers import conjugate_gradient, largest_singular_value
 
 RowPick = Callable[[Tensor], Tensor]
@@ -130,9 +131,18 @@ class Operator(nn.Module, abc.ABC):
         """JSON-ready description, for run records."""
         return {"operator": type(self).__name__}
 
-    def diagnose(self, y: Tensor) -> Diagnosis:
-        """Look for faults in noisy data ``(B, C, *range_shape)``; nothing by default."""
+    def diagnose(self, y: Tensor, weights: Tensor | None = None) -> Diagnosis:
+        """Look for faults in noisy data, and repair them where the repair is standard; nothing by default.
+
+        Args:
+            y: data ``(B, C, *range_shape)``.
+            weights: inverse variance of each entry, of the shape of ``y``; None for noise-free data.
+        """
         return Diagnosis()
+
+    def row_order(self) -> RowOrder | None:
+        """Order of the rows of the data in which neighbours belong together; None when they are in it, or unknown."""
+        return None
 
     def features(self, y: Tensor, weights: Tensor | None) -> Tensor:
         """A few numbers that tell a network which measurement it has.

@@ -271,11 +271,18 @@ class Stack(Combination, LinearOperator):
         """The axis, and all descriptions under ``of``."""
         return super().describe() | {"axis": self.axis, "of": [op.describe() for op in self.operands]}
 
-    def diagnose(self, y: Tensor) -> Diagnosis:
-        """What each operator finds in its part of the data: its record under ``parts``, and all warnings."""
-        found = [op.diagnose(part) for op, part in zip(self.operands, self.split(y), strict=True)]
-        warnings = tuple(dict.fromkeys(warning for one in found for warning in one.warnings))
-        return Diagnosis({"parts": [one.record for one in found]}, warnings)
+    def diagnose(self, y: Tensor, weights: Tensor | None = None) -> Diagnosis:
+        """What each operator finds in its part of the data: its record under ``parts``, and all findings."""
+        parts = self.split(y)
+        of_parts = [None] * len(parts) if weights is None else self.split(weights)
+        found = [op.diagnose(*given) for op, *given in zip(self.operands, parts, of_parts, strict=True)]
+        findings = tuple(dict.fromkeys(finding for one in found for finding in one.findings))
+        repaired = None
+        if any(one.repaired is not None for one in found):
+            repaired = self._joined([
+                part if one.repaired is None else one.repaired for one, part in zip(found, parts, strict=True)
+            ])  # fmt: skip
+        return Diagnosis({"parts": [one.record for one in found]}, findings, repaired)
 
     def nominal_weights(self, y: Tensor) -> Tensor:
         """Those of each operator for its part of the data."""

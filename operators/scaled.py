@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from deft_ct.operators.base import LinearOperator, Operator
 from deft_ct.operators.combinations import Combination
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
+from deft_ct.operators.row_order import RowOrder
 from deft_ct.operators.svd import Decomposable, SingularValueDecomposition
 
 
@@ -67,9 +69,16 @@ class Scaled(Combination, LinearOperator):
         """The factor, and the description of ``A`` under ``of``."""
         return super().describe() | {"factor": self.factor, "of": self.base.describe()}
 
-    def diagnose(self, y: Tensor) -> Diagnosis:
-        """What ``A`` finds in ``y / factor``."""
-        return self.base.diagnose(y / self.factor) if self.factor else super().diagnose(y)
+    def diagnose(self, y: Tensor, weights: Tensor | None = None) -> Diagnosis:
+        """What ``A`` finds in ``y / factor``, with the weights of these data."""
+        if not self.factor:
+            return super().diagnose(y, weights)
+        found = self.base.diagnose(*self._undone(y, weights))
+        return found if found.repaired is None else replace(found, repaired=found.repaired * self.factor)
+
+    def row_order(self) -> RowOrder | None:
+        """That of ``A``."""
+        return self.base.row_order()
 
     def features(self, y: Tensor, weights: Tensor | None) -> Tensor:
         """What ``A`` says of ``y / factor``, with the weights of these data."""

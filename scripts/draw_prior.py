@@ -19,6 +19,7 @@ from deft_ct.diffusion import load_prior
 from deft_ct.diffusion.samplers import dpm_solver
 from deft_ct.diffusion.schedule import time_grid
 from deft_ct.networks.precision import Precision
+from deft_ct.runtime.atomic import atomic_file
 from deft_ct.runtime.seeds import generator_for, normal_like
 
 
@@ -55,7 +56,8 @@ def main(
         "Samples of the prior, no measurement; -1000 to 600 HU. Research only, not for clinical use.", fontsize=8
     )
     figure.tight_layout()
-    figure.savefig(target, dpi=100)
+    with atomic_file(target) as part:
+        figure.savefig(part, dpi=100)
     typer.echo(f"wrote {target}")
 
 

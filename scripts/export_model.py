@@ -16,6 +16,7 @@ from deft_ct.methods.deft import load_htransform, save_htransform
 from deft_ct.methods.deft.folder import METADATA as HTRANSFORM
 from deft_ct.methods.registry import method_class
 from deft_ct.methods.supervised.model import METADATA as MODEL
+from deft_ct.runtime.atomic import atomic_file
 
 
 def main(
@@ -43,7 +44,8 @@ def main(
         model.card |= extra
         model.save(target)
     for number, path in enumerate(log or [], start=1):
-        shutil.copyfile(path, target / f"training_log_{number}.csv")
+        with atomic_file(target / f"training_log_{number}.csv") as part:
+            shutil.copyfile(path, part)
     typer.echo(f"wrote {target}")
 
 

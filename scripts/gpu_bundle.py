@@ -2,7 +2,7 @@
 
     python scripts/gpu_bundle.py pack   --packs DIR --data ../shared/data     # here: make the files that travel
     python scripts/gpu_bundle.py check  --packs DIR --out OUT                 # there: versions, correctness, speed
-    python scripts/gpu_bundle.py train  --packs DIR --out OUT --minutes 7     # there: unrolled networks, then their error
+    python scripts/gpu_bundle.py train  --packs DIR --out OUT --minutes 7     # there: the unrolled reconstruction
     python scripts/gpu_bundle.py prior  --packs DIR --out OUT --minutes 4 --domain photos   # or ct
 
 `--rehearse` runs each stage with tiny networks and a few slices on any machine. Everything is written to OUT at once.
@@ -27,11 +27,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from deft_ct.ct.compact_packs import CompactPack, read_compact, write_compact
 from deft_ct.ct.pairs import augment_slices
 from deft_ct.ct.resident_pairs import ResidentPairs, ScanGroup
 from deft_ct.ct.scan import Scan
 from deft_ct.ct.scan_range import ScanRange, unit_measurements
-from deft_ct.ct.compact_packs import CompactPack, read_compact, write_compact
 from deft_ct.diffusion import save_prior
 from deft_ct.diffusion.train import PriorSpec, train_prior
 from deft_ct.measurement.measurement import Measurement
@@ -45,8 +45,8 @@ from deft_ct.training.augment import mirrored
 from deft_ct.training.muon import Muon
 
 NAMED = {
-    "parallel60_1e5": 4.0, "parallel20_1e5": 3.0, "parallel60_1e5_120deg": 2.0, "fan60_1e5": 1.5, "parallel120_1e5": 1.5,
-    "parallel60_1e4": 1.5, "parallel60_noisefree": 0.5, "parallel1000_4096": 0.5,
+    "parallel60_1e5": 4.0, "parallel20_1e5": 3.0, "parallel60_1e5_120deg": 2.0, "fan60_1e5": 1.5,
+    "parallel120_1e5": 1.5, "parallel60_1e4": 1.5, "parallel60_noisefree": 0.5, "parallel1000_4096": 0.5,
 }  # fmt: skip
 """Common scans and how often each is drawn, beside :data:`DRAWN` for the random ones."""
 DRAWN = 14.0
@@ -172,9 +172,7 @@ def group(
     made = unit_measurements(scans, shape, float(pixel_mm.median()))
     made = [m.to(hu.device) for m in made]
     prepare(made, hu.device)
-    return ScanGroup(
-        hu=hu, pixel_mm=pixel_mm, measurements=made, weights=[share * w for w in weights], batch=batch
-    )
+    return ScanGroup(hu=hu, pixel_mm=pixel_mm, measurements=made, weights=[share * w for w in weights], batch=batch)
 
 
 def prepare(measurements: Sequence[Measurement], device: torch.device) -> None:
@@ -254,7 +252,8 @@ def train(arguments: argparse.Namespace) -> None:
             drawn = pairs.draw(indices, generator)
             return staged_loss(network(drawn.likelihood).images, drawn.x0)
 
-        averaged = fit(model, loss, len(pairs), training, work / "stages", progress=False)
+        identity = pairs.description() | model.description()
+        averaged = fit(model, loss, len(pairs), training, work / "stages", identity=identity, progress=False)
         assert isinstance(averaged, UnrolledModel)
         found |= {"steps": lines(work / "stages"), **memory(device)}
     write(averaged, out, work / "stages")
@@ -266,8 +265,10 @@ def train(arguments: argparse.Namespace) -> None:
             image, deviation = network(drawn.likelihood)
             return deviation_loss(deviation, image.float() - drawn.x0)
 
-        whole = fit(WithError(averaged.requires_grad_(True)), error_loss, len(error_pairs), training, work / "error",
-                    progress=False)  # fmt: skip
+        whole = fit(
+            WithError(averaged.requires_grad_(True)), error_loss, len(error_pairs), training, work / "error",
+            identity=error_pairs.description() | {"stages": averaged.content_hash()}, progress=False,
+        )  # fmt: skip
         found |= {"steps": lines(work / "error")}
     assert isinstance(whole, WithError)
     write(whole.model, out, work / "error")
@@ -406,35 +407,41 @@ def seconds(call: object, device: torch.device, repeats: int = 20) -> float:
 
 
 def steps(held: tuple[Tensor, Tensor], arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
-    """Seconds of a training step, without and with compiled networks, and of its parts."""
+    """Seconds that the matrices take, of a training step in both memory layouts, and of its parts."""
     batch = 2 if arguments.rehearse else arguments.batch_size
     began = time.monotonic()
     count = 1 if arguments.rehearse else arguments.geometries
     pairs = ResidentPairs([group(held, NAMED, DRAWN, FAMILY, count, batch)])
     result: dict[str, object] = {"matrices_s": round(time.monotonic() - began, 1)}
-    layouts = {"plain": torch.contiguous_format, "channels_last": torch.channels_last}
-    for key, layout in layouts.items():
+    for name, layout in {"plain": torch.contiguous_format, "channels_last": torch.channels_last}.items():
         model = UnrolledModel(shape_for(arguments.rehearse), value_range=PriorRange()).to(device)
-        model.to(memory_format=layout)
+        model.to(memory_format=layout)  # type: ignore[call-overload]
         if arguments.compile:
             for stage in model.stages:
                 stage.network.compile()
-        optimizer = Muon(model.parameters(), lr=1e-3)
-        generator = torch.Generator(device).manual_seed(0)
-        indices = torch.arange(batch)
-
-        def loss() -> Tensor:
-            drawn = pairs.draw(indices, generator)
-            with torch.autocast(device.type, dtype=torch.bfloat16):
-                return staged_loss(model(drawn.likelihood).images, drawn.x0)
-
-        began = time.monotonic()
-        loss().backward()
-        result[f"{key}_first_s"] = round(time.monotonic() - began, 2)
-        result[f"{key}_step_s"] = round(seconds(lambda: loss().backward(), device), 4)
-        result[f"{key}_optimizer_s"] = round(seconds(optimizer.step, device, 5), 4)
-        result["draw_s"] = round(seconds(lambda: pairs.draw(indices, generator), device), 4)
+        result |= {f"{name}_{what}": value for what, value in step_times(model, pairs, batch, device).items()}
     return result | memory(device)
+
+
+def step_times(model: UnrolledModel, pairs: ResidentPairs, batch: int, device: torch.device) -> dict[str, float]:
+    """Seconds of the first step, of a later one, of the optimiser and of drawing the data."""
+    optimizer = Muon(model.parameters(), lr=1e-3)
+    generator, indices = torch.Generator(device).manual_seed(0), torch.arange(batch)
+
+    def step() -> None:
+        drawn = pairs.draw(indices, generator)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            loss = staged_loss(model(drawn.likelihood).images, drawn.x0)
+        loss.backward()
+
+    began = time.monotonic()
+    step()
+    return {
+        "first_s": round(time.monotonic() - began, 2),
+        "step_s": round(seconds(step, device), 4),
+        "optimizer_s": round(seconds(optimizer.step, device, 5), 4),
+        "draw_s": round(seconds(lambda: pairs.draw(indices, generator), device), 4),
+    }
 
 
 if __name__ == "__main__":

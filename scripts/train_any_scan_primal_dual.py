@@ -26,6 +26,7 @@ from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel
 from deft_ct.methods.supervised.train import train_model
 from deft_ct.training import TrainingConfig
 from deft_ct.workflows.train_networks import primal_dual_for_any_scan
+from deft_ct.workflows.training_setup import training_card
 
 COMMON = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 FAMILY = ScanRange(views=(10, 360), photons=(1e3, 1e6), any_start=True)
@@ -60,8 +61,7 @@ def main() -> None:
             "views": list(FAMILY.views), "photons": list(FAMILY.photons), "degrees": list(FAMILY.degrees),
             "fan_degrees": list(FAMILY.fan_degrees),
         },
-        "initial_sha256": shipped.content_hash(), "training_steps": training.steps, "seed": training.seed,
-        "batch_size": training.batch_size, "slices": len(source),
+        "initial_sha256": shipped.content_hash(), **training_card(source, training, arguments.out),
     }  # fmt: skip
     model.save(arguments.out / "model")
 

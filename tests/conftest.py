@@ -15,11 +15,14 @@ settings.load_profile("deft-ct")
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# The library takes data from where it is told to alone; the tests tell it to use the packs beside the checkout.
+if "DEFT_CT_DATA" not in os.environ and (ROOT.parent / "shared" / "data").is_dir():
+    os.environ["DEFT_CT_DATA"] = str(ROOT.parent / "shared" / "data")
+
 
 def _data_root() -> Path | None:
     configured = os.environ.get("DEFT_CT_DATA")
-    root = Path(configured) if configured else ROOT.parent / "shared" / "data"
-    return root if root.is_dir() else None
+    return Path(configured) if configured and Path(configured).is_dir() else None
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     no_gpu = pytest.mark.skip(reason="no CUDA device")
     no_data = pytest.mark.skip(reason="no data packs: neither ../shared/data nor DEFT_CT_DATA is a folder")
     for item in items:
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
-        if "data" in item.keywords and _data_root() is None:
+        if item.get_closest_marker("data") and _data_root() is None:
             item.add_marker(no_data)

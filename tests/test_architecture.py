@@ -48,8 +48,10 @@ CT_ROOMS = (
 )  # fmt: skip
 """What only CT knows stays here, and in files named ``ct_*``."""
 MOST_PARAMETERS = 7
-FOREIGN_PRIVATE = {"_fieldnames"}
-"""Private names of libraries that offer no public way (SciPy's MATLAB structures)."""
+FOREIGN_PRIVATE = {"_fieldnames"} | {
+    f"_foreach_{name}" for name in ("add_", "div", "lerp", "lerp_", "mul", "mul_", "sqrt")
+}
+"""Names of libraries that offer no other way: SciPy's MATLAB structures, and PyTorch's documented foreach operators."""
 MAPPED = {"operators": "deft_ct.operators", "datasets": "deft_ct.datasets"}
 
 

@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace) -> Record:
     networks = networks_from(arguments, device=arguments.device)
     pack, scan = read_pack(arguments.data, arguments.every), Scan.from_name(arguments.scan)
     protocol = {
-        "pack": pack.path.name, "every": arguments.every, "scan": scan.name, "samples": arguments.samples,
+        "pack": pack.path.name, "data_sha256": pack.content_hash(), "every": arguments.every,
+        "scan": scan.name, "samples": arguments.samples,
         "seed": arguments.seed, "device": arguments.device, "networks": network_hashes(networks),
         "versions": versions(),
     }  # fmt: skip

@@ -25,10 +25,14 @@ DATASETS = ("train", "val", "test_singles")
 
 
 def halved_prior(folder: Path, training: TrainingConfig) -> Prior:
-    """The prior in ``folder / "prior"``; it is trained if it is missing."""
+    """The prior in ``folder / "prior"``; it is trained if it is missing.
+
+    A finished training is read from its checkpoint.
+
+    Raises:
+        OtherContentError: the folder holds a training on other slices, or with other settings.
+    """
     target = folder / "prior"
-    if (target / "deft_ct.json").is_file():
-        return load_prior(target)
     first = load_prior(None)
     assert isinstance(first.network, UNet) and first.value_range is not None
     source = CTPack(halved_pack(folder, "train"))
@@ -46,6 +50,8 @@ def halved_prior(folder: Path, training: TrainingConfig) -> Prior:
         ),
         training=training, augment=augment_slices, initial=initial, progress=False,
     )  # fmt: skip
+    if (target / "deft_ct.json").is_file() and (kept := load_prior(target)).content_hash() == made.content_hash():
+        return kept  # its card has the time of the training
     made.card |= {
         "training_steps": training.steps, "batch_size": training.batch_size, "seed": training.seed,
         "seconds": round(time.process_time() - began), "initial_sha256": first.content_hash(),

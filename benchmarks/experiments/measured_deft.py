@@ -42,6 +42,7 @@ from deft_ct.operators.ct import FanGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.atomic import atomic_file, write_text
+from deft_ct.runtime.content_key import content_digest
 from deft_ct.workflows.experiments.arguments import (
     add_network_arguments,
     build_method,
@@ -237,7 +238,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         measurement = trial.measurement
         images = {}
         for name, solver in solvers.items():
-            kept = content_name(f"{trial.title} {name}", settings, measurement.describe(), asdict(solver.config))
+            kept = content_name(
+                f"{trial.title} {name}", settings, content_digest([trial.y]), measurement.describe(),
+                asdict(solver.config),
+            )  # fmt: skip
             images[name] = reconstructed(arguments.work / f"{kept}.npy", solver, trial, measurement, arguments.seed)
         drawn.append((trial, images))
         figures[trial.title] = {

@@ -172,7 +172,7 @@ def run(arguments: argparse.Namespace) -> Record:
         def problem(case: Case = case) -> CTProblem:
             return perturbed(exact(), case)
 
-        identity: list[Any] = [str(pack.path), arguments.every, nominal.name, arguments.seed, asdict(case)]
+        identity: list[Any] = [pack.content_hash(), arguments.every, nominal.name, arguments.seed, asdict(case)]
         path = arguments.work / f"{content_name(f'{case.name} shift', *identity)}.json"
         shifts[case.name] = cached_json(path, lambda problem=problem: detector_shifts(problem()))["elements"]
         for name, method in methods.items():

@@ -6,6 +6,7 @@ import typer
 
 from deft_ct.cli import train
 from deft_ct.cli.calibrate import calibrate
+from deft_ct.cli.commands import Commands, set_traceback
 from deft_ct.cli.compare import compare
 from deft_ct.cli.demo import demo
 from deft_ct.cli.finetune import finetune_command
@@ -16,12 +17,14 @@ from deft_ct.cli.tune import tune_command
 
 app = typer.Typer(
     name="deft-ct",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Sparse-view CT reconstruction with a frozen diffusion prior and a learned h-transform (DEFT). "
-    "**Research only, not for clinical use.**",
+    "**Research only, not for clinical use.** Exit status: 0 done, 1 unexpected error, 2 refused, 130 interrupted.",
 )
+app.callback()(set_traceback)
 app.command()(reconstruct)
 app.command()(demo)
 app.command()(compare)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,7 @@ from deft_ct.methods.method_text import parse_method
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct import CTProblem, build_for_scan
 from deft_ct.report import FOOTER, calibration_figure, save_png
-from deft_ct.runtime.atomic import atomic_file, write_text
+from deft_ct.runtime.atomic import occupy_folder, write_text
 
 
 def calibrate(
@@ -59,7 +60,7 @@ def calibrate(
     by default. Copy the calibration file into the folder of the h-transform. Reconstructions of that scan with the same
     settings are then calibrated. Needs two samples or more.
     """
-    with one_line_errors():
+    with one_line_errors(), occupy_folder(out):
         console = Console()
         name, options = parse_method(method)
         if name != "deft":
@@ -78,20 +79,29 @@ def calibrate(
         fitted = None if calibration is None else SpreadCalibration.read(calibration)
         if fitted is None:
             refuse_test_data(problems[data])
+        else:
+            differences = fitted.differences(
+                htransform_sha256=solver.htransform.content_hash(), prior_sha256=solver.prior.content_hash(),
+                settings=solver.config.sampling, samples=samples,
+            )  # fmt: skip
+            differences += ["another scan"] if fitted.scan.get("name") != chosen.name else []
+            if differences:
+                raise ValueError(
+                    f"{calibration} was fitted for {', '.join(differences)} than this run has: use the same, or leave "
+                    "out --calibration to fit a new one"
+                )
+        pictures = _names({text: problem.pack.path.stem for text, problem in problems.items()})
         reports = {}
         for text, problem in problems.items():
             console.print(f"[dim]{escape(problem.data)}: {len(problem)} slices, {samples} samples each[/]")
             draws = draw(problem, solver, samples=samples, progress=progress)
             if fitted is None:
                 fitted = fit(problem, draws, solver, floor=floor)
-                out.mkdir(parents=True, exist_ok=True)
                 fitted.write(out / f"calibration-{chosen.name}.json")
                 console.print(f"factor {fitted.factor:.3f}, floor {fitted.floor_hu:.1f} HU")
             reports[text] = report(problem, draws, fitted)
-            out.mkdir(parents=True, exist_ok=True)
-            with atomic_file(out / f"spread-{problem.pack.path.stem}.png") as part:
-                title = f"{problem.data}, every {every}: {chosen}; {samples} samples, seed {seed}"
-                save_png(calibration_figure(reports[text], title=title), part)
+            title = f"{problem.data}, every {every}: {chosen}; {samples} samples, seed {seed}"
+            save_png(calibration_figure(reports[text], title=title), out / f"spread-{pictures[text]}.png")
         record = {
             "scan": chosen.to_dict(), "settings": solver.config.sampling, "every": every, "samples": samples,
             "seed": seed, "network_precision": solver.prior.precision, "packs": reports,
@@ -102,3 +112,12 @@ def calibrate(
         console.print(escape(table), soft_wrap=True)
         console.print(f"written to [bold]{escape(str(out))}[/]", soft_wrap=True)
         console.print(f"[bold]{FOOTER}.[/]")
+
+
+def _names(stems: Mapping[str, str]) -> dict[str, str]:
+    """A name of its own for each data set: the stem of its file, with a number where two files have the same."""
+    found: dict[str, str] = {}
+    for text, stem in stems.items():
+        same = sum(other == stem for other in list(stems.values())[: len(found)])
+        found[text] = f"{stem}-{same + 1}" if same else stem
+    return found

@@ -16,12 +16,13 @@ from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
 from deft_ct.evaluation.runner import Comparison
 from deft_ct.methods.method_text import parse_method
+from deft_ct.methods.presets import load_preset
 from deft_ct.methods.registry import Networks, method_class
 from deft_ct.methods.registry import methods as known_methods
 from deft_ct.problems.ct import CTProblem, build_for_scan
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER
-from deft_ct.runtime.atomic import write_text
+from deft_ct.runtime.atomic import occupy_folder, write_text
 
 DEFAULT_SCANS = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 
@@ -45,6 +46,7 @@ def compare(
     ] = None,
     device: opt.Device = "cpu",
     precision: opt.PrecisionName = "float32",
+    overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
     """Compare methods on several scans: quality with intervals over slices, network evaluations, time and memory.
@@ -53,7 +55,8 @@ def compare(
     are available. Methods that train for each slice run only if they are named. Writes comparison.md and
     comparison.json. Results are kept in OUT: run the same command again to resume.
     """
-    with one_line_errors(interrupted="finished measurements are kept; run the same command again to resume"):
+    resume = "finished measurements are kept; run the same command again to resume"
+    with one_line_errors(interrupted=resume), occupy_folder(out):
         console = Console()
         chosen = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
         networks = Networks(
@@ -75,7 +78,10 @@ def compare(
         pack = read_pack(data, every)
         problems = [CTProblem(pack, scan, seed=seed, batch_size=batch_size, device=device) for scan in chosen]
         comparison = Comparison(problems, samples=samples)
-        comparison.run(solvers, out, progress=progress, log=lambda line: console.print(f"[dim]{escape(line)}[/]"))
+        comparison.run(
+            solvers, out, overwrite=overwrite, progress=progress,
+            log=lambda line: console.print(f"[dim]{escape(line)}[/]"),
+        )  # fmt: skip
         write_text(out / "comparison.json", json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n")
         write_text(out / "comparison.md", comparison.markdown() + f"\n{FOOTER}.\n")
         for table in comparison.rich_tables():
@@ -102,5 +108,10 @@ def _with_preset(
     name, options = parse_method(text)
     path = folder / scan.name / f"{name}.json" if folder is not None and presets else None
     if path is not None and path.is_file():
+        tuned = load_preset(name, path)
+        if tuned.scan != scan.name:
+            raise ValueError(
+                f"{path} was tuned for {tuned.scan}, not for {scan.name}: move it to the folder {tuned.scan}"
+            )
         return networks.build(name, options, preset=str(path)), str(path)
     return build_for_scan(networks, name, options, scan, presets=presets)

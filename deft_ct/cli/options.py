@@ -13,10 +13,30 @@ from deft_ct.ct.scan import Scan
 from deft_ct.methods.registry import method_class
 from deft_ct.methods.supervised.model import TrainedReconstructor
 from deft_ct.networks.precision import Precision
+from deft_ct.runtime.atomic import check_writable
 
 T = TypeVar("T")
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+
+def output_folder(text: str | Path) -> Path:
+    """The folder for results, checked before any work: every command has its own way to notice late.
+
+    Raises:
+        ValueError: the name is empty, or none that a folder can have.
+        FileExistsError: there is a file in the way.
+        PermissionError: nothing can be written there.
+    """
+    if not str(text).strip():
+        raise ValueError("--out is empty: name a folder for the results ('.' for this one)")
+    if "\0" in str(text):
+        raise ValueError("--out holds a null character, which no name of a folder may")
+    check_writable(text, overwrite=True)
+    return Path(text).expanduser()
+
+
+Out = Annotated[
+    Path, typer.Option("--out", "-o", parser=output_folder, metavar="FOLDER", help="Folder for the results.")
+]
 Data = Annotated[
     str,
     typer.Option(
@@ -78,6 +98,7 @@ PrecisionName = Annotated[
 MaxMinutes = Annotated[
     float | None, typer.Option(help="Stop after this time. Run the same command again to resume.", min=0)
 ]
+Overwrite = Annotated[bool, typer.Option(help="Replace an earlier result in OUT.")]
 Progress = Annotated[bool, typer.Option(help="Show progress bars.")]
 
 

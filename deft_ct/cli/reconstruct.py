@@ -52,7 +52,14 @@ def reconstruct(
     unmeasured_map: Annotated[
         bool, typer.Option(help="Also write a map of what the scan did not measure. Takes seconds per slice.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in OUT.")] = False,
+    deidentify: Annotated[
+        bool,
+        typer.Option("--deidentify", help="Drop or replace what identifies the patient, by DICOM PS3.15, Annex E."),
+    ] = False,
+    allow_burned_in: Annotated[
+        bool, typer.Option("--allow-burned-in", help="De-identify although the images are known to show text.")
+    ] = False,
+    overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
     """Simulate a sparse-view scan of a CT series and reconstruct it.
@@ -85,7 +92,13 @@ def reconstruct(
             htransform=htransform,
             models=opt.parse_models(model),
         )
-        output = Output(overwrite=overwrite, parametric_map=parametric_map, unmeasured_map=unmeasured_map)
+        output = Output(
+            overwrite=overwrite,
+            parametric_map=parametric_map,
+            unmeasured_map=unmeasured_map,
+            deidentify=deidentify,
+            allow_burned_in=allow_burned_in,
+        )
         run = reconstruct_series(series_folder, out, settings, output=output, series_uid=series, progress=progress)
     print_run(run, settings)
 

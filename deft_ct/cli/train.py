@@ -26,7 +26,7 @@ from deft_ct.cli.training_options import (
     finish,
 )
 from deft_ct.diffusion.schedule import BetaSchedule
-from deft_ct.workflows.training_setup import TrainingData, new_network, random_scans, training_slices
+from deft_ct.workflows.training_setup import TrainingData, new_network, random_scans, training_card, training_slices
 
 app = typer.Typer(no_args_is_help=True, help="Train a network. Run the same command again to resume.")
 
@@ -62,6 +62,8 @@ def prior(
             source, out, spec=spec, training=training.config(), augment=augment_slices, initial=first,
             progress=progress,
         )  # fmt: skip
+        made.card |= training_card(source, training.config(), out)
+        made.card |= {} if first is None else {"initial_sha256": first.content_hash()}
         finish(out / "prior", made.content_hash(), lambda folder: save_prior(made, folder))
 
 

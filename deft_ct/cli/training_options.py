@@ -83,6 +83,7 @@ class TrainingOptions:
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events to OUT/tensorboard.")] = (
         False
     )
+    overwrite: opt.Overwrite = False
 
     def config(self) -> TrainingConfig:
         """The settings of the training loop."""

@@ -17,6 +17,7 @@ from deft_ct.evaluation.tuning import Budget, Search, seconds_per_trial, sweep
 from deft_ct.methods.method_text import parse_method
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct import CT_STEPS, CTProblem
+from deft_ct.runtime.atomic import occupy_folder
 
 
 def tune_command(
@@ -43,6 +44,7 @@ def tune_command(
     device: opt.Device = "cpu",
     precision: opt.PrecisionName = "float32",
     max_minutes: opt.MaxMinutes = None,
+    overwrite: opt.Overwrite = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="Print the expected time and stop.")] = False,
 ) -> None:
     """Search the parameters of methods on validation slices and write them as presets.
@@ -51,7 +53,8 @@ def tune_command(
     Without METHOD, all methods for CT are tuned with step counts that suit a CPU. Without --scan, three common scans
     are used. Test data are refused. Needs the extra `tune` (Optuna).
     """
-    with one_line_errors(interrupted="finished trials are kept; run the same command again to resume"):
+    resume = "finished trials are kept; run the same command again to resume"
+    with one_line_errors(interrupted=resume), occupy_folder(out):
         console = Console(soft_wrap=True, highlight=False, markup=False)
         chosen = dict(parse_method(text) for text in methods) if methods else dict(CT_STEPS)
         wanted = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
@@ -61,7 +64,7 @@ def tune_command(
         pack = read_pack(data, every)
         problems = [CTProblem(pack, scan, seed=seed, batch_size=batch_size, device=device) for scan in wanted]
         searches = [Search(method=name, fixed=fixed) for name, fixed in chosen.items()]
-        budget = Budget(trials=trials, objective=objective, samples=samples)
+        budget = Budget(trials=trials, objective=objective, samples=samples, overwrite=overwrite)
         if estimate:
             costs = seconds_per_trial(searches, networks.build, problems[0], budget)
             for name, cost in costs.items():

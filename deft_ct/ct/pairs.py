@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PerImageMap, PriorRange
+from deft_ct.runtime.content_key import content_digest
 from deft_ct.training.pairs import Pairs, PairSource
 
 AIR_HU = -1000.0
@@ -71,6 +72,10 @@ class SlicePairs(PairSource):
             augment=partial(augment_slices, air_hu=units.background),
         )  # fmt: skip
         self._pixel_mm = torch.from_numpy(np.asarray(source.pixel_mm, np.float32))
+
+    def description(self) -> dict[str, Any]:
+        """See ``PairSource.description``; the pixel sizes scale the data."""
+        return super().description() | {"pixel_mm": content_digest([self._pixel_mm])}
 
     def simulate(self, images: Tensor, indices: Tensor, measurement: Measurement, seed: int) -> Pairs:
         """See :func:`simulate_unit_pixel`; arguments as in ``PairSource.simulate``."""

@@ -13,6 +13,7 @@ from deft_ct.ct.pairs import augment_slices
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PerImageMap, PriorRange
+from deft_ct.runtime.content_key import content_digest
 from deft_ct.training.order import mixed_seed
 from deft_ct.training.pairs import Pairs
 
@@ -65,9 +66,11 @@ class ResidentPairs:
         return max(len(group.hu) for group in self.groups)
 
     def description(self) -> dict[str, Any]:
-        """What the pairs are drawn from, except for the images themselves, JSON-ready."""
+        """What the pairs are drawn from, JSON-ready."""
         scans = [{k: v for k, v in m.describe().items() if k != "backend"} for m in self.measurements]
-        return {"scans": scans, "weights": self._weights.tolist(), "slices": [len(group.hu) for group in self.groups]}
+        parts = [[g.hu, g.pixel_mm, g.batch, g.refine] for g in self.groups]
+        digest = content_digest(value for part in parts for value in part)
+        return {"scans": scans, "weights": self._weights.tolist(), "slices_sha256": digest}
 
     def draw(self, indices: Tensor, generator: torch.Generator) -> Pairs:
         """Augmented slices with fresh data.

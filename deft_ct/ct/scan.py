@@ -14,6 +14,7 @@ from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.ct.rays import Array
 from deft_ct.operators.ct.redundancy import missing_fraction
 from deft_ct.operators.noise import NoiseModel, NoNoise, PoissonNoise
+from deft_ct.runtime.fields import check_fields
 
 _NAME = re.compile(
     r"(?P<geometry>parallel|fan)(?P<views>\d+)_(?P<photons>noisefree|\d+(?:\.\d+)?(?:e\d+)?)"
@@ -22,6 +23,9 @@ _NAME = re.compile(
 
 FULL_DEGREES = {"parallel": 180.0, "fan": 360.0}
 """Angular range of a scan by default: half a turn of parallel beams, a full turn of a fan."""
+
+MOST_VIEWS = 10**5
+"""Largest number of views, and of detector elements, of a simulated scan: far above any scanner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,9 @@ class Scan:
             raise ValueError(f"geometry must be parallel or fan, got {self.geometry!r}")
         if self.degrees is None:
             object.__setattr__(self, "degrees", FULL_DEGREES[self.geometry])
+        check_fields(self)
+        if max(self.views, self.detectors or 0) > MOST_VIEWS:
+            raise ValueError(f"views and detectors must be at most {MOST_VIEWS}, got {self.views} and {self.detectors}")
         few = self.views < 1 or (self.detectors is not None and self.detectors < 1)
         if few or not 0 < self.degrees <= 360:
             raise ValueError(f"views and detectors must be at least 1 and degrees lie in (0, 360], got {self}")

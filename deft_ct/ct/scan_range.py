@@ -14,6 +14,7 @@ from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.scan import FULL_DEGREES, Scan
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.ct import RayTransform
+from deft_ct.runtime.fields import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class ScanRange:
     any_start: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         bounds = {"views": (1, math.inf), "photons": (1e-9, 1e30), "degrees": (1, 180), "fan_degrees": (1, 360)}
         for name, (least, most) in bounds.items():
             low, high = getattr(self, name)

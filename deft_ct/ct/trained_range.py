@@ -7,7 +7,10 @@ from typing import Any
 
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.operators.ct.redundancy import angular_range, missing_fraction
+from deft_ct.operators.ct.view_order import distinct_views
+from deft_ct.operators.findings import Finding
 from deft_ct.operators.noise import NoiseModel, NoNoise, PoissonNoise
 
 _TOLERANCE = {"views": 1.25, "photons": 2.0, "degrees": 1.1, "fan_degrees": 1.1}
@@ -18,21 +21,24 @@ _TURN = 5.0
 """Degrees, in addition to one step, by which a limited arc may start elsewhere."""
 
 
-def training_warning(network: str, card: dict[str, Any], measurement: Measurement) -> str | None:
-    """The sentence for a scan that a network was not trained for.
+OUTSIDE = "outside the training range"
+
+
+def training_finding(network: str, card: dict[str, Any], measurement: Measurement) -> Finding | None:
+    """The finding for a scan that a network was not trained for.
 
     Args:
-        network: its name at the start of the sentence.
+        network: its name.
         card: see :func:`outside_training`.
         measurement: the given scan.
 
     Returns:
-        The sentence with every difference; None when there is none.
+        The finding with every difference; None when there is none.
     """
     found = outside_training(card, measurement)
     if not found:
         return None
-    return f"{network} is outside its training range; quality will be lower than reported: it was {'; '.join(found)}"
+    return Finding(OUTSIDE, f"{network} was {'; '.join(found)}; quality will be lower than reported")
 
 
 def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str]:
@@ -60,7 +66,8 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
     geometry = measurement.operator.geometry
     kinds = _listed(trained["geometry"])
     found = [] if geometry.kind in kinds else [f"trained for {' and '.join(kinds)} beams, the scan is {geometry.kind}"]
-    found += _outside("views", trained["views"], float(geometry.sinogram_shape[0]))
+    views = distinct_views(geometry) if isinstance(geometry, PlanarGeometry) else geometry.sinogram_shape[0]
+    found += _outside("views", trained["views"], float(views))
     if isinstance(geometry, ParallelGeometry | FanGeometry):
         degrees = math.degrees(angular_range(geometry))
         if isinstance(geometry, FanGeometry):

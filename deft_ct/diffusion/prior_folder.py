@@ -13,13 +13,15 @@ from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.networks import TimeNetwork, UNetConfig, network_config
 from deft_ct.networks.storage import ModelFormat
+from deft_ct.runtime.typed_fields import fitted, from_values
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 NETWORK = "config.json"
 SCHEDULER = "scheduler_config.json"
 METADATA = "deft_ct.json"
+MOST_PIXELS = 100_000
 
-_FORMAT = ModelFormat(noun="prior", assets="priors", weights=WEIGHTS, metadata=METADATA)
+_FORMAT = ModelFormat(noun="prior", assets="priors", weights=WEIGHTS, metadata=METADATA, extras=(NETWORK, SCHEDULER))
 
 
 def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
@@ -36,6 +38,7 @@ def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype = torch.float16
 
     Raises:
         TypeError: the network is of another kind.
+        FileExistsError: the folder holds files that this program did not write.
     """
     if not isinstance(prior.network, TimeNetwork):
         raise TypeError(f"only priors with a network of this package can be saved, got {type(prior.network).__name__}")
@@ -58,23 +61,31 @@ def load_prior(name_or_path: str | Path | None = None) -> Prior:
 
     Raises:
         FileNotFoundError: neither a folder nor a shipped prior has this name.
-        ValueError: the folder is not a prior, or its content does not match its SHA-256.
+        ReadError: the folder is not a prior, is damaged, or its content does not match its SHA-256.
     """
     folder = _FORMAT.find(name_or_path)
     meta, weights = _FORMAT.read(folder)
-    network = network_config(meta["network"]).build()
-    network.load_state_dict(weights)
-    span = meta["value_range_hu"]
-    prior = Prior(
-        network,
-        Schedule(**meta["schedule"]),
-        prediction=meta["prediction"],
-        value_range=None if span is None else PriorRange(*span),
-        image_shape=tuple(meta.get("image_shape") or (meta["channels"], meta["image_size"], meta["image_size"])),
-        card=meta["card"],
-    )
-    _FORMAT.check(folder, prior.content_hash(), meta["sha256"])
+    with _FORMAT.using(folder):
+        config, span = network_config(meta["network"]), meta["value_range_hu"]
+        schedule = from_values(Schedule, meta["schedule"])
+        prior = Prior(
+            _FORMAT.build(config.build, weights),
+            schedule,
+            prediction=fitted(meta["prediction"], str, "prediction"),
+            value_range=None if span is None else PriorRange(*fitted(span, tuple[float, float], "value_range_hu")),
+            image_shape=_image_shape(meta),
+            card=fitted(meta["card"], dict, "card"),
+        )
+        _FORMAT.check(folder, prior.content_hash(), meta["sha256"])
     return prior
+
+
+def _image_shape(meta: dict[str, Any]) -> tuple[int, ...]:
+    shape = meta.get("image_shape") or (meta["channels"], meta["image_size"], meta["image_size"])
+    sides: tuple[int, ...] = fitted(shape, tuple[int, ...], "image_shape")
+    if len(sides) not in (2, 3) or not all(0 < side <= MOST_PIXELS for side in sides):
+        raise ValueError(f"image_shape must be (C, H, W) or (N, F) of 1 to {MOST_PIXELS}, got {sides}")
+    return sides
 
 
 def shipped_priors() -> list[str]:

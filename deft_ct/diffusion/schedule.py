@@ -11,16 +11,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from deft_ct.runtime.fields import check_fields
+
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "vp_sde"]
 Spacing = Literal["uniform", "quadratic", "log_snr", "karras"]
 SPACINGS: tuple[Spacing, ...] = ("uniform", "quadratic", "log_snr", "karras")
 KARRAS_RHO = 7.0
+MOST_STEPS = 1_000_000
 SIGMA_MAX = 80.0
 """Noise above this (Karras et al. 2022, table 1) gets one evaluation: images lie in [-1, 1], nothing is left of them.
 Schedules that end higher, the cosine one above all, would spend most of a ``"log_snr"`` or ``"karras"`` grid there."""
@@ -53,12 +56,11 @@ class Schedule:
     kind: BetaSchedule = "linear"
 
     def __post_init__(self) -> None:
-        if self.steps < 2:
-            raise ValueError(f"steps must be at least 2, got {self.steps}")
+        check_fields(self)
+        if not 2 <= self.steps <= MOST_STEPS:
+            raise ValueError(f"steps must lie in 2..{MOST_STEPS}, got {self.steps}")
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {self.beta_start} and {self.beta_end}")
-        if self.kind not in get_args(BetaSchedule):
-            raise ValueError(f"unknown schedule {self.kind!r}; known: {', '.join(get_args(BetaSchedule))}")
 
     @property
     def continuous(self) -> bool:

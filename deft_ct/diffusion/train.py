@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from deft_ct.measurement.scales import PriorRange
 from deft_ct.networks import NetworkConfig
 from deft_ct.training import TrainingConfig, fit
 from deft_ct.training.augment import Augmentation, unchanged
-from deft_ct.training.pairs import TrainingSource
+from deft_ct.training.pairs import TrainingSource, augmentation_name, images_digest
 
 
 def sample_times(count: int, schedule: Schedule, generator: torch.Generator, power: float) -> Tensor:
@@ -92,6 +92,7 @@ def train_prior(
 
     Raises:
         ValueError: ``initial`` has another network, schedule, prediction or range of values.
+        OtherContentError: the folder is of another training.
     """
     span, schedule = spec.value_range, spec.schedule
     with torch.random.fork_rng(devices=[]):
@@ -116,4 +117,8 @@ def train_prior(
         v = net(schedule.add_noise(x0, noise, t), t)
         return (v.float() - schedule.velocity(x0, noise, t)).square().mean()
 
-    return spec.prior(fit(model, loss, len(source), training, folder, progress=progress).cpu())
+    identity = asdict(spec) | {
+        "network": spec.network.to_dict(), "data": images_digest(source), "augment": augmentation_name(augment),
+        "initial": initial and initial.content_hash(),
+    }  # fmt: skip
+    return spec.prior(fit(model, loss, len(source), training, folder, identity=identity, progress=progress).cpu())

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deft_ct.measurement.content import measurement_content
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.reconstruction import Reconstruction
 from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.data_split import DataSplit
 from deft_ct.runtime.memory import peak_memory
 from deft_ct.runtime.plain_values import plain
@@ -31,6 +33,10 @@ __all__ = [
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
+
+
+_GIVEN = "_given_batches"
+"""Where a problem keeps data that were not simulated; problems are frozen dataclasses."""
 
 
 class Batch(NamedTuple):
@@ -126,11 +132,20 @@ class Problem(abc.ABC):
 
     @abc.abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Plain values that the numbers depend on, apart from the measurement: data, seed, data range."""
+        """Plain values that the numbers depend on, apart from the measurement: data, seed, data range.
+
+        The data are there twice: by their name, for people, and by their content under ``"data_sha256"``.
+        """
 
     @abc.abstractmethod
     def describe_measurement(self) -> dict[str, Any]:
         """The measurement as plain values, for records."""
+
+    def content(self) -> dict[str, Any]:
+        """All that the data and the metrics depend on, for content keys."""
+        given = self.__dict__.get(_GIVEN)
+        replaced = {} if given is None else {"batches": content_digest(batch.y for batch in given)}
+        return {**self.settings(), "measurement": self.describe_measurement(), **replaced}
 
     @abc.abstractmethod
     def conventions(self) -> str:
@@ -144,7 +159,8 @@ class Problem(abc.ABC):
     @cached_property
     def batches(self) -> list[Batch]:
         """Data of all images, in order."""
-        return self.simulate()
+        given: list[Batch] | None = self.__dict__.get(_GIVEN)
+        return self.simulate() if given is None else given
 
     @cached_property
     def truth(self) -> Floats:
@@ -173,7 +189,8 @@ class Problem(abc.ABC):
     def with_batches(self, batches: Sequence[Batch]) -> Self:
         """The same images and metrics with other data, for example of a measurement that is not as described."""
         other = copy.copy(self)
-        other.__dict__["batches"] = list(batches)
+        other.__dict__.pop("batches", None)
+        other.__dict__[_GIVEN] = list(batches)
         return other
 
     def release(self) -> None:
@@ -251,6 +268,10 @@ class SingleMeasurementProblem(Problem):
     def describe_measurement(self) -> dict[str, Any]:
         """Operator and noise."""
         return self.measurement.describe()
+
+    def content(self) -> dict[str, Any]:
+        """See ``Problem.content``; the operator with its parameters."""
+        return super().content() | {"measurement": measurement_content(self.measurement)}
 
 
 @dataclass(frozen=True, kw_only=True)

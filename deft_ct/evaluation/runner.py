@@ -15,8 +15,10 @@ from rich.table import Table
 from deft_ct.evaluation.problem import Metric, Problem, score, score_json
 from deft_ct.evaluation.statistics import Interval, deviation, mean_interval
 from deft_ct.evaluation.tables import markdown_table
+from deft_ct.networks import weights_digest
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.atomic import write_text
+from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
 from deft_ct.runtime.plain_values import plain
 
 RESULTS = "results"
@@ -36,16 +38,21 @@ class Cell:
         label: name of the method in the table.
         values: see :func:`~deft_ct.evaluation.problem.score_json`.
         provenance: configuration, hashes, versions.
+        key: digest of the :class:`~deft_ct.runtime.content_key.ContentKey` of all that the values depend on.
     """
 
     problem: str
     label: str
     values: dict[str, Any]
     provenance: dict[str, Any]
+    key: str
 
     def to_dict(self) -> dict[str, Any]:
         """As it is stored; the problem is under ``"scan"``."""
-        return {"scan": self.problem, "label": self.label, "values": self.values, "provenance": self.provenance}
+        return {
+            "scan": self.problem, "label": self.label, "values": self.values, "provenance": self.provenance,
+            "content_key": self.key,
+        }  # fmt: skip
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Cell:
@@ -55,8 +62,9 @@ class Cell:
             KeyError: something is missing.
         """
         return cls(
-            problem=stored["scan"], label=stored["label"], values=stored["values"], provenance=stored["provenance"]
-        )
+            problem=stored["scan"], label=stored["label"], values=stored["values"], provenance=stored["provenance"],
+            key=stored["content_key"],
+        )  # fmt: skip
 
 
 class Comparison:
@@ -79,6 +87,7 @@ class Comparison:
             raise ValueError("the problems of a comparison must share their data and settings")
         self.protocol: dict[str, Any] = {
             **first.settings(), "samples": samples, "batch_size": first.batch_size, "device": first.device,
+            "versions": result_versions(),
         }  # fmt: skip
         self.cells: list[Cell] = []
 
@@ -87,17 +96,20 @@ class Comparison:
         reconstructors: Mapping[str, Mapping[str, Reconstructor]],
         folder: Path,
         *,
+        overwrite: bool = False,
         progress: bool = False,
         log: Callable[[str], None] | None = None,
     ) -> list[Cell]:
         """Measure every method on every problem, with the same noise for all methods of a problem.
 
-        Each finished pair of problem and method is written to ``folder/results``. A pair that is there already, with
-        the same settings and configuration, is read instead of measured.
+        Each finished pair of problem and method is written to ``folder/results``. A pair that is there already is read
+        instead of measured if all that it depends on is the same: data, measurement, settings, configuration, networks
+        and versions.
 
         Args:
             reconstructors: name of the problem -> label -> method.
             folder: of the results.
+            overwrite: measure everything anew, also in a folder with results of other data or settings.
             progress: show progress bars.
             log: gets a line on what is being done.
 
@@ -105,15 +117,16 @@ class Comparison:
             The cells, problem by problem; also kept in :attr:`cells`.
 
         Raises:
-            ValueError: the folder holds results with other settings.
+            OtherContentError: the folder holds results of other data or settings, and ``overwrite`` is false.
         """
-        self._check_protocol(folder)
+        self._check_protocol(folder, overwrite)
         say = log or (lambda _: None)
         self.cells = []
         for problem in self.problems:
             for label, reconstructor in reconstructors[problem.name].items():
                 path = _path(folder, problem.name, label)
-                cell = _read(path, problem.name, label, reconstructor)
+                key = self._key(problem, label, reconstructor)
+                cell = None if overwrite else _read(path, key)
                 if cell is not None:
                     say(f"{problem.name}: {label} was measured before")
                 else:
@@ -123,7 +136,7 @@ class Comparison:
                     )
                     cell = Cell(
                         problem=problem.name, label=label, values=score_json(result),
-                        provenance=plain(result.provenance),
+                        provenance=plain(result.provenance), key=key,
                     )  # fmt: skip
                     write_text(path, json.dumps(cell.to_dict(), indent=1) + "\n")
                 self.cells.append(cell)
@@ -196,23 +209,24 @@ class Comparison:
             out.append("-" if value is None else format(value, form))
         return [*out, str(len(cell.values[self._columns()[0].key]))]
 
-    def _check_protocol(self, folder: Path) -> None:
+    def _key(self, problem: Problem, label: str, reconstructor: Reconstructor) -> str:
+        method = {
+            "name": reconstructor.name, "config": asdict(reconstructor.config), "networks": reconstructor.describe(),
+            "weights": weights_digest(reconstructor),
+        }  # fmt: skip
+        parts = {**self.protocol, "problem": problem.name, "content": problem.content(), "label": label}
+        return ContentKey(parts | {"method": method}).digest
+
+    def _check_protocol(self, folder: Path, overwrite: bool) -> None:
         path = folder / "protocol.json"
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            refuse_other_settings(folder, before, plain(self.protocol))
+        if path.is_file() and not overwrite:
+            try:
+                before = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise OtherContentError(f"{path} is damaged, so its results cannot be resumed: {ANEW}") from error
+            ContentKey(self.protocol).check(before, folder)
             return
         write_text(path, json.dumps(self.protocol, indent=1) + "\n")
-
-
-def refuse_other_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names the first setting that differs between a folder of results and this run."""
-    for key in sorted(now):
-        if before.get(key) != now[key]:
-            raise ValueError(
-                f"{folder} was started with {key} {before.get(key)!r} and this run has {key} {now[key]!r}: use "
-                f"{key} {before.get(key)!r} to resume, or choose another folder"
-            )
 
 
 def _values(cell: Cell, metric: Metric) -> list[float]:
@@ -231,15 +245,12 @@ def _path(folder: Path, problem: str, label: str) -> Path:
     return folder / RESULTS / problem / (re.sub(r"[^A-Za-z0-9=.,_-]+", "-", label) + ".json")
 
 
-def _read(path: Path, problem: str, label: str, reconstructor: Reconstructor) -> Cell | None:
-    """An earlier result, if it is of the same label and configuration."""
+def _read(path: Path, key: str) -> Cell | None:
+    """An earlier result, if it depends on the same."""
     if not path.is_file():
         return None
     try:
         cell = Cell.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
-    networks = reconstructor.describe()
-    fresh = plain(asdict(reconstructor.config) | networks)
-    before = cell.provenance["config"] | {key: cell.provenance.get(key) for key in networks}
-    return cell if (cell.problem, cell.label) == (problem, label) and before == fresh else None
+    return cell if cell.key == key else None

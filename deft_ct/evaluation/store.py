@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from deft_ct.runtime.atomic import write_text
+from deft_ct.runtime.content_key import ContentKey, result_versions
 from deft_ct.runtime.plain_values import plain
 
 Record = dict[str, Any]
@@ -20,11 +20,12 @@ def content_name(label: str, *identity: Any) -> str:
 
     Args:
         label: its letters and digits are kept; any other character becomes an underscore.
-        identity: settings, hashes of networks and the like. Values that JSON cannot hold count by their ``str``.
+        identity: settings, hashes of data and networks and the like, see
+            :class:`~deft_ct.runtime.content_key.ContentKey`. Versions are added.
     """
-    text = json.dumps([label, *identity], sort_keys=True, default=str)
+    key = ContentKey({"label": label, "identity": list(identity), "versions": result_versions()})
     readable = "".join(c if c.isalnum() else "_" for c in label)
-    return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{readable}-{key.digest[:12]}"
 
 
 def cached_json(path: Path, compute: Callable[[], Record]) -> Record:

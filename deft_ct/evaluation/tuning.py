@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 from deft_ct.evaluation.problem import Problem, refuse_test_data, score
-from deft_ct.evaluation.runner import refuse_other_settings
 from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.registry import method_class
+from deft_ct.networks import weights_digest
 from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.atomic import occupy_folder
+from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
+from deft_ct.runtime.fields import check_fields
 from deft_ct.runtime.machine import versions
 from deft_ct.runtime.search_space import SearchSpace
 from deft_ct.runtime.seeds import derive_seed
@@ -30,6 +33,7 @@ Build = Callable[[str, dict[str, Any]], Reconstructor]
 Log = Callable[[str], None]
 
 JOURNAL = "study.journal"
+_STUDY, _KEY = "tune", "content_key"
 _PROBE_STEPS = 4
 
 
@@ -74,6 +78,7 @@ class Budget:
         trials: total number, including trials of earlier runs.
         objective: name of a metric of the problem; its mean over images is optimised.
         samples: posterior samples of each image.
+        overwrite: forget the trials of earlier runs.
 
     Raises:
         ValueError: a count is below 1.
@@ -82,8 +87,10 @@ class Budget:
     trials: int = 30
     objective: str = "psnr"
     samples: int = 1
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("trials", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -118,21 +125,31 @@ def tune(
         The best parameters, also written to the folder.
 
     Raises:
-        ValueError: the problem is of a test set, the method has nothing to tune, or the folder holds a study with
-            other settings.
+        ValueError: the problem is of a test set, or the method has nothing to tune.
+        OtherContentError: the folder holds a study of other data or settings, and ``budget.overwrite`` is false.
         NoTrialSucceeded: every trial failed.
         ImportError: Optuna is not installed.
+        InUseError: another process writes to the folder.
     """
+    with occupy_folder(folder):
+        return _tune(search, build, problem, folder, budget, should_stop, log)
+
+
+def _tune(
+    search: Search, build: Build, problem: Problem, folder: Path, budget: Budget,
+    should_stop: Callable[[], bool] | None, log: Log | None,
+) -> Preset:  # fmt: skip
+    """:func:`tune`, in a folder that is held."""
     refuse_test_data(problem)
     best_is = problem.metric(budget.objective).best
     space = search.space
     optuna = _optuna()
     default = build(search.method, dict(search.fixed))
-    setup = {
-        **_settings(search, problem, budget, default),
-        "space": {name: repr(where) for name, where in space.items()},
-    }
-    study = _study(optuna, folder, setup, "maximize" if best_is == "highest" else "minimize")
+    settings = _settings(search, problem, budget, default)
+    key = ContentKey(settings)
+    if budget.overwrite:
+        (folder / JOURNAL).unlink(missing_ok=True)
+    study = _study(optuna, folder, key, "maximize" if best_is == "highest" else "minimize")
     say = log or (lambda _: None)
     if problem.split is None:
         say(f"{problem.data} does not say which split it is; make sure that it is not a test set")
@@ -167,13 +184,14 @@ def tune(
         scan=problem.name,
         options={**search.fixed, **best.params},
         provenance={
-            **setup,
+            **settings,
+            "content_key": key.digest,
             "split": problem.split,
             "trials": len(study.get_trials(deepcopy=False, states=finished)),
             "best_value": best.value,
             "default_value": complete[0].value,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": versions() | {"optuna": version("optuna")},
+            "versions": versions() | settings["versions"],
         },
     )  # fmt: skip
     preset.write(folder / f"{search.method}.json")
@@ -209,7 +227,8 @@ def sweep(
         The presets, in the order of the work; fewer where time ran out or no trial succeeded.
 
     Raises:
-        ValueError: a method has nothing to tune, or a study in the folder has other settings.
+        ValueError: a method has nothing to tune.
+        OtherContentError: the folder holds a study of other data or settings, and ``budget.overwrite`` is false.
     """
     for search in searches:
         _ = search.space  # bad options and missing networks fail before any work
@@ -225,8 +244,8 @@ def sweep(
         for search in searches:
             label = f"{problem.name} {search.method}"
             target = folder / "presets" / problem.name / f"{search.method}.json"
-            settings = _settings(search, problem, budget, build(search.method, dict(search.fixed)))
-            preset = _finished(target, settings, budget)
+            key = ContentKey(_settings(search, problem, budget, build(search.method, dict(search.fixed))))
+            preset = None if budget.overwrite else _finished(target, search.method, key, budget)
             if preset is not None:
                 say(f"{label}: done before")
             elif late():
@@ -282,19 +301,23 @@ def seconds_per_trial(searches: Sequence[Search], build: Build, problem: Problem
 def _settings(search: Search, problem: Problem, budget: Budget, default: Reconstructor) -> dict[str, Any]:
     """The values that a preset depends on, except the number of trials, as read back from JSON."""
     settings = {
-        "method": search.method, "scan": problem.name, "objective": budget.objective, "samples": budget.samples,
-        "fixed": dict(search.fixed), **problem.settings(), "networks": default.describe(),
+        **problem.content(), "method": search.method, "scan": problem.name, "objective": budget.objective,
+        "samples": budget.samples, "fixed": dict(search.fixed), "networks": default.describe(),
+        "weights_sha256": weights_digest(default),
+        "space": {name: repr(where) for name, where in search.space.items()},
+        "batch_size": problem.batch_size, "device": problem.device,
+        "versions": result_versions() | {"optuna": version("optuna")},
     }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 
 
-def _finished(path: Path, settings: Mapping[str, Any], budget: Budget) -> Preset | None:
-    """The preset of an earlier run with the same settings and networks and at least as many trials."""
+def _finished(path: Path, method: str, key: ContentKey, budget: Budget) -> Preset | None:
+    """The preset of an earlier run that depends on the same and has at least as many trials."""
     if not path.is_file():
         return None
-    preset = load_preset(settings["method"], path)
-    same = all(preset.provenance.get(key) == value for key, value in settings.items())
+    preset = load_preset(method, path)
+    same = preset.provenance.get("content_key") == key.digest
     return preset if same and preset.provenance["trials"] >= budget.trials else None
 
 
@@ -307,19 +330,25 @@ def _optuna() -> Any:
     return optuna
 
 
-def _study(optuna: Any, folder: Path, setup: dict[str, Any], direction: str) -> Any:
+def _study(optuna: Any, folder: Path, key: ContentKey, direction: str) -> Any:
     """The study of a folder, new or resumed."""
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from deft_ct.evaluation.journal import journal_backend
 
     folder.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
-    study = optuna.create_study(storage=storage, study_name="tune", direction=direction, load_if_exists=True)
-    before = study.user_attrs.get("setup")
-    if before is None:
-        study.set_user_attr("setup", setup)
-    else:
-        refuse_other_settings(folder, before, setup)
+    storage = JournalStorage(journal_backend(folder / JOURNAL))
+    known = {study.study_name: study for study in optuna.get_all_study_summaries(storage=storage)}
+    if _STUDY in known:  # compared before it is opened: another objective may have another direction
+        before = known[_STUDY].user_attrs.get(_KEY)
+        if before is not None:
+            key.check(before, folder)
+        elif known[_STUDY].n_trials:
+            raise OtherContentError(
+                f"{folder} holds a study of an older version, which did not record all that it depends on: {ANEW}"
+            )
+    study = optuna.create_study(storage=storage, study_name=_STUDY, direction=direction, load_if_exists=True)
+    study.set_user_attr(_KEY, dict(key.parts))
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # interrupted
     return study

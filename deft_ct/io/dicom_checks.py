@@ -12,57 +12,85 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from deft_ct.io.dicom_files import MULTI_FRAME_CLASSES, DicomFile, DicomSeriesError
+from deft_ct.io.dicom_files import MULTI_FRAME_CLASSES, DicomFile
+from deft_ct.io.limits import current_limits
+from deft_ct.io.parsing import parsing
+from deft_ct.runtime.printable import printable
 
 DIRECTION_TOLERANCE = 1e-3
 """Largest difference of direction cosines within one orientation."""
 SPACING_TOLERANCE = 0.05
 """Largest relative deviation of equal slice distances; positions are often rounded."""
+MOST_MM = 1e5
+"""Farthest that a slice may lie from the origin of the patient's axes."""
 MIN_AXIAL = math.cos(math.radians(45.0))
 
 _REQUIRED = (
-    "SOPInstanceUID", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
-    "RescaleSlope", "RescaleIntercept",
+    "SOPInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient",
+    "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept",
 )  # fmt: skip
 
 
 def is_localizer(header: Dataset) -> bool:
     """Whether an image is a scout view."""
-    return "LOCALIZER" in [str(v).upper() for v in header.get("ImageType", []) or []]
+    values = header.get("ImageType") or []
+    return "LOCALIZER" in [str(v).upper() for v in ([values] if isinstance(values, str) else values)]
 
 
-def check_each(files: Sequence[DicomFile]) -> None:
+def check_slice(file: DicomFile) -> None:
     """Check what a single slice must have.
 
     Raises:
-        DicomSeriesError: a multi-frame image, a missing attribute, a value that is no number, colour, or not HU.
+        ReadError: it is damaged in a way that nobody foresaw.
+        DicomSeriesError: a multi-frame image, a missing attribute, a value that is no number or out of range, colour,
+            or not HU.
     """
-    for file in files:
-        header = file.header
-        if header.get("SOPClassUID") in MULTI_FRAME_CLASSES or int(header.get("NumberOfFrames", 1) or 1) > 1:
-            raise DicomSeriesError(
-                f"{file.name} is an enhanced multi-frame CT image, which is not read; convert it to one file per slice "
-                "first, for example with dcm4che's emf2sf"
-            )
-        missing = [name for name in _REQUIRED if header.get(name) in (None, "")]
-        if missing:
-            raise DicomSeriesError(f"{file.name} lacks {', '.join(missing)}; export the original CT images again")
-        for name, count in (
-            ("PixelSpacing", 2), ("ImagePositionPatient", 3), ("ImageOrientationPatient", 6),
-            ("RescaleSlope", 1), ("RescaleIntercept", 1),
-        ):  # fmt: skip
-            values = np.atleast_1d(np.asarray(header[name].value, float))
-            if values.size != count or not np.isfinite(values).all():
-                raise DicomSeriesError(
-                    f"{file.name}: {name} must be {count} finite number(s), got {header[name].value}"
-                )
-        if float(header.RescaleSlope) == 0 or min(float(v) for v in header.PixelSpacing) <= 0:
-            raise DicomSeriesError(f"{file.name}: RescaleSlope and PixelSpacing must not be zero or negative")
-        rescale_type = str(header.get("RescaleType", "") or "HU").upper()
-        if not rescale_type.startswith(("HU", "US")):
-            raise DicomSeriesError(f"{file.name} holds {rescale_type} values, not HU; choose a series of CT numbers")
-        if int(header.get("SamplesPerPixel", 1)) != 1:
-            raise DicomSeriesError(f"{file.name} is a colour image; choose a series of CT numbers")
+    with parsing(file.path, "a CT image", member=None if file.member is None else file.name):
+        _check_slice(file)
+
+
+def _check_slice(file: DicomFile) -> None:
+    header = file.header
+    if header.get("SOPClassUID") in MULTI_FRAME_CLASSES or int(header.get("NumberOfFrames", 1) or 1) > 1:
+        raise file.refused(
+            "it is an enhanced multi-frame CT image, which is not read; convert it to one file per slice first, for "
+            "example with dcm4che's emf2sf"
+        )
+    missing = [name for name in _REQUIRED if header.get(name) in (None, "")]
+    if missing:
+        raise file.refused(f"it lacks {', '.join(missing)}; export the original CT images again")
+    for name, count in (
+        ("PixelSpacing", 2), ("ImagePositionPatient", 3), ("ImageOrientationPatient", 6),
+        ("RescaleSlope", 1), ("RescaleIntercept", 1), ("Rows", 1), ("Columns", 1),
+    ):  # fmt: skip
+        values = np.atleast_1d(np.asarray(header[name].value, float))
+        if values.size != count or not np.isfinite(values).all():
+            raise file.refused(f"{name} must be {count} finite number(s), got {printable(header[name].value)}")
+    spacing = [float(v) for v in header.PixelSpacing]
+    if float(header.RescaleSlope) == 0 or min(spacing) <= 0:
+        raise file.refused("RescaleSlope and PixelSpacing must not be zero or negative")
+    _check_range(file, spacing)
+    rescale_type = str(header.get("RescaleType", "") or "HU").upper()
+    if not rescale_type.startswith(("HU", "US")):
+        raise file.refused(f"it holds {printable(rescale_type)} values, not HU; choose a series of CT numbers")
+    if int(header.get("SamplesPerPixel", 1)) != 1:
+        raise file.refused("it is a colour image; choose a series of CT numbers")
+
+
+def _check_range(file: DicomFile, spacing: Sequence[float]) -> None:
+    """Values that no scanner has come from a damaged header."""
+    limits = current_limits()
+    rows, columns = int(file.header.Rows), int(file.header.Columns)
+    limits.check_declared(file.path, 4 * rows * columns, file.stored, what=f"{rows} x {columns} pixels")
+    for value in spacing:
+        limits.check_spacing(file.path, value, what="PixelSpacing")
+    if max(abs(float(v)) for v in file.header.ImagePositionPatient) > MOST_MM:
+        raise file.refused(f"ImagePositionPatient lies more than {MOST_MM / 1000:g} m away; the header is damaged")
+    for name in ("SpacingBetweenSlices", "SliceThickness"):
+        if file.header.get(name) not in (None, ""):
+            thickness = abs(float(file.header[name].value))
+            if not thickness <= limits.pixel_mm[1]:
+                raise file.refused(f"{name} is {thickness:g} mm; expected at most {limits.pixel_mm[1]:g} mm")
 
 
 def check_alike(files: Sequence[DicomFile]) -> None:
@@ -78,27 +106,26 @@ def check_alike(files: Sequence[DicomFile]) -> None:
         reference = _numbers(first, name)
         for file in files[1:]:
             if np.abs(_numbers(file, name) - reference).max() > tolerance:
-                raise DicomSeriesError(
-                    f"{name} differs within the series: {first.header[name].value} in {first.name}, "
-                    f"{file.header[name].value} in {file.name}; put slices of one grid and orientation in a folder"
+                raise file.refused(
+                    f"{name} differs within the series: {printable(first.header[name].value)} in {first.name}, "
+                    f"{printable(file.header[name].value)} in {file.name}; put slices of one grid and orientation in a "
+                    "folder"
                 )
     uid, count = Counter(str(f.header.SOPInstanceUID) for f in files).most_common(1)[0]
     if count > 1:
         copies = [f.name for f in files if str(f.header.SOPInstanceUID) == uid]
-        raise DicomSeriesError(f"the same slice is there {count} times: {', '.join(copies[:3])}; remove the copies")
+        raise files[0].refused(f"the same slice is there {count} times: {', '.join(copies[:3])}; remove the copies")
     rows, columns = orientation(first.header)
     if abs(rows @ rows - 1) > DIRECTION_TOLERANCE or abs(columns @ columns - 1) > DIRECTION_TOLERANCE:
-        raise DicomSeriesError(
-            f"{first.name}: ImageOrientationPatient does not hold unit vectors: the header is damaged"
-        )
+        raise first.refused("ImageOrientationPatient does not hold unit vectors: the header is damaged")
     if abs(rows @ columns) > DIRECTION_TOLERANCE:
-        raise DicomSeriesError(f"{first.name}: rows and columns are not perpendicular: the header is damaged")
+        raise first.refused("rows and columns are not perpendicular: the header is damaged")
     spacing = _numbers(first, "PixelSpacing")
     if abs(spacing[0] - spacing[1]) > 1e-3 * spacing[0]:
-        raise DicomSeriesError(f"pixels must be square, got {spacing[0]} x {spacing[1]} mm; resample the slices first")
+        raise first.refused(f"pixels must be square, got {spacing[0]} x {spacing[1]} mm; resample the slices first")
     normal = np.cross(rows, columns)
     if abs(normal[2]) < MIN_AXIAL:
-        raise DicomSeriesError(
+        raise first.refused(
             f"the slices are not axial (normal {np.round(normal, 3).tolist()} in the patient's axes); a projection "
             "model of the scanner needs axial slices"
         )
@@ -121,7 +148,7 @@ def check_positions(files: Sequence[DicomFile], *, allow_gaps: bool = False) -> 
     nominal = float(statistics.median_low(steps.tolist()))
     for n, step in enumerate(steps):
         if step < 0.01 * max(nominal, 0.1):
-            raise DicomSeriesError(
+            raise files[n + 1].refused(
                 f"two slices lie at the same place ({along[n]:.2f} mm): {files[n].name} and {files[n + 1].name}. The "
                 "series holds more than one scan phase or reconstruction; keep one of them"
             )
@@ -134,11 +161,11 @@ def check_positions(files: Sequence[DicomFile], *, allow_gaps: bool = False) -> 
         missing = round(step / nominal) - 1
         where = f"between {files[n].name} at {along[n]:.2f} mm and {files[n + 1].name} at {along[n + 1]:.2f} mm"
         if missing >= 1 and abs(step / nominal - missing - 1) <= SPACING_TOLERANCE * (missing + 1):
-            raise DicomSeriesError(
+            raise files[n + 1].refused(
                 f"{missing} slice(s) missing {where} (the others are {nominal:.3g} mm apart); add them, or allow gaps "
                 "to reconstruct the slices that are there"
             )
-        raise DicomSeriesError(
+        raise files[n + 1].refused(
             f"slices are not equally spaced: {step:.3f} mm {where}, elsewhere {nominal:.3f} mm; choose an evenly "
             "spaced part, or allow gaps to reconstruct slice by slice"
         )
@@ -155,11 +182,11 @@ def _check_straight(files: Sequence[DicomFile], along: NDArray[np.float64]) -> N
         return
     slope = math.degrees(math.atan2(float(sideways[-1]), float(along[-1] - along[0])))
     if np.abs(drift - np.outer((along - along[0]) / (along[-1] - along[0]), drift[-1])).max() <= 0.5 * pixel:
-        raise DicomSeriesError(
+        raise files[-1].refused(
             f"the gantry is tilted by {slope:.1f} degrees: slices are sheared against their normal; correct the tilt "
             "first, for example with dcm2niix, and use its NIfTI file"
         )
-    raise DicomSeriesError(
+    raise files[worst].refused(
         f"slices are shifted sideways by up to {sideways[worst]:.1f} mm ({files[worst].name}); the series mixes two "
         "reconstructions: keep one of them"
     )

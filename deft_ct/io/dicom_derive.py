@@ -237,7 +237,6 @@ def _describe_instance(image: Dataset, source: Dataset, derivation: Derivation, 
     history: Sequence[Dataset] = source.get("ContributingEquipmentSequence") or []
     item = equipment_item(derivation.created, derivation.details)
     image.ContributingEquipmentSequence = DicomSequence([*deepcopy(list(history)), item])
-    image.BurnedInAnnotation = "NO"
 
 
 def _set_pixels(image: Dataset, stored: NDArray[np.uint16], form: PixelFormat) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import io
-import logging
-import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import pydicom
 from pydicom.dataset import FileDataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
+from deft_ct.io.dicom_stream import PREFIX_END, is_dicom, peek_series_uid, read_stream
+from deft_ct.io.errors import ReadError
+from deft_ct.io.limits import current_limits
+from deft_ct.io.parsing import parsing
+from deft_ct.io.zip_members import check_members, opened, read_member, read_start, visible_members
+from deft_ct.runtime.printable import printable
+
 MULTI_FRAME_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+NAMES_OF_DICOM = (".dcm", ".dicom", ".ima")
 
 
-class DicomSeriesError(ValueError):
+class DicomSeriesError(ReadError):
     """The DICOM input cannot be used as it is; the message says why and what to do."""
 
 
@@ -29,26 +35,59 @@ class DicomFile:
 
     Attributes:
         path: the file, or the archive.
-        member: name inside the archive, or None.
+        member: its entry in the archive, or None.
         header: everything but the pixel data.
     """
 
     path: Path
-    member: str | None
+    member: zipfile.ZipInfo | None
     header: FileDataset
 
     @property
     def name(self) -> str:
         """File name for messages."""
-        return self.member or self.path.name
+        return _name(self.path, self.member)
+
+    @property
+    def stored(self) -> int:
+        """Bytes that it takes on disk."""
+        return self.path.stat().st_size if self.member is None else self.member.compress_size
 
     def read(self) -> FileDataset:
-        """Read the whole file, pixel data included."""
-        with quiet_pydicom():
-            if self.member is None:
-                return pydicom.dcmread(self.path)
-            with zipfile.ZipFile(self.path) as archive:
-                return pydicom.dcmread(io.BytesIO(archive.read(self.member)))
+        """Read the whole file, pixel data included.
+
+        Raises:
+            ReadError: it is damaged, or too large for one image.
+        """
+        if self.member is None:
+            dataset = _read_file(self.path, pixels=True)
+        else:
+            with opened(self.path) as archive:
+                dataset = _read_of_archive(archive, self.member, self.path, pixels=True)
+        if dataset is None:
+            raise self.refused("it has changed while it was read")
+        return dataset
+
+    def refused(self, problem: str) -> DicomSeriesError:
+        """The error that names this file."""
+        return DicomSeriesError(self.path, problem if self.member is None else f"member {self.name}: {problem}")
+
+
+@dataclass(frozen=True)
+class DamagedFile:
+    """A DICOM file that cannot be read.
+
+    Attributes:
+        name: of the file or member, for messages.
+        error: why.
+        series_uid: the SeriesInstanceUID if that much could be read.
+        has_prefix: whether it has the prefix of a DICOM file; else its name alone says that it should be one.
+    """
+
+    name: str
+    error: ReadError
+    series_uid: str | None = None
+    has_prefix: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,104 +98,187 @@ class Found:
         series: CT images by SeriesInstanceUID.
         others: number of DICOM files that are not CT images, by what they are.
         not_dicom: names of the files that are not DICOM.
+        damaged: DICOM files that cannot be read and may be CT images.
     """
 
     series: dict[str, list[DicomFile]] = field(default_factory=dict)
     others: dict[str, int] = field(default_factory=dict)
     not_dicom: list[str] = field(default_factory=list)
+    damaged: list[DamagedFile] = field(default_factory=list)
 
 
 def find_series(source: Path) -> Found:
     """Read the header of every DICOM file of a folder (with its sub-folders), a zip archive, or of a single file.
 
+    A DICOMDIR that is a file stands for its folder.
+
     Raises:
         FileNotFoundError: ``source`` does not exist.
-        DicomSeriesError: it is empty, holds no DICOM, or no CT image.
+        ReadError: the archive cannot be read.
+        DicomSeriesError: there is nothing in it, no DICOM, or no CT image.
     """
     if not source.exists():
-        raise FileNotFoundError(f"no such folder, zip archive or file: {source}")
-    if source.name.upper() == "DICOMDIR":
+        raise FileNotFoundError(f"no such folder, zip archive or file: {printable(source)}")
+    if source.is_file() and source.name.upper() == "DICOMDIR":
         source = source.parent
     found = Found()
-    count = 0
-    for path, member, content in _contents(source):
-        count += 1
-        header = _header(path if content is None else io.BytesIO(content))
-        if header is None:
-            found.not_dicom.append(member or path.name)
-            continue
-        kind = _kind(header)
-        if kind is None:
-            uid = str(header.get("SeriesInstanceUID", ""))
-            found.series.setdefault(uid, []).append(DicomFile(path, member, header))
-        else:
-            found.others[kind] = found.others.get(kind, 0) + 1
+    with parsing(source, "a folder, zip archive or file"):
+        count = _search(source, found)
     if count == 0:
-        raise DicomSeriesError(f"{source} is empty; name the folder or zip archive that holds the DICOM files")
+        raise DicomSeriesError(source, "it is empty; name the folder or zip archive that holds the DICOM files")
     if not found.series:
-        raise DicomSeriesError(_nothing_found(source, found))
+        raise _nothing_found(source, found)
     return found
 
 
-def _nothing_found(source: Path, found: Found) -> str:
+def _search(source: Path, found: Found) -> int:
+    """Fill ``found``; returns the number of files."""
+    if not source.is_dir() and not source.is_file():
+        raise DicomSeriesError(source, "it is neither a file nor a folder; name the folder of the DICOM files")
+    count = 0
+    for path, member, content in _contents(source, found):
+        count += 1
+        name = _name(path, member)
+        try:
+            header = content() if content else _read_file(path, pixels=False)
+            file = None if header is None else DicomFile(path, member, header)
+            kind = None if file is None else _kind(file)
+        except ReadError as error:
+            found.damaged.append(DamagedFile(name, error, _series_uid_of(path, member)))
+            continue
+        if file is None and Path(name).suffix.lower() in NAMES_OF_DICOM:
+            part = "" if member is None else f"member {name}: "
+            problem = f"{part}it is called like a DICOM file and has no DICOM prefix; is it complete? Copy it again"
+            found.damaged.append(DamagedFile(name, DicomSeriesError(path, problem), has_prefix=False))
+        elif file is None:
+            found.not_dicom.append(name)
+        elif kind is None:
+            found.series.setdefault(_text(file.header, "SeriesInstanceUID"), []).append(file)
+        else:
+            found.others[kind] = found.others.get(kind, 0) + 1
+    return count
+
+
+def _nothing_found(source: Path, found: Found) -> ReadError:
+    for damaged in found.damaged:
+        if damaged.has_prefix:
+            return DicomSeriesError(damaged.error.path, damaged.error.problem)
     if not found.others:
-        examples = ", ".join(found.not_dicom[:3])
-        return (
-            f"{source} holds {len(found.not_dicom)} file(s), none of them DICOM ({examples}); name a folder of DICOM "
-            "CT images (a file without the DICM prefix counts as not DICOM)"
+        names = [*(d.name for d in found.damaged), *found.not_dicom]
+        return DicomSeriesError(
+            source,
+            f"it holds {len(names)} file(s), none of them DICOM ({', '.join(sorted(names)[:3])}); name a folder of "
+            "DICOM CT images (a file without the DICM prefix counts as not DICOM)",
         )
     held = ", ".join(f"{n} x {kind}" for kind, n in sorted(found.others.items()))
-    return f"{source} holds no CT images, only {held}; name a folder with a series of modality CT (CT Image Storage)"
+    return DicomSeriesError(
+        source, f"it holds no CT images, only {held}; name a folder with a series of modality CT (CT Image Storage)"
+    )
 
 
-def _contents(source: Path) -> Iterator[tuple[Path, str | None, bytes | None]]:
+_Content = Callable[[], FileDataset | None]
+
+
+def _contents(source: Path, found: Found) -> Iterator[tuple[Path, zipfile.ZipInfo | None, _Content | None]]:
     if source.is_dir():
-        for path in sorted(source.rglob("*")):
-            # Hidden folders are no data: what a killed run left behind lies in one, for example.
-            hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
-            if path.is_file() and not hidden and path.name.upper() != "DICOMDIR":
+        most = current_limits().members
+        for count, path in enumerate(visible_files(source)):
+            if count >= most:
+                raise DicomSeriesError(source, f"it holds more than {most} files; name the folder of one study")
+            if path.name.upper() != "DICOMDIR":
                 yield path, None, None
-    elif zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            for info in sorted(archive.infolist(), key=lambda entry: entry.filename):
-                if not info.is_dir() and Path(info.filename).name.upper() != "DICOMDIR":
-                    yield source, info.filename, archive.read(info)
-    else:
+    elif _starts_as_dicom(source) or not zipfile.is_zipfile(source):
         yield source, None, None
+    else:
+        with opened(source) as archive:
+            chosen = _dicom_members(archive, source, found)
+            check_members(source, chosen)
+            for info in chosen:
+                yield source, info, partial(_read_of_archive, archive, info, source, pixels=False)
+        if not chosen and found.not_dicom:
+            raise _nothing_found(source, found)
 
 
-def _header(file: Path | io.BytesIO) -> FileDataset | None:
-    try:
-        with quiet_pydicom():
-            header = pydicom.dcmread(file, stop_before_pixels=True)
-            # Values are parsed on first use: do it here, where the file at hand is known.
-            header.decode()
-    except (InvalidDicomError, EOFError):
+def visible_files(folder: Path) -> Iterator[Path]:
+    """The files below a folder in the order of their paths.
+
+    Hidden files and folders are left out: what a killed run left behind lies in one, for example.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
+
+
+def _dicom_members(archive: zipfile.ZipFile, source: Path, found: Found) -> list[zipfile.ZipInfo]:
+    """The members that are DICOM, or have the name of it: the others are not inflated beyond their first bytes."""
+    chosen = []
+    for info in visible_members(archive):
+        if Path(info.filename).name.upper() == "DICOMDIR":
+            continue
+        try:
+            wanted = is_dicom(read_start(archive, info, source, PREFIX_END))
+        except ReadError:
+            wanted = True  # reading it says again what is wrong, where it is noted
+        if wanted or Path(info.filename).suffix.lower() in NAMES_OF_DICOM:
+            chosen.append(info)
+        else:
+            found.not_dicom.append(printable(info.filename))
+    return chosen
+
+
+def _starts_as_dicom(path: Path) -> bool:
+    with parsing(path, "a DICOM file"), path.open("rb") as stream:
+        return is_dicom(stream.read(PREFIX_END))
+
+
+def _read_file(path: Path, *, pixels: bool) -> FileDataset | None:
+    """None for a file that is not DICOM."""
+    with parsing(path, "a DICOM file"), path.open("rb") as stream:
+        if not is_dicom(stream.read(PREFIX_END)):
+            return None
+        return read_stream(stream, path.stat().st_size, path, pixels=pixels)
+
+
+def _read_of_archive(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, *, pixels: bool
+) -> FileDataset | None:
+    """None for a member that is not DICOM."""
+    content = read_member(archive, info, path)
+    if not is_dicom(content):
         return None
-    return header
+    return read_stream(io.BytesIO(content), len(content), path, member=info.filename, pixels=pixels)
 
 
-def _kind(header: FileDataset) -> str | None:
+def _series_uid_of(path: Path, member: zipfile.ZipInfo | None) -> str | None:
+    """What a damaged file says of its series; None if that cannot be read."""
+    if member is not None:
+        return None
+    with suppress(OSError), path.open("rb") as stream:
+        return peek_series_uid(stream, path.stat().st_size, path)
+    return None
+
+
+def _kind(file: DicomFile) -> str | None:
     """None for a CT image; else what the file is, in words."""
-    sop_class = header.get("SOPClassUID", "")
-    modality = str(header.get("Modality", "") or "unknown")
+    header = file.header
+    sop_class = _text(header, "SOPClassUID")
+    if not sop_class:
+        raise file.refused("it does not say what it is (no SOPClassUID): it is cut off or damaged; copy it again")
+    modality = printable(_text(header, "Modality") or "unknown", 16)
     if sop_class == CTImageStorage or sop_class in MULTI_FRAME_CLASSES:
+        if modality == "unknown":
+            raise file.refused("it is a CT image without a Modality: it is cut off or damaged; copy it again")
         # Radiotherapy and PET workstations store other modalities in this class now and then.
         return None if modality == "CT" else f"{modality} image"
     if "Rows" not in header:
         return f"{modality} object without an image"
-    return f"{modality} image ({getattr(sop_class, 'name', sop_class) or 'no SOP class'})"
+    return f"{modality} image ({printable(getattr(header.SOPClassUID, 'name', sop_class), 64)})"
 
 
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Silence warnings about single values that break a rule of the standard: real headers are full of them."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=UserWarning, module="pydicom")
-            yield
-    finally:
-        logger.setLevel(level)
+def _text(header: FileDataset, name: str) -> str:
+    value: Any = header.get(name)
+    return "" if value is None else str(value)
+
+
+def _name(path: Path, member: zipfile.ZipInfo | None) -> str:
+    return printable(path.name if member is None else member.filename)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
+from deft_ct.io.deidentify import STATEMENTS, is_burned_in
 from deft_ct.io.dicom_derive import (
     DERIVATION,
     IMPLEMENTATION_CLASS,
@@ -86,7 +88,9 @@ def save_parametric_map(
             manufacturer_model_name=PROGRAM,
             software_versions=program_version(),
             device_serial_number="none",
-            contains_recognizable_visual_features=False,
+            contains_recognizable_visual_features=any(
+                str(header.get("RecognizableVisualFeatures", "")).upper() == "YES" for header in headers
+            ),
             real_world_value_mappings=[mapping],
             voi_lut_transformations=[content.VOILUTTransformation(window_center=50.0, window_width=100.0)],
             content_qualification=enum.ContentQualificationValues.RESEARCH,
@@ -97,6 +101,11 @@ def save_parametric_map(
     parametric.DerivationDescription = f"{DERIVATION}. {about.description}"[:1024]
     parametric.ImageComments = WARNING
     parametric.add_new("ContributingEquipmentSequence", "SQ", [equipment_item(about.created, about.details)])
+    for name in STATEMENTS:
+        if name in headers[0]:
+            parametric[name] = deepcopy(headers[0][name])
+    if any(is_burned_in(header) for header in headers):
+        parametric.BurnedInAnnotation = "YES"
     parametric.Laterality = headers[0].get("Laterality", "")  # type 2C: required, if only empty
     for name in ("SeriesDate", "InstanceCreationDate", "ContentDate"):
         setattr(parametric, name, about.created.strftime("%Y%m%d"))
@@ -104,7 +113,9 @@ def save_parametric_map(
         setattr(parametric, name, about.created.strftime("%H%M%S"))
     parametric.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS
     parametric.file_meta.ImplementationVersionName = f"{IMPLEMENTATION_PREFIX} {program_version()}"[:16]
-    parametric.save_as(path, enforce_file_format=True)
+    encoded = io.BytesIO()  # pydicom puts a traceback into the message of an error of the disk
+    parametric.save_as(encoded, enforce_file_format=True)
+    path.write_bytes(encoded.getbuffer())
 
 
 def _complete(header: Dataset, about: Derivation) -> Dataset:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +19,8 @@ from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.volume import Volume
 from deft_ct.io.dicom_checks import (
     check_alike,
-    check_each,
     check_positions,
+    check_slice,
     is_localizer,
     orientation,
     positions_along_normal,
@@ -26,6 +28,12 @@ from deft_ct.io.dicom_checks import (
 )
 from deft_ct.io.dicom_files import DicomFile, DicomSeriesError, Found, find_series
 from deft_ct.io.dicom_pixels import read_hu
+from deft_ct.io.errors import ReadError
+from deft_ct.io.limits import current_limits
+from deft_ct.io.parsing import parsing
+from deft_ct.runtime.printable import printable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +94,10 @@ class Series:
         """SOPInstanceUID of every slice, in order: what seeds and provenance are tied to."""
         return tuple(str(header.SOPInstanceUID) for header in self.headers)
 
+    def file_of(self, header: Dataset) -> str | Path:
+        """The file of one of the headers, for messages; where it was read from if that is not known."""
+        return getattr(header, "filename", None) or self.source
+
     def attenuation(self, *, nonnegative: bool = False) -> Tensor:
         """(Z, 1, H, W) float32 attenuation in 1/mm; see :meth:`deft_ct.ct.volume.Volume.attenuation`."""
         return self.volume.attenuation(nonnegative=nonnegative)
@@ -140,12 +152,14 @@ def read_dicom_series(
 
     Raises:
         FileNotFoundError: ``folder`` does not exist.
-        DicomSeriesError: a ValueError that says what is wrong with the input and what to do: nothing to read, several
-            series, a scout view, missing or doubled slices, unequal spacing, a tilted gantry, damaged files, ...
+        ReadError: a file is damaged, or larger than :mod:`deft_ct.io.limits` allows; it names the file.
+        DicomSeriesError: a ReadError that says what is wrong with the series and what to do: nothing to read, several
+            series, a scout view, missing or doubled slices, unequal spacing, a tilted gantry, ...
     """
     source = Path(folder).expanduser()
     found = find_series(source)
     files = _choose(found, series_uid, source)
+    _refuse_damaged(found, files)
     return _read(found, files, source, allow_gaps, units)
 
 
@@ -160,8 +174,8 @@ def read_all_dicom_series(
         units: attenuation scale; the default one when None.
 
     Returns:
-        The series in order of their SeriesInstanceUID, and for each series that was left out its SeriesInstanceUID and
-        the reason.
+        The series in order of their SeriesInstanceUID, and what was left out with the reason: damaged files by their
+        path below ``folder``, series by their SeriesInstanceUID. A series with a damaged slice is read without it.
 
     Raises:
         FileNotFoundError: ``folder`` does not exist.
@@ -169,48 +183,102 @@ def read_all_dicom_series(
     """
     source = Path(folder).expanduser()
     found = find_series(source)
-    series, refused = [], {}
+    refused = {_below(source, damaged.error, damaged.name): str(damaged.error) for damaged in found.damaged}
+    series = []
     for uid in sorted(found.series):
         try:
-            series.append(_read(found, found.series[uid], source, allow_gaps, units))
-        except DicomSeriesError as error:
-            refused[uid] = str(error)
+            series.append(_read(found, found.series[uid], source, allow_gaps, units, refused))
+        except ReadError as error:
+            refused[uid or "no SeriesInstanceUID"] = str(error)
     return series, refused
 
 
+def _below(source: Path, error: ReadError, name: str) -> str:
+    path = Path(error.path)
+    return printable(path.relative_to(source) if path != source and path.is_relative_to(source) else name)
+
+
+def _refuse_damaged(found: Found, files: list[DicomFile]) -> None:
+    """A file that is damaged may be a slice of the series, unless it says otherwise."""
+    uid = str(files[0].header.get("SeriesInstanceUID") or "")
+    mine = [damaged for damaged in found.damaged if damaged.series_uid in (None, uid)]
+    if not mine:
+        return
+    error = mine[0].error
+    more = f" ({len(mine) - 1} more file(s) are damaged: {', '.join(d.name for d in mine[1:4])})" if mine[1:] else ""
+    raise DicomSeriesError(error.path, f"{error.problem}{more}")
+
+
 def _read(
-    found: Found, files: list[DicomFile], source: Path, allow_gaps: bool, units: HounsfieldScale | None
+    found: Found,
+    files: list[DicomFile],
+    source: Path,
+    allow_gaps: bool,
+    units: HounsfieldScale | None,
+    refused: dict[str, str] | None = None,
 ) -> Series:
-    scouts = [f for f in files if is_localizer(f.header)]
-    if len(scouts) == len(files):
-        raise DicomSeriesError(
-            f"series {files[0].header.SeriesInstanceUID} is a localizer (scout view), not a stack of slices; choose "
-            "the axial series of the study"
-        )
-    files = [f for f in files if not is_localizer(f.header)]
-    check_each(files)
-    check_alike(files)
-    along = positions_along_normal(files)
-    files = [files[n] for n in np.argsort(along, kind="stable")]
-    check_positions(files, allow_gaps=allow_gaps)
-    hu = np.stack([read_hu(f) for f in files])
-    volume = Volume(hu, _affine(files), units or HounsfieldScale())
-    return Series(volume, tuple(f.header for f in files), source, _notes(found, files, scouts))
+    """Slices that cannot be read end it; where there is ``refused``, they are put there and left out."""
+    with parsing(source, "a CT series"):
+        scouts = [f for f in files if is_localizer(f.header)]
+        if len(scouts) == len(files):
+            uid = printable(files[0].header.get("SeriesInstanceUID"))
+            raise DicomSeriesError(
+                source,
+                f"series {uid} is a localizer (scout view), not a stack of slices; choose the axial series of a study",
+            )
+        files = [f for f in files if not is_localizer(f.header)]
+        files = [f for f, _ in _each(files, check_slice, source, refused)]
+        check_alike(files)
+        along = positions_along_normal(files)
+        files = [files[n] for n in np.argsort(along, kind="stable")]
+        check_positions(files, allow_gaps=allow_gaps)
+        pixels = len(files) * int(files[0].header.Rows) * int(files[0].header.Columns)
+        stored = sum(file.stored for file in files)
+        current_limits().check_declared(source, 4 * pixels, stored, what=f"{len(files)} slices")
+        images = _each(files, read_hu, source, refused)
+        files = [f for f, _ in images]
+        check_positions(files, allow_gaps=allow_gaps)
+        volume = Volume(np.stack([hu for _, hu in images]), _affine(files), units or HounsfieldScale())
+        return Series(volume, tuple(f.header for f in files), source, _notes(found, files, scouts))
+
+
+def _each(
+    files: list[DicomFile], do: Callable[[DicomFile], T], source: Path, refused: dict[str, str] | None
+) -> list[tuple[DicomFile, T]]:
+    """``do`` of every file; those that raise are put into ``refused`` if there is one.
+
+    Raises:
+        ReadError: of the first file that raises, if there is no ``refused`` or every file raises.
+    """
+    done, errors = [], []
+    for file in files:
+        try:
+            done.append((file, do(file)))
+        except ReadError as error:
+            if refused is None:
+                raise
+            errors.append((file, error))
+    if not done:
+        raise errors[0][1]
+    if refused is not None:
+        refused |= {_below(source, error, file.name): str(error) for file, error in errors}
+    return done
 
 
 def _choose(found: Found, series_uid: str | None, source: Path) -> list[DicomFile]:
     if series_uid is not None:
         if series_uid in found.series:
             return found.series[series_uid]
-        raise DicomSeriesError(f"{source} has no CT series {series_uid}; it has:\n{_listing(found)}")
+        raise DicomSeriesError(source, f"it has no CT series {printable(series_uid)}; it has:\n{_listing(found)}")
     # Scout views usually are a series of their own: they are no choice.
     candidates = {u: f for u, f in found.series.items() if not all(is_localizer(x.header) for x in f)}
     if not candidates:
         return next(iter(found.series.values()))
     if len(candidates) > 1:
         raise DicomSeriesError(
-            f"{source} holds {len(candidates)} CT series; choose one with series_uid=... or with --series:\n"
-            f"{_listing(found)}"
+            source,
+            f"it holds {len(candidates)} CT series; choose one with series_uid=... or with --series:\n"
+            f"{_listing(found)}",
         )
     return next(iter(candidates.values()))
 
@@ -221,21 +289,25 @@ def _listing(found: Found) -> str:
         header = files[0].header
         what = "localizer" if all(is_localizer(f.header) for f in files) else "slices"
         size = f"{header.get('Rows', '?')}x{header.get('Columns', '?')}"
-        kernel = header.get("ConvolutionKernel", "") or "-"
-        text = header.get("SeriesDescription", "") or "no description"
-        lines.append(f"  {uid}  {len(files)} {what}, {size}, kernel {kernel}, {text}")
+        kernel = printable(header.get("ConvolutionKernel", "") or "-")
+        text = printable(header.get("SeriesDescription", "") or "no description")
+        lines.append(f"  {printable(uid)}  {len(files)} {what}, {size}, kernel {kernel}, {text}")
     return "\n".join(lines)
 
 
 def _notes(found: Found, files: list[DicomFile], scouts: list[DicomFile]) -> tuple[str, ...]:
     notes = [f"skipped {count} x {kind}" for kind, count in sorted(found.others.items())]
     if found.not_dicom:
-        notes.append(f"skipped {len(found.not_dicom)} file(s) that are not DICOM")
+        named = ", ".join(found.not_dicom[:3]) + (", ..." if found.not_dicom[3:] else "")
+        notes.append(f"skipped {len(found.not_dicom)} file(s) that are not DICOM: {named}")
+    if found.damaged:
+        named = ", ".join(damaged.name for damaged in found.damaged)
+        notes.append(f"left out {len(found.damaged)} damaged file(s): {named}")
     if scouts:
         notes.append(f"skipped {len(scouts)} localizer image(s) in the series")
     kernels = Counter(str(f.header.get("ConvolutionKernel", "") or "unknown") for f in files)
     if len(kernels) > 1:
-        notes.append(f"the series mixes reconstruction kernels: {', '.join(sorted(kernels))}")
+        notes.append(f"the series mixes reconstruction kernels: {printable(', '.join(sorted(kernels)))}")
     frames = {str(f.header.get("FrameOfReferenceUID", "")) for f in files}
     if len(frames) > 1:
         # De-identified collections (LIDC-IDRI among them) gave every slice another UID; the positions still agree.

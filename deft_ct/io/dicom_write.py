@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,6 +17,7 @@ from pydicom.errors import InvalidDicomError
 from torch import Tensor
 
 from deft_ct.ct.volume import Volume
+from deft_ct.io.deidentify import NO_DATE, deidentified
 from deft_ct.io.dicom_derive import (
     CT_NUMBERS,
     IMPLEMENTATION_PREFIX,
@@ -26,9 +28,12 @@ from deft_ct.io.dicom_derive import (
     hashed_uid,
     random_uid,
 )
+from deft_ct.io.dicom_files import DicomSeriesError
 from deft_ct.io.dicom_parametric_map import require_highdicom, save_parametric_map
 from deft_ct.io.dicom_read import Series
+from deft_ct.io.parsing import parsing
 from deft_ct.runtime.atomic import atomic_folder, check_writable
+from deft_ct.runtime.printable import printable
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +79,10 @@ class DicomOptions:
         series_number_offset: added to the SeriesNumber of the source (one more for the spread).
         parametric_map: also write the spread as ``folder/spread_parametric_map.dcm``; needs the extra
             ``parametric-map``.
-        created: date and time of the new images; the time of writing when None.
+        created: date and time of the new images. None: the time of writing, or a dummy with ``deidentify``.
+        deidentify: drop or replace what identifies the patient in every derived object, by the Basic Application Level
+            Confidentiality Profile of DICOM PS3.15; needs the extra ``deidentify``. UIDs are then new each time.
+        allow_burned_in: de-identify images, too, that are known to show text (BurnedInAnnotation YES).
 
     Raises:
         ValueError: ``uids`` is unknown.
@@ -84,6 +92,8 @@ class DicomOptions:
     series_number_offset: int = SERIES_NUMBER_OFFSET
     parametric_map: bool = False
     created: datetime | None = None
+    deidentify: bool = False
+    allow_burned_in: bool = False
 
     def __post_init__(self) -> None:
         if self.uids not in ("hash", "random"):
@@ -121,7 +131,8 @@ def write_dicom_series(
         The files.
 
     Raises:
-        ImportError: a Parametric Map was asked for, and highdicom is missing.
+        ImportError: a package is missing that a Parametric Map or de-identification needs; the message names the extra.
+        ReadError: a header of ``like`` cannot be inherited from, see :func:`check_derivable`.
         ValueError: wrong shape, values that are not finite, no spread for a Parametric Map, or a folder that overlaps
             the source.
         FileExistsError: the folder is not empty.
@@ -131,12 +142,10 @@ def write_dicom_series(
     mean, spread, nested = _hu_of(result, like)
     if options.parametric_map and spread is None:
         raise ValueError("parametric_map needs a result with a spread: draw more than one sample")
-    if options.parametric_map:
-        require_highdicom()
     target = check_writable(folder, overwrite=overwrite, source=like.source)
-    created = options.created or datetime.now()
-    number = int(like.headers[0].get("SeriesNumber") or 0) + options.series_number_offset
-    base = Derivation(description, details, "", CT_NUMBERS, "", number, _frame_of_reference(like), created)
+    like = check_derivable(like, options)
+    number = _series_number(like, options)
+    base = Derivation(description, details, "", CT_NUMBERS, "", number, _frame_of_reference(like), _created(options))
     map_path = None
     with atomic_folder(target, overwrite=overwrite, is_own=is_own_output) as work:
         mean_names = _write_series(work, "mean" if nested else "", mean, like, base, options.uids)
@@ -158,6 +167,52 @@ def write_dicom_series(
     return WrittenSeries(
         tuple(target / name for name in mean_names), tuple(target / name for name in spread_names), map_path
     )
+
+
+def check_derivable(like: Series, options: DicomOptions | None = None) -> Series:
+    """Check that every header can be inherited from, for example before a long reconstruction.
+
+    Each derived image is made and encoded with a single pixel.
+
+    Returns:
+        The series that is inherited from: ``like``, de-identified if ``options`` say so.
+
+    Raises:
+        ImportError: a package is missing that ``options`` need; the message names the extra.
+        ReadError: a SeriesNumber that is no whole number, an attribute that cannot be written, or text in images that
+            are to be de-identified; it names the file.
+    """
+    options = options or DicomOptions()
+    if options.parametric_map:
+        require_highdicom()
+    number, uid = _series_number(like, options), random_uid()
+    if options.deidentify:
+        like = deidentified(like, allow_burned_in=options.allow_burned_in)
+    about = Derivation("check", "", "", CT_NUMBERS, uid, number, _frame_of_reference(like), _created(options))
+    for header in like.headers:
+        with parsing(like.file_of(header), "the source of a derived series"):
+            image = derived_image(header, np.zeros((1, 1), np.uint16), about, number=1, uid=uid)
+            image.save_as(io.BytesIO(), enforce_file_format=True)
+    return like
+
+
+def _created(options: DicomOptions) -> datetime:
+    return options.created or (NO_DATE if options.deidentify else datetime.now())
+
+
+def _series_number(like: Series, options: DicomOptions) -> int:
+    value = like.headers[0].get("SeriesNumber")
+    try:
+        number = int(0 if value in (None, "") else value) + options.series_number_offset
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or abs(number) + 2 >= 2**31:
+        raise DicomSeriesError(
+            like.file_of(like.headers[0]),
+            f"SeriesNumber is {printable(value)!r}; expected a whole number, from which that of the derived series "
+            "follows: correct it or delete it",
+        )
+    return number
 
 
 def is_own_output(path: Path) -> bool:
@@ -239,4 +294,6 @@ def _report_clipping(hu: NDArray[np.float32], form: PixelFormat) -> None:
 
 
 def _save(image: Dataset, path: Path) -> None:
-    image.save_as(path, enforce_file_format=True)
+    content = io.BytesIO()  # pydicom puts a traceback into the message of an error of the disk
+    image.save_as(content, enforce_file_format=True)
+    path.write_bytes(content.getbuffer())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.volume import Volume
+from deft_ct.io.checks import checked_volume
+from deft_ct.io.errors import ReadError
+from deft_ct.io.untrusted import HDF5File
 from deft_ct.runtime.atomic import atomic_file
 
 NOTE = "research only, not for clinical use"
@@ -48,7 +52,8 @@ def write_hdf5(
     if "hu" in extra:
         raise ValueError("the name 'hu' is taken by the volume; call the array something else")
     text = json.dumps(provenance or {}, sort_keys=True)
-    with atomic_file(path) as work, h5py.File(work, "w") as file:
+    content = io.BytesIO()  # HDF5 does not say what the system said when it cannot write
+    with h5py.File(content, "w") as file:
         file.attrs["provenance"] = text
         file.attrs["note"] = NOTE
         dataset = file.create_dataset("hu", data=volume.hu, compression="gzip", chunks=(1, *volume.image_shape))
@@ -56,26 +61,24 @@ def write_hdf5(
         dataset.attrs["pixel_mm"], dataset.attrs["z_mm"], dataset.attrs["units"] = volume.pixel_mm, volume.z_mm, "HU"
         for name, array in extra.items():
             file.create_dataset(name, data=array, compression="gzip")
+    with atomic_file(path) as work:
+        work.write_bytes(content.getbuffer())
     return Path(path)
 
 
 def read_hdf5(path: str | Path, *, units: HounsfieldScale | None = None) -> Volume:
-    """Read the volume of a file of :func:`write_hdf5`.
+    """Read the volume of a file of :func:`write_hdf5`. It may come from anywhere, see :mod:`deft_ct.io.untrusted`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not HDF5, or without ``hu`` and its affine.
+        ReadError: not HDF5, damaged, without ``hu`` and its affine, with values or pixels that no CT has, or beyond
+            the limits.
     """
     source = Path(path)
     if not source.is_file():
         raise FileNotFoundError(f"no such HDF5 file: {source}")
-    try:
-        with h5py.File(source, "r") as file:
-            if "hu" not in file or "affine_lps" not in file["hu"].attrs:
-                raise ValueError(
-                    f"{source} holds no dataset 'hu' with the attribute 'affine_lps'; it has {sorted(file)}"
-                )
-            hu, affine = file["hu"][...], np.asarray(file["hu"].attrs["affine_lps"], float)
-    except OSError as error:
-        raise ValueError(f"{source} cannot be read as HDF5 ({error}); is it complete?") from error
-    return Volume(hu, affine, units or HounsfieldScale())
+    file = HDF5File(source, depth=1)
+    if "hu" not in file or not file.has_attribute("hu", "affine_lps"):
+        raise ReadError(source, f"holds no dataset 'hu' with the attribute 'affine_lps'; it has {list(file)[:20]}")
+    affine = file.attribute("hu", "affine_lps")
+    return checked_volume(source, file.read("hu", dtype=np.float32), affine, units)

@@ -7,6 +7,7 @@ physics.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import AffineMap, PriorRange, Scale
 from deft_ct.operators.base import Operator, RowPick
 from deft_ct.operators.findings import Diagnosis
+from deft_ct.operators.memory import check_memory
 from deft_ct.operators.noise import NoiseModel, NoNoise
 from deft_ct.runtime.seeds import Key, checked_image_ids, generator_for
 
@@ -85,6 +87,12 @@ class Measurement:
         if not bool(torch.isfinite(x).all()):
             raise ValueError("the image holds NaN or infinite values; repair or crop it before simulating data")
         names = checked_image_ids(len(x), image_ids)
+        values = 2 * len(x) * math.prod(self.operator.range_shape) + x.numel() * max(refine, 1) ** 2
+        if x.device.type == "cpu":
+            check_memory(
+                x.element_size() * values, f"simulating data of {len(x)} images",
+                "take fewer images at once, fewer views or a smaller refine",
+            )  # fmt: skip
         clean = self.noise_free(x, refine=refine)
         return self.noise.sample(clean, [generator_for(seed, "noise", name) for name in names])
 
@@ -149,7 +157,9 @@ class Measurement:
 
     def diagnose(self, y: Tensor) -> Diagnosis:
         """Faults that the operator finds in the data, see ``Operator.diagnose``; none for data before the log."""
-        return self.operator.diagnose(y) if self.post_log(y) else Diagnosis()
+        if not self.post_log(y):
+            return Diagnosis()
+        return self.operator.diagnose(y, None if isinstance(self.noise, NoNoise) else self.noise.weights(y))
 
     def post_log(self, y: Tensor) -> bool:
         """Whether the mean of such data is ``A(x)``: they are not counts, which are before the logarithm."""

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import ast
+import math
+import warnings
 from collections.abc import Sequence
 from inspect import signature
 from typing import Any
 
 from deft_ct.methods.registry import load_reconstructor
+
+LONGEST_LITERAL = 200
+"""Characters of a value that are parsed; a deeply nested one could exhaust the parser's stack."""
+
+_WORDS = {"true": True, "false": False, "nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 OF_THE_COMMAND = frozenset(signature(load_reconstructor).parameters)
 """Arguments of ``load_reconstructor`` that are not fields of a method's configuration, such as ``prior``."""
@@ -17,22 +24,36 @@ def parse_options(items: Sequence[str], *, where: str) -> dict[str, Any]:
     """``["a=1", "b=x"]`` as ``{"a": 1, "b": "x"}``.
 
     Args:
-        items: each an option, an equals sign and a Python literal or plain text.
+        items: each an option, an equals sign and a value: a Python literal, ``true``, ``false``, ``nan``, ``inf`` or
+            plain text.
         where: what the items come from, for the error.
 
     Raises:
-        ValueError: an item has no equals sign.
+        ValueError: an item has no name, no equals sign or no value, or an option is there twice.
     """
     options: dict[str, Any] = {}
     for item in items:
-        key, separator, value = item.partition("=")
-        if not separator:
+        key, separator, value = (part.strip() for part in item.partition("="))
+        if not (key and separator and value):
             raise ValueError(f"expected option=value in {where!r}, got {item!r}")
-        try:
-            options[key.strip()] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[key.strip()] = value
+        if key in options:
+            raise ValueError(f"{key} is there twice in {where!r}: give it once")
+        options[key] = parse_value(value)
     return options
+
+
+def parse_value(text: str) -> Any:
+    """A value of an option: a Python literal if it is one, else the text itself. The method checks its type."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if len(text) > LONGEST_LITERAL:
+        return text
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SyntaxWarning)  # of the parser, about "1or 2" and the like
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # TypeError: "{[]: 1}"
+        return text
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:
@@ -41,7 +62,7 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
     Raises:
         ValueError: an item is not of the form ``option=value``, or an option belongs to the command.
     """
-    name, _, rest = text.partition(":")
+    name, _, rest = text.strip().partition(":")
     options = parse_options([item for item in rest.split(",") if item], where=text)
     if taken := sorted(set(options) & OF_THE_COMMAND):
         raise ValueError(f"{', '.join(taken)} in {text!r} is an option of the command, not of a method")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from deft_ct.runtime.atomic import write_text
+from deft_ct.runtime.json_object import read_json_object
+from deft_ct.runtime.read_error import ReadError
+from deft_ct.runtime.typed_fields import from_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ def load_preset(method: str, name_or_path: str | Path) -> Preset:
 
     Raises:
         FileNotFoundError: there is none; the message lists those that are shipped for the method.
-        ValueError: the file is not a preset, or one for another method.
+        ReadError: the file is not a preset, or one for another method.
     """
     path = Path(name_or_path)
     if not path.is_file():
@@ -55,13 +58,14 @@ def load_preset(method: str, name_or_path: str | Path) -> Preset:
                 f"make one with `deft-ct tune {method}`"
             )
         path = _root() / str(name_or_path) / f"{method}.json"
+    content = read_json_object(path, "a preset")
+    known = [entry.name for entry in fields(Preset)]
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        preset = Preset(**{key: content[key] for key in ("method", "scan", "options", "provenance")})
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a preset of deft-ct ({error!r})") from error
+        preset = from_values(Preset, {key: value for key, value in content.items() if key in known})
+    except ValueError as error:
+        raise ReadError(path, f"is not a preset of deft-ct ({error})") from error
     if preset.method != method:
-        raise ValueError(f"{path} is a preset for {preset.method}, not for {method}")
+        raise ReadError(path, f"is a preset for {preset.method[:80]}, not for {method}")
     return preset
 
 

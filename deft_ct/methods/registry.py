@@ -20,6 +20,8 @@ from deft_ct.methods.presets import load_preset
 from deft_ct.methods.supervised.model import TrainedModel
 from deft_ct.networks.precision import Precision, check_precision
 from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.device import check_device
+from deft_ct.runtime.fields import check_values
 
 Registered = TypeVar("Registered", bound=Reconstructor)
 
@@ -147,6 +149,7 @@ class Networks:
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
+        check_device(self.device)
 
     def load_prior(self) -> Prior:
         """The prior."""
@@ -185,7 +188,12 @@ class Networks:
             raise ValueError(
                 f"{name} has no option {', '.join(unknown)}; its options are: {', '.join(known) or 'none'}"
             )
-        return cls.from_networks(cls.config_type(**chosen), self)
+        try:
+            check_values(cls.config_type, chosen)
+            config = cls.config_type(**chosen)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        return cls.from_networks(config, self)
 
     def _once(self, name: str, load: Callable[[], Any]) -> Any:
         if name not in self._loaded:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from deft_ct.runtime.content_key import content_digest
+
 
 def content_hash(network: nn.Module, description: dict[str, Any]) -> str:
     """SHA-256 of a description (JSON-ready) and of the weights in float16, the precision in which they are stored."""
@@ -17,3 +19,8 @@ def content_hash(network: nn.Module, description: dict[str, Any]) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().to(torch.float16).contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of all weights as they are in memory, for content keys; :func:`content_hash` rounds them."""
+    return content_digest(item for pair in sorted(network.state_dict().items()) for item in pair)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from deft_ct.networks.network import NetworkConfig
 from deft_ct.networks.point import PointNetworkConfig
 from deft_ct.networks.unet import UNetConfig
+from deft_ct.runtime.typed_fields import from_values
 
-NETWORKS: dict[str, Callable[..., NetworkConfig]] = {"unet": UNetConfig, "point": PointNetworkConfig}
+NETWORKS: dict[str, type[UNetConfig] | type[PointNetworkConfig]] = {"unet": UNetConfig, "point": PointNetworkConfig}
 """Configurations by kind; a configuration stored without a kind is that of a U-Net."""
 
 
@@ -17,9 +18,11 @@ def network_config(values: Mapping[str, Any]) -> NetworkConfig:
     """The inverse of ``NetworkConfig.to_dict``.
 
     Raises:
-        ValueError: the kind is unknown.
+        ValueError: the kind is unknown, or a value is missing, of another type or out of range.
     """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"expected the description of a network, got {str(values)[:80]}")
     kind = values.get("kind", "unet")
-    if kind not in NETWORKS:
-        raise ValueError(f"unknown kind of network {kind!r}; known: {', '.join(NETWORKS)}")
-    return NETWORKS[kind](**{name: value for name, value in values.items() if name != "kind"})
+    if not isinstance(kind, str) or kind not in NETWORKS:
+        raise ValueError(f"unknown kind of network {str(kind)[:80]!r}; known: {', '.join(NETWORKS)}")
+    return from_values(NETWORKS[kind], {name: value for name, value in values.items() if name != "kind"})

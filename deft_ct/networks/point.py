@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from deft_ct.networks.network import TimeNetwork
 from deft_ct.networks.unet import timestep_embedding
+from deft_ct.runtime.fields import check_fields
+
+MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +40,11 @@ class PointNetworkConfig:
     ordered: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if min(self.in_channels, self.out_channels, self.width, self.layers, self.heads) < 1:
             raise ValueError("in_channels, out_channels, width, layers and heads must be at least 1")
+        if self.layers > MOST_LAYERS:
+            raise ValueError(f"at most {MOST_LAYERS} layers, got {self.layers}")
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even and a multiple of heads {self.heads}")
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
 from deft_ct.runtime.atomic import atomic_folder, write_text
+from deft_ct.runtime.json_object import read_json_object
+from deft_ct.runtime.read_error import ReadError
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +30,10 @@ class ModelFormat:
         noun: what messages call it, for example "prior".
         assets: folder below ``deft_ct/assets`` with the models that come with the package.
         weights: name of the safetensors file.
-        metadata: name of the JSON file; it holds the SHA-256 of the content under ``"sha256"``.
+        metadata: name of the JSON file; it holds the SHA-256 of the content under ``"sha256"``. A folder with such a
+            file is one of ours.
+        extras: names of further JSON files that :meth:`write` may be given.
+        companions: patterns of files that users or scripts put into such a folder; they are kept when it is rewritten.
         remedy: what to do when none comes with the package.
     """
 
@@ -32,6 +41,8 @@ class ModelFormat:
     assets: str
     weights: str
     metadata: str
+    extras: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ("training_log*.csv",)
     remedy: str = "pass the folder of one"
 
     def write(
@@ -43,21 +54,23 @@ class ModelFormat:
         dtype: torch.dtype = torch.float16,
         more: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Write a model as a folder; an existing one there is replaced in one step.
+        """Write a model as a folder; an existing one there is replaced in one step, and its companions are kept.
 
         Args:
             folder: target.
             state: the weights.
             metadata: JSON-ready, with the hash under ``"sha256"``.
             dtype: of the stored weights.
-            more: further JSON files, by name.
+            more: further JSON files, by names in :attr:`extras`.
 
         Raises:
-            FileExistsError: the folder holds files that do not belong to a model.
+            FileExistsError: the folder holds files that this program did not write.
+            WriteError: the disk is full or refuses.
         """
         weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}
-        with atomic_folder(folder, overwrite=True, is_own=_is_model_file) as part:
-            save_file(weights, part / self.weights, metadata={"format": "pt"})
+        with atomic_folder(folder, overwrite=True, is_own=self._is_own, keeps=self._is_companion) as part:
+            # Written by Python and not by safetensors, whose errors do not say what the system said.
+            (part / self.weights).write_bytes(save(weights, metadata={"format": "pt"}))
             for name, content in {**(more or {}), self.metadata: metadata}.items():
                 write_text(part / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
@@ -65,28 +78,73 @@ class ModelFormat:
         """The metadata, and the weights in float32 on the CPU.
 
         Raises:
-            ValueError: the folder is not such a model, or its files are damaged.
+            ReadError: the folder is not such a model, its files are damaged, or its weights are not finite numbers.
+        """
+        for name in (self.metadata, self.weights):
+            if not (folder / name).is_file():
+                raise ReadError(folder, f"is not {self._a_noun} of deft-ct: {name} is missing")
+        meta = read_json_object(folder / self.metadata, self._a_noun)
+        try:
+            weights = load_file(folder / self.weights)
+        except Exception as error:  # safetensors raises types of its own
+            raise ReadError(
+                folder / self.weights, f"cannot be read as {self._a_noun} ({error}); is the copy complete?"
+            ) from error
+        for name, value in weights.items():
+            if not (value.is_floating_point() and bool(torch.isfinite(value.float()).all())):
+                raise ReadError(
+                    folder / self.weights, f"the weight {name[:80]} holds values that are not finite numbers"
+                )
+        return meta, {name: value.float() for name, value in weights.items()}
+
+    @contextmanager
+    def using(self, folder: Path) -> Iterator[None]:
+        """Name the folder in whatever its content leads to.
+
+        Raises:
+            ReadError: the block raised: a value is missing, of another type or out of range.
         """
         try:
-            meta: dict[str, Any] = json.loads((folder / self.metadata).read_text())
-            weights = load_file(folder / self.weights)
-        except FileNotFoundError as error:
-            missing = Path(str(error.filename)).name
-            raise ValueError(f"{folder} is not {self._a_noun} of deft-ct: {missing} is missing") from error
-        except Exception as error:  # safetensors and json raise types of their own
-            raise ValueError(f"{folder} cannot be read as {self._a_noun} ({error}); is the copy complete?") from error
-        return meta, {name: value.float() for name, value in weights.items()}
+            yield
+        except ReadError:
+            raise
+        except KeyError as error:
+            raise ReadError(folder / self.metadata, f"is not {self._a_noun} of deft-ct: {error} is missing") from error
+        except Exception as error:
+            raise ReadError(folder, f"cannot be used as {self._a_noun} ({error}); is the copy complete?") from error
+
+    def build(self, make: Callable[[], Model], weights: Mapping[str, Tensor]) -> Model:
+        """The model with its weights; nothing is allocated for a model whose shapes are not those of the weights.
+
+        Args:
+            make: makes the model, with any weights.
+            weights: of :meth:`read`.
+
+        Raises:
+            ValueError: they do not belong to the model.
+        """
+        with torch.device("meta"):
+            expected = {name: tuple(value.shape) for name, value in make().state_dict().items()}
+        found = {name: tuple(value.shape) for name, value in weights.items()}
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        if wrong:
+            name = wrong[0]
+            raise ValueError(
+                f"{len(wrong)} weights do not fit its description, the first is {name[:80]}: expected "
+                f"{expected.get(name, 'none')}, got {found.get(name, 'none')}"
+            )
+        model = make()
+        model.load_state_dict(dict(weights))
+        return model
 
     def check(self, folder: Path, found: str, expected: str) -> None:
         """Compare hashes.
 
         Raises:
-            ValueError: they differ.
+            ReadError: they differ.
         """
         if found != expected:
-            raise ValueError(
-                f"the weights in {folder} do not match their SHA-256: the files are damaged or were changed"
-            )
+            raise ReadError(folder, "the weights do not match their SHA-256: the files are damaged or were changed")
 
     def shipped(self) -> list[str]:
         """Names of the models that come with the package, the default first."""
@@ -116,10 +174,18 @@ class ModelFormat:
     def _a_noun(self) -> str:
         return f"{'an' if self.noun[0] in 'aefhio' else 'a'} {self.noun}"
 
+    def _is_own(self, path: Path) -> bool:
+        """Whether a file was written by :meth:`write`: by its name, beside metadata of such a model."""
+        if path.name not in (self.weights, self.metadata, *self.extras):
+            return False
+        try:
+            found = json.loads((path.parent / self.metadata).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(found, dict) and "sha256" in found
+
+    def _is_companion(self, path: Path) -> bool:
+        return any(fnmatch(path.name, pattern) for pattern in self.companions)
+
     def _root(self) -> Path:
         return Path(str(resources.files("deft_ct"))) / "assets" / self.assets
-
-
-def _is_model_file(path: Path) -> bool:
-    """Weights, JSON and training logs. A folder with other files is refused, so that a mistyped one loses nothing."""
-    return path.suffix in (".json", ".safetensors", ".csv")

@@ -17,6 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deft_ct.networks.network import TimeNetwork
+from deft_ct.operators.memory import check_memory
+from deft_ct.runtime.fields import check_fields
+
+MOST_FEATURES = 8192
+"""Largest number of channels, layers and levels, and largest patch: far above any network that fits a GPU."""
+
+MOST_LEVELS, MOST_LAYERS = 16, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +57,27 @@ class UNetConfig:
     scale_shift: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "channels", tuple(self.channels))
         object.__setattr__(self, "attention", tuple(self.attention))
         if len(self.channels) != len(self.attention):
             raise ValueError(f"channels and attention must be equally long, got {self.channels} and {self.attention}")
+        if min(self.norm_groups, self.head_channels, *self.channels, 1) < 1 or not self.channels:
+            raise ValueError("channels, norm_groups and head_channels must be at least 1")
+        if len(self.channels) > MOST_LEVELS or max(self.layers, self.patch) > MOST_LAYERS:
+            raise ValueError(f"at most {MOST_LEVELS} levels of {MOST_LAYERS} layers, and patch at most {MOST_LAYERS}")
         if any(c % self.norm_groups or c % self.head_channels for c in self.channels):
             raise ValueError(
                 f"channels {self.channels} must be multiples of norm_groups {self.norm_groups} "
                 f"and head_channels {self.head_channels}"
             )
-        if min(self.in_channels, self.out_channels, self.patch, self.layers) < 1:
-            raise ValueError("in_channels, out_channels, patch and layers must be at least 1")
+        if min(self.in_channels, self.out_channels, self.patch, self.layers, *self.channels) < 1:
+            raise ValueError("in_channels, out_channels, patch, layers and channels must be at least 1")
+        largest = max(self.in_channels, self.out_channels, self.patch, self.layers, len(self.channels), *self.channels)
+        if largest > MOST_FEATURES:
+            raise ValueError(f"channels, patch and layers must be at most {MOST_FEATURES}, got {largest}")
+        convolutions = 4 * self.layers * sum(9 * features**2 for features in self.channels)
+        check_memory(4 * convolutions, f"a network with channels {self.channels}", "take fewer channels or layers")
 
     @property
     def multiple(self) -> int:

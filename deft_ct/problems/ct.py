@@ -134,8 +134,8 @@ class CTProblem(Problem):
     def settings(self) -> dict[str, Any]:
         """Data, seed, refinement and data range."""
         return {
-            "data": self.data, "every": self.pack.every, "slices": len(self), "seed": self.seed,
-            "simulation_refinement": self.refine, "data_range_hu": self.data_range_hu,
+            "data": self.data, "data_sha256": self._pack_hash, "every": self.pack.every, "slices": len(self),
+            "seed": self.seed, "simulation_refinement": self.refine, "data_range_hu": self.data_range_hu,
         }  # fmt: skip
 
     def describe_measurement(self) -> dict[str, Any]:
@@ -158,6 +158,10 @@ class CTProblem(Problem):
         """Forget data, truth and body."""
         super().release()
         self.__dict__.pop("body", None)
+
+    @cached_property
+    def _pack_hash(self) -> str:
+        return self.pack.content_hash()
 
     def _measurement(self, pixel_mm: float) -> Measurement:
         return self.scan.measurement(self.pack.image_shape, pixel_mm).to(self.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from deft_ct.evaluation.metrics import psnr, rmse, ssim
 from deft_ct.evaluation.problem import Floats, Metric, SingleMeasurementProblem
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.image.conventions import preset
+from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.data_split import DataSplit
 from deft_ct.runtime.seeds import generator_for
 
@@ -143,9 +145,13 @@ class NaturalProblem(SingleMeasurementProblem):
     def settings(self) -> dict[str, Any]:
         """Data, seed and data range."""
         return {
-            "data": self.data, "every": self.source.every, "images": len(self), "seed": self.seed,
-            "data_range": DATA_RANGE,
+            "data": self.data, "data_sha256": self._images_hash, "every": self.source.every,
+            "images": len(self), "seed": self.seed, "data_range": DATA_RANGE,
         }  # fmt: skip
+
+    @cached_property
+    def _images_hash(self) -> str:
+        return content_digest(self.source.images[n] for n in self.positions)
 
     def conventions(self) -> str:
         """Data, PSNR and SSIM in words."""

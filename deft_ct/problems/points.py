@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deft_ct.evaluation.problem import Floats, Metric, SingleMeasurementProblem
 from deft_ct.measurement.measurement import Measurement
+from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.data_split import DataSplit
 
 POINT_METRICS = (Metric(name="rmsd", key="rmsd", heading="RMSD", digits=3, best="lowest"),)
@@ -76,7 +77,7 @@ class PointProblem(SingleMeasurementProblem):
 
     def settings(self) -> dict[str, Any]:
         """Data and seed."""
-        return {"data": self.data, "sets": len(self), "seed": self.seed}
+        return {"data": self.data, "data_sha256": content_digest([self.points]), "sets": len(self), "seed": self.seed}
 
     def conventions(self) -> str:
         """Data and RMSD in words."""

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deft_ct.evaluation.metrics import psnr, rmse
 from deft_ct.problems.ct_metrics import DATA_RANGE_HU, body_mask
+from deft_ct.runtime.atomic import atomic_file
 
 FOOTER = "Research only, not for clinical use; simulated sparse view"
 
@@ -166,14 +167,14 @@ def save_png(figure: Figure, path: str | Path) -> Path:
 
     Args:
         figure: from :func:`comparison_figure`, or any other.
-        path: file to write; its folder must exist.
+        path: file to write, whole or not at all; an old one is replaced.
 
     Returns:
         The path.
     """
     target = Path(path)
-    with rc_context(STYLE):
-        figure.savefig(target, format="png", metadata={"Software": None, "Comment": FOOTER})
+    with rc_context(STYLE), atomic_file(target) as part:
+        figure.savefig(part, format="png", metadata={"Software": None, "Comment": FOOTER})
     return target
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from deft_ct.runtime.atomic import atomic_file
+from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
+from deft_ct.training.checkpoint_file import read_checkpoint, write_checkpoint
 from deft_ct.training.config import TrainingConfig
 
 CHECKPOINT = "checkpoint.pt"
@@ -23,9 +22,22 @@ _MODULE = "module."
 
 FREE = (
     "accumulate", "compile", "channels_last", "checkpoint_minutes", "max_minutes", "log_every",
-    "tensorboard",
+    "tensorboard", "overwrite",
 )  # fmt: skip
-"""Settings that may change on resuming. ``accumulate`` only together with the number of processes, see ``parts``."""
+"""Settings that may change on resuming. ``accumulate`` only together with the number of processes, see
+:func:`training_key`."""
+
+
+def training_key(config: TrainingConfig, parts: int, identity: Mapping[str, Any]) -> ContentKey:
+    """Everything that the weights of a training depend on.
+
+    Args:
+        config: settings.
+        parts: parts that every batch is split into, ``accumulate`` times processes. Each has its own random numbers.
+        identity: what is trained, on what data.
+    """
+    settings = {name: value for name, value in asdict(config).items() if name not in FREE}
+    return ContentKey(dict(identity) | settings | {"accumulate x processes": parts, "versions": result_versions()})
 
 
 @dataclass(kw_only=True)
@@ -36,60 +48,50 @@ class State:
         network: the module in training.
         optimizer: its optimiser.
         averaged: moving average of the weights.
-        config: settings.
-        parts: parts that every batch is split into, ``accumulate`` times processes. Each has its own random numbers.
-        identity: hashes of what else makes this training what it is, see :func:`digests`.
+        key: see :func:`training_key`.
         scaler: gradient scaler of a float16 training, or None.
     """
 
     network: nn.Module
     optimizer: Any
     averaged: AveragedModel
-    config: TrainingConfig
-    parts: int
-    identity: dict[str, str]
+    key: ContentKey
     scaler: torch.amp.GradScaler | None = None
 
     def save(self, path: Path, step: int) -> None:
-        """Write the state after ``step`` optimiser steps; see :func:`~deft_ct.runtime.atomic.atomic_file`."""
+        """Write the state after ``step`` optimiser steps; the checkpoint before is kept.
+
+        Raises:
+            WriteError: the disk is full or refuses.
+        """
         state = {
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "step": step,
-            "config": asdict(self.config),
-            "parts": self.parts,
-            "identity": dict(self.identity),
+            "key": dict(self.key.parts),
         }
-        with atomic_file(path) as part:
-            torch.save(state, part)
+        write_checkpoint(path, state)
 
     def resume(self, path: Path) -> int:
-        """Take over the state in ``path``, if there is one.
+        """Take over the state in ``path``, if there is one, or else the one before it.
 
         Returns:
             The number of optimiser steps done.
 
         Raises:
-            ValueError: it belongs to another training.
+            OtherContentError: it belongs to another training.
+            ValueError: both checkpoints are damaged.
         """
-        if not path.is_file():
+        state = read_checkpoint(path)
+        if state is None:
             return 0
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if "n_averaged" not in state["averaged"]:
-            raise ValueError(f"{path} is of an older version and cannot be resumed: use another folder to start anew")
-        before = state["config"]
-        changed = [name for name, value in before.items() if name not in FREE and value != getattr(self.config, name)]
-        if state.get("parts", before["accumulate"]) != self.parts:
-            changed.append("accumulate times processes")
-        known = state.get("identity", self.identity)
-        changed += sorted(name for name in known | self.identity if known.get(name) != self.identity.get(name))
-        if changed:
-            raise ValueError(
-                f"{path} was written with another {', '.join(changed)}: use the same values to resume, "
-                "or another folder to start anew"
+        if "key" not in state:
+            raise OtherContentError(
+                f"{path} is of an older version, which did not record all that it depends on: {ANEW}"
             )
+        self.key.check(state["key"], path)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.averaged.load_state_dict(state["averaged"])
@@ -98,20 +100,27 @@ class State:
         return int(state["step"])
 
 
-def digests(identity: Mapping[str, Any] | None) -> dict[str, str]:
-    """A hash of each value: short, and alike before and after a checkpoint."""
-    return {name: digest(value) for name, value in (identity or {}).items()}
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """What a checkpoint says of its training.
+
+    Attributes:
+        steps: optimiser steps done; fewer than asked for if the training met its time limit.
+        key: all that its weights depend on, apart from these steps.
+    """
+
+    steps: int
+    key: ContentKey
 
 
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON-ready value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def training_record(folder: Path) -> TrainingRecord:
+    """The record of the checkpoint in ``folder``.
 
-
-def steps_done(folder: Path) -> int:
-    """Optimiser steps of the checkpoint in ``folder``, 0 without one: a training may have met its time limit."""
-    path = folder / CHECKPOINT
-    return int(torch.load(path, map_location="cpu", weights_only=True)["step"]) if path.is_file() else 0
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    state = _read(folder)
+    return TrainingRecord(steps=int(state["step"]), key=ContentKey(state["key"]))
 
 
 def ema_weights(folder: Path) -> dict[str, Tensor]:
@@ -120,8 +129,12 @@ def ema_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: there is no checkpoint.
     """
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}; train first")
-    stored: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["averaged"]
+    stored: dict[str, Tensor] = _read(folder)["averaged"]
     return {name.removeprefix(_MODULE): value for name, value in stored.items() if name.startswith(_MODULE)}
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    state = read_checkpoint(folder / CHECKPOINT)
+    if state is None:
+        raise FileNotFoundError(f"no checkpoint {folder / CHECKPOINT}; train first")
+    return state

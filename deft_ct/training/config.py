@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
-from deft_ct.networks.precision import Precision, check_precision
+from deft_ct.networks.precision import Precision
+from deft_ct.runtime.fields import check_fields
+
+MOST_ITEMS = 2**20
+"""Largest batch of a training step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,7 @@ class TrainingConfig:
         max_minutes: stop (with a checkpoint) after this time; None for no limit.
         log_every: steps between two lines of the log.
         tensorboard: write TensorBoard events to the folder of ``log.csv``; needs the extra ``tensorboard``.
+        overwrite: start anew where the folder holds a checkpoint, which the first new one replaces.
 
     Raises:
         ValueError: a value is out of range.
@@ -59,19 +64,30 @@ class TrainingConfig:
     max_minutes: float | None = None
     log_every: int = 20
     tensorboard: bool = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if min(self.steps, self.batch_size, self.accumulate, self.log_every) < 1:
             raise ValueError("steps, batch_size, accumulate and log_every must be at least 1")
+        if self.batch_size > MOST_ITEMS:
+            raise ValueError(f"batch_size must be at most {MOST_ITEMS}, got {self.batch_size}")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate must lie in (0, 1), got {self.learning_rate}")
+        if self.warmup < 0 or not 0 <= self.final_rate <= 1 or self.weight_decay < 0 or self.grad_clip <= 0:
+            raise ValueError(
+                "warmup and weight_decay must be at least 0, final_rate lie in [0, 1] and grad_clip be above 0, got "
+                f"{self.warmup}, {self.weight_decay}, {self.final_rate} and {self.grad_clip}"
+            )
+        if self.checkpoint_minutes <= 0 or (self.max_minutes is not None and self.max_minutes < 0):
+            raise ValueError(
+                "checkpoint_minutes must be above 0 and max_minutes at least 0, got "
+                f"{self.checkpoint_minutes} and {self.max_minutes}"
+            )
         if not (0 <= self.ema_decay < 1 and 0 <= self.momentum < 1):
             raise ValueError(f"ema_decay and momentum must lie in [0, 1), got {self.ema_decay} and {self.momentum}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
-        if self.optimizer not in ("muon", "adamw"):
-            raise ValueError(f"unknown optimizer {self.optimizer!r}; known: muon, adamw")
-        check_precision(self.precision)
         if self.tensorboard and find_spec("tensorboard") is None:  # before any long work
             raise ImportError("TensorBoard logs need TensorBoard: pip install deft-ct[tensorboard]")
 

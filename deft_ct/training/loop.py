@@ -19,13 +19,13 @@ from accelerate import Accelerator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from deft_ct.training.checkpoint import CHECKPOINT, State, digests
+from deft_ct.training.checkpoint import CHECKPOINT, State, training_key
 from deft_ct.training.config import TrainingConfig
 from deft_ct.training.ema import averaged_model
 from deft_ct.training.log import TrainingLog
 from deft_ct.training.muon import Muon
 from deft_ct.training.order import item_order, mixed_seed
-from deft_ct.training.processes import accelerator_for
+from deft_ct.training.processes import accelerator_for, training_folder
 
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 """``loss(network, indices, generator)``: scalar loss of the training items ``indices`` (int64, ``(B,)``, on CPU)."""
@@ -38,7 +38,7 @@ def fit(
     config: TrainingConfig,
     folder: Path,
     *,
-    identity: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any],
     progress: bool = True,
 ) -> nn.Module:
     """Train ``network`` and return its exponential moving average; resumes from ``folder`` when it can.
@@ -49,19 +49,31 @@ def fit(
             processes it has to call the network once.
         count: number of training items.
         config: see :class:`TrainingConfig`.
-        folder: where ``checkpoint.pt`` and ``log.csv`` go.
-        identity: what else makes this training what it is (prior, scans, shape), JSON-ready; a checkpoint of another
-            is refused.
+        folder: where ``checkpoint.pt``, the checkpoint before it and ``log.csv`` go.
+        identity: all that the weights depend on besides ``config``: the content of the data, scans, frozen networks,
+            the shape and the start of the network. A checkpoint of another training is refused.
         progress: show a progress bar.
 
     Returns:
         The averaged network, on the device of the training, in evaluation mode.
 
     Raises:
-        ValueError: the folder holds a checkpoint of another configuration, or the batch cannot be shared out.
+        OtherContentError: the folder holds a checkpoint of another training, and ``config.overwrite`` is false.
+        ValueError: the batch cannot be shared out.
         FloatingPointError: the loss is not finite.
         RuntimeError: out of memory; the message says what to change. Or several processes that do not know each other.
+        InUseError: another training writes to the folder.
+        WriteError: the disk is full or refuses.
     """
+    with training_folder(folder):
+        return _fit(network, loss, count, config, folder, identity, progress)
+
+
+def _fit(
+    network: nn.Module, loss: Loss, count: int, config: TrainingConfig, folder: Path,
+    identity: Mapping[str, Any], progress: bool,
+) -> nn.Module:  # fmt: skip
+    """:func:`fit`, in a folder that is held."""
     accelerator = accelerator_for(config)
     parts = config.accumulate * accelerator.num_processes
     if config.batch_size % parts:
@@ -69,16 +81,17 @@ def fit(
             f"batch_size {config.batch_size} cannot be shared out over {accelerator.num_processes} processes of "
             f"{config.accumulate} parts each: use a multiple of {parts}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     if config.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)
     averaged = averaged_model(network, config.ema_decay)
+    # Random numbers are drawn on the device of the training, and differ between kinds of devices.
+    what = dict(identity) | {"items": count, "device": accelerator.device.type}
     state = State(
-        network=network, optimizer=optimizer, averaged=averaged, config=config, parts=parts,
-        identity=digests(identity), scaler=accelerator.scaler,
+        network=network, optimizer=optimizer, averaged=averaged, key=training_key(config, parts, what),
+        scaler=accelerator.scaler,
     )  # fmt: skip
-    start = state.resume(folder / CHECKPOINT)
+    start = 0 if config.overwrite else state.resume(folder / CHECKPOINT)
     if start:
         accelerator.print(f"resuming at step {start} of {config.steps}")
     # The optimiser's state and the averages follow the network to its device.

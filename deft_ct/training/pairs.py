@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from deft_ct.measurement.content import measurement_content
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
+from deft_ct.runtime.content_key import content_digest
 from deft_ct.training.augment import Augmentation, unchanged
 
 
@@ -25,6 +28,21 @@ class TrainingSource(Protocol):
     def batch(self, indices: Tensor) -> Tensor:
         """The images ``indices``: ``(B, *image_shape)`` float32, in the unit of their scale or in the prior's range."""
         ...
+
+
+_READ_AT_ONCE = 32
+
+
+def images_digest(source: TrainingSource) -> str:
+    """SHA-256 of all images of a source, wherever they are stored; reads each of them once."""
+    return content_digest(source.batch(part) for part in torch.arange(len(source)).split(_READ_AT_ONCE))
+
+
+def augmentation_name(augment: Augmentation) -> str:
+    """Name of an augmentation with the arguments that are bound to it, for content keys."""
+    if isinstance(augment, partial):
+        return f"{augmentation_name(augment.func)}{augment.args}{sorted(augment.keywords.items())}"
+    return f"{augment.__module__}.{getattr(augment, '__qualname__', type(augment).__qualname__)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +95,20 @@ class PairSource:
         return len(self.source)
 
     def description(self) -> dict[str, Any]:
-        """What the pairs are drawn from, except for the images themselves, JSON-ready."""
+        """All that the pairs depend on, JSON-ready; images by their content."""
         return {
-            "scans": [{k: v for k, v in m.describe().items() if k != "backend"} for m in self.measurements],
+            "data": self._images,
+            "scans": [measurement_content(m) for m in self.measurements],
             "weights": [] if self.weights is None else self.weights.tolist(),
+            "value_range": self.value_range and [self.value_range.low, self.value_range.high],
+            "augment": augmentation_name(self.augment),
             "refine": self.refine,
             "slices": len(self),
         }
+
+    @cached_property
+    def _images(self) -> str:
+        return images_digest(self.source)
 
     def draw(self, indices: Tensor, generator: torch.Generator) -> Pairs:
         """Images ``indices``, augmented, with fresh data; everything follows from the generator.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
 from deft_ct.networks.precision import Precision
+from deft_ct.runtime.atomic import occupy_folder
 from deft_ct.training.config import TrainingConfig
 
 _ACCELERATE: dict[Precision, str] = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -18,6 +22,17 @@ _ACCELERATE: dict[Precision, str] = {"float32": "no", "bfloat16": "bf16", "float
 def is_main_process() -> bool:
     """Whether this process is the only one, or the one that writes files and talks."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+@contextlib.contextmanager
+def training_folder(folder: Path) -> Iterator[None]:
+    """Hold the folder of a training, so that a second training there is refused. The main process holds it for all.
+
+    Raises:
+        InUseError: another training writes there.
+    """
+    with occupy_folder(folder) if is_main_process() else contextlib.nullcontext():
+        yield
 
 
 def accelerator_for(config: TrainingConfig) -> Accelerator:

@@ -76,7 +76,7 @@ def finetune(
     from deft_ct.diffusion import load_prior
     from deft_ct.methods.deft import load_htransform
     from deft_ct.methods.deft.train import HTransformTraining, train_htransform
-    from deft_ct.training import steps_done
+    from deft_ct.training import training_record
 
     frozen, first = load_prior(settings.prior), load_htransform(settings.initial)
     if settings.any_scan and not first.config.scan_features:
@@ -100,13 +100,14 @@ def finetune(
     if first.refinement is not None and settings.refinement_steps:
         shorter = replace(training, steps=settings.refinement_steps, learning_rate=settings.refinement_rate)
         refined = _fitted_refinement(first, pairs, out / "refinement", shorter, progress)
-        if steps_done(out / "refinement") < settings.refinement_steps:  # the h-transform needs the finished refinement
+        done = training_record(out / "refinement").steps
+        if done < settings.refinement_steps:  # the h-transform needs the finished refinement
             return None
     made = train_htransform(
         pairs, frozen, out, config=first.config, training=training,
         options=HTransformTraining(initial=first, refinement=refined), progress=progress,
     )  # fmt: skip
-    made.card = {"initial_sha256": first.content_hash(), **data.card(training)}
+    made.card = {"initial_sha256": first.content_hash(), **data.card(training, out)}
     made.card |= {"refinement_steps": settings.refinement_steps} if refined is not None else {}
     return made
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.ct.scan import FULL_DEGREES, Scan
 from deft_ct.io import Series, read_dicom_series
+from deft_ct.io.dicom_write import check_derivable
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import load_reconstructor, method_class
 from deft_ct.networks.precision import Precision
@@ -25,7 +25,9 @@ from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.reconstruction import Reconstruction
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import Row
-from deft_ct.runtime.atomic import atomic_folder, check_writable
+from deft_ct.runtime.atomic import atomic_folder, reserve_folder
+from deft_ct.runtime.device import check_device
+from deft_ct.runtime.fields import check_fields
 from deft_ct.workflows.series_output import FinishedRun, Output, hu_of, is_own_file, label, write_run
 
 _GEOMETRIES: dict[str, type[ParallelGeometry | FanGeometry]] = {"parallel": ParallelGeometry, "fan": FanGeometry}
@@ -79,6 +81,7 @@ class SparseView:
     models: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in self.methods:
             method_class(name)
         for name in ("views", "samples", "size", "refine"):
@@ -91,8 +94,7 @@ class SparseView:
         if idle := sorted(set(self.options) - set(self.methods)):
             raise ValueError(f"there are options for {', '.join(idle)}, which is not among the methods")
         _ = self.scan  # raises ValueError if the arc is impossible
-        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {self.device} was asked for, but torch sees no CUDA device; use cpu")
+        check_device(self.device)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -187,19 +189,23 @@ def reconstruct_series(
         FileNotFoundError: the source or a network does not exist.
         FileExistsError: the output folder is not empty.
         PermissionError: the output folder cannot be written.
+        InUseError: another process writes to the output folder.
+        WriteError: a file cannot be written, for example because the disk is full.
+        ImportError: a package is missing that ``output`` asks for; the message names the extra.
     """
     settings, output = settings or SparseView(), output or Output()
-    target = check_writable(out, overwrite=output.overwrite, source=source)
-    # Everything that can fail fails before the long work: networks first, then the input.
-    presets = {name: preset for name in settings.methods if (preset := settings.preset(name)) is not None}
-    reconstructors = {name: _load(name, settings, presets.get(name)) for name in settings.methods}
-    series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
-    scan = simulate_scan(series, settings)
-    results = {name: _reconstruct(one, scan, settings, progress) for name, one in reconstructors.items()}
-    rows = tuple(_row(result, scan.truth_hu, settings) for result in results.values())
-    run = FinishedRun(scan, settings, results, rows, output)
-    with atomic_folder(target, overwrite=output.overwrite, is_own=is_own_file) as work:
-        write_run(work, run)
+    with reserve_folder(out, overwrite=output.overwrite, source=source) as target:
+        # Everything that can fail fails before the long work: networks first, then the input.
+        presets = {name: preset for name in settings.methods if (preset := settings.preset(name)) is not None}
+        reconstructors = {name: _load(name, settings, presets.get(name)) for name in settings.methods}
+        series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
+        check_derivable(series, output.dicom)
+        scan = simulate_scan(series, settings)
+        results = {name: _reconstruct(one, scan, settings, progress) for name, one in reconstructors.items()}
+        rows = tuple(_row(result, scan.truth_hu, settings) for result in results.values())
+        run = FinishedRun(scan, settings, results, rows, output)
+        with atomic_folder(target, overwrite=output.overwrite, is_own=is_own_file) as work:
+            write_run(work, run)
     return Run(folder=target, rows=rows, notes=(*series.notes, *(f"{name}: preset {p}" for name, p in presets.items())))
 
 

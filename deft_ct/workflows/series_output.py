@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,14 +23,13 @@ from deft_ct.methods.registry import method_title
 from deft_ct.problems.ct_null_space import unmeasured_map_hu
 from deft_ct.reconstruction import Reconstruction
 from deft_ct.report import FOOTER, FigureStyle, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html
+from deft_ct.runtime.atomic import write_text
 
 if TYPE_CHECKING:
     from deft_ct.workflows.reconstruct_series import SimulatedScan, SparseView
 
 RUN_RECORD = "run.json"
-_OWN_FILES = frozenset(
-    {RUN_RECORD, "comparison.png", "report.html", "mean.nii.gz", "spread.nii.gz", "unmeasured.nii.gz", "unmeasured.png"}
-)
+PROGRAM = "deft-ct"
 _PACKAGES = ("deft-ct", "torch", "numpy", "scipy", "pydicom", "nibabel", "scikit-image", "matplotlib")
 
 
@@ -41,11 +42,23 @@ class Output:
         parametric_map: also write the posterior standard deviation as a DICOM Parametric Map.
         unmeasured_map: also write ``unmeasured.nii.gz`` and ``unmeasured.png``, the part of the main result that the
             scan did not measure (see ``evaluation.null_space``). It takes some hundred projections for each slice.
+        deidentify: drop or replace what identifies the patient, see :class:`deft_ct.io.DicomOptions`. ``run.json`` then
+            holds no UIDs, file names or paths.
+        allow_burned_in: de-identify images, too, that are known to show text.
     """
 
     overwrite: bool = False
     parametric_map: bool = False
     unmeasured_map: bool = False
+    deidentify: bool = False
+    allow_burned_in: bool = False
+
+    @property
+    def dicom(self) -> DicomOptions:
+        """How the derived series are written."""
+        return DicomOptions(
+            parametric_map=self.parametric_map, deidentify=self.deidentify, allow_burned_in=self.allow_burned_in
+        )
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,7 @@ def hu_of(result: Reconstruction) -> NDArray[np.float32]:
 
 
 def write_run(folder: Path, run: FinishedRun) -> None:
-    """Write all files of a run to an existing empty folder.
+    """Write all files of a run to an existing empty folder; ``run.json`` lists them with their SHA-256.
 
     Args:
         folder: where to write.
@@ -124,11 +137,18 @@ def write_run(folder: Path, run: FinishedRun) -> None:
     if run.unmeasured_hu is not None:
         write_nifti(volume.with_hu(run.unmeasured_hu), folder / "unmeasured.nii.gz")
     record = run_record(run)
+    shared = mailable(record)
     title = f"{run.settings.method.upper()}, {run.settings.summary}"
     write_html(
-        folder / "report.html", title=title, figures=_write_pictures(folder, run), rows=run.rows, provenance=record
+        folder / "report.html",
+        title=title,
+        figures=_write_pictures(folder, run),
+        rows=run.rows,
+        provenance=shared,
     )
-    (folder / RUN_RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    kept = shared if run.output.deidentify else record
+    kept["files"] = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    write_text(folder / RUN_RECORD, json.dumps(kept, indent=2, allow_nan=False) + "\n")
 
 
 def _write_dicom(folder: Path, run: FinishedRun) -> None:
@@ -141,7 +161,7 @@ def _write_dicom(folder: Path, run: FinishedRun) -> None:
         folder=folder / "dicom",
         description=f"{settings.method.upper()} {settings.views} views{settings.scan.arc}",
         details=f"{settings.summary}; {count} samples{kind}; seed {settings.seed}; {_hashes(main)}",
-        options=DicomOptions(parametric_map=run.output.parametric_map),
+        options=run.output.dicom,
     )
 
 
@@ -168,10 +188,10 @@ def _write_pictures(folder: Path, run: FinishedRun) -> dict[str, Path]:
 
 
 def run_record(run: FinishedRun) -> dict[str, Any]:
-    """Everything that is needed to repeat a run, as plain values."""
+    """Everything that is needed to repeat a run, as plain values. It holds UIDs of the source: see :func:`mailable`."""
     series = run.series
     return {
-        "program": "deft-ct",
+        "program": PROGRAM,
         "notice": FOOTER,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
@@ -184,9 +204,33 @@ def run_record(run: FinishedRun) -> dict[str, Any]:
     }
 
 
+def mailable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without what may tell the patient: UIDs, headers, and names of files and folders.
+
+    The networks that were used are still told by their hashes.
+    """
+    settings = {k: v for k, v in record["settings"].items() if k not in ("prior", "htransform", "models")}
+    return {**record, "source": {"slices": len(record["source"]["slice_uids"])}, "settings": settings}
+
+
 def is_own_file(path: Path) -> bool:
-    """Whether :func:`write_run` may have written a file, so that it may be replaced."""
-    return path.name in _OWN_FILES or is_own_output(path)
+    """Whether :func:`write_run` wrote a file, so that it may be replaced.
+
+    It did if ``run.json`` beside it lists the file with its present content, or if it is DICOM of this program.
+    """
+    try:
+        record = json.loads((path.parent / RUN_RECORD).read_text(encoding="utf-8"))
+        files = record["files"] if record["program"] == PROGRAM else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        files = {}
+    if files and path.name == RUN_RECORD:
+        return True
+    return (path.name in files and files[path.name] == _sha256(path)) or is_own_output(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _calibration(run: FinishedRun) -> str:

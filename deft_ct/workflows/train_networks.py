@@ -114,13 +114,14 @@ def htransform_on_slices(
                 pairs,
                 table_config(settings.batches, training, settings.tv_iterations, random),
                 settings.table or out / "references",
+                overwrite=training.overwrite and settings.table is None,  # the table of another training is not ours
                 progress=progress,
             )
         made = train_htransform(
             pairs, frozen, out, config=config, training=training,
             options=HTransformTraining(initial=first, refinement=refined, table=table), progress=progress,
         )  # fmt: skip
-    made.card |= data.card(training)
+    made.card |= data.card(training, out)
     return made
 
 
@@ -173,7 +174,7 @@ def refinement_on_slices(
         table=table_config(settings.batches, training, settings.tv_iterations, random), training=training,
         initial=first, progress=progress,
     )  # fmt: skip
-    made.card |= data.card(training)
+    made.card |= data.card(training, out)
     return made
 
 
@@ -198,7 +199,7 @@ def model_on_slices(
     made = train_model(
         type(start), start.shape, data.pairs(training.seed), out, training=training, initial=initial, progress=progress
     )
-    made.card |= data.card(training)
+    made.card |= data.card(training, out)
     made.card |= {} if initial is None else {"initial_sha256": initial.content_hash()}
     return made
 

@@ -16,6 +16,8 @@ from deft_ct.datasets.packs import CTPack, pack_path
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.networks import UNetConfig
+from deft_ct.runtime.content_key import result_versions
+from deft_ct.runtime.fields import check_fields
 
 if TYPE_CHECKING:  # these import accelerate, which takes seconds
     from deft_ct.ct.pairs import SlicePairs
@@ -62,6 +64,7 @@ class FolderSource:
     every: int = 1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if (self.hu_range is None) != (self.pixel_mm is None):
             raise ValueError("pictures need both --hu-range BLACK WHITE and --pixel-mm, or neither for other files")
 
@@ -125,15 +128,17 @@ class TrainingData:
         measurements, weights = self.measurements(seed)
         return SlicePairs(self.slices, measurements, value_range or PriorRange(), weights=weights)
 
-    def card(self, training: TrainingConfig) -> dict[str, Any]:
-        """Entries of the model card: scans, data and settings. Several scans give ranges."""
-        where = self.slices.path if isinstance(self.slices, CTPack) else self.slices.root
-        return {
-            "scan": self._scan_card(), "data": {"name": where.name, "slices": len(self.slices)},
-            "training_steps": training.steps, "batch_size": training.batch_size, "seed": training.seed,
-        }  # fmt: skip
+    def card(self, training: TrainingConfig, folder: Path) -> dict[str, Any]:
+        """Entries of the model card: scans, and those of :func:`training_card`. Several scans give ranges.
 
-    def _scan_card(self) -> dict[str, Any]:
+        Args:
+            training: settings of the training loop.
+            folder: of the checkpoint.
+        """
+        return {"scan": self.scan_card(), **training_card(self.slices, training, folder)}
+
+    def scan_card(self) -> dict[str, Any]:
+        """The scans of the training for a model card. Several give ranges."""
         scans, random = self.scans, self.scan_range
         first, *others = [scan.to_dict() for scan in scans]
         described: dict[str, Any] = dict(first)
@@ -162,6 +167,28 @@ class TrainingData:
         elif any(starts):
             described["start_degrees"] = sorted(starts)
         return described
+
+
+def training_card(slices: CTPack | CTFolder, training: TrainingConfig, folder: Path) -> dict[str, Any]:
+    """Entries of the model card of any network: data, steps done, settings, versions and what it all depends on.
+
+    ``training_steps_planned`` is there if the time limit ended the training before its last step.
+
+    Args:
+        slices: the training data.
+        training: settings of the training loop.
+        folder: of the checkpoint.
+    """
+    from deft_ct.training import training_record
+
+    where = slices.path if isinstance(slices, CTPack) else slices.root
+    record = training_record(folder)
+    planned = {} if record.steps == training.steps else {"training_steps_planned": training.steps}
+    return {
+        "data": {"name": where.name, "slices": len(slices), "sha256": record.key.parts["data"]},
+        "training_steps": record.steps, **planned, "batch_size": training.batch_size, "seed": training.seed,
+        "versions": result_versions(), "content_key": record.key.digest,
+    }  # fmt: skip
 
 
 def random_scans(any_scan: bool, any_start: bool) -> ScanRange | None:

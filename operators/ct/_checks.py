@@ -40,12 +40,18 @@ def finite(name: str, value: SupportsFloat) -> float:
     return number
 
 
+MOST = 10**6
+"""Largest number of views, of detector elements and of pixels along an axis: far above any scan."""
+
+
 def count(name: str, value: object) -> int:
-    """Return ``value`` as an int >= 1, else raise."""
+    """Return ``value`` as an int from 1 to :data:`MOST`, else raise."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be >= 1, got {value}")
+    if value > MOST:
+        raise ValueError(f"{name} must be at most {MOST}, got {value}")
     return int(value)
 
 

@@ -102,7 +102,9 @@ class FilteredBackprojection(LinearOperator):
 
     def _project(self, image: Tensor) -> Tensor:
         flat = image.flatten(1)
-        parts = [batch_last_product(self._matrix(views, image, transpose=True), flat) for views in self._blocks(image.device)]
+        parts = [
+            batch_last_product(self._matrix(views, image, transpose=True), flat) for views in self._blocks(image.device)
+        ]
         return torch.cat(parts, 1).reshape(len(image), *self._padded.sinogram_shape)
 
     def _blocks(self, device: torch.device) -> list[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,22 +14,21 @@ from deft_ct.operators.circulant import circulant
 from deft_ct.operators.ct.backends import Kernel, make_backend
 from deft_ct.operators.ct.backprojection import fbp
 from deft_ct.operators.ct.cone import ConeGeometry
-from deft_ct.operators.ct.detector_offset import detector_shift
+from deft_ct.operators.ct.diagnosis import diagnose_scan
 from deft_ct.operators.ct.fdk import fdk
 from deft_ct.operators.ct.features import planar_scan_features
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.operators.ct.photons import NOISE_FREE_PHOTONS
 from deft_ct.operators.ct.system_matrix import Geometry
-from deft_ct.operators.ct.truncation import Truncation, truncation
 from deft_ct.operators.ct.tv_hint import total_variation_hint
+from deft_ct.operators.ct.view_order import view_order
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
+from deft_ct.operators.memory import check_memory
 from deft_ct.operators.noise import PoissonNoise
+from deft_ct.operators.row_order import RowOrder
 
-SHIFT_ELEMENTS = 0.15
-"""Detector elements by which data may seem shifted without a warning."""
-
-TRUNCATED_VIEWS = 0.05
-"""Share of the views that may be truncated without a warning."""
+_RAY_BYTES = 48
+"""Memory of a ray at least: where it starts, its direction and weight, and its value."""
 
 
 class RayTransform(LinearOperator):
@@ -63,6 +63,12 @@ class RayTransform(LinearOperator):
                 f"geometry must be a ParallelGeometry, FanGeometry or ConeGeometry, got {type(geometry).__name__}"
             )
         super().__init__(geometry.image_shape, geometry.sinogram_shape)
+        views, *elements = geometry.sinogram_shape
+        check_memory(
+            _RAY_BYTES * views * math.prod(elements) + 4 * math.prod(geometry.image_shape),
+            f"a scan with {views} views of {' x '.join(map(str, elements))} detector elements",
+            "take fewer views or detector elements",
+        )
         self.geometry = geometry
         self._backend = make_backend(geometry, backend, kernel)
         self.backend = self._backend.name
@@ -106,41 +112,13 @@ class RayTransform(LinearOperator):
             "geometry": self.geometry.to_dict(), "backend": self.backend, "kernel": self.kernel
         }  # fmt: skip
 
-    def diagnose(self, y: Tensor) -> Diagnosis:
-        """Look for a shifted detector and for truncated views in line integrals.
+    def diagnose(self, y: Tensor, weights: Tensor | None = None) -> Diagnosis:
+        """Look for faults in line integrals, see :func:`~deft_ct.operators.ct.diagnosis.diagnose_scan`."""
+        return diagnose_scan(y, self.geometry, weights)
 
-        See :func:`~deft_ct.operators.ct.detector_offset.detector_shift` and
-        :func:`~deft_ct.operators.ct.truncation.truncation`.
-
-        Returns:
-            A record with ``detector_shift_elements`` and ``truncated_views`` (share of the views), each None where the
-            data do not tell; and a warning for each fault.
-        """
-        shift, cut = detector_shift(y, self.geometry), truncation(y, self.geometry)
-        record = {"detector_shift_elements": shift, "truncated_views": None if cut is None else cut.views}
-        advice = [] if cut is None or cut.views <= TRUNCATED_VIEWS else [self._truncation_advice(cut)]
-        if shift is not None and abs(shift) > SHIFT_ELEMENTS:
-            advice.append(self._shift_advice(shift))
-        return Diagnosis(record, tuple(advice))
-
-    def _truncation_advice(self, cut: Truncation) -> str:
-        geometry, wanted = self.geometry, ""
-        if not isinstance(geometry, ConeGeometry) and geometry.covering_detectors > geometry.detectors:
-            wanted = f" ({geometry.covering_detectors} cover the image, the scan has {geometry.detectors})"
-        return (
-            f"the object is wider than the detector: in {cut.views:.0%} of the views the edge of the detector reads up "
-            f"to {cut.level:.0%} of the largest line integral instead of air; CT numbers are not reliable, most of all "
-            f"near the border: use more detector elements{wanted}"
-        )
-
-    def _shift_advice(self, shift: float) -> str:
-        assert not isinstance(self.geometry, ConeGeometry), "detector_shift is None for cone beams"
-        offset = self.geometry.detector_offset_mm + shift * self.geometry.detector_mm
-        return (
-            f"the data suggest a detector that is off by {shift:+.2f} elements, and half an element can "
-            f"cost several dB: set detector_offset_mm={offset:.4g} in the geometry, or correct the scan with "
-            "operators.ct.align_scan"
-        )
+    def row_order(self) -> RowOrder | None:
+        """The views by angle, see :func:`~deft_ct.operators.ct.view_order.view_order`; None for cone beams."""
+        return None if isinstance(self.geometry, ConeGeometry) else view_order(self.geometry)
 
     def features(self, y: Tensor, weights: Tensor | None) -> Tensor:
         """See :func:`~deft_ct.operators.ct.features.planar_scan_features`.

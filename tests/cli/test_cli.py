@@ -26,7 +26,6 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.delenv("DEFT_CT_DEBUG", raising=False)
 
     def call(*arguments: object) -> Result:
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -174,7 +173,7 @@ def test_runs_are_repeatable_and_replace_only_their_own(
         (("--degrees", "400"), "degrees lie in"),
         (("--start", "360"), "start must lie in"),
         (("--photons", "-1"), "photons must be a positive number"),
-        (("--photons", "nan"), "photons must be a positive number"),
+        (("--photons", "nan"), "photons must be a finite number"),
         (("--scan", "parallel60_1e5"), "--scan says the whole scan: leave out --views"),
         (("--size", "100"), "512 x 512 pixels cannot be averaged down to 100 x 100"),
         (("--series", "1.2.3"), "1.2.3"),
@@ -267,14 +266,6 @@ def test_an_interrupted_run_leaves_nothing(
     result = invoke("reconstruct", sample_series_path(), "--out", tmp_path / "out", *FAST)
     assert result.exit_code == 130
     assert list(tmp_path.iterdir()) == []
-
-
-def test_debug_shows_the_traceback(
-    tmp_path: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DEFT_CT_DEBUG", "1")
-    result = invoke("reconstruct", tmp_path / "gone", "--out", tmp_path / "out", *FAST)
-    assert isinstance(result.exception, FileNotFoundError)
 
 
 def test_info_and_models(invoke: Callable[..., Result]) -> None:

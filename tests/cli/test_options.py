@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import typer
+from commands import leaf_commands
 
 from deft_ct.cli import app
 from deft_ct.cli.options import ScanOptions, only
 from deft_ct.ct.scan import Scan
 
-MAX_SLOTS, MAX_NAMES = 325, 71
-"""Ceilings of option slots (options summed over commands) and of distinct option names. Raise them for a reason."""
+MAX_SLOTS, MAX_NAMES = 338, 73
+"""Ceilings of option slots (options summed over commands) and of distinct option names. Raise them for a reason: every
+command that resumes takes ``--overwrite``."""
 
 REQUIRED_IN_SOME = {"--out", "--data"}
 """Options with a default in some commands only: demo has its own folder, and finetune needs your data."""
-
-
-def leaf_commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every command with its path, without the groups."""
-    children = getattr(command, "commands", None)
-    if not children:
-        yield path, command
-    for name, child in (children or {}).items():
-        yield from leaf_commands(child, f"{path} {name}".strip())
 
 
 def uses() -> dict[str, list[tuple[str, Any]]]:
@@ -74,6 +66,12 @@ def test_the_number_of_options_does_not_grow() -> None:
     slots = sum(len(places) for places in found.values())
     print(f"{slots} option slots, {len(found)} distinct names")  # noqa: T201
     assert slots <= MAX_SLOTS and len(found) <= MAX_NAMES
+
+
+def test_what_identifies_the_patient_is_dropped_where_derived_images_are_written() -> None:
+    found = uses()
+    for name in ("--deidentify", "--allow-burned-in"):
+        assert [path for path, _ in found[name]] == ["reconstruct"] and meaning(found[name][0][1])["flag"]
 
 
 def test_scan_names_stand_wherever_scans_are_described() -> None:

@@ -18,7 +18,6 @@ from deft_ct.diffusion import save_prior
 from deft_ct.methods.deft import load_htransform, load_refinement, save_htransform
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
 from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel
-from deft_ct.training import TrainingConfig
 from deft_ct.workflows import training_setup
 from deft_ct.workflows.train_networks import primal_dual_for_any_scan
 from deft_ct.workflows.training_setup import TrainingData, random_scans
@@ -95,19 +94,18 @@ def test_the_card_tells_the_arcs_of_fans_from_those_of_parallel_beams(
 ) -> None:
     write_tiny_pack(tmp_path / "train.h5")
     scans, pack = [Scan.from_name(name) for name in names], CTPack(tmp_path / "train.h5")
-    card = TrainingData(slices=pack, scans=scans).card(TrainingConfig(steps=1))
-    assert card["scan"]["degrees"] == parallel
-    assert card["scan"].get("fan_degrees") == fan
+    card = TrainingData(slices=pack, scans=scans).scan_card()
+    assert card["degrees"] == parallel
+    assert card.get("fan_degrees") == fan
 
 
 def test_the_card_tells_where_limited_arcs_start(tmp_path: Path) -> None:
     pack = CTPack(write_tiny_pack(tmp_path / "train.h5"))
     here, there = (Scan.from_name(f"parallel60_1e5_120deg_from{start}") for start in (30, 75))
-    training = TrainingConfig(steps=1)
 
     def card(*scans: Scan, random: bool = False) -> dict[str, object]:
         data = TrainingData(slices=pack, scans=scans, scan_range=random_scans(random, False))
-        return data.card(training)["scan"]
+        return data.scan_card()
 
     assert card(here)["start_degrees"] == [30]
     assert card(there, here)["start_degrees"] == [30, 75]

@@ -104,12 +104,12 @@ def test_back_projection_matrices_are_kept_up_to_a_size():
         built.append(n)
         return matrix(n)
 
-    store = MatrixStore(3 * (100 * 4 + 100 * 8 + 101 * 8))
+    store, limit = MatrixStore(), 3 * (100 * 4 + 100 * 8 + 101 * 8)
     for key in (1, 2, 3, 1, 4, 1, 2):
-        store.get(key, lambda: build(100))
+        store.get(key, lambda: build(100), limit=limit)
     assert len(built) == 5  # 1, 2, 3, 4, and 2 again: it was the least recently used when 4 came
     assert len(store) == 3
-    store.get("large", lambda: build(1000))
+    store.get("large", lambda: build(1000), limit=limit)
     assert len(store) == 1
 
 
@@ -118,7 +118,7 @@ def test_filters_of_one_geometry_share_the_matrix(monkeypatch):
 
     calls = []
     build = backprojection.backprojection_matrix
-    monkeypatch.setattr(backprojection, "_STORE", MatrixStore(10**9))
+    monkeypatch.setattr(backprojection, "_STORE", MatrixStore())
     monkeypatch.setattr(backprojection, "backprojection_matrix", lambda *a: calls.append(a) or build(*a))
     geometry = FanGeometry.for_image((16, 16), 1.0, 7)
     y = torch.rand(1, *geometry.sinogram_shape)

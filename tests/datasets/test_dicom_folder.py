@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from skimage.measure import block_reduce
@@ -102,9 +105,37 @@ def test_damaged_files_of_every_kind_are_left_out(tmp_path: Path, volume: Volume
         shutil.copy(path, tmp_path / "scan")
     (tmp_path / "scan" / series[3].name).write_bytes(series[3].read_bytes()[:-20000])
     data = CTFolder(tmp_path, size=32, picture_hu=(-1000, 1000), picture_pixel_mm=1.0)
-    assert {s.group for s in data} == {"good.nii"}
-    assert {"flipped.nii.gz", "cut.nii.gz", "cut.h5", "broken.png", "cut.tiff"} < set(data.skipped)
-    assert len(data.skipped) == 6 and all(data.skipped.values())  # and the series, by its UID
+    uid = str(pydicom.dcmread(series[0]).SeriesInstanceUID)
+    assert [s.group for s in data] == [uid] * 7 + ["good.nii"] * 3, "the sound slices of a series stay"
+    damaged = {"flipped.nii.gz", "cut.nii.gz", "cut.h5", "broken.png", "cut.tiff", f"scan/{series[3].name}"}
+    assert set(data.skipped) == damaged and all(data.skipped.values())
+
+
+def test_a_damaged_header_and_a_picture_bomb_do_not_end_a_folder(
+    tmp_path: Path, volume: Volume, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_nifti(volume, tmp_path / "good.nii")
+    whole = sorted(sample_series_path().glob("*.dcm"))[0].read_bytes()
+    (tmp_path / "header.dcm").write_bytes(whole[:400])
+    # The header of a PNG of 60,000 x 60,000 pixels, 10.8 GB.
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "bomb.png").write_bytes(bomb + struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND")))
+    data = CTFolder(tmp_path, size=32, picture_hu=(-1000, 1000), picture_pixel_mm=1.0)
+    assert len(data) == 3 and set(data.skipped) == {"header.dcm", "bomb.png"}
+    assert "pixels" in data.skipped["bomb.png"]
+    assert "left out header.dcm" in caplog.text and "left out bomb.png" in caplog.text
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("case", ["train_one_bad_file", "train_one_bad_nifti"])
+def test_hostile_training_folders(data_root: Path, case: str) -> None:
+    folder = data_root / "hostile" / case
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    data = CTFolder(folder, size=32)
+    assert len(data) == 2
+    assert set(data.skipped) == {"bad/cut.dcm" if case == "train_one_bad_file" else "n2.nii"}
 
 
 def test_nothing_to_use(tmp_path: Path) -> None:

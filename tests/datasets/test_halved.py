@@ -6,10 +6,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 from tiny_pack import write_tiny_pack
 
 from deft_ct.datasets.halved import halve, halved_pack, halved_scan
 from deft_ct.datasets.packs import CTPack
+from deft_ct.runtime.content_key import OtherContentError
 
 
 def test_a_halved_pack_holds_means_of_four_pixels(tmp_path: Path) -> None:
@@ -28,6 +30,18 @@ def test_a_pack_that_is_there_is_not_written_again(tmp_path: Path) -> None:
     target = write_tiny_pack(tmp_path / "val.h5", count=1)
     before = target.stat().st_mtime_ns
     assert halved_pack(tmp_path, "val") == target and target.stat().st_mtime_ns == before
+
+
+def test_a_pack_of_other_slices_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ct256").mkdir()
+    source = write_tiny_pack(tmp_path / "ct256" / "val.h5", count=1)
+    monkeypatch.setenv("DEFT_CT_DATA", str(tmp_path))
+    target = halved_pack(tmp_path / "work", "val")
+    assert halved_pack(tmp_path / "work", "val") == target
+    with h5py.File(source, "a") as file:
+        file["series0"]["hu"][...] += 1
+    with pytest.raises(OtherContentError, match="was made from other slices than"):
+        halved_pack(tmp_path / "work", "val")
 
 
 def test_a_halved_scan_keeps_its_width() -> None:

@@ -60,10 +60,18 @@ def test_bad_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no pictures"):
         PhotoFolder(tmp_path, 4)
     (tmp_path / "x.png").write_text("hello")
-    with pytest.raises(ValueError, match=r"x\.png cannot be read"):
-        PhotoFolder(tmp_path, 4)[0]
+    with pytest.raises(ValueError, match=r"x\.png: it cannot be read"):
+        PhotoFolder(tmp_path, 4)
     with pytest.raises(ValueError, match="size >= 1"):
         PhotoFolder(tmp_path, 0)
+
+
+def test_damaged_photographs_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:1500])
+    photos = PhotoFolder(tmp_path, 8)
+    assert [p.name for p in photos.paths] == ["a.png"] and list(photos.skipped) == ["cut.png"]
+    assert "cut.png" in caplog.text
 
 
 @pytest.mark.data

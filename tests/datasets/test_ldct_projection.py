@@ -11,9 +11,16 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    generate_uid,
+)
 
 from deft_ct.datasets.ldct_projection import find_projection_series, read_projections
+from deft_ct.io.errors import ReadError
 
 ROWS, COLUMNS, VIEWS_PER_TURN, FEED = 4, 10, 16, 23.0
 Write = Callable[..., np.ndarray]
@@ -160,3 +167,40 @@ def test_bad_series(tmp_path: Path) -> None:
         read_projections(tmp_path / "f")
     with pytest.raises(ValueError, match="every must be at least 1"):
         read_projections(tmp_path / "f", every=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda d: setattr(d[0x7029, 0x1002], "value", 1e12), "width of a column is 1e"),
+        (lambda d: setattr(d[0x7029, 0x1006], "value", -1.0), "height of a row is -1 mm"),
+        (lambda d: setattr(d[0x7031, 0x1003], "value", 0.0), "a distance of 0 mm"),
+        (lambda d: setattr(d[0x7031, 0x1001], "value", math.nan), r"\(7031,1001\) must hold finite numbers"),
+        (lambda d: setattr(d[0x7031, 0x1033], "value", [1.0, 2.0, 3.0]), "DetectorCentralElement must hold two"),
+        (lambda d: setattr(d[0x7033, 0x1065], "value", [1.0, 2.0]), "2 photon statistics for 10 columns"),
+        (lambda d: d.pop((0x7033, 0x1065)), "some projections have photon statistics"),
+        (lambda d: d.pop((0x7031, 0x1002)), r"\(7031,1002\) is missing"),
+        (lambda d: setattr(d[0x7041, 0x1001], "value", "-1"), "attenuation of water is -1"),
+        (lambda d: setattr(d[0x7029, 0x1010], "value", 0), "a detector of 0 rows"),
+        (lambda d: setattr(d, "NumberOfFrames", 1000), "for a detector of 4 rows"),
+        (lambda d: setattr(d, "RescaleSlope", "1e38"), "not finite"),
+        (lambda d: d.pop("RescaleSlope"), "is damaged DICOM"),
+        (lambda d: setattr(d.file_meta, "TransferSyntaxUID", DeflatedExplicitVRLittleEndian), "is compressed"),
+    ],
+)
+def test_values_that_no_scanner_has(tmp_path: Path, change: Callable[[Any], None], why: str) -> None:
+    write(tmp_path / "scan", views=3)
+    damage(tmp_path / "scan" / "999.dcm", change)
+    with pytest.raises(ReadError, match=why) as caught:
+        read_projections(tmp_path / "scan")
+    assert Path(caught.value.path).is_relative_to(tmp_path / "scan")
+
+
+def test_a_projection_cut_at_any_byte_is_one_error_that_names_it(tmp_path: Path) -> None:
+    write(tmp_path / "scan", views=2)
+    path = tmp_path / "scan" / "999.dcm"
+    whole = path.read_bytes()
+    for length in range(140, len(whole), 29):  # before that it is not DICOM, and is left out as any other file
+        path.write_bytes(whole[:length])
+        with pytest.raises(ReadError, match=r"999\.dcm"):
+            read_projections(tmp_path / "scan")

@@ -91,6 +91,15 @@ def test_data_root_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
         data_root()
 
 
+def test_data_beside_the_working_directory_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shared" / "data" / "ct256").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("DEFT_CT_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="DEFT_CT_DATA"):
+        data_root()
+
+
 def test_validation_protocol_on_the_real_pack() -> None:
     try:
         path = data_root() / "ct256" / "val.h5"

@@ -30,6 +30,7 @@ from deft_ct.operators.ct.backends.matrix import _PAIRS
 from deft_ct.problems.ct import CTProblem, nearest_preset
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.memory import peak_memory
+from deft_ct.training.pairs import images_digest
 
 SCAN = Scan(views=16, detectors=48)
 OTHER = Scan(views=16, detectors=48, degrees=120)
@@ -313,7 +314,9 @@ def test_the_command_line_trains_what_it_can_benchmark(
     assert code == 0, text
     trained = tmp_path / "t" / folder / "model.json"
     card = json.loads(trained.read_text())["card"]
-    assert card["scan"]["name"] == SCAN.name and card["data"] == {"name": "val.h5", "slices": 8}
+    assert card["scan"]["name"] == SCAN.name and card["data"] == {
+        "name": "val.h5", "slices": 8, "sha256": images_digest(pack)
+    }  # fmt: skip
     name = method.partition(":")[0]
     code, text = _invoke(
         "compare", "--data", pack.path, "--every", 4, "--scan", SCAN.name, "--out", tmp_path / "c", "--samples", 1,

@@ -173,7 +173,7 @@ def test_calibrations_survive_the_disk_and_say_what_does_not_fit(tmp_path: Path)
         calibration.rescaled(array, 4), np.sqrt(2.25 * array**2 + 9) * interval_factor(0.9, 4) / normal_factor(0.9)
     )
     (tmp_path / "calibration-bad.json").write_text('{"scale": 2}')
-    with pytest.raises(ValueError, match=r"calibration-bad\.json is not a calibration"):
+    with pytest.raises(ValueError, match=r"calibration-bad\.json: is not a calibration"):
         SpreadCalibration.read(tmp_path / "calibration-bad.json")
 
 

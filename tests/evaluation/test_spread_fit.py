@@ -96,6 +96,35 @@ def test_the_command_fits_on_one_pack_and_reports_on_another(
     assert only == on_test
 
 
+def test_a_calibration_of_something_else_is_not_reported_on(
+    folder: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    assert invoke(*command(folder, tmp_path / "a")).exit_code == 0
+    given = ("--calibration", tmp_path / "a" / f"calibration-{SCAN.name}.json")
+    prior = tiny_prior()
+    save_htransform(tiny_htransform(prior, reference="fbp", seed=5), tmp_path / "head5", dtype=torch.float32)
+    for more, words in (
+        (("--htransform", tmp_path / "head5"), "another h-transform"),
+        (("--scan", "parallel10_1e5_48bins"), "another scan"),
+        (("--samples", 4), "another number of samples"),
+    ):
+        wanted = command(folder, tmp_path / "b", *given)
+        for name, value in [more]:
+            wanted[wanted.index(name) + 1] = value
+        refused = invoke(*wanted)
+        text = " ".join(refused.output.split())
+        assert refused.exit_code == 2 and f"was fitted for {words}" in text, text
+        assert not (tmp_path / "b").exists()
+
+
+def test_two_files_of_one_name_get_two_pictures(folder: Path, tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    write_tiny_pack(tmp_path / "elsewhere" / "val.h5", count=1)
+    result = invoke(*command(folder, tmp_path / "out", "--report", tmp_path / "elsewhere" / "val.h5"))
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in (tmp_path / "out").glob("*.png")} == {"spread-val.png", "spread-val-2.png"}
+
+
 def test_test_packs_are_refused_before_any_work(folder: Path, tmp_path: Path, invoke: Callable[..., Result]) -> None:
     problem = CTProblem(CTPack(folder / "test_volumes.h5"), SCAN)
     method = solver(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deft_ct.evaluation.store import cached_json, content_name, write_result
@@ -15,6 +16,16 @@ def test_a_name_changes_with_the_label_and_with_the_identity() -> None:
     assert name.startswith("one_sample__DPM-")
     assert name == content_name("one sample, DPM", {"eta": 1.0, "steps": 20})
     assert len({name, content_name("one sample, DPM", {"steps": 21}), content_name("other", {"steps": 20})}) == 3
+
+
+def test_a_name_changes_with_data_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = np.zeros(10_000)
+    other = data.copy()
+    other[5000] = 1  # numpy would leave it out of its text
+    assert content_name("a", data) != content_name("a", other)
+    before = content_name("a", data)
+    monkeypatch.setattr("deft_ct.evaluation.store.result_versions", lambda: {"torch": "99"})
+    assert content_name("a", data) != before
 
 
 def test_a_record_is_computed_once(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_stopped_study_goes_on_as_if_it_had_not_stopped(problem: CTProblem, tm
         solver.describe = lambda: {"prior_sha256": "of another prior"}  # type: ignore[method-assign]
         return solver
 
-    with pytest.raises(ValueError, match="was started with networks"):
+    with pytest.raises(ValueError, match=r"this run has networks\.prior_sha256 'of another prior'"):
         tune(FBP, retrained, problem, tmp_path / "parts", Budget(trials=6))
 
 

@@ -126,7 +126,7 @@ def test_zip_and_nested_folders(tmp_path: Path, make_series: MakeSeries) -> None
         file.writestr("scan/README.txt", "hello")
     one, two = read_dicom_series(tmp_path / "scan"), read_dicom_series(archive)
     np.testing.assert_array_equal(one.hu, two.hu)
-    assert two.notes == ("skipped 1 file(s) that are not DICOM",)
+    assert two.notes == ("skipped 1 file(s) that are not DICOM: scan/README.txt",)
 
 
 def compress(paths: list[Path], syntax: pydicom.uid.UID, plugin: str) -> None:
@@ -354,7 +354,7 @@ def test_missing_attributes(tmp_path: Path, make_series: MakeSeries, name: str) 
     dataset = pydicom.dcmread(path)
     delattr(dataset, name)
     dataset.save_as(path)
-    refuse(tmp_path / "scan", f"008.dcm lacks {name}")
+    refuse(tmp_path / "scan", f"008.dcm: it lacks {name}")
 
 
 def test_values_that_are_not_hu(tmp_path: Path, make_series: MakeSeries) -> None:

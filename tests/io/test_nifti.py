@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gzip
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 
 from deft_ct.ct.volume import Volume
 from deft_ct.io import read_dicom_series, sample_series_path
+from deft_ct.io.errors import ReadError
 from deft_ct.io.nifti import read_nifti, write_nifti
 
 
@@ -83,3 +87,75 @@ def test_bad_files(tmp_path: Path, volume: Volume) -> None:
         read_nifti(tmp_path / "cut.nii.gz")
     with pytest.raises(FileExistsError, match="is a file"):
         write_nifti(volume, tmp_path / "whole.nii.gz" / "x.nii")
+
+
+def _changed(path: Path, change: Callable[[Any], None], *, source: bytes) -> Path:
+    """The file with another header."""
+    header = nib.Nifti1Header(source[:348], check=False)
+    change(header)
+    path.write_bytes(header.binaryblock + source[348:])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"dim": [3, 30000, 30000, 30000, 1, 1, 1, 1]}, r"declares a volume of .* GiB; at most 4\.0 GiB"),
+        ({"dim": [3, 400, 400, 900, 1, 1, 1, 1]}, "expansion of more than 200 times"),
+        ({"dim": [3, 4, 4, 900, 1, 1, 1, 1]}, "cut off"),
+        ({"dim": [3, 4, -4, 3, 1, 1, 1, 1]}, "damaged"),
+        ({"dim": [9, 4, 4, 3, 1, 1, 1, 1]}, "cannot be read as NIfTI"),
+        ({"datatype": 32, "bitpix": 64}, "type complex64; expected real numbers"),
+        ({"datatype": 128, "bitpix": 24}, "expected real numbers"),
+        ({"datatype": 99}, "cannot be read as NIfTI"),
+        ({"magic": b"ni1"}, "pair of files"),
+        ({"vox_offset": -352.0}, "damaged|cannot be read"),
+        ({"vox_offset": np.nan}, "cannot be read as NIfTI"),
+        ({"xyzt_units": 1}, "is in meter"),
+        ({"xyzt_units": 7}, "cannot be read as NIfTI"),
+        ({"srow_x": [np.nan, 0, 0, 0]}, "its affine is"),
+        ({"srow_x": [0, 0, 0, 0]}, "its affine is"),
+        ({"srow_x": [1e12, 0, 0, 0], "srow_y": [0, 1e12, 0, 0]}, r"pixel size is 1e\+12 mm"),
+        ({"srow_z": [0, 0, 1e9, 0]}, r"distance of its slices is 1e\+09 mm"),
+        ({"scl_slope": 1e30, "scl_inter": 0}, "CT numbers lie within"),
+        ({"scl_slope": 1.0, "scl_inter": np.inf}, "cannot be read as NIfTI"),
+        ({"scl_slope": 3e38, "scl_inter": 0}, "not finite"),
+    ],
+)
+def test_headers_that_lie(tmp_path: Path, volume: Volume, change: dict[str, Any], why: str) -> None:
+    whole = write_nifti(volume, tmp_path / "whole.nii").read_bytes()
+    bad = _changed(
+        tmp_path / "bad.nii", lambda header: [header.__setitem__(*item) for item in change.items()], source=whole
+    )
+    with pytest.raises(ReadError, match=why) as caught:
+        read_nifti(bad)
+    assert caught.value.path == str(bad)
+
+
+def test_a_volume_cut_at_any_byte_is_one_error(tmp_path: Path, volume: Volume) -> None:
+    for name in ("whole.nii", "whole.nii.gz"):
+        whole = write_nifti(volume, tmp_path / name).read_bytes()
+        for length in [*range(0, 400, 23), *range(400, len(whole) - 1, 997), len(whole) - 1]:
+            (tmp_path / f"cut-{name}").write_bytes(whole[:length])
+            with pytest.raises(ReadError, match=r"cut-whole\.nii"):
+                read_nifti(tmp_path / f"cut-{name}")
+
+
+def test_a_flipped_bit_of_a_compressed_volume_is_noticed(tmp_path: Path, volume: Volume) -> None:
+    whole = bytearray(write_nifti(volume, tmp_path / "x.nii.gz").read_bytes())
+    whole[-6] ^= 1  # of the checksum at the end
+    (tmp_path / "x.nii.gz").write_bytes(whole)
+    with pytest.raises(ReadError, match="CRC"):
+        read_nifti(tmp_path / "x.nii.gz")
+
+
+def test_a_compressed_bomb_is_not_inflated(tmp_path: Path, volume: Volume) -> None:
+    """300 MB of zeros in 0.3 MB, declared truly; and extensions that would be read to the end are not."""
+    header = nib.Nifti1Header(write_nifti(volume, tmp_path / "x.nii").read_bytes()[:348])
+    header["dim"][1:4] = 512, 512, 286
+    with gzip.open(tmp_path / "bomb.nii.gz", "wb", compresslevel=9) as file:
+        file.write(header.binaryblock + b"\1\0\0\0" + bytes(8))
+        for _ in range(286):
+            file.write(bytes(4 * 512 * 512))
+    with pytest.raises(ReadError, match="expansion of more than 200 times"):
+        read_nifti(tmp_path / "bomb.nii.gz")

@@ -91,6 +91,7 @@ class Picky(Tensor):
 
 @pytest.mark.parametrize("name", ROBUST)
 @pytest.mark.filterwarnings("ignore:.*diverged:UserWarning")  # the networks have random weights
+@pytest.mark.filterwarnings("ignore:data not explained")  # random weights
 def test_inputs_that_are_not_plain_float32_batches(name: str) -> None:
     problem = PROBLEMS["CT parallel"]
     method, scan = build(name, problem), problem.measurement()

@@ -8,7 +8,9 @@ import torch
 
 from deft_ct.networks.storage import ModelFormat
 
-FORMAT = ModelFormat(noun="model", assets="models", weights="w.safetensors", metadata="model.json")
+FORMAT = ModelFormat(
+    noun="model", assets="models", weights="w.safetensors", metadata="model.json", extras=("other.json",)
+)
 
 
 def test_a_model_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -18,7 +20,7 @@ def test_a_model_is_replaced_as_a_whole(tmp_path: Path) -> None:
     FORMAT.write(folder, {"a": torch.zeros(2)}, {"sha256": "2"})
     meta, weights = FORMAT.read(folder)
     assert meta == {"sha256": "2"} and torch.equal(weights["a"], torch.zeros(2))
-    assert sorted(p.name for p in folder.iterdir()) == ["model.json", "w.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == ["model.json", "training_log_1.csv", "w.safetensors"]
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from deft_ct.operators import HDR, Decomposable, GaussianBlur, Identity, Inpainting, stack
 from deft_ct.operators.base import LinearOperator, Operator
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
-from deft_ct.operators.findings import Diagnosis, RegularisationHint
+from deft_ct.operators.findings import Diagnosis, Finding, RegularisationHint
 from deft_ct.testing import assert_adjoint, assert_gradients, assert_linear
 
 
@@ -38,8 +38,9 @@ class Matrix(LinearOperator):
 class Knowing(Matrix):
     """A matrix that says back what it is asked about."""
 
-    def diagnose(self, y: Tensor) -> Diagnosis:
-        return Diagnosis({"mean": float(y.mean())}, ("suspicious",))
+    def diagnose(self, y: Tensor, weights: Tensor | None = None) -> Diagnosis:
+        record = {"mean": float(y.mean()), "weight": None if weights is None else float(weights.mean())}
+        return Diagnosis(record, (Finding("suspicious", "very"),), y + 1)
 
     def features(self, y: Tensor, weights: Tensor | None) -> Tensor:
         return torch.stack([y.flatten(1).mean(1), torch.zeros(len(y)) if weights is None else weights.flatten(1)[:, 0]])
@@ -206,7 +207,9 @@ def test_a_multiple_undoes_its_factor_before_it_asks_about_data():
     base = Knowing(3, 4, 0)
     operator, y, w = -2 * base, torch.rand(2, 1, 3), torch.rand(2, 1, 3)
     assert operator.describe() == {"operator": "Scaled", "factor": -2.0, "of": {"operator": "Knowing"}}
-    assert operator.diagnose(y) == base.diagnose(y / -2)
+    assert operator.diagnose(y, w) == base.diagnose(y / -2, 4 * w)
+    torch.testing.assert_close(operator.diagnose(y).repaired, -2 * (y / -2 + 1))
+    assert (0 * base).diagnose(y) == Diagnosis()
     torch.testing.assert_close(operator.features(y, w), base.features(y / -2, 4 * w))
     torch.testing.assert_close(operator.features(y, None), base.features(y / -2, None))
     assert torch.equal(operator.regularisation_hint(y, w).strength, base.regularisation_hint(y / -2, w).strength)
@@ -236,9 +239,12 @@ def test_a_stack_asks_each_part_about_its_data():
     y = torch.rand(2, 1, 6)
     first, second = (base | A).split(y)
     found = (base | base).diagnose(y)
-    assert found == Diagnosis(
-        {"parts": [{"mean": float(first.mean())}, {"mean": float(second.mean())}]}, ("suspicious",)
-    )
+    records = [{"mean": float(part.mean()), "weight": None} for part in (first, second)]
+    assert found == Diagnosis({"parts": records}, (Finding("suspicious", "very"),))
+    assert found.warnings == ("suspicious: very",)
+    assert (base | base).diagnose(y, 2 * y).record["parts"][1]["weight"] == float((2 * second).mean())
+    assert torch.equal(found.repaired, y + 1)
+    assert torch.equal((base | A).diagnose(y).repaired, torch.cat([first + 1, second], -1))
     torch.testing.assert_close(
         (base | A).nominal_weights(y), torch.cat([base.nominal_weights(first), torch.ones_like(second)], -1)
     )

@@ -24,6 +24,7 @@ from deft_ct.problems.natural import ImageSource, NaturalProblem
 from deft_ct.problems.points import PointProblem
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.content_key import OtherContentError
 from deft_ct.runtime.search_space import Range, SearchSpace
 
 
@@ -93,6 +94,77 @@ def test_a_comparison_of_any_domain(domain: str, tmp_path: Path) -> None:
     assert all(metric.heading in text for metric in problem.metrics) and "HU" not in text and "slice" not in text
     assert json.loads((tmp_path / "protocol.json").read_text())["data"] == problem.data
     assert comparison.run(methods, tmp_path) == [half, full]
+
+
+def _changed(problem: Problem, what: str) -> Problem:
+    """The problem with other images or another measurement under the same names."""
+    if isinstance(problem, PointProblem):
+        if what == "data":
+            return replace(problem, points=problem.points + 0.1)
+        return replace(problem, measurement=Measurement(problem.measurement.operator, GaussianNoise(0.2)))
+    assert isinstance(problem, NaturalProblem)
+    if what == "data":
+        images = [image * 0.5 for image in problem.source.images]  # type: ignore[attr-defined]
+        return replace(problem, source=replace(problem.source, images=images))
+    mask = torch.ones(3, 16, 16)
+    mask[:, 5:9] = 0
+    return replace(problem, measurement=Measurement(Inpainting((3, 16, 16), mask), GaussianNoise(0.05)))
+
+
+@pytest.mark.parametrize("what", ["data", "measurement", "batches"])
+@pytest.mark.parametrize("domain", MADE)
+def test_a_comparison_is_of_its_data_and_measurement_and_not_of_their_names(
+    domain: str, what: str, tmp_path: Path
+) -> None:
+    problem = MADE[domain]()
+    methods: dict[str, dict[str, Reconstructor]] = {problem.name: {"full": Scaled(ScaledConfig(gain=1.0))}}
+    Comparison([problem], samples=1).run(methods, tmp_path / "run")
+    if what == "batches":
+        other = problem.with_batches([batch._replace(y=batch.y * 0.5) for batch in problem.batches])
+    else:
+        other = _changed(problem, what)
+    assert (other.name, other.data) == (problem.name, problem.data)
+    if what == "data":
+        with pytest.raises(OtherContentError, match=r"was started with data_sha256 [0-9a-f]{12} and this run has"):
+            Comparison([other], samples=1).run(methods, tmp_path / "run")
+    found = Comparison([other], samples=1).run(methods, tmp_path / "run", overwrite=what == "data")
+    fresh = Comparison([other], samples=1).run(methods, tmp_path / "fresh")
+    key = problem.metrics[0].key
+    assert found[0].values[key] == fresh[0].values[key]
+    assert Comparison([other], samples=1).run(methods, tmp_path / "run") == found
+
+
+class Weighted(Scaled):
+    """Multiplies the pseudo-inverse by a weight that it does not describe."""
+
+    name = "weighted"
+
+    def __init__(self, weight: float) -> None:
+        super().__init__(ScaledConfig(gain=1.0))
+        self.weight = torch.nn.Parameter(torch.tensor(weight))
+
+    def _estimate(self, request: Request) -> Estimate:
+        found = super()._estimate(request)
+        return replace(found, samples=None if found.samples is None else found.samples * self.weight)
+
+
+def test_a_cell_is_of_the_weights_to_the_last_bit(tmp_path: Path) -> None:
+    """Hashes of networks are of float16 values; two weights that differ by less are still two."""
+    problem = points()
+    key = problem.metrics[0].key
+    for weight in (1.0, 1.0 + 1e-6, 1.5):
+        methods: dict[str, dict[str, Reconstructor]] = {problem.name: {"net": Weighted(weight)}}
+        (found,) = Comparison([problem], samples=1).run(methods, tmp_path / "run")
+        (fresh,) = Comparison([problem], samples=1).run(methods, tmp_path / str(weight))
+        assert found.values[key] == fresh.values[key]
+
+
+def test_given_data_survive_a_release() -> None:
+    problem = photographs()
+    given = problem.with_batches([batch._replace(y=batch.y * 0.5) for batch in problem.batches])
+    given.release()
+    torch.testing.assert_close(given.batches[0].y, 0.5 * problem.batches[0].y)
+    assert given.content() != problem.content()
 
 
 @pytest.mark.parametrize("domain", MADE)

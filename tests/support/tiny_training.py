@@ -42,7 +42,7 @@ def main() -> None:
         time.sleep(pause)
         return tiny_loss(network, indices, generator)
 
-    fit(tiny_network(), loss, 10, tiny_config(**changes), folder, progress=False)
+    fit(tiny_network(), loss, 10, tiny_config(**changes), folder, identity={}, progress=False)
     if torch.distributed.is_initialized() and is_main_process():
         sys.stdout.write(f"processes: {torch.distributed.get_world_size()}\n")
 

@@ -32,7 +32,7 @@ def _two_processes(root: Path, folder: Path, **changes: object) -> subprocess.Co
 
 
 def _one_process(folder: Path, **changes: object) -> dict[str, torch.Tensor]:
-    return fit(tiny_network(), tiny_loss, 10, tiny_config(**changes), folder, progress=False).state_dict()
+    return fit(tiny_network(), tiny_loss, 10, tiny_config(**changes), folder, identity={}, progress=False).state_dict()
 
 
 def _assert_close(folder: Path, expected: dict[str, torch.Tensor]) -> None:

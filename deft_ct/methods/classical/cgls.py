@@ -220,7 +220,6 @@ class TikhonovConfig(StoppingRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("strength", self.strength)
-        _check_penalty(self.penalty)
 
 
 class Tikhonov(IterativeReconstructor):

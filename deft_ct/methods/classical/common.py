@@ -15,6 +15,7 @@ from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.base import LinearOperator, Operator
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor, UnsupportedError
+from deft_ct.runtime.fields import check_fields
 
 
 def check_linear(name: str, request: Request, *, images: bool = False) -> None:
@@ -77,6 +78,7 @@ class StoppingRule:
     tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
+        check_fields(self)
         name = type(self).__name__
         if self.iterations < 1:
             raise ValueError(f"{name}: iterations must be at least 1, got {self.iterations}")

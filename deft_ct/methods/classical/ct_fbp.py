@@ -10,6 +10,7 @@ from deft_ct.operators.ct.filters import check_filter
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor, UnsupportedError
+from deft_ct.runtime.fields import check_fields
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
@@ -26,6 +27,7 @@ class FBPConfig:
     cutoff: float = 1.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_filter(self.filter, self.cutoff)
 
 

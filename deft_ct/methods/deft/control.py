@@ -38,6 +38,7 @@ from deft_ct.diffusion.schedule import Schedule, time_grid
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft.guidance import Guidance
 from deft_ct.methods.deft.htransform import Condition
+from deft_ct.runtime.fields import check_fields
 
 ControlObjective = Literal["log-variance", "trajectory-balance"]
 
@@ -60,8 +61,7 @@ class ControlConfig:
     paths: int = 8
 
     def __post_init__(self) -> None:
-        if self.objective not in ("log-variance", "trajectory-balance"):
-            raise ValueError(f"unknown objective {self.objective!r}; known: log-variance, trajectory-balance")
+        check_fields(self)
         if self.steps < 2 or self.paths < 2:
             raise ValueError(f"steps and paths must be at least 2, got {self.steps} and {self.paths}")
 

@@ -13,17 +13,23 @@ from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.spread_calibration import PATTERN, SpreadCalibration
 from deft_ct.networks.storage import ModelFormat
+from deft_ct.runtime.typed_fields import fitted, from_values
 
 WEIGHTS = "htransform.safetensors"
 METADATA = "htransform.json"
 CALIBRATIONS = "calibrations"
 """Key of the card for the calibrations that are stored with an h-transform."""
 
-_FORMAT = ModelFormat(noun="h-transform", assets="htransforms", weights=WEIGHTS, metadata=METADATA)
+_FORMAT = ModelFormat(
+    noun="h-transform", assets="htransforms", weights=WEIGHTS, metadata=METADATA,
+    companions=("training_log*.csv", PATTERN),
+)  # fmt: skip
 
 
 def save_htransform(htransform: HTransform, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
-    """Write an h-transform as a folder; an existing one there is replaced in one step.
+    """Write an h-transform as a folder; an existing one there is replaced in one step, and its calibrations are kept.
+
+    A calibration names the weights that it was fitted to, and is not used with others.
 
     Args:
         htransform: what to write.
@@ -47,18 +53,21 @@ def load_htransform(name_or_path: str | Path | None = None) -> HTransform:
 
     Raises:
         FileNotFoundError: neither a folder nor a shipped h-transform has this name.
-        ValueError: the folder is not an h-transform, or its content does not match its SHA-256.
+        ReadError: the folder is not an h-transform, is damaged, or its content does not match its SHA-256.
     """
     folder = _FORMAT.find(name_or_path)
     meta, weights = _FORMAT.read(folder)
-    htransform = HTransform(
-        HTransformConfig.from_dict(meta["config"]),
-        Schedule(**meta["schedule"]),
-        prior_hash=meta["prior_sha256"],
-        card={**meta["card"], **_calibrations(folder)},
-    )
-    htransform.load_state_dict(weights)
-    _FORMAT.check(folder, htransform.content_hash(), meta["sha256"])
+    calibrations = _calibrations(folder)
+    with _FORMAT.using(folder):
+        config, card = HTransformConfig.from_dict(meta["config"]), fitted(meta["card"], dict, "card")
+        prior_hash = fitted(meta["prior_sha256"], str, "prior_sha256")
+
+        def make() -> HTransform:
+            schedule = from_values(Schedule, meta["schedule"])
+            return HTransform(config, schedule, prior_hash=prior_hash, card={**card, **calibrations})
+
+        htransform = _FORMAT.build(make, weights)
+        _FORMAT.check(folder, htransform.content_hash(), meta["sha256"])
     return htransform.eval().requires_grad_(False)
 
 
@@ -97,13 +106,13 @@ def load_refinement(folder: str | Path) -> Refinement:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the folder is not a refinement, or its content does not match its SHA-256.
+        ReadError: the folder is not a refinement, is damaged, or its content does not match its SHA-256.
     """
     path = _REFINEMENT.find(folder)
     meta, weights = _REFINEMENT.read(path)
-    refinement = Refinement(
-        RefinementConfig.from_dict(meta["config"]), relative_error=meta["relative_error"], card=meta["card"]
-    )
-    refinement.load_state_dict(weights)
-    _REFINEMENT.check(path, refinement.content_hash(), meta["sha256"])
+    with _REFINEMENT.using(path):
+        config, card = RefinementConfig.from_dict(meta["config"]), fitted(meta["card"], dict, "card")
+        error = float(fitted(meta["relative_error"], float, "relative_error"))
+        refinement = _REFINEMENT.build(lambda: Refinement(config, relative_error=error, card=card), weights)
+        _REFINEMENT.check(path, refinement.content_hash(), meta["sha256"])
     return refinement.eval().requires_grad_(False)

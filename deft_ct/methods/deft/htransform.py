@@ -48,6 +48,8 @@ from deft_ct.networks import (
     timestep_embedding,
 )
 from deft_ct.networks.precision import Precision, network_precision
+from deft_ct.runtime.fields import check_fields
+from deft_ct.runtime.typed_fields import from_values
 
 NO_INITIAL = "none"
 """Name of the form without an initial reconstruction."""
@@ -95,6 +97,7 @@ class HTransformConfig:
     network: NetworkConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if min(self.spread, self.guidance_scale, self.guidance_spread, self.guidance_steps) <= 0:
             raise ValueError("spread, guidance_scale, guidance_spread and guidance_steps must be positive")
         guidance, initial = self.guidance_object(), self.initial_object()
@@ -163,15 +166,19 @@ class HTransformConfig:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> HTransformConfig:
-        """The inverse of :meth:`to_dict`."""
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: a value is missing, of another type or out of range.
+        """
+        if not isinstance(values, dict) or "network" not in values:
+            raise ValueError(f"expected the description of an h-transform, got {str(values)[:80]}")
         refinement = values.get("refinement")
-        return HTransformConfig(
-            **{
-                **values,
-                "network": network_config(values["network"]),
-                "refinement": None if refinement is None else RefinementConfig.from_dict(refinement),
-            }
-        )
+        built = {
+            "network": network_config(values["network"]),
+            "refinement": None if refinement is None else RefinementConfig.from_dict(refinement),
+        }
+        return from_values(HTransformConfig, values | built)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,19 +14,23 @@ from typing import Any
 
 import torch
 from rich.progress import track
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from deft_ct.methods.deft.conditioning import scan_features
 from deft_ct.methods.deft.guidance import guidance_for
 from deft_ct.methods.initial import initial_for
 from deft_ct.runtime.atomic import atomic_file, write_text
-from deft_ct.training import digest, item_order, mixed_seed
+from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
+from deft_ct.runtime.fields import check_fields
+from deft_ct.training import item_order, mixed_seed
 from deft_ct.training.pairs import Pairs, PairSource
 
 BLOCK = 8
 """Batches in a file."""
+KEY = "content_key"
+"""Metadata of a file: digest of the key that its content depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,7 @@ class TableConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if min(self.batches, self.batch_size, self.tv_iterations) < 1:
             raise ValueError("batches, batch_size and tv_iterations must be at least 1")
 
@@ -104,35 +109,40 @@ class ReferenceTable:
 
 
 @torch.no_grad()
-def tabulate(pairs: PairSource, config: TableConfig, folder: Path, *, progress: bool = True) -> ReferenceTable:
+def tabulate(
+    pairs: PairSource, config: TableConfig, folder: Path, *, overwrite: bool = False, progress: bool = True
+) -> ReferenceTable:
     """Compute the table, or what is missing of it.
+
+    Every file says what it depends on, and one that depends on anything else is computed anew.
 
     Args:
         pairs: draws slices and data.
         config: see :class:`TableConfig`.
         folder: of the blocks.
+        overwrite: replace the table of another training.
         progress: show a progress bar.
 
     Raises:
-        ValueError: the folder holds another table.
+        OtherContentError: the folder holds another table, and ``overwrite`` is false.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    described = json.dumps(config.to_dict() | {"pairs": digest(pairs.description())}, sort_keys=True)
+    key = ContentKey(config.to_dict() | pairs.description() | {"versions": result_versions()})
     record = folder / "table.json"
-    if record.is_file() and record.read_text(encoding="utf-8") != described:
-        raise ValueError(f"{folder} holds the table of another training: use the same values, or another folder")
-    write_text(record, described)
+    if record.is_file() and not overwrite:
+        key.check(_known(record), folder)
+    write_text(record, json.dumps(dict(key.parts), indent=1, sort_keys=True) + "\n")
     blocks = []
     firsts = range(0, config.batches, BLOCK)
     for first in track(firsts, "references") if progress else firsts:
         path = folder / f"{first:06d}.safetensors"
-        block = _read(path)
+        block = _read(path, key.digest)
         if block is None:
             steps = range(first, min(first + BLOCK, config.batches))
             made = [_batch(pairs, config, step) for step in steps]
             block = {name: torch.cat([batch[name] for batch in made]) for name in made[0]}
             with atomic_file(path) as part:  # another process of the training may write the same block
-                save_file(block, part)
+                part.write_bytes(save(block, metadata={KEY: key.digest}))
         blocks.append(block)
     return ReferenceTable(config, blocks)
 
@@ -155,9 +165,19 @@ def _batch(pairs: PairSource, config: TableConfig, number: int) -> dict[str, Ten
     return {name: column.contiguous() for name, column in columns.items()}
 
 
-def _read(path: Path) -> dict[str, Tensor] | None:
-    """A finished block; None where there is none, or a damaged one, which is then computed anew."""
+def _known(record: Path) -> dict[str, Any]:
     try:
-        return dict(load_file(path))
+        found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OtherContentError(f"{record} is damaged, so its table cannot be resumed: {ANEW}") from error
+    return found
+
+
+def _read(path: Path, key: str) -> dict[str, Tensor] | None:
+    """A finished block; None where there is none, a damaged one, or one of another key: it is then computed anew."""
+    try:
+        with safe_open(path, "pt") as file:
+            known = (file.metadata() or {}).get(KEY)
+            return {name: file.get_tensor(name) for name in file.keys()} if known == key else None
     except (FileNotFoundError, SafetensorError):
         return None

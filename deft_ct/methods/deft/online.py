@@ -95,6 +95,11 @@ class DEFTOnline(PriorReconstructor):
         """Build the method with the prior, and with the h-transform if one was named."""
         return cls(networks.load_prior(), networks.load_htransform(required=False), config)
 
+    def describe(self) -> dict[str, Any]:
+        """Hashes of the prior and of the h-transform that every measurement starts from, if there is one."""
+        given = self.htransform
+        return super().describe() | {"htransform_sha256": None if given is None else given.content_hash()}
+
     def _check(self, request: Request) -> None:
         super()._check(request)
         likelihood = request.measurement.likelihood(request.y, self.prior.value_range)

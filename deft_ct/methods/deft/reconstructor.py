@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
-from deft_ct.ct.trained_range import outside_training, training_warning
+from deft_ct.ct.trained_range import outside_training, training_finding
 from deft_ct.diffusion import Prior
-from deft_ct.diffusion.samplers import SAMPLERS, Denoiser, SamplerName, check_sampler
-from deft_ct.diffusion.schedule import SPACINGS, Spacing, time_grid
+from deft_ct.diffusion.samplers import SAMPLERS, Denoiser, SamplerName
+from deft_ct.diffusion.schedule import Spacing, time_grid
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft import Condition, HTransform, condition_for
@@ -21,6 +20,7 @@ from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
 from deft_ct.methods.guided.start import walk_times
+from deft_ct.operators.findings import Finding
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import NetworkSource
 from deft_ct.runtime.search_space import Range, SearchSpace
@@ -74,12 +74,7 @@ class DEFTConfig(GuidedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(draws=self.draws)
-        check_sampler(self.sampler)
         check_positive(guidance_strength=self.guidance_strength, consistency_spread=self.consistency_spread)
-        if self.estimate not in ("samples", "mean"):
-            raise ValueError(f"estimate must be samples or mean, got {self.estimate!r}")
-        if self.grid not in SPACINGS:
-            raise ValueError(f"unknown grid {self.grid!r}; known: {', '.join(SPACINGS)}")
         if self.consistency_steps < 0:
             raise ValueError(f"consistency_steps must be at least 0, got {self.consistency_steps}")
 
@@ -136,9 +131,12 @@ class DEFT(PosteriorSampler):
         if self.config.consistency_steps:
             check_operator("deft with consistency_steps", "linear", likelihood)
 
+    def _advice(self, request: Request) -> tuple[Finding, ...]:
+        """A scan that the h-transform was not trained for."""
+        found = training_finding("the h-transform", self.htransform.card, request.measurement)
+        return () if found is None else (found,)
+
     def _estimate(self, request: Request) -> Estimate:
-        if warning := training_warning("the h-transform", self.htransform.card, request.measurement):
-            warnings.warn(warning, UserWarning, stacklevel=2)
         likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
         condition = condition_for(likelihood, self.htransform)  # once: samples and mean share it
         direct = self.config.estimate == "mean"

@@ -25,6 +25,8 @@ from deft_ct.networks import (
     content_hash,
     network_config,
 )
+from deft_ct.runtime.fields import check_fields
+from deft_ct.runtime.typed_fields import from_values
 
 TIME = 999.0
 """Constant input of the time embedding: the noisiest step of the h-transform that its weights may come from."""
@@ -62,6 +64,7 @@ class RefinementConfig:
     network: NetworkConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "spread_slopes", tuple(self.spread_slopes))
         if guidance_for(self.guidance).uses_noise_level:
             raise ValueError(
@@ -86,8 +89,14 @@ class RefinementConfig:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> RefinementConfig:
-        """The inverse of :meth:`to_dict`."""
-        return RefinementConfig(**{**values, "network": network_config(values["network"])})
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: a value is missing, of another type or out of range.
+        """
+        if not isinstance(values, dict) or "network" not in values:
+            raise ValueError(f"expected the description of a refinement, got {str(values)[:80]}")
+        return from_values(RefinementConfig, {**values, "network": network_config(values["network"])})
 
 
 class Refinement(nn.Module):

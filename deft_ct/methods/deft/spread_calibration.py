@@ -22,6 +22,9 @@ from torch import Tensor
 
 from deft_ct.runtime.atomic import write_text
 from deft_ct.runtime.intervals import interval_factor, normal_factor
+from deft_ct.runtime.json_object import read_json_object
+from deft_ct.runtime.read_error import ReadError
+from deft_ct.runtime.typed_fields import from_values
 
 Spread = TypeVar("Spread", NDArray[np.floating[Any]], Tensor)
 
@@ -61,7 +64,9 @@ class SpreadCalibration:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        values = (self.factor, self.floor_hu)
+        values = (float(self.factor), float(self.floor_hu))
+        if not 0 < self.level < 1 or self.samples < 0:
+            raise ValueError(f"expected 0 < level < 1 and samples >= 0, got {self.level} and {self.samples}")
         if not (np.isfinite(values).all() and min(values) >= 0 and max(values) > 0):
             raise ValueError(f"factor and floor_hu must be finite, not negative and not both 0, got {values}")
 
@@ -103,10 +108,7 @@ class SpreadCalibration:
         Raises:
             ValueError: the values do not make a calibration.
         """
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ValueError(f"not a calibration of deft-ct ({error})") from error
+        return from_values(cls, values)
 
     @classmethod
     def read(cls, path: str | Path) -> SpreadCalibration:
@@ -114,9 +116,10 @@ class SpreadCalibration:
 
         Raises:
             FileNotFoundError: it does not exist.
-            ValueError: it is not a calibration.
+            ReadError: it is not a calibration.
         """
+        values = read_json_object(path, "a calibration")
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (ValueError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a calibration of deft-ct ({error})") from error
+            return cls.from_dict(values)
+        except ValueError as error:
+            raise ReadError(path, f"is not a calibration of deft-ct ({error})") from error

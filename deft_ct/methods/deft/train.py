@@ -115,6 +115,7 @@ def train_htransform(
 
     Raises:
         ValueError: the pairs are in another range than the prior's images, or ``initial`` is of another kind.
+        OtherContentError: the folder is of another training.
     """
     options = options or HTransformTraining()
     initial, refinement, table = options.initial, options.refinement, options.table

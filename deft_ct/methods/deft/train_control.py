@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.diffusion import Prior
+from deft_ct.measurement.content import measurement_content
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PerImageMap
 from deft_ct.methods.deft.conditioning import condition_for
@@ -23,6 +24,7 @@ from deft_ct.methods.deft.control import (
     trajectory_balance,
 )
 from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
+from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.seeds import derive_seed
 from deft_ct.training import TrainingConfig, fit
 from deft_ct.training.pairs import PairSource
@@ -37,6 +39,10 @@ class MeasurementSource(Protocol):
 
     def likelihood(self, indices: Tensor) -> Likelihood:
         """The measurements ``indices`` (int64 ``(B,)``, on the CPU); the same data at every call."""
+        ...
+
+    def description(self) -> dict[str, Any]:
+        """All that they depend on, JSON-ready."""
         ...
 
 
@@ -57,6 +63,14 @@ class StoredMeasurements:
         """See :class:`MeasurementSource`."""
         rows = indices.to(self._all.y.device)
         return self._all.select_images(lambda values: values[rows])
+
+    def description(self) -> dict[str, Any]:
+        """See :class:`MeasurementSource`."""
+        to_physical = self._all.to_physical
+        tensors = [to_physical.scale, to_physical.offset]
+        return {
+            "data": content_digest([self._all.y, *tensors]), "scans": measurement_content(self._all.measurement)
+        }  # fmt: skip
 
 
 class SimulatedMeasurements:
@@ -92,6 +106,10 @@ class SimulatedMeasurements:
         if maps:
             to_physical = PerImageMap(torch.cat([m.scale for m in maps]), torch.cat([m.offset for m in maps]))
         return Likelihood(measurement, torch.cat([row.y for row in rows]), to_physical)
+
+    def description(self) -> dict[str, Any]:
+        """See :class:`MeasurementSource`."""
+        return self._pairs.description() | {"noise_seed": self._seed}
 
 
 class _Evidence(nn.Module):
@@ -163,6 +181,7 @@ def train_control(
 
     Raises:
         ValueError: ``settings.initial`` is of another kind, or the guidance depends on the noise level.
+        OtherContentError: the folder is of another training.
         RuntimeError: started on several processes.
     """
     config, control, training, initial = settings.config, settings.control, settings.training, settings.initial
@@ -195,7 +214,11 @@ def train_control(
         level = balance.log_evidence(indices, costs.reshape(-1, control.paths))
         return trajectory_balance(costs, level, control.paths)
 
-    averaged = fit(balance or head, loss, len(measured), training, folder, progress=progress).cpu()
+    identity = measured.description() | {
+        "prior": prior.content_hash(), "h-transform": config.to_dict(), "control": asdict(control),
+        "initial": initial and initial.content_hash(),
+    }  # fmt: skip
+    averaged = fit(balance or head, loss, len(measured), training, folder, identity=identity, progress=progress).cpu()
     return averaged.head if isinstance(averaged, _Evidence) else cast(HTransform, averaged)
 
 

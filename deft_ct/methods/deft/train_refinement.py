@@ -45,7 +45,8 @@ def train_refinement(
         The refinement with the averaged weights, on the CPU.
 
     Raises:
-        ValueError: ``initial`` is of another shape, the table does not fit, or the folder is of another training.
+        ValueError: ``initial`` is of another shape, or the table does not fit.
+        OtherContentError: the folder is of another training.
     """
     if table.guidance != config.guidance:
         raise ValueError(f"the table has {table.guidance} residuals, the refinement wants {config.guidance}")
@@ -57,7 +58,7 @@ def train_refinement(
         if told.to_dict() != config.to_dict() or (initial.config.arc_direction and not config.arc_direction):
             raise ValueError("the initial refinement has another shape: use its values to start from it")
         network.load_state_dict(with_new_features(initial.state_dict(), network))
-    references = tabulate(pairs, table, folder / "references", progress=progress)
+    references = tabulate(pairs, table, folder / "references", overwrite=training.overwrite, progress=progress)
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         batch = _shifted(references.batch(indices), generator)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deft_ct.methods.initial import Reference
+from deft_ct.runtime.fields import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class StepsConfig:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_counts(steps=self.steps, batch_size=self.batch_size)
 
 
@@ -70,8 +72,6 @@ class WarmStartConfig(StepsConfig):
         super().__post_init__()
         if not 0 < self.start <= 1:
             raise ValueError(f"start must lie in (0, 1], got {self.start}")
-        if self.start_from not in ("fbp", "tv"):
-            raise ValueError(f"start_from must be fbp or tv, got {self.start_from!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,8 +52,6 @@ class DAPSConfig(WarmStartConfig, ConjugateGradientConfig):
         check_positive(langevin_step=self.langevin_step, radius=self.radius)
         if self.langevin_step >= 2:
             raise ValueError(f"langevin_step must lie in (0, 2), got {self.langevin_step}")
-        if self.inner not in ("auto", "cg", "langevin"):
-            raise ValueError(f"unknown inner {self.inner!r}; known: auto, cg, langevin")
 
 
 class DAPS(PosteriorSampler):

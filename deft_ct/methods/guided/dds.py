@@ -15,6 +15,7 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.guided.config import ConjugateGradientConfig, GuidedConfig, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.start import START, walk_times
+from deft_ct.runtime.fields import MaybeInfinite
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
@@ -36,7 +37,7 @@ class DDSConfig(GuidedConfig, ConjugateGradientConfig):
 
     steps: int = 50
     eta: float = 0.85
-    gamma: float = math.inf
+    gamma: MaybeInfinite = math.inf
     cg_iterations: int = 5
 
     def __post_init__(self) -> None:

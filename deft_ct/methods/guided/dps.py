@@ -43,8 +43,6 @@ class DPSConfig(GuidedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(zeta=self.zeta)
-        if self.norm not in ("l2", "l2sq"):
-            raise ValueError(f"unknown norm {self.norm!r}; known: l2, l2sq")
 
 
 class DPS(PosteriorSampler):

@@ -29,11 +29,6 @@ class UnconditionalConfig(SamplerConfig):
 
     sampler: Literal["ddim", "dpm-solver"] = "ddim"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sampler not in ("ddim", "dpm-solver"):
-            raise ValueError(f"unknown sampler {self.sampler!r}; known: ddim, dpm-solver")
-
 
 class Unconditional(PosteriorSampler):
     """Draws from the prior; the data are not used.
@@ -44,6 +39,7 @@ class Unconditional(PosteriorSampler):
     name = "unconditional"
     title = "unconditional"
     config_type = UnconditionalConfig
+    uses_data = False
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config

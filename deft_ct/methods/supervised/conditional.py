@@ -22,6 +22,7 @@ from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor,
 from deft_ct.methods.supervised.walks import walk_samples
 from deft_ct.networks import UNetConfig
 from deft_ct.reconstruction import Estimate, Request
+from deft_ct.runtime.fields import check_fields
 from deft_ct.runtime.search_space import Range, SearchSpace
 from deft_ct.runtime.seeds import normal_like
 from deft_ct.training.pairs import Pairs
@@ -50,6 +51,7 @@ class ConditionalShape:
     network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_reference(self.reference)
         if not (self.time_power > 0 and self.spread > 0):
             raise ValueError(f"time_power and spread must be positive, got {self.time_power} and {self.spread}")
@@ -115,6 +117,7 @@ class ConditionalConfig:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
         if not 0 <= self.eta <= 1:

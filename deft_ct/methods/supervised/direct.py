@@ -12,6 +12,7 @@ from torch import Tensor
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.supervised.model import TrainedReconstructor
 from deft_ct.reconstruction import Estimate, Request
+from deft_ct.runtime.fields import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class DirectConfig:
     batch_size: int = 4
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 

@@ -14,6 +14,7 @@ from deft_ct.methods.initial import Reference, check_reference, reference_recons
 from deft_ct.methods.supervised.direct import DirectReconstructor
 from deft_ct.methods.supervised.model import TrainedModel, image_network, on_any_size
 from deft_ct.networks import UNetConfig
+from deft_ct.runtime.fields import check_fields
 from deft_ct.training.pairs import Pairs
 
 
@@ -35,6 +36,7 @@ class FBPUNetShape:
     network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_reference(self.reference)
         if not self.spread > 0:
             raise ValueError(f"spread must be positive, got {self.spread}")

@@ -21,6 +21,7 @@ from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor,
 from deft_ct.methods.supervised.walks import walk_samples
 from deft_ct.networks import UNetConfig
 from deft_ct.reconstruction import Estimate, Request
+from deft_ct.runtime.fields import check_fields
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 from deft_ct.runtime.seeds import normal_like
 from deft_ct.training.pairs import Pairs
@@ -51,6 +52,7 @@ class I2SBShape:
     network: UNetConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_reference(self.reference)
         if not 0 < self.beta_min < self.beta_max:
             raise ValueError(f"need 0 < beta_min < beta_max, got {self.beta_min} and {self.beta_max}")
@@ -154,6 +156,7 @@ class I2SBConfig:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
 

@@ -22,7 +22,9 @@ from deft_ct.methods.initial import check_initial, reference_reconstruction
 from deft_ct.methods.supervised.direct import DirectReconstructor
 from deft_ct.methods.supervised.model import TrainedModel
 from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.row_order import RowOrder
 from deft_ct.reconstructor import UnsupportedError
+from deft_ct.runtime.fields import check_fields
 from deft_ct.training.pairs import Pairs
 
 BALANCED_VIEWS = 60
@@ -31,6 +33,8 @@ FEATURES = 6
 """Numbers that a ray transform says of itself, see ``Operator.features``."""
 EMBEDDING = 32
 """Width of the embedding of the scan."""
+
+MOST_ITERATIONS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +62,11 @@ class PrimalDualShape:
     scan_features: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if min(self.iterations, self.channels) < 1 or self.memory < 2:
             raise ValueError("iterations and channels must be at least 1, and memory at least 2")
+        if max(self.iterations, self.memory) > MOST_ITERATIONS:
+            raise ValueError(f"at most {MOST_ITERATIONS} iterations and as many images of memory")
         if self.start not in ("zero", "fbp"):
             raise ValueError(f"start must be zero or fbp, got {self.start!r}")
         if not self.spread > 0:
@@ -108,7 +115,11 @@ class PrimalDualModel(TrainedModel):
         operator = linear(self.kind, likelihood.operator)
         norm = per_sample(likelihood.y.new_tensor(operator.norms()), likelihood.y)
         scale = likelihood.to_physical.scale
+        # Neighbouring rows of a sinogram are convolved, so they have to be neighbouring views in whatever order they
+        # were taken. Only the networks see this order; the operator keeps its own.
+        order = operator.row_order()
         y = likelihood.y / (scale * norm)
+        y = y if order is None else order.arrange(y)
         memory = self.shape.memory
         self.count(len(y))
         h = y.new_zeros((len(y), memory, *y.shape[-2:]))
@@ -126,9 +137,9 @@ class PrimalDualModel(TrainedModel):
             modulation = list(self.scan_embedding(likelihood.features).float().chunk(2 * len(self.dual), 1))
         y = y * balance
         for k, (dual, primal) in enumerate(zip(self.dual, self.primal, strict=True)):
-            seen = torch.cat([h, _apply(operator, f[:, 1:2]) * (balance / norm), y], 1)
+            seen = torch.cat([h, _apply(operator, f[:, 1:2], order) * (balance / norm), y], 1)
             h = h + dual(seen, modulation[2 * k]).float()
-            seen = torch.cat([f, _adjoint(operator, h[:, :1]) / (balance * norm)], 1)
+            seen = torch.cat([f, _adjoint(operator, h[:, :1], order) / (balance * norm)], 1)
             f = f + primal(seen, modulation[2 * k + 1]).float()
         out: Tensor = likelihood.to_physical.inverse(f[:, :1] * scale)
         return out
@@ -186,15 +197,15 @@ def _scan_embedding(outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(FEATURES, EMBEDDING), nn.SiLU(), last)
 
 
-def _apply(operator: LinearOperator, x: Tensor) -> Tensor:
+def _apply(operator: LinearOperator, x: Tensor, order: RowOrder | None) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):  # sparse products and line integrals stay in float32
         out: Tensor = operator(x.float())
-    return out
+    return out if order is None else order.arrange(out)
 
 
-def _adjoint(operator: LinearOperator, y: Tensor) -> Tensor:
+def _adjoint(operator: LinearOperator, y: Tensor, order: RowOrder | None) -> Tensor:
     with torch.autocast(y.device.type, enabled=False):
-        return operator.adjoint(y.float())
+        return operator.adjoint(y.float() if order is None else order.restore(y.float()))
 
 
 class LearnedPrimalDual(DirectReconstructor):

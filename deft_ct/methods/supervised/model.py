@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,16 +10,19 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from deft_ct.ct.trained_range import training_warning
+from deft_ct.ct.trained_range import training_finding
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.initial import check_initial
 from deft_ct.networks import UNet, UNetConfig, content_hash
 from deft_ct.networks.precision import Precision, network_precision
 from deft_ct.networks.storage import ModelFormat
+from deft_ct.operators.findings import Finding
 from deft_ct.reconstruction import Request
 from deft_ct.reconstructor import NetworkSource, Reconstructor, UnsupportedError
 from deft_ct.runtime.evaluations import add_evaluations
+from deft_ct.runtime.read_error import ReadError
+from deft_ct.runtime.typed_fields import fitted, from_values
 from deft_ct.training.pairs import Pairs
 
 METADATA = "model.json"
@@ -116,7 +118,7 @@ class TrainedModel(nn.Module, abc.ABC):
 
         Raises:
             FileNotFoundError: there is no such model.
-            ValueError: it is of another kind, or damaged.
+            ReadError: it is of another kind, or damaged.
         """
         if name_or_path is None and cls.kind not in FORMAT.shipped():
             raise FileNotFoundError(
@@ -126,11 +128,12 @@ class TrainedModel(nn.Module, abc.ABC):
         folder = FORMAT.find(name_or_path or cls.kind)
         meta, weights = FORMAT.read(folder)
         if meta.get("kind") != cls.kind:
-            raise ValueError(f"{folder} holds a model of kind {meta.get('kind')!r}; expected {cls.kind!r}")
-        span = PriorRange(*meta["value_range_hu"])
-        model = cls(_shape(cls.shape_type, meta["shape"]), value_range=span, card=meta["card"])
-        model.load_state_dict(weights)
-        FORMAT.check(folder, model.content_hash(), meta["sha256"])
+            raise ReadError(folder, f"holds a model of kind {str(meta.get('kind'))[:80]!r}; expected {cls.kind!r}")
+        with FORMAT.using(folder):
+            span = PriorRange(*fitted(meta["value_range_hu"], tuple[float, float], "value_range_hu"))
+            shape, card = _shape(cls.shape_type, meta["shape"]), fitted(meta["card"], dict, "card")
+            model = FORMAT.build(lambda: cls(shape, value_range=span, card=card), weights)
+            FORMAT.check(folder, model.content_hash(), meta["sha256"])
         return model.eval().requires_grad_(False)
 
 
@@ -156,8 +159,11 @@ class TrainedReconstructor(Reconstructor):
         return cls(networks.load_model(cls.name, cls.model_type), config)
 
     def describe(self) -> dict[str, Any]:
-        """Hash and card of the model."""
-        return {"model_sha256": self.model.content_hash(), "model_card": self.model.card}
+        """Hash, card and precision of the model."""
+        return {
+            "model_sha256": self.model.content_hash(), "model_card": self.model.card,
+            "network_precision": self.model.precision,
+        }  # fmt: skip
 
     def _check(self, request: Request) -> None:
         shape = request.image_shape
@@ -169,10 +175,13 @@ class TrainedReconstructor(Reconstructor):
             raise UnsupportedError(f"{self.name} cannot use this model: {error}") from None
         self.model.check(likelihood)
 
+    def _advice(self, request: Request) -> tuple[Finding, ...]:
+        """A scan that the model was not trained for."""
+        found = training_finding(self.name, self.model.card, request.measurement)
+        return () if found is None else (found,)
+
     def _likelihood(self, request: Request) -> Likelihood:
-        """The data term in the range of the model; warns of a scan that the model was not trained for."""
-        if warning := training_warning(self.name, self.model.card, request.measurement):
-            warnings.warn(warning, UserWarning, stacklevel=4)
+        """The data term in the range of the model."""
         return request.measurement.likelihood(request.y, self.model.value_range)
 
 
@@ -195,5 +204,7 @@ def on_any_size(network: UNet, x: Tensor, t: Tensor, extra: Tensor | None = None
 
 
 def _shape(shape_type: type, values: dict[str, Any]) -> Any:
-    networks = {name: UNetConfig(**value) for name, value in values.items() if isinstance(value, dict)}
-    return shape_type(**values | networks)
+    if isinstance(values, dict):
+        networks = {name: from_values(UNetConfig, value) for name, value in values.items() if isinstance(value, dict)}
+        values = values | networks
+    return from_values(shape_type, values)

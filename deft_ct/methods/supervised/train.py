@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,13 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.methods.supervised.model import TrainedModel
-from deft_ct.runtime.atomic import write_text
 from deft_ct.training import TrainingConfig, fit
 from deft_ct.training.pairs import PairSource
 
 Model = TypeVar("Model", bound=TrainedModel)
-
-SETUP = "setup.json"
 
 
 def train_model(
@@ -35,7 +31,7 @@ def train_model(
         model_type: which model.
         shape: of its ``shape_type``.
         pairs: slices and scans.
-        folder: checkpoint, log and set-up; an interrupted training resumes from it.
+        folder: checkpoint and log; an interrupted training resumes from it.
         training: optimiser settings.
         initial: start from these weights, with a new schedule; None starts at random ones.
         progress: show a progress bar.
@@ -44,39 +40,23 @@ def train_model(
         The model with the averaged weights, on the CPU, frozen.
 
     Raises:
-        ValueError: the folder belongs to another training, or ``initial`` has another shape.
+        ValueError: ``initial`` has another shape.
+        OtherContentError: the folder is of another training.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         model = model_type(shape, value_range=pairs.value_range)
-    setup = model.description() | {"slices": len(pairs), "scans": len(pairs.measurements)}
+    identity = pairs.description() | model.description()
     if initial is not None:
         if initial.description() != model.description():
             raise ValueError("the initial model has another shape or value range: use its values to start from it")
         model.load_state_dict(initial.state_dict())
-        setup |= {"initial": initial.content_hash()}
-    _remember(folder, setup)
+        identity |= {"initial": initial.content_hash()}
 
     def loss(network: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         return model.training_loss(network, pairs.draw(indices, generator), generator)
 
-    averaged = fit(model, loss, len(pairs), training, folder, progress=progress)
+    averaged = fit(model, loss, len(pairs), training, folder, identity=identity, progress=progress)
     if not isinstance(averaged, model_type):
         raise TypeError(f"expected a {model_type.__name__}, got {type(averaged).__name__}")
     return averaged.cpu().eval().requires_grad_(False)
-
-
-def _remember(folder: Path, setup: dict[str, Any]) -> None:
-    """Write down what is trained, or compare it with what a folder was begun with."""
-    path = folder / SETUP
-    plain = json.loads(json.dumps(setup))
-    if not path.is_file():
-        write_text(path, json.dumps(plain, indent=2, sort_keys=True) + "\n")  # several processes may do so at once
-        return
-    before = json.loads(path.read_text())
-    changed = sorted(key for key in plain.keys() | before.keys() if plain.get(key) != before.get(key))
-    if changed:
-        raise ValueError(
-            f"{folder} holds the training of another {', '.join(changed)}: use the same settings to resume, or another "
-            "folder to start anew"
-        )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 import torch
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from deft_ct.datasets.htc2022 import HTCScan, challenge_score, read_htc2022
+from deft_ct.io.matlab import read_matlab
 from deft_ct.operators.ct import RayTransform
 from deft_ct.operators.ct.geometry import PlanarGeometry
 
@@ -40,7 +40,7 @@ def read_shipped_disc(path: Path, pixels: int, pixel_mm: float) -> Image:
         pixels: per side of the result, a divisor of 512; pixels are averaged.
         pixel_mm: size of a pixel of the result.
     """
-    image = np.asarray(scipy.io.loadmat(path)["reconFullFbp"])
+    image = np.asarray(read_matlab(path, ("reconFullFbp",))["reconFullFbp"])
     step = SHIPPED_PIXELS // pixels
     averaged = image.reshape(pixels, step, pixels, step).mean((1, 3))
     return (averaged * step / pixel_mm).astype(np.float32)

@@ -140,7 +140,7 @@ class RefinementStudy:
             batches=batches, batch_size=training.batch_size, tv_iterations=self.settings.tv_iterations,
             scan_features=config.scan_features, seed=training.seed,
         )  # fmt: skip
-        identity: list[Any] = [config.to_dict(), asdict(training), table_config.to_dict()]
+        identity: list[Any] = [config.to_dict(), asdict(training), table_config.to_dict(), pairs.description()]
         identity += [initial.content_hash()] if initial else []
         folder = self.study.settings.work / "refinements" / content_name(label, *identity)
         if not (folder / "refinement" / "refinement.json").is_file():
@@ -160,7 +160,10 @@ class RefinementStudy:
     def psnr(self, scan: Scan, refinement: Refinement | None) -> list[float]:
         """PSNR (dB) of every slice after the refinement; of TV alone if there is none."""
         name = "tv" if refinement is None else refinement.content_hash()
-        identity = (name, scan.name, self.study.settings.every, self.study.training.seed)
+        identity = (
+            name, scan.name, self.study.settings.every, self.study.training.seed, self.settings.tv_iterations,
+            self.study.val.content_hash(),
+        )  # fmt: skip
         path = self.study.settings.work / "cells" / f"{content_name('refined', *identity)}.json"
 
         def compute() -> Record:

@@ -150,7 +150,9 @@ class Study:
         Its card holds ``seconds``, the processor time of the training, or None for a training that was resumed.
         """
         training, refinement = self.training, task.refinement
+        pairs = SlicePairs(self.source, task.measurements, self.prior.value_range, weights=task.weights)
         identity: list[Any] = [task.config.to_dict(), asdict(training), task.card]
+        identity += [pairs.description(), self.prior.content_hash()]
         identity += [refinement.content_hash() if refinement else None]
         identity += [] if task.from_prior else ["random weights"]
         folder = self.settings.work / "heads" / content_name(label, *identity)
@@ -158,8 +160,7 @@ class Study:
             resumed = (folder / CHECKPOINT).is_file()
             began = time.process_time()
             made = train_htransform(
-                SlicePairs(self.source, task.measurements, self.prior.value_range, weights=task.weights), self.prior,
-                folder, config=task.config, training=training, progress=False,
+                pairs, self.prior, folder, config=task.config, training=training, progress=False,
                 options=HTransformTraining(
                     refinement=refinement, table=task.references() if task.references else None,
                     from_prior=task.from_prior,
@@ -190,7 +191,7 @@ class Study:
         """
         identity = [
             htransform.content_hash(), self.prior.content_hash(), htransform.precision, scan.name, self.settings.every,
-            self.training.seed, self.settings.samples, settings,
+            self.training.seed, self.settings.samples, settings, self.val.content_hash(),
         ]  # fmt: skip
 
         def compute() -> Record:

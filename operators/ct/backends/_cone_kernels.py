@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from numba import njit
+from deft_ct.operators.ct.backends._compile import compiled
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _range(start, slope, lines, cells):  # type: ignore[no-untyped-def]
     """Lines ``[first, last)`` with ``-1 < start + slope * k < cells``."""
     if abs(slope) < 1e-12:
@@ -21,7 +21,7 @@ def _range(start, slope, lines, cells):  # type: ignore[no-untyped-def]
     return max(first, 0), min(last, lines)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def project_cone(volume, shape, strides, spacing, poses, begin, end, out):  # type: ignore[no-untyped-def]
     """Line integrals of views ``begin:end`` in a flat volume padded by one voxel below and two above in each axis.
 
@@ -58,7 +58,7 @@ def project_cone(volume, shape, strides, spacing, poses, begin, end, out):  # ty
                 out[view, i, j] = total * length / abs(dm)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def backproject_cone(volume, shape, strides, spacing, poses, axis, begin, end, data):  # type: ignore[no-untyped-def]
     """Add the transpose of :func:`project_cone` for the rays of one major axis to its lines ``begin:end``."""
     for view in range(data.shape[0]):

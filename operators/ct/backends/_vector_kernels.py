@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from deft_ct.operators.ct.backends._compile import compiled
 
 
 def _vector(sig: Any, argument: int, lanes: int) -> tuple[ir.Type, ir.Type, int]:
@@ -115,7 +117,7 @@ def _scatter(
     return sig, codegen
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled  # type: ignore[untyped-decorator]
 def project_rays(image, rays, start, slope, weight, first, last, begin, end, out):  # type: ignore[no-untyped-def]
     """Line integrals of the rays ``rays[begin:end]`` in a padded image ``(major, minor, lanes)``."""
     lanes, stride = image.shape[2], image.shape[1]
@@ -129,7 +131,7 @@ def project_rays(image, rays, start, slope, weight, first, last, begin, end, out
             _gather(1, image, stride, first[r], last[r], start[r], slope[r], weight[r], out, r)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled  # type: ignore[untyped-decorator]
 def backproject_rays(image, rays, start, slope, weight, first, last, begin, end, data):  # type: ignore[no-untyped-def]
     """Add the transpose of :func:`project_rays` to the major lines ``begin:end`` of the image."""
     lanes, stride = image.shape[2], image.shape[1]

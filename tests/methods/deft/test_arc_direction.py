@@ -173,7 +173,7 @@ def test_a_table_without_directions_is_the_one_of_before(tmp_path):
     assert replace(config, arc_direction=True).to_dict()["arc_direction"] is True
     pairs = pairs_of(tmp_path, 0.0)
     tabulate(pairs, config, tmp_path, progress=False)
-    with pytest.raises(ValueError, match="another training"):
+    with pytest.raises(ValueError, match="was started with no arc_direction and this run has arc_direction true"):
         tabulate(pairs, replace(config, arc_direction=True), tmp_path, progress=False)
 
 

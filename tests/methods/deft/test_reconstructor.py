@@ -24,6 +24,7 @@ def deft():
 
 
 @pytest.mark.parametrize("reference", ["none", "fbp", "tv"])
+@pytest.mark.filterwarnings("ignore:data not explained")  # random weights
 def test_samples_do_not_depend_on_the_batch(reference):
     prior, scan = tiny_prior(), tiny_scan()
     head = tiny_htransform(prior, reference=reference)

@@ -174,8 +174,14 @@ def test_an_interrupted_table_goes_on_and_a_damaged_block_is_made_anew(tmp_path)
     assert torch.equal(whole.batch(everything).initial, again.batch(everything).initial)
     assert torch.equal(whole.batch(everything).features, again.batch(everything).features)
     assert len(torch.unique(whole.batch(everything).features[:, 0])) == 2  # both scans are in it
-    with pytest.raises(ValueError, match="table of another training"):
+    with pytest.raises(ValueError, match="was started with seed 0 and this run has seed 1"):
         tabulate(pairs, replace(config, seed=1), tmp_path / "whole", progress=False)
+    (tmp_path / "whole" / "table.json").unlink()  # every file says itself what it depends on
+    fresh = tabulate(pairs, replace(config, seed=1), tmp_path / "fresh", progress=False)
+    for overwrite in (False, True):
+        other = tabulate(pairs, replace(config, seed=1), tmp_path / "whole", overwrite=overwrite, progress=False)
+        assert torch.equal(other.batch(everything).initial, fresh.batch(everything).initial)
+        assert not torch.equal(other.batch(everything).initial, whole.batch(everything).initial)
 
 
 def test_the_head_training_leaves_the_refinement_as_it_is(tmp_path):

@@ -22,6 +22,8 @@ from deft_ct.operators import HDR, Blur, GaussianNoise, PhaseRetrieval, PoissonN
 from deft_ct.reconstructor import PriorReconstructor
 from deft_ct.runtime.search_space import Choice
 
+pytestmark = pytest.mark.filterwarnings("ignore:data not explained")  # priors of random weights
+
 # Supervised methods need a trained model of their own; tests/supervised holds them to the same.
 NAMES = [name for name in methods() if not method_class(name).__module__.startswith("deft_ct.methods.supervised")]
 SAMPLERS = [name for name in NAMES if issubclass(method_class(name), PosteriorSampler)]

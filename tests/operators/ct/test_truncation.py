@@ -13,7 +13,7 @@ from deft_ct.datasets.phantoms import Ellipse, EllipsePhantom
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import load_reconstructor
 from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry, RayTransform
-from deft_ct.operators.ct.ray_transform import TRUNCATED_VIEWS
+from deft_ct.operators.ct.diagnosis import TRUNCATED_VIEWS
 from deft_ct.operators.ct.truncation import truncation
 from deft_ct.operators.noise import NoNoise, PoissonNoise
 

@@ -1,0 +1,398 @@
+"""HDF5 and MATLAB files that are not trusted, read in a child process with limits of time and memory.
+
+``libhdf5`` loops for ever on some damaged files where no signal reaches Python, and ``scipy.io.loadmat`` crashes the
+interpreter on others. A child (:mod:`deft_ct.io.child_reader`) therefore opens the file, refuses what points into other
+files, and sends plain numbers and text back, never pickles. This process checks what the file declares before it takes
+memory for it, and kills a child that is late. The child starts once (about 0.3 s) and then answers for every file.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from deft_ct.io.errors import ReadError
+from deft_ct.io.limits import current_limits
+
+CHILD = Path(__file__).with_name("child_reader.py")
+LINE_BYTES = 64 * 2**20
+"""Longest message of the child without its array; a longer one comes from no sound file."""
+_BASE_BYTES = 2**30  # address space of the interpreter, h5py and scipy, and room to work
+_SLOWEST_READ, _SLOWEST_INFLATION = 1e6, 1e8  # bytes per second
+
+
+@dataclass(frozen=True, kw_only=True)
+class HDF5Item:
+    """One object of a file: what it declares.
+
+    Attributes:
+        name: its path in the file, without a leading ``/``.
+        kind: ``"group"``, ``"dataset"``, ``"other"`` or ``"damaged"``.
+        shape: of a dataset.
+        dtype: of a dataset, in NumPy's words.
+        stored: bytes on disk of a dataset.
+        problem: why it is not read; None where it is.
+        attributes: ``["value", JSON]`` or ``["problem", why]`` by name.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    stored: int = 0
+    problem: str | None = None
+    attributes: Mapping[str, Sequence[Any]]
+
+
+class HDF5File:
+    """The structure of an HDF5 file, and its numbers on demand. No handle is kept open.
+
+    Args:
+        path: the file.
+        depth: levels of groups that are listed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ReadError: it is not HDF5, is damaged, or exceeds the limits of time, memory or size.
+    """
+
+    def __init__(self, path: str | Path, *, depth: int = 2) -> None:
+        self.path = Path(path)
+        _check_file(self.path)
+        limits = current_limits()
+        size = self.path.stat().st_size
+        request = {
+            "do": "tree", "path": str(self.path.absolute()), "depth": depth, "members": limits.members,
+            "seconds": limits.seconds + size / _SLOWEST_READ * 0.1, "memory": _BASE_BYTES,
+        }  # fmt: skip
+        with _answering(self.path, request, "cannot be read as HDF5") as child:
+            found = [_item(message) for message in child.messages()]
+        self._items = {item.name: item for item in found}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.children())
+
+    def children(self, parent: str = "") -> list[str]:
+        """Names of the members of a group, sorted; of the file itself by default."""
+        prefix = f"{parent}/" if parent else ""
+        names = (name[len(prefix) :] for name in self._items if name and name.startswith(prefix))
+        return sorted(name for name in names if "/" not in name)
+
+    def item(self, name: str = "") -> HDF5Item:
+        """What the file says about an object; the file itself by default.
+
+        Raises:
+            ReadError: it is missing, damaged, or lies in another file.
+        """
+        if name not in self._items:
+            raise ReadError(self.path, f"it holds no '{name}'")
+        item = self._items[name]
+        if item.problem:
+            raise ReadError(self.path, f"'{name}' cannot be read: {item.problem}")
+        return item
+
+    def is_dataset(self, name: str) -> bool:
+        """Whether there is a dataset of this name, readable or not."""
+        return name in self._items and self._items[name].kind == "dataset"
+
+    def is_group(self, name: str) -> bool:
+        """Whether there is a group of this name."""
+        return name in self._items and self._items[name].kind == "group"
+
+    def has_attribute(self, name: str, key: str) -> bool:
+        """Whether an object has an attribute, readable or not."""
+        return name in self._items and key in self._items[name].attributes
+
+    def attribute(self, name: str, key: str, default: Any = None) -> Any:
+        """An attribute as plain text, number or nested list; ``default`` where there is none.
+
+        Raises:
+            ReadError: it cannot be read.
+        """
+        item = self.item(name)
+        if key not in item.attributes:
+            return default
+        state, value = item.attributes[key]
+        if state != "value":
+            raise ReadError(self.path, f"the attribute '{key}' of '{name or '/'}' cannot be read: {value}")
+        return value
+
+    def number(self, name: str, key: str) -> float:
+        """An attribute that is one finite number (or text that says one).
+
+        Raises:
+            ReadError: it is missing or is something else.
+        """
+        value = self.attribute(name, key)
+        while isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise ReadError(
+                self.path, f"the attribute '{key}' of '{name or '/'}' must be a finite number, got {str(value)[:80]!r}"
+            )
+        return number
+
+    def read(self, name: str, *, chosen: tuple[slice, ...] = (), dtype: DTypeLike | None = None) -> NDArray[Any]:
+        """The numbers of a dataset.
+
+        Args:
+            name: of the dataset.
+            chosen: slices of its first axes, of positive step; all of it by default.
+            dtype: to convert to; that of the file by default.
+
+        Raises:
+            ReadError: it is not a dataset of real numbers, lies in another file, is damaged, or exceeds the limits.
+        """
+        item = self.item(name)
+        if item.kind != "dataset":
+            raise ReadError(self.path, f"'{name}' is a {item.kind}, expected a dataset")
+        if len(chosen) > len(item.shape):
+            raise ReadError(self.path, f"'{name}' has shape {item.shape}, expected {len(chosen)} axes or more")
+        stored_type = np.dtype(item.dtype).newbyteorder("=")
+        wanted = stored_type if dtype is None else np.dtype(dtype)
+        bounds = [part.indices(length) for part, length in zip(chosen, item.shape, strict=False)]
+        shape = (*(len(range(*b)) for b in bounds), *item.shape[len(bounds) :])
+        count = math.prod(shape)
+        limits = current_limits()
+        limits.check_declared(
+            self.path, count * max(stored_type.itemsize, wanted.itemsize), item.stored, what=f"'{name}'"
+        )
+        content = np.empty(shape, stored_type)
+        if count:
+            request = {
+                "do": "read", "path": str(self.path.absolute()), "name": name, "shape": list(item.shape),
+                "dtype": item.dtype, "chosen": [[b[0], b[1], b[2]] for b in bounds],
+                "seconds": limits.seconds + item.stored / _SLOWEST_READ + content.nbytes / _SLOWEST_INFLATION,
+                "memory": _BASE_BYTES + 2 * content.nbytes,
+            }  # fmt: skip
+            with _answering(self.path, request, "cannot be read as HDF5") as child:
+                child.fill([content])
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks for values that are not finite
+            return content if wanted == stored_type else content.astype(wanted)
+
+
+def read_matlab5(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
+    """Variables of a MATLAB 5 file: numbers, text, arrays without axes of length 1, and structures as dictionaries.
+
+    Args:
+        path: the file.
+        names: of the variables; those that are there are read. What is none of the above (cells, objects, complex
+            numbers) is None.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ReadError: it is not a MATLAB file, is damaged, holds none of the variables, or exceeds the limits.
+    """
+    source = Path(path)
+    _check_file(source)
+    limits = current_limits()
+    size = source.stat().st_size
+    room = min(limits.array_bytes, max(limits.modest_bytes, limits.inflation * size))
+    request = {
+        "do": "matlab", "path": str(source.absolute()), "names": list(names),
+        "seconds": limits.seconds + size / _SLOWEST_READ, "memory": _BASE_BYTES + 2 * room,
+    }  # fmt: skip
+    with _answering(source, request, "is not a MATLAB file") as child:
+        head = next(child.messages(), None)
+        if head is None:
+            raise ReadError(source, "is not a MATLAB file (no content); is the download complete?")
+        kinds = [(tuple(int(n) for n in shape), np.dtype(kind)) for shape, kind in head["arrays"]]
+        total = sum(math.prod(shape) * kind.itemsize for shape, kind in kinds)
+        limits.check_declared(source, total, size, what="arrays")
+        arrays = [np.empty(shape, kind) for shape, kind in kinds]
+        child.fill(arrays)
+    return {name: _plain(value, arrays) for name, value in head["values"].items()}
+
+
+def _plain(value: Any, arrays: list[NDArray[Any]]) -> Any:
+    if value is None or "value" in value:
+        return None if value is None else value["value"]
+    if "array" in value:
+        return arrays[value["array"]]
+    return {name: _plain(field, arrays) for name, field in value["struct"].items()}
+
+
+def _item(message: dict[str, Any]) -> HDF5Item:
+    return HDF5Item(
+        name=message["name"],
+        kind=message["kind"],
+        shape=tuple(message.get("shape", ())),
+        dtype=message.get("dtype", ""),
+        stored=message.get("stored", 0),
+        problem=message.get("problem"),
+        attributes=message.get("attributes", {}),
+    )
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    limits, size = current_limits(), path.stat().st_size
+    if size > limits.file_bytes:
+        raise ReadError(path, f"it has {size} bytes; at most {limits.file_bytes} are read")
+
+
+class _AnswerError(Exception):
+    """The child says that it cannot answer; ``refused`` where the file asks for what we do not do."""
+
+    def __init__(self, text: str, *, refused: bool) -> None:
+        super().__init__(text)
+        self.refused = refused
+
+
+class _Child:
+    """A running child process."""
+
+    def __init__(self) -> None:
+        threads = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **threads},
+        )
+        self.late = False
+
+    def ask(self, request: Mapping[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """The messages of the answer, up to its end or to one that is followed by an array."""
+        assert self.process.stdout is not None
+        while True:
+            line = self.process.stdout.readline(LINE_BYTES)
+            if not line.endswith(b"\n"):
+                raise EOFError
+            message: dict[str, Any] = json.loads(line)
+            if "error" in message:
+                raise _AnswerError(message["error"], refused=message.get("refused", False))
+            if "done" in message:
+                return
+            yield message
+
+    def fill(self, arrays: Sequence[NDArray[Any]]) -> None:
+        """Receive arrays, each in one piece or several, to the end of the answer."""
+        assert self.process.stdout is not None
+        waiting = [memoryview(array.reshape(-1).view(np.uint8).data) for array in arrays if array.nbytes]
+        for message in self.messages():
+            size = int(message["bytes"])
+            if not size:
+                continue
+            if not waiting or size > len(waiting[0]):
+                raise EOFError
+            target = waiting[0][:size]
+            while len(target):
+                count = self.process.stdout.readinto(target)  # type: ignore[attr-defined]
+                if not count:
+                    raise EOFError
+                target = target[count:]
+            waiting[0] = waiting[0][size:]
+            if not len(waiting[0]):
+                del waiting[0]
+        if waiting:
+            raise EOFError
+
+    def kill(self) -> None:
+        self.process.kill()
+        for stream in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                assert stream is not None
+                stream.close()
+        self.process.wait()
+
+    def kill_late(self) -> None:
+        self.late = True
+        self.process.kill()
+
+
+_lock = threading.Lock()
+_children: dict[int, _Child] = {}  # by process: a fork (a worker of a data loader) starts its own
+
+
+@contextlib.contextmanager
+def _answering(path: Path, request: Mapping[str, Any], failure: str) -> Iterator[_Child]:
+    """Send a request and give the child that answers; whatever goes wrong names the file. One request at a time."""
+    with _lock:
+        child = _running()
+        timer = threading.Timer(request["seconds"], child.kill_late)
+        timer.daemon = True
+        timer.start()
+        sound = False
+        try:
+            child.ask(request)
+            yield child
+            sound = True
+        except _AnswerError as error:
+            sound = True
+            if error.refused:
+                raise ReadError(path, str(error)) from None
+            raise ReadError(path, f"{failure} ({error}); is the download complete?") from None
+        except (EOFError, BrokenPipeError, json.JSONDecodeError, KeyError, TypeError) as error:
+            if child.late:
+                why = f"reading takes more than {request['seconds']:.0f} s and was ended"
+            else:
+                why = f"reading crashes the library: {_end(child)}"
+            raise ReadError(path, f"{failure} ({why}); the file is damaged, copy or download it again") from error
+        finally:
+            timer.cancel()
+            if not sound or child.late:  # Ctrl-C, too: the rest of the answer would be taken for the next one
+                child.kill()
+                _children.pop(os.getpid(), None)
+
+
+def _end(child: _Child) -> str:
+    try:
+        code = child.process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        return "no answer"
+    return f"signal {-code}" if code < 0 else f"status {code}"
+
+
+def _running() -> _Child:
+    child = _children.get(os.getpid())
+    if child is not None and child.process.poll() is not None:
+        child.kill()  # it is dead: this closes its pipes
+        child = None
+    if child is None:
+        child = _children[os.getpid()] = _Child()
+    return child
+
+
+def stop() -> None:
+    """End the child of this process; the next file starts a new one."""
+    child = _children.pop(os.getpid(), None)
+    if child is not None:
+        child.kill()
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it at the fork
+
+
+atexit.register(stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)

@@ -1,0 +1,67 @@
+"""Whether an image explains the data that it was reconstructed from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from deft_ct.measurement.measurement import Measurement
+from deft_ct.operators.findings import Finding
+from deft_ct.operators.noise import NoNoise
+from deft_ct.runtime.seeds import Key
+
+NAME = "data not explained"
+LARGEST_RESIDUAL = 0.9
+"""Relative residual without a warning; 0 for a perfect fit, 1 for an image of zeros."""
+TIMES_NOISE = 5.0
+"""How many times the residual that the noise explains may be exceeded without a warning."""
+
+
+@torch.no_grad()
+def relative_residuals(y: Tensor, image: Tensor, measurement: Measurement) -> Tensor:
+    """``|y - A(x)| / |y|`` of each image, ``(B,)``.
+
+    Args:
+        y: ``(B, C, *)`` data.
+        image: ``(B, *image_shape)`` in physical units.
+        measurement: physics and noise.
+    """
+    residual = y - measurement.noise.mean(measurement.operator(image))
+    return residual.flatten(1).norm(dim=1) / _norms(y)
+
+
+@torch.no_grad()
+def noise_residuals(y: Tensor, measurement: Measurement) -> Tensor:
+    """The relative residual that the noise of each image explains, ``(B,)``; zero for noise-free data."""
+    if isinstance(measurement.noise, NoNoise):
+        return y.new_zeros(len(y))
+    return measurement.noise.weights(y).reciprocal().flatten(1).sum(1).sqrt() / _norms(y)
+
+
+def unexplained(y: Tensor, image: Tensor, measurement: Measurement, image_ids: list[Key]) -> Finding | None:
+    """A finding if the residual of an image is far above what the noise explains.
+
+    It is above :data:`LARGEST_RESIDUAL` and above :data:`TIMES_NOISE` times the residual of the noise alone.
+
+    Args:
+        y: ``(B, C, *)`` data, after repairs.
+        image: ``(B, *image_shape)`` in physical units.
+        measurement: physics and noise.
+        image_ids: a name for each image.
+    """
+    found, noise = relative_residuals(y, image, measurement), noise_residuals(y, measurement)
+    wrong = (found > LARGEST_RESIDUAL) & (found > TIMES_NOISE * noise)
+    if not bool(wrong.any()):
+        return None
+    worst = int(found.masked_fill(~wrong, -1).argmax())
+    names = [key for key, bad in zip(image_ids, wrong.tolist(), strict=True) if bad]
+    return Finding(
+        NAME,
+        f"the projections of images {names} differ from the data by up to {float(found[worst]):.3g} of their size, of "
+        f"which noise explains {float(noise[worst]):.2g}; the image is not a reconstruction of these data: check their "
+        "sign, logarithm and geometry, and the settings of the method",
+    )
+
+
+def _norms(y: Tensor) -> Tensor:
+    return y.flatten(1).norm(dim=1).clamp_min(torch.finfo(y.dtype).tiny)

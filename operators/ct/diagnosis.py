@@ -1,0 +1,205 @@
+"""What is wrong with the data of a scan, found before the reconstruction and repaired where the repair is standard.
+
+Each check is a function with a documented statistic and threshold in a module of its own; here they become sentences.
+A slice is judged by itself, so that its image does not depend on the rest of the batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from deft_ct.operators.ct import plausibility
+from deft_ct.operators.ct.bad_elements import BadElements, bad_elements
+from deft_ct.operators.ct.cone import ConeGeometry
+from deft_ct.operators.ct.detector_offset import detector_shift
+from deft_ct.operators.ct.geometry import PlanarGeometry
+from deft_ct.operators.ct.system_matrix import Geometry
+from deft_ct.operators.ct.truncation import Truncation, truncation
+from deft_ct.operators.findings import Diagnosis, Finding
+
+SHIFT_ELEMENTS = 0.15
+"""Detector elements by which data may seem shifted without a warning."""
+TRUNCATED_VIEWS = 0.05
+"""Share of the views that may be truncated without a warning."""
+
+WRONG_SIGN = "wrong sign"
+NOT_LOGGED = "counts not logged"
+DEAD, NOISY, OFFSET = "dead detector elements", "noisy detector elements", "offset detector elements"
+TRUNCATED = "truncated views"
+SHIFTED = "shifted detector"
+STARVED = "photon starvation"
+TOO_NOISY = "more noise than assumed"
+METAL = "metal"
+
+_LISTED = 8
+
+
+def diagnose_scan(y: Tensor, geometry: Geometry, weights: Tensor | None = None) -> Diagnosis:
+    """Look for faults in line integrals.
+
+    Data of a wrong sign, or of which the logarithm was not taken, are only warned of as such. Dead, noisy and offset
+    detector elements are bridged by interpolation; the other checks are of the repaired data.
+
+    Args:
+        y: ``(..., *sinogram_shape)``.
+        geometry: the scan.
+        weights: inverse variance of each entry, of the shape of ``y``; None for noise-free data.
+
+    Returns:
+        A record with the statistics, each None where the data do not tell: ``detector_shift_elements``,
+        ``truncated_views`` (share of the views), ``bad_elements`` (indices by name), ``saturated_rays`` (share),
+        ``noise_ratio`` (measured over expected) and ``metal_ratio`` (over tissue). A finding for each fault.
+    """
+    record: dict[str, Any] = {"detector_shift_elements": None, "truncated_views": None}
+    lines = detector_lines(y.detach(), geometry)
+    impossible = [_wrong_sign(lines), _not_logged(lines)]
+    findings = [finding for finding in impossible if finding is not None]
+    if findings:
+        return Diagnosis(record, tuple(findings))
+    bad = bad_elements(lines)
+    findings += _element_findings(bad, record)
+    repaired = None
+    if bool(bad.repaired.any()):
+        repaired, lines = _undone(bad.data, y, geometry), bad.data
+    data = y if repaired is None else repaired
+    shift, cut = detector_shift(data, geometry), truncation(data, geometry)
+    record |= {"detector_shift_elements": shift, "truncated_views": None if cut is None else cut.views}
+    if cut is not None and cut.views > TRUNCATED_VIEWS:
+        findings.append(_truncation_finding(cut, geometry))
+    if shift is not None and abs(shift) > SHIFT_ELEMENTS:
+        findings.append(_shift_finding(shift, geometry))
+    weighted = None if weights is None else detector_lines(weights.detach(), geometry)
+    findings += _photon_findings(lines, weighted, record)
+    if isinstance(geometry, PlanarGeometry):
+        findings += _metal_findings(lines, geometry, record)
+    return Diagnosis(record, tuple(findings), repaired)
+
+
+def detector_lines(y: Tensor, geometry: Geometry) -> Tensor:
+    """Data as ``(lines, views, detectors)``: one line for a slice of a planar scan, or for a row of a panel."""
+    rows = y.reshape(-1, *geometry.sinogram_shape)
+    return rows if rows.ndim == 3 else rows.movedim(2, 1).flatten(0, 1)
+
+
+def _undone(lines: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
+    """The inverse of :func:`detector_lines`."""
+    shape = geometry.sinogram_shape
+    if len(shape) == 2:
+        return lines.reshape(like.shape)
+    views, rows, columns = shape
+    return lines.reshape(-1, rows, views, columns).movedim(1, 2).reshape(like.shape)
+
+
+def _of(where: Tensor) -> str:
+    """How many lines are concerned, where there are several."""
+    return "" if len(where) == 1 else f" of {int(where.sum())} of {len(where)} slices"
+
+
+def _wrong_sign(lines: Tensor) -> Finding | None:
+    share = plausibility.negative_share(lines)
+    wrong = share > plausibility.WRONG_SIGN
+    if not bool(wrong.any()):
+        return None
+    return Finding(
+        WRONG_SIGN,
+        f"{float(share.max()):.0%} of the line integrals{_of(wrong)}, by their sum, are negative: line integrals are "
+        "-log(counts / counts of air); the image will be wrong everywhere: change the sign of the data",
+    )
+
+
+def _not_logged(lines: Tensor) -> Finding | None:
+    found = plausibility.looks_unlogged(lines)
+    if not bool(found.any()):
+        return None
+    return Finding(
+        NOT_LOGGED,
+        f"the data{_of(found)} are largest where the detector sees air and small behind the object, as counts or "
+        "transmittances are; the image will be wrong everywhere: take -log(counts / counts of air), or give the "
+        "measurement a noise model with post_log=False",
+    )
+
+
+def _element_findings(bad: BadElements, record: dict[str, Any]) -> list[Finding]:
+    kinds = {
+        DEAD: (bad.dead, "read one constant in all views"),
+        NOISY: (bad.noisy, "are far noisier than their neighbours"),
+        OFFSET: (bad.offset, "are off by a constant"),
+    }
+    findings = []
+    record["bad_elements"] = {}
+    for name, (where, what) in kinds.items():
+        slices = where.any(1)
+        if not bool(slices.any()):
+            continue
+        elements = where.any(0).nonzero()[:, 0].tolist()
+        record["bad_elements"][name] = elements
+        listed = ", ".join(map(str, elements[:_LISTED])) + (", ..." if len(elements) > _LISTED else "")
+        done = bool(bad.repaired[slices].all())
+        advice = (
+            "repaired by interpolation between their neighbours" if done else
+            "too many to be repaired, and each is a ring in the image: calibrate the detector, or leave them out"
+        )  # fmt: skip
+        findings.append(Finding(name, f"elements {listed}{_of(slices)} {what}; {advice}", repaired=done))
+    return findings
+
+
+def _truncation_finding(cut: Truncation, geometry: Geometry) -> Finding:
+    wanted = ""
+    if isinstance(geometry, PlanarGeometry) and geometry.covering_detectors > geometry.detectors:
+        wanted = f" ({geometry.covering_detectors} cover the image, the scan has {geometry.detectors})"
+    return Finding(
+        TRUNCATED,
+        f"the object is wider than the detector: in {cut.views:.0%} of the views the edge of the detector reads up "
+        f"to {cut.level:.0%} of the largest line integral instead of air; CT numbers are not reliable, most of all "
+        f"near the border: use more detector elements{wanted}",
+    )
+
+
+def _shift_finding(shift: float, geometry: Geometry) -> Finding:
+    assert not isinstance(geometry, ConeGeometry), "detector_shift is None for cone beams"
+    offset = geometry.detector_offset_mm + shift * geometry.detector_mm
+    return Finding(
+        SHIFTED,
+        f"the data suggest a detector that is off by {shift:+.2f} elements, and half an element can "
+        f"cost several dB: set detector_offset_mm={offset:.4g} in the geometry, or correct the scan with "
+        "operators.ct.align_scan",
+    )
+
+
+def _photon_findings(lines: Tensor, weights: Tensor | None, record: dict[str, Any]) -> list[Finding]:
+    findings = []
+    saturated = plausibility.saturated_share(lines)
+    record["saturated_rays"] = float(saturated.max())
+    if bool((starved := saturated > plausibility.SATURATED).any()):
+        findings.append(Finding(
+            STARVED,
+            f"{float(saturated.max()):.0%} of the rays{_of(starved)} read exactly the largest line integral "
+            f"({float(lines.amax()):.3g}), as rays without a single photon do; expect streaks and dark bands: use more "
+            "photons, or measure fewer and thicker slices",
+        ))  # fmt: skip
+    record["noise_ratio"] = None
+    if weights is not None:
+        ratio = plausibility.noise_ratio(lines, weights)
+        record["noise_ratio"] = float(ratio.max())
+        if bool((noisy := ratio > plausibility.NOISE_RATIO).any()):
+            findings.append(Finding(
+                TOO_NOISY,
+                f"the noise{_of(noisy)} is {float(ratio.max()):.1f} times as strong as the noise model says; the image "
+                "will hold noise as if it were structure: give the measurement the true number of photons",
+            ))  # fmt: skip
+    return findings
+
+
+def _metal_findings(lines: Tensor, geometry: PlanarGeometry, record: dict[str, Any]) -> list[Finding]:
+    ratio = plausibility.metal_ratio(lines, geometry)
+    record["metal_ratio"] = float(ratio.max())
+    found = ratio > plausibility.METAL_RATIO
+    if not bool(found.any()):
+        return []
+    return [Finding(
+        METAL,
+        f"something{_of(found)} attenuates {float(ratio.max()):.0f} times as much as the tissue around it; networks "
+        "and priors have not seen metal, and beam hardening makes streaks: do not trust CT numbers near it",
+    )]  # fmt: skip
