@@ -179,8 +179,8 @@ def check_derivable(like: Series, options: DicomOptions | None = None) -> Series
 
     Raises:
         ImportError: a package is missing that ``options`` need; the message names the extra.
-        ReadError: a SeriesNumber that is no whole number, an attribute that cannot be written, or text in images that are
-            to be de-identified; it names the file.
+        ReadError: a SeriesNumber that is no whole number, an attribute that cannot be written, or text in images that
+            are to be de-identified; it names the file.
     """
     options = options or DicomOptions()
     if options.parametric_map:
