@@ -21,7 +21,6 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from deft_ct.io.dicom_files import DicomSeriesError
@@ -117,9 +116,11 @@ class _Profile:
     def _cleaned(self, source: Dataset) -> Dataset:
         result = Dataset()
         for element in source:
-            if element.tag.is_private or element.VR == "UN" or not dictionary_has_tag(element.tag):
+            # No private attribute is in the dictionary, and none of the curves and overlays, which the profile removes.
+            # Long values of unknown representation may be whole sequences.
+            if element.VR == "UN" or not dictionary_has_tag(element.tag):
                 continue
-            action = _action(element.tag)
+            action = _table().get(int(element.tag))
             if action is None and element.VR not in ("SQ", "UI"):
                 result.add(deepcopy(element))
                 continue
@@ -159,17 +160,9 @@ class _Profile:
         return hmac.digest(self._key, value.encode("utf-8", "surrogatepass"), hashlib.sha256)
 
 
-def _action(tag: BaseTag) -> Action | None:
-    """What the profile does to an attribute; None for one that it keeps."""
-    exact, masked = _table()
-    if (action := exact.get(int(tag))) is not None:
-        return action
-    return next((action for value, mask, action in masked if int(tag) & mask == value & mask), None)
-
-
 @cache
-def _table() -> tuple[dict[int, Action], tuple[tuple[int, int, Action], ...]]:
-    """Tag -> action, and (tag, mask, action) of repeating groups."""
+def _table() -> dict[int, Action]:
+    """Tag -> what the profile does to it. Repeating groups (curves, overlays) are left out."""
     try:
         from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
 
@@ -178,13 +171,4 @@ def _table() -> tuple[dict[int, Action], tuple[tuple[int, int, Action], ...]]:
         raise ImportError(
             "de-identification needs dicom-anonymizer 2.1 or newer: pip install 'deft-ct[deidentify]'"
         ) from error
-    exact: dict[int, Action] = {}
-    masked: list[tuple[int, int, Action]] = []
-    for name, action in _ACTIONS.items():
-        for group, element, *mask in groups[name]:
-            tag = group << 16 | element
-            if mask:
-                masked.append((tag, mask[0] << 16 | mask[1], action))
-            else:
-                exact[tag] = action
-    return exact, tuple(masked)
+    return {tag[0] << 16 | tag[1]: action for name, action in _ACTIONS.items() for tag in groups[name] if len(tag) == 2}

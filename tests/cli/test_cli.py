@@ -98,6 +98,23 @@ def test_methods_take_options(invoke: Callable[..., Result], monkeypatch: pytest
     assert settings.scan.name == "parallel60_1e5_120deg_from45"
 
 
+def test_what_identifies_the_patient_is_dropped_on_demand(tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    pytest.importorskip("dicomanonymizer")
+    words = ("reconstruct", sample_series_path(), "--out", tmp_path / "out", *FAST, "--deidentify")
+    result = invoke(*words)
+    assert result.exit_code == 0, text(result)
+    source = read_dicom_series(sample_series_path()).headers[0]
+    paths = [
+        *(tmp_path / "out" / "dicom").rglob("*.dcm"),
+        tmp_path / "out" / "run.json",
+        tmp_path / "out" / "report.html",
+    ]
+    assert len(paths) == 10
+    for path in paths:
+        for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"):
+            assert str(source[name].value).encode() not in path.read_bytes(), f"{path.name}: {name}"
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("run") / "out"

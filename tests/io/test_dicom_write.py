@@ -15,6 +15,7 @@ import torch
 from pydicom.uid import CTImageStorage, ParametricMapStorage
 
 from deft_ct.io import DicomOptions, Series, read_dicom_series, sample_series_path, write_dicom_series
+from deft_ct.io.dicom_write import check_derivable
 from deft_ct.io.nifti import read_nifti, write_nifti
 
 MakeSeries = Callable[..., list[Path]]
@@ -211,6 +212,17 @@ def test_slices_with_several_frames_of_reference_share_the_first(tmp_path: Path)
     assert frames == {series.headers[0].FrameOfReferenceUID}
 
 
+@pytest.mark.parametrize("value", ["YES", "NO", None])
+def test_burned_in_annotation_is_inherited(value: str | None, tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan", BurnedInAnnotation=value)
+    series = read_dicom_series(tmp_path / "scan")
+    result = Result(series.attenuation(), torch.ones_like(series.attenuation()))
+    written = write_dicom_series(result, like=series, folder=tmp_path / "out")
+    assert len(written.mean) == len(written.spread) == 4
+    for path in (*written.mean, *written.spread):
+        assert pydicom.dcmread(path).get("BurnedInAnnotation") == value
+
+
 # --- parametric map ------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +244,17 @@ def test_parametric_map(tmp_path: Path, series: Series, result: Result) -> None:
     assert value.MeasurementUnitsCodeSequence[0].CodeValue == "[hnsf'U]"
 
 
+def test_parametric_map_inherits_burned_in_annotation(tmp_path: Path, make_series: MakeSeries) -> None:
+    pytest.importorskip("highdicom")
+    make_series(tmp_path / "scan", each_BurnedInAnnotation=["NO", "YES", "NO", "NO"])
+    series = read_dicom_series(tmp_path / "scan")
+    result = Result(series.attenuation(), torch.ones_like(series.attenuation()))
+    options = DicomOptions(parametric_map=True)
+    written = write_dicom_series(result, like=series, folder=tmp_path / "out", options=options)
+    assert written.parametric_map is not None
+    assert pydicom.dcmread(written.parametric_map).BurnedInAnnotation == "YES"
+
+
 def test_parametric_map_needs_its_extra_and_a_spread(
     tmp_path: Path, series: Series, result: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +263,8 @@ def test_parametric_map_needs_its_extra_and_a_spread(
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(ImportError, match=r"deft-ct\[parametric-map\]"):
         write_dicom_series(result, like=series, folder=tmp_path / "out", options=DicomOptions(parametric_map=True))
+    with pytest.raises(ImportError, match=r"deft-ct\[parametric-map\]"):
+        check_derivable(series, DicomOptions(parametric_map=True))
     assert names(tmp_path) == ["scan"]
 
 
