@@ -313,6 +313,8 @@ def tests_of(mutant: Mutant, reached: dict[str, Any], budget: float) -> list[str
 def _lines_of(tree: ast.Module, line: int) -> set[int]:
     """Lines of a statement; for a default or a constant those of the functions that use it."""
     owners = [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and n.lineno <= line <= (n.end_lineno or n.lineno)]
+    if not owners:  # a decorator
+        return set()
     statement = max(owners, key=lambda n: n.lineno)
     functions = [n for n in owners if isinstance(n, ast.FunctionDef)]
     body = getattr(statement, "body", None)
