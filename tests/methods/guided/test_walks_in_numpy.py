@@ -5,6 +5,7 @@ The operator is ``A x = 2 x``, and the prior says ``x0 = 0.8 x_t``. So each step
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gaussian import MatrixOperator
 from numpy.typing import NDArray
 
 from deft_ct.diffusion import Prior
@@ -25,6 +27,8 @@ from deft_ct.methods.guided import sampling
 from deft_ct.methods.guided.spectral import SpectralData
 from deft_ct.methods.registry import load_reconstructor, method_class
 from deft_ct.operators import GaussianNoise, Identity, NoNoise, PoissonNoise, SuperResolution
+from deft_ct.reconstruction import Request
+from deft_ct.runtime.progress import Ticker
 from deft_ct.runtime.search_space import Choice, Range
 from deft_ct.runtime.seeds import generator_for
 
@@ -106,15 +110,43 @@ def test_dps_from_a_quick_reconstruction() -> None:
     same(drawn("dps", steps=5, zeta=0.1, start=0.5, start_from="fbp"), x)
 
 
-def test_mcg_projects_on_the_noised_data() -> None:
+class Mixes(torch.nn.Module):
+    """Each pixel with the one opposite: what is projected away in one shows up in the other."""
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return 0.6 * x + 0.2 * x.flip(-1, -2)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_mcg_projects_on_the_noised_data(eta: float) -> None:
+    """The data are ``y = 2 x`` of the first four of nine pixels."""
+    y = DATA.flatten()[:4]
+    options = {"steps": 5, "zeta": 0.1, "eta": eta}
+    measurement = Measurement(MatrixOperator(GAIN * torch.eye(9).double()[:4], 3), GaussianNoise(SIGMA))
+    method = load_reconstructor(
+        "mcg", prior=Prior(Mixes(), SCHEDULE, prediction="sample", image_shape=SHAPE), **options
+    )
+    samples = method.reconstruct(y.reshape(1, 1, 1, 4), measurement, seed=SEED).samples
+    assert samples is not None
+
+    def mix(v: Array) -> Array:
+        return np.asarray(0.6 * v + 0.2 * v[::-1])
+
     normal = normals("mcg")
-    x = normal()
+    x = normal().ravel()
     for t, s in grid(5):
-        x = dps_step(x, t, s, 0.1 * 20 / 5, "l2", normal)
+        x0 = mix(x)
+        residual = y.numpy() - GAIN * x0[:4]
+        step = mix(np.append(GAIN * residual, np.zeros(5))) / (GAIN * np.linalg.norm(residual))
+        old, fresh = ancestral(t, s, eta)
+        x = ABAR[s] ** 0.5 * x0 + old * noise_in(x, x0, t) + 0.1 * 20 / 5 * step
+        x = x + fresh * normal().ravel() if fresh > 0 else x
         # x + A^+ (sqrt(a) y + sqrt(1 - a) A n - A x), with the pseudo-inverse 1 / A and a damping of 1e-6
-        noised = ABAR[s] ** 0.5 * Y / GAIN + ((1 - ABAR[s]) ** 0.5 * normal() if s >= 0 else 0)
-        x = x + (noised - x) / (1 + 1e-6)
-    same(drawn("mcg", steps=5, zeta=0.1), x)
+        noised = ABAR[s] ** 0.5 * y.numpy() / GAIN
+        if s >= 0:
+            noised = noised + (1 - ABAR[s]) ** 0.5 * normal().ravel()[:4]
+        x[:4] += (noised - x[:4]) / (1 + 1e-6)
+    same(np.asarray(samples[0, 0]).ravel(), x)
 
 
 @pytest.mark.parametrize("zeta", [0.0, 0.3, 1.0])
@@ -348,3 +380,30 @@ def test_settings_that_published_results_were_made_with_stay(name: str) -> None:
 def test_a_start_is_a_share(name: str, start: float) -> None:
     with pytest.raises(ValueError, match=r"start must lie in \(0, 1\]"):
         method_class(name).config_type(start=start)
+
+
+@pytest.mark.parametrize("name", ["eta", "eta_b"])
+@pytest.mark.parametrize("share", [-0.001, -0.5, -1.0, 1.001, math.nan])
+def test_the_shares_of_ddrm_lie_between_0_and_1(name: str, share: float) -> None:
+    with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 1\]"):
+        method_class("ddrm").config_type(**{name: share})
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_progress_bar_is_as_long_as_the_work(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    totals: list[int] = []
+    done: list[int] = []
+
+    def bar(request: Request, total: int) -> contextlib.nullcontext[Ticker]:
+        totals.append(total)
+        return contextlib.nullcontext(Ticker(done.append))
+
+    method = load_reconstructor(name, prior=prior(), steps=4, batch_size=3)
+    monkeypatch.setattr(method, "_bar", bar)
+    method.reconstruct(DATA, Measurement(Identity(SHAPE), GaussianNoise(SIGMA)), num_samples=5)
+    assert totals == [4 * 5] == [sum(done)]
+
+
+def test_the_parts_of_a_chunk_are_named() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        sampling.Chunk(None, slice(0), DATA, [], print)  # type: ignore[misc]
