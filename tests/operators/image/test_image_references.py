@@ -312,3 +312,11 @@ def test_dark_light_is_linear_in_srgb() -> None:
     coded = np.where(light <= 0.0031308, 12.92 * light.numpy(), 1.055 * light.numpy() ** (1 / 2.4) - 0.055)
     np.testing.assert_allclose(nonlinear_blur._linear_to_srgb(light), coded, rtol=1e-9)
     np.testing.assert_allclose(nonlinear_blur._srgb_to_linear(torch.from_numpy(coded)), light, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2, 8])
+def test_a_kernel_has_a_middle(size: int) -> None:
+    with pytest.raises(ValueError, match=f"the kernel size must be odd and positive, got {size}"):
+        gaussian_taps(size, 1.0)
+    with pytest.raises(ValueError, match=f"the kernel size must be odd and positive, got {size}"):
+        motion_kernel(size, 0.5, rng())
