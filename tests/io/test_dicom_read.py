@@ -396,3 +396,35 @@ def test_truncated_file(tmp_path: Path, make_series: MakeSeries, kept: int) -> N
 def test_no_pixel_data(tmp_path: Path, make_series: MakeSeries) -> None:
     make_series(tmp_path / "scan", z=(0.0,), PixelData=None, SOPInstanceUID=generate_uid())
     refuse(tmp_path / "scan", "no pixel data")
+
+
+@pytest.mark.parametrize(("flag", "noted"), [("01", True), ("00", False), (None, False)])
+def test_loss_of_the_compression_is_noted(
+    tmp_path: Path, make_series: MakeSeries, flag: str | None, noted: bool
+) -> None:
+    make_series(tmp_path / "s", **({} if flag is None else {"LossyImageCompression": flag}))
+    assert ("the pixel data was compressed with loss" in read_dicom_series(tmp_path / "s").notes) is noted
+
+
+@pytest.mark.parametrize(("spacing", "thickness", "expected"), [(1.25, 5.0, 1.25), (None, 5.0, 5.0), (None, None, 1.0)])
+def test_a_single_slice_takes_the_spacing_before_the_thickness(
+    tmp_path: Path, make_series: MakeSeries, spacing: float | None, thickness: float | None, expected: float
+) -> None:
+    make_series(tmp_path / "s", z=(3.0,), SpacingBetweenSlices=spacing, SliceThickness=thickness)
+    assert read_dicom_series(tmp_path / "s").z_mm == expected
+
+
+def test_padding_in_the_other_representation_is_compared_bit_by_bit(
+    tmp_path: Path, make_series: MakeSeries, phantom: np.ndarray
+) -> None:
+    paths = make_series(tmp_path / "s", z=(0.0,), PixelRepresentation=1, RescaleIntercept=0)
+    dataset = pydicom.dcmread(paths[0])
+    stored = dataset.pixel_array.astype("<i2")
+    stored[2, 3] = -2000
+    dataset.PixelData = stored.tobytes()
+    dataset.add_new("PixelPaddingValue", "US", 2**16 - 2000)
+    dataset.RescaleIntercept = 1500  # padding is -500 HU, if it is not seen
+    dataset.save_as(paths[0])
+    expected = phantom[0] + 1500
+    expected[2, 3] = -1024
+    np.testing.assert_array_equal(read_dicom_series(tmp_path / "s").hu[0], expected)

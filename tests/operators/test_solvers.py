@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from deft_ct.operators.solvers import conjugate_gradient
+from deft_ct.operators.solvers import conjugate_gradient, largest_singular_value
 
 SIZE = 30
 
@@ -52,3 +53,24 @@ def test_samples_do_not_influence_one_another():
 
     both = solve(torch.stack([rhs[0], 1e-3 * rhs[1]]))
     torch.testing.assert_close(both[1:], solve(1e-3 * rhs[1:]), rtol=1e-10, atol=1e-12)
+
+
+def test_an_estimate_of_one_is_not_taken_for_the_norm() -> None:
+    """Of this map the first estimate of the power method is 1, and the norm is not."""
+    start = torch.rand(SIZE, generator=torch.Generator().manual_seed(0))
+    values = torch.linspace(0.1, 2.0, SIZE)
+    values = values / (values * start / start.norm()).norm()
+    found = largest_singular_value(lambda x: values * x, (SIZE,), torch.device("cpu"), iterations=2000, tolerance=1e-9)
+    assert found == pytest.approx(float(values.max()) ** 0.5, rel=1e-4) != pytest.approx(1, rel=0.1)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 5])
+def test_the_power_method_is_that_of_numpy(iterations: int) -> None:
+    matrix, _, _ = _system()
+    found = largest_singular_value(
+        lambda x: matrix.float() @ x, (SIZE,), torch.device("cpu"), iterations=iterations, tolerance=0.0
+    )
+    x = torch.rand(SIZE, generator=torch.Generator().manual_seed(0)).double().numpy()
+    for _ in range(iterations):
+        x = matrix.numpy() @ (x / np.linalg.norm(x))
+    assert found == pytest.approx(np.linalg.norm(x) ** 0.5, rel=1e-4)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform, align_scan, differentiable, project
 
@@ -203,3 +204,39 @@ def test_bad_input_is_refused():
         align_scan(y, PARALLEL, levels=(50,))
     with pytest.raises(ValueError, match="angle_error"):
         align_scan(y, PARALLEL, levels=(1,), angle_error=0)
+
+
+def test_the_first_residual_is_that_of_the_smooth_image_of_numpy(line_integrals):
+    """``(A^T A + w D^T D) x = A^T y`` solved densely; the image is not isotropic, so that both axes matter."""
+    smoothness = 0.3
+    geometry = ParallelGeometry.for_image((9, 6), 1.0, 24).replace(detectors=13, detector_mm=1.0)
+    y = line_integrals(geometry, [(0.2, 0.4, -0.5, 2.1, 3.4, 0.3)])
+    found = align_scan(y, geometry, levels=(1,), iterations=1, smoothness=smoothness)
+    operator = RayTransform(geometry, "matrix")
+    columns = [operator(e.reshape(1, 9, 6)).flatten() for e in torch.eye(54, dtype=torch.float64)]
+    matrix = torch.stack(columns, 1).numpy()
+    data = ndimage.gaussian_filter1d(y.numpy(), 1.0, axis=-1, mode="nearest", radius=4).ravel()
+    slopes = [np.diff(np.eye(n), axis=0) for n in (9, 6)]
+    penalty = np.kron(slopes[0].T @ slopes[0], np.eye(6)) + np.kron(np.eye(9), slopes[1].T @ slopes[1])
+    square = np.linalg.norm(matrix.T @ matrix @ np.ones(54)) / np.linalg.norm(np.ones(54))
+    x = np.linalg.solve(matrix.T @ matrix + smoothness * square * penalty, matrix.T @ data)
+    expected = np.linalg.norm(data - matrix @ x) / np.linalg.norm(data)
+    assert found.residual == (pytest.approx(expected, rel=1e-3),)
+
+
+def test_a_small_expected_error_holds_the_angles(line_integrals):
+    nominal = ParallelGeometry.for_image((24, 24), 4.0, 40)
+    error = np.radians(1.0) * np.random.default_rng(0).standard_normal(40)
+    y = line_integrals(nominal.replace(angles=nominal.angle_array + error), BODY)
+    moved = []
+    for expected in (math.radians(1.0), 1e-5):
+        found = align_scan(y, nominal, ["angles"], levels=(2,), iterations=4, angle_error=expected).geometry
+        moved.append(float(np.std(found.angle_array - nominal.angle_array)))
+    assert moved[0] > 0.3 * np.std(error)
+    assert moved[1] < 0.01 * moved[0]
+
+
+def test_the_search_ends_when_nothing_moves(line_integrals):
+    nominal = ParallelGeometry.for_image((24, 24), 4.0, 40)
+    found = align_scan(line_integrals(nominal, BODY), nominal, levels=(2,), iterations=12)
+    assert found.converged and len(found.residual) < 12

@@ -270,3 +270,53 @@ def test_camera_shake_is_nonlinear_varies_over_the_image_and_keeps_grey() -> Non
     assert float(middle.abs().max()) > 0.02
     bright = NonlinearBlur.camera((1, 64, 64), rng(3), kernel_size=15, exposure=4.0)(x)
     assert float((bright > 1 - 1e-9).double().mean()) > 0.1
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 4])
+def test_hybrid_input_output_is_fienups_in_numpy(iterations: int) -> None:
+    """Inside the constraints the new estimate, outside of them the old one less beta times the new one."""
+    operator, beta = PhaseRetrieval((1, 16, 8), 2.0), 0.7
+    x = 2 * torch.rand((1, 1, 16, 8), generator=rng(), dtype=torch.float64) - 1
+    guess = 2 * torch.rand((1, 1, 16, 8), generator=rng(), dtype=torch.float64).flip(-1) - 1
+    y = operator(x)
+    support = np.pad(np.ones((16, 8)), ((4, 4), (2, 2)))
+    state = np.pad((guess[0, 0].numpy() + 1) / 2, ((4, 4), (2, 2)))
+    magnitude = np.fft.ifftshift(y[0, 0].numpy())
+    for step in range(iterations + 2):
+        phase = np.angle(np.fft.fft2(np.fft.ifftshift(state), norm="ortho"))
+        new = np.fft.fftshift(np.fft.ifft2(magnitude * np.exp(1j * phase), norm="ortho")).real
+        inside = (support == 1) & (new >= 0) & (new <= 1)
+        kept = state - beta * new if step < iterations else support * new.clip(0, 1)
+        state = np.where(inside, new, kept)
+    expected = 2 * state[4:-4, 2:-2].clip(0, 1) - 1
+    found = operator.hybrid_input_output(y, guess, iterations=iterations, reductions=2, beta=beta)
+    np.testing.assert_allclose(found[0, 0], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("sides", [(1, 7), (7, 1), (3, 9), (9, 3)])
+@pytest.mark.parametrize("boundary", ["reflect", "zero", "circular"])
+def test_a_blur_with_a_long_kernel_is_that_of_scipy(sides: tuple[int, int], boundary: str) -> None:
+    x = torch.rand((1, 1, 12, 15), generator=rng(), dtype=torch.float64)
+    kernel = torch.rand(sides, generator=rng(), dtype=torch.float64)
+    mode = {"reflect": "mirror", "zero": "constant", "circular": "wrap"}[boundary]
+    expected = scipy.ndimage.convolve(x[0, 0].numpy(), kernel.numpy(), mode=mode)
+    operator = Blur((1, 12, 15), kernel, boundary=boundary)  # type: ignore[arg-type]
+    np.testing.assert_allclose(operator(x)[0, 0], expected, atol=1e-10)
+
+
+def test_dark_light_is_linear_in_srgb() -> None:
+    """IEC 61966-2-1, both ways, on either side of the thresholds."""
+    from deft_ct.operators.image import nonlinear_blur
+
+    light = torch.tensor([0.0, 1e-4, 0.002, 0.0031, 0.0032, 0.02, 0.5, 1.0], dtype=torch.float64)
+    coded = np.where(light <= 0.0031308, 12.92 * light.numpy(), 1.055 * light.numpy() ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(nonlinear_blur._linear_to_srgb(light), coded, rtol=1e-9)
+    np.testing.assert_allclose(nonlinear_blur._srgb_to_linear(torch.from_numpy(coded)), light, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2, 8])
+def test_a_kernel_has_a_middle(size: int) -> None:
+    with pytest.raises(ValueError, match=f"the kernel size must be odd and positive, got {size}"):
+        gaussian_taps(size, 1.0)
+    with pytest.raises(ValueError, match=f"the kernel size must be odd and positive, got {size}"):
+        motion_kernel(size, 0.5, rng())

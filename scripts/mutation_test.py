@@ -1,0 +1,414 @@
+"""Mutation testing: change one thing in the code, and see whether a test notices.
+
+    pip install "cosmic-ray>=8.4"
+    python scripts/mutation_test.py operators --count 80 --seed 0 --out /tmp/operators.json
+
+A script and not a command, because only the tests need it. The changes are Cosmic Ray's, and the deletion of a
+statement; ``AREAS`` names the code and the tests that mirror it. Cosmic Ray's own runner rewrites files and takes the
+whole suite for each mutant. Here a mutant lives in the memory of a forked process, and only the tests run that reach
+the changed statement, the fastest first. So the working tree is never touched. Processes that a test starts itself see
+the unchanged code.
+
+The file of results grows mutant by mutant, and a second call goes on where the first one ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import difflib
+import importlib.abc
+import importlib.util
+import json
+import math
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {"operators": "deft_ct.operators", "datasets": "deft_ct.datasets", "deft_ct": "deft_ct"}
+
+
+@dataclass(frozen=True)
+class Area:
+    """Code to change, and the tests that must notice."""
+
+    code: tuple[str, ...]
+    tests: tuple[str, ...]
+    without: tuple[str, ...] = ()
+
+
+AREAS = {
+    # Without the back ends that need a GPU, and Numba's compiled kernels, which a coverage tool cannot see.
+    "operators": Area(
+        ("operators",),
+        ("tests/operators",),
+        ("operators/ct/backends/cuda.py", "operators/ct/backends/_cone_kernels.py",
+         "operators/ct/backends/_vector_kernels.py"),
+    ),
+    "measurement": Area(("deft_ct/measurement",), ("tests/measurement",)),
+    "samplers": Area(
+        ("deft_ct/diffusion/samplers", "deft_ct/methods/guided"),
+        ("tests/diffusion/samplers", "tests/methods/guided", "tests/methods/test_divergence.py"),
+    ),
+    "readers": Area(("deft_ct/io", "datasets"), ("tests/io", "tests/datasets")),
+}  # fmt: skip
+
+# Of Cosmic Ray's eleven replacements of a binary operator those that a slip of the pen could make.
+BINARY = {"Add": "Sub", "Sub": "Add", "Mul": "Div", "Div": "Mul", "FloorDiv": "Mul", "Mod": "Mul", "Pow": "Mul",
+          "BitOr": "BitAnd", "BitAnd": "BitOr", "RShift": "LShift", "LShift": "RShift"}  # fmt: skip
+COMPARISON = {"Eq": ["NotEq"], "NotEq": ["Eq"], "Lt": ["LtE", "GtE"], "LtE": ["Lt", "Gt"], "Gt": ["GtE", "LtE"],
+              "GtE": ["Gt", "Lt"], "Is": ["IsNot"], "IsNot": ["Is"]}  # fmt: skip
+OTHERS = ["ReplaceUnaryOperator_Delete_Not",
+          "ReplaceUnaryOperator_Delete_USub", "ReplaceUnaryOperator_Delete_Invert", "AddNot", "ReplaceTrueWithFalse",
+          "ReplaceFalseWithTrue", "ReplaceAndWithOr", "ReplaceOrWithAnd", "ReplaceBreakWithContinue",
+          "ReplaceContinueWithBreak", "NumberReplacer", "ZeroIterationForLoop"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one file."""
+
+    path: str
+    line: int
+    operator: str
+    occurrence: int
+
+    @property
+    def key(self) -> str:
+        """Name in the results."""
+        return f"{self.path}:{self.line} {self.operator} {self.occurrence}"
+
+    def source(self) -> str:
+        """The changed file."""
+        from cosmic_ray.ast import get_ast
+        from cosmic_ray.operators.provider import OperatorProvider
+
+        text = (ROOT / self.path).read_text()
+        if self.operator != "DeleteStatement":
+            change = _visitor(OperatorProvider()[self.operator](), self.occurrence)
+            return str(change.walk(get_ast(text)).get_code())
+        statement = _statements(ast.parse(text))[self.occurrence]
+        lines = text.splitlines(keepends=True)
+        lines[statement.lineno - 1 : statement.end_lineno] = [" " * statement.col_offset + "pass\n"]
+        return "".join(lines)
+
+
+def _visitor(operator: Any, wanted: int = -1) -> Any:
+    """Collects the places of one of Cosmic Ray's operators, and changes the one asked for."""
+    from cosmic_ray.ast import Visitor
+
+    class Change(Visitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.places: list[tuple[int, int]] = []
+
+        def visit(self, node: Any) -> Any:
+            for index, (start, _) in enumerate(operator.mutation_positions(node)):
+                if len(self.places) == wanted:
+                    node = operator.mutate(node, index)
+                self.places.append(start)
+            return node
+
+    return Change()
+
+
+def places_of(path: Path) -> list[list[Mutant]]:
+    """All mutants of a file, those of one place together."""
+    from cosmic_ray.ast import get_ast
+    from cosmic_ray.operators.provider import OperatorProvider
+
+    source, name, provider = path.read_text(), str(path.relative_to(ROOT)), OperatorProvider()
+    tree, parsed = ast.parse(source), get_ast(source)
+    skipped, lines = _not_behaviour(tree), source.splitlines()
+    names = [f"ReplaceBinaryOperator_{a}_{b}" for a, b in BINARY.items()]
+    names += [f"ReplaceComparisonOperator_{a}_{b}" for a, more in COMPARISON.items() for b in more]
+    places: dict[tuple[int, int], list[Mutant]] = {}
+    for operator in [*names, *OTHERS]:
+        found = _visitor(provider[operator]())
+        found.walk(parsed)
+        for occurrence, (line, column) in enumerate(found.places):
+            star = lines[line - 1][column:].startswith("*,")  # of keyword-only arguments
+            if not star and not any(low <= (line, column) < high for low, high in skipped):
+                places.setdefault((line, column), []).append(Mutant(name, line, operator, occurrence))
+    for occurrence, statement in enumerate(_statements(tree)):
+        places[(statement.lineno, -1)] = [Mutant(name, statement.lineno, "DeleteStatement", occurrence)]
+    return [places[place] for place in sorted(places)]
+
+
+def sample(places: list[list[Mutant]], count: int, seed: int) -> list[Mutant]:
+    """One mutant of each of ``count`` random places."""
+    draw, chosen = random.Random(seed), []
+    for place in draw.sample(places, len(places)):
+        mutant = draw.choice(place)
+        if len(chosen) < count and _differs((ROOT / mutant.path).read_text(), mutant.source()):
+            chosen.append(mutant)
+    return chosen
+
+
+def _differs(source: str, changed: str) -> bool:
+    try:
+        return ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source))
+    except SyntaxError:
+        return False
+
+
+def _not_behaviour(tree: ast.Module) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Places of annotations and of error messages."""
+    nodes: list[ast.AST | None] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            nodes += [node.returns, *(a.annotation for a in ast.walk(node.args) if isinstance(a, ast.arg))]
+        elif isinstance(node, ast.AnnAssign):
+            nodes.append(node.annotation)
+        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            nodes += node.exc.args
+    return [
+        ((n.lineno, n.col_offset), (n.end_lineno, n.end_col_offset))  # type: ignore[attr-defined]
+        for n in nodes
+        if n is not None
+    ]
+
+
+def _statements(tree: ast.Module) -> list[ast.stmt]:
+    """Statements of functions that can be left out: calls, raises, and changes of what is there already."""
+    found: dict[int, ast.stmt] = {}
+    for function in ast.walk(tree):
+        for node in ast.walk(function) if isinstance(function, ast.FunctionDef) else ():
+            call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+            stored = isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Name | ast.Tuple)
+            if isinstance(node, ast.stmt) and (call or stored or isinstance(node, ast.Raise | ast.AugAssign)):
+                found[node.lineno] = node
+    return [found[line] for line in sorted(found)]
+
+
+class Changed(importlib.abc.MetaPathFinder):
+    """Gives one module other source code."""
+
+    def __init__(self, path: Path, source: str) -> None:
+        relative = path.relative_to(ROOT).with_suffix("").parts
+        parts = [PACKAGES[relative[0]], *relative[1:]]
+        self.module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        self.path, self.source = path, source
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """The changed module, and nothing else."""
+        if name != self.module:
+            return None
+        source = self.source
+
+        class Loader(SourceFileLoader):
+            def get_code(self, fullname: str) -> CodeType:
+                return compile(source, self.path, "exec", dont_inherit=True)
+
+        return importlib.util.spec_from_file_location(name, self.path, loader=Loader(name, str(self.path)))
+
+
+def pytest_exit(arguments: list[str], timeout: float, prepare: Any = None, plugin: Any = None) -> tuple[int, str]:
+    """Exit status and output of pytest in a forked process; -1 for one that took too long or died."""
+    with tempfile.TemporaryFile("w+") as log:
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
+            status = 3
+            try:
+                import pytest
+
+                if prepare is not None:
+                    prepare()
+                flags = ["-q", "-p", "no:cacheprovider", "--no-header", "-m", "not slow"]
+                status = int(pytest.main([*flags, *arguments], plugins=[plugin] if plugin else None))
+            except BaseException:  # noqa: BLE001, whatever it was, it goes into the log
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        end = time.monotonic() + timeout
+        status = -1
+        while time.monotonic() < end:
+            done, code = os.waitpid(child, os.WNOHANG)
+            if done:
+                status = os.waitstatus_to_exitcode(code)
+                break
+            time.sleep(0.02)
+        else:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        log.seek(0)
+        return status, log.read()[-4000:]
+
+
+class Reached:
+    """Which tests run which lines, and how long each takes."""
+
+    def __init__(self, target: Path) -> None:
+        self.target, self.seconds = target, {}  # type: ignore[var-annotated]
+
+    def start(self) -> None:
+        """Begin before the package is imported."""
+        import coverage
+
+        self.tool = coverage.Coverage(data_file=None, source=[str(ROOT / p) for p in PACKAGES], config_file=False)
+        self.tool.start()
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Lines from now on belong to this test."""
+        self.tool.switch_context(nodeid)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Add up set-up and call."""
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        """Write ``{file: {line: [tests]}}``."""
+        self.tool.stop()
+        data, lines = self.tool.get_data(), {}
+        for file in data.measured_files():
+            name = os.path.relpath(os.path.realpath(file), ROOT)
+            found = {n: sorted(c for c in tests if c) for n, tests in data.contexts_by_lineno(file).items()}
+            lines[name] = {n: tests for n, tests in found.items() if tests}
+        self.target.write_text(json.dumps({"lines": lines, "seconds": self.seconds}))
+
+
+def reach(area: Area, target: Path) -> dict[str, Any]:
+    """What :class:`Reached` found, from a file if it is there."""
+    if not target.exists():
+        recorder = Reached(target)
+        status, log = pytest_exit(list(area.tests), 7200, recorder.start, recorder)
+        if status != 0:
+            raise SystemExit(f"the tests must pass before anything is changed:\n{log}")
+    reached = json.loads(target.read_text())
+    status, log = pytest_exit(["--collect-only", *reached["seconds"]], 600)
+    if status != 0:  # else every mutant would count as killed
+        raise SystemExit(f"{target} names tests that are not there; remove it:\n{log}")
+    return dict(reached)
+
+
+def tests_of(mutant: Mutant, reached: dict[str, Any], budget: float) -> list[str]:
+    """Tests that run the changed statement, the fastest first, for at most ``budget`` seconds."""
+    lines = {int(n): tests for n, tests in reached["lines"].get(mutant.path, {}).items()}
+    tree = ast.parse((ROOT / mutant.path).read_text())
+    wanted = {t for n in _lines_of(tree, mutant.line) for t in lines.get(n, [])}
+    wanted = wanted or {t for tests in lines.values() for t in tests}
+    ordered = sorted(wanted, key=lambda t: reached["seconds"].get(t, 0.0))
+    chosen, total = [], 0.0
+    for test in ordered:
+        total += reached["seconds"].get(test, 0.0)
+        if chosen and total > budget:
+            break
+        chosen.append(test)
+    return chosen
+
+
+def _lines_of(tree: ast.Module, line: int) -> set[int]:
+    """Lines of a statement; for a default or a constant those of the functions that use it."""
+    owners = [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and n.lineno <= line <= (n.end_lineno or n.lineno)]
+    if not owners:  # a decorator
+        return set()
+    statement = max(owners, key=lambda n: n.lineno)
+    functions = [n for n in owners if isinstance(n, ast.FunctionDef)]
+    body = getattr(statement, "body", None)
+    if isinstance(statement, ast.FunctionDef):
+        return set(range(statement.body[0].lineno, (statement.end_lineno or 0) + 1))
+    if functions:
+        end = body[0].lineno - 1 if body else statement.end_lineno
+        return set(range(statement.lineno, max(statement.lineno, end or 0) + 1))
+    names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    users = [
+        f
+        for f in ast.walk(tree)
+        if isinstance(f, ast.FunctionDef)
+        and any(getattr(n, "id", getattr(n, "attr", None)) in names for n in ast.walk(f))
+    ]
+    return {n for f in users for n in range(f.body[0].lineno, (f.end_lineno or 0) + 1)}
+
+
+def interval(killed: int, number: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    z, p = 1.96, killed / number
+    middle = (p + z * z / (2 * number)) / (1 + z * z / number)
+    half = z * math.sqrt(p * (1 - p) / number + z * z / (4 * number**2)) / (1 + z * z / number)
+    return middle - half, middle + half
+
+
+def files_of(area: Area) -> list[Path]:
+    """The Python files of an area."""
+    found = sorted(p for folder in area.code for p in (ROOT / folder).rglob("*.py"))
+    return [p for p in found if str(p.relative_to(ROOT)) not in area.without]
+
+
+def difference(mutant: Mutant) -> str:
+    """The lines that changed."""
+    before = (ROOT / mutant.path).read_text().splitlines()
+    lines = difflib.unified_diff(before, mutant.source().splitlines(), lineterm="", n=0)
+    return "\n".join(x for x in lines if x[:1] in "+-" and x[:3] not in ("+++", "---"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("area", choices=AREAS)
+    parser.add_argument("--count", type=int, default=80, help="places to change")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of places")
+    parser.add_argument("--out", type=Path, required=True, help="JSON of results; goes on where it ended")
+    parser.add_argument("--reach", type=Path, help="JSON of which tests reach which lines; made if it is not there")
+    parser.add_argument("--budget", type=float, default=60, help="seconds of tests for a mutant, as measured unchanged")
+    parser.add_argument("--again", action="store_true", help="run the survivors of the file once more")
+    parser.add_argument("--only", help="only mutants of files whose path has this in it")
+    options = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    os.chdir(ROOT)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for module in ("torch", "scipy.stats", "scipy.ndimage", "scipy.sparse", "skimage.metrics", "skimage.transform",
+                   "pydicom", "h5py", "nibabel", "coverage"):  # fmt: skip
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    area = AREAS[options.area]
+    reached = reach(area, options.reach or options.out.with_suffix(".reach.json"))
+    results: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    places = [place for path in files_of(area) for place in places_of(path)]
+    chosen = sample(places, options.count, options.seed)
+    print(f"{options.area}: {len(chosen)} of {len(places)} places, seed {options.seed}", flush=True)
+    for number, mutant in enumerate(chosen, 1):
+        if options.only and options.only not in mutant.path:
+            continue
+        before = results.get(mutant.key)
+        if before and (before["killed"] or not options.again):
+            continue
+        tests = tests_of(mutant, reached, options.budget)
+        started, status, log = time.monotonic(), 0, ""
+        if tests:
+            finder = Changed(ROOT / mutant.path, mutant.source())
+            allowed = 20 + 10 * sum(reached["seconds"].get(t, 0.0) for t in tests)
+            status, log = pytest_exit(["-x", *tests], allowed, lambda f=finder: sys.meta_path.insert(0, f))
+        killed = status not in (0, 5)
+        results[mutant.key] = {
+            "killed": killed,
+            "status": status,
+            "tests": len(tests),
+            "seconds": round(time.monotonic() - started, 1),
+            "change": difference(mutant),
+            "by": next((x for x in log.splitlines() if x.startswith(("FAILED", "ERROR"))), "")[:160],
+        }
+        options.out.write_text(json.dumps(results, indent=1))
+        word = "killed" if killed else "SURVIVED"
+        print(f"{number:4d} {word} {mutant.key} ({results[mutant.key]['seconds']} s, {len(tests)} tests)", flush=True)
+        if not killed:
+            print(results[mutant.key]["change"], flush=True)
+    judged = [results[m.key] for m in chosen if m.key in results]
+    killed = sum(r["killed"] for r in judged)
+    low, high = interval(killed, len(judged))
+    print(f"killed {killed} of {len(judged)}: {killed / len(judged):.1%}, 95 % interval {low:.1%} to {high:.1%}")
+
+
+if __name__ == "__main__":
+    main()

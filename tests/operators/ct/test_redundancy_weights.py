@@ -1,0 +1,70 @@
+"""Every line is counted once: the weights of both ends of a line add up, and are those of the papers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from deft_ct.operators.ct import FanGeometry, ParallelGeometry
+from deft_ct.operators.ct.redundancy import ray_weights
+
+COUNT, STEP = 180, math.pi / 180  # views of a half turn, so that the twin of a ray is a ray of another view
+
+
+def curved(views: int, detectors: int, offset: float = 0.0) -> FanGeometry:
+    """Rays half a view apart."""
+    return FanGeometry(
+        image_shape=(32, 32), pixel_mm=1.0, angles=STEP * np.arange(views), detectors=detectors, detector="curved",
+        detector_mm=100 * STEP / 2, detector_offset_mm=offset * 100 * STEP / 2, source_to_center_mm=60,
+        source_to_detector_mm=100,
+    )  # fmt: skip
+
+
+def twins(geometry: FanGeometry, weights: np.ndarray) -> list[tuple[float, float | None]]:
+    """The relative weight of each ray, and that of its twin if it is measured."""
+    found = []
+    middle = (geometry.detectors - 1) // 2
+    for view in range(len(weights)):
+        for ray in range(geometry.detectors):
+            k = round(float(geometry.fan_angles[ray]) / (STEP / 2))  # the fan angle is k half steps
+            others = [v for v in (view + COUNT - k, view - COUNT - k) if 0 <= v < len(weights)]
+            other = [weights[v, 2 * middle - ray] for v in others]
+            found.append((float(weights[view, ray]), float(other[0]) if other else None))
+    return found
+
+
+@pytest.mark.parametrize("views", [200, 240, 300])
+def test_two_ends_of_a_line_count_once(views: int) -> None:
+    """200 and 240 views are less than a short scan of this fan of 90 degrees, 300 are more."""
+    geometry = curved(views, 181)
+    weights = ray_weights(geometry) / STEP
+    assert float(weights.min()) >= 0
+    sums = [own + twin for own, twin in twins(geometry, weights) if twin is not None]
+    alone = [own for own, twin in twins(geometry, weights) if twin is None]
+    ends = 0.06  # the last view ends a step before the arc does
+    assert np.quantile(np.abs(np.array(sums) - 1), 0.95) < ends
+    assert np.quantile(np.abs(np.array(alone) - 1), 0.95) < ends
+
+
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize("fan", [True, False])
+def test_a_detector_cut_off_on_either_side_takes_wangs_weights(side: int, fan: bool) -> None:
+    detectors, offset = 61, 20 * side
+    if fan:
+        geometry: FanGeometry | ParallelGeometry = curved(2 * COUNT, detectors, offset)
+        lateral = (np.arange(61) - 30 + offset) * STEP / 2
+    else:
+        geometry = ParallelGeometry(
+            image_shape=(96, 96), pixel_mm=1.0, views=2 * COUNT, angular_range=2 * math.pi, detectors=61,
+            detector_mm=1.0, detector_offset_mm=float(offset),
+        )  # fmt: skip
+        lateral = np.arange(61) - 30.0 + offset
+    overlap = min(abs(lateral[0]), abs(lateral[-1]))
+    ramp = np.sin(math.pi / 2 * np.clip(side * lateral / overlap, -1, 1))
+    weights = ray_weights(geometry) / STEP
+    np.testing.assert_allclose(weights, np.broadcast_to(0.5 * (1 + ramp), weights.shape), rtol=1e-9, atol=1e-12)
+    # Both ends of a line inside the overlap, from opposite views, count once together.
+    inside = np.abs(lateral) <= overlap + 1e-9
+    np.testing.assert_allclose(weights[0][inside] + weights[0][inside][::-1], 1, rtol=1e-9)

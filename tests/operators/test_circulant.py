@@ -1,0 +1,93 @@
+"""The preconditioner of the primal-dual method against dense linear algebra."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from deft_ct.operators import LinearOperator
+from deft_ct.operators.circulant import GRADIENT_STEP, POSITIVITY_STEP, circulant
+from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+
+SIDE = 8
+
+
+class Multiply(LinearOperator):
+    """``A x = w x``, pixel by pixel."""
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        super().__init__(tuple(weights.shape), tuple(weights.shape))
+        self.register_buffer("weights", weights)
+
+    def _forward_kernel(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weights
+
+    def _adjoint_kernel(self, y: torch.Tensor) -> torch.Tensor:
+        return y * self.weights
+
+
+def differences(height: int, width: int) -> np.ndarray:
+    """``D^T D`` of forward differences with a free border."""
+    down, across = (np.diff(np.eye(n), axis=0) for n in (height, width))
+    return np.asarray(np.kron(down.T @ down, np.eye(width)) + np.kron(np.eye(height), across.T @ across))
+
+
+def dense(apply: object, shape: tuple[int, int]) -> np.ndarray:
+    units = torch.eye(shape[0] * shape[1], dtype=torch.float64).reshape(-1, *shape)
+    return np.stack([apply(unit).numpy().ravel() for unit in units], 1)  # type: ignore[operator]
+
+
+SCANS = [
+    ParallelGeometry.for_image((9, 7), (1.0, 1.3), 12),
+    FanGeometry.for_image((8, 8), 1.0, 10, source_to_center_mm=30, source_to_detector_mm=50),
+    ParallelGeometry.for_image((8, 11), 1.0, 3),
+]
+
+
+@pytest.mark.parametrize("geometry", SCANS, ids=["parallel", "fan", "three views"])
+def test_the_step_sizes_are_the_largest_that_converge(geometry: ParallelGeometry | FanGeometry) -> None:
+    """``T^-1 >= A^T A + g D^T D + p I``: the largest eigenvalue of the product is at most 1, but for 5 % of margin."""
+    shape, operator = geometry.image_shape, RayTransform(geometry, "matrix")
+    found = circulant(operator, torch.zeros(shape, dtype=torch.float64))
+    bound = dense(operator.normal, shape) + found.gradient * differences(*shape)
+    bound = bound + found.positivity * np.eye(len(bound))
+    largest = np.linalg.eigvals(dense(found, shape) @ bound).real.max()
+    assert largest == pytest.approx(1 / 1.05, rel=0.01)
+
+
+def test_of_the_identity_the_multiplier_is_a_formula() -> None:
+    operator = Multiply(torch.ones(SIDE, SIDE, dtype=torch.float64))
+    found = circulant(operator, torch.zeros(SIDE, SIDE, dtype=torch.float64))
+    level = 1.2  # of high frequencies, with its margin
+    assert found.gradient == pytest.approx(GRADIENT_STEP * level)
+    assert found.positivity == pytest.approx(POSITIVITY_STEP * level)
+    fy, fx = np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)
+    square = 4 * np.sin(np.pi * fy) ** 2 + 4 * np.sin(np.pi * fx) ** 2
+    inverse = 3.0 + GRADIENT_STEP * level * square + POSITIVITY_STEP * level
+    np.testing.assert_allclose(found.multiplier / found.multiplier[0, 0], inverse[0, 0] / inverse, rtol=1e-12)
+
+
+def test_it_multiplies_in_the_fourier_basis_and_leaves_its_input_alone() -> None:
+    operator = RayTransform(SCANS[0], "matrix")
+    x = torch.rand(2, 9, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found, kept = circulant(operator, x), x.clone()
+    expected = np.fft.irfft2(np.fft.rfft2(x.numpy()) * found.multiplier.numpy(), s=(9, 7))
+    np.testing.assert_allclose(found(x), expected, rtol=1e-10)
+    assert torch.equal(x, kept)
+
+
+def test_it_is_computed_once_for_each_dtype() -> None:
+    operator = RayTransform(SCANS[0], "matrix")
+    double = circulant(operator, torch.zeros(9, 7, dtype=torch.float64))
+    single = circulant(operator, torch.zeros(9, 7))
+    assert double is circulant(operator, torch.ones(9, 7, dtype=torch.float64))
+    assert single is not double and single.multiplier.dtype == torch.float32
+    np.testing.assert_allclose(single.multiplier, double.multiplier, rtol=2e-2)
+    assert circulant(RayTransform(SCANS[0], "matrix"), torch.zeros(9, 7)) is not single
+
+
+def test_an_operator_that_sees_nothing_at_the_centre_has_one_too() -> None:
+    found = circulant(Multiply(torch.zeros(SIDE, SIDE)), torch.zeros(SIDE, SIDE))
+    assert (found.gradient, found.positivity) == (GRADIENT_STEP, POSITIVITY_STEP)
+    assert bool(found.multiplier.isfinite().all())
