@@ -67,7 +67,7 @@ def test_the_table_of_statuses_is_the_one_in_the_help() -> None:
     shown = " ".join(run("--help").output.split())
     assert "Exit status: 0 done, 1 unexpected error, 2 refused, 130 interrupted." in shown and "--traceback" in shown
     for status, words in ((0, "done"), (1, "nobody foresaw"), (2, "does not allow it"), (130, "interrupted")):
-        assert re.search(rf"\| {status} \|.*{words}", errors.__doc__ or "")
+        assert re.search(rf"\* {status}: .*{words}", errors.__doc__ or "")
 
 
 @pytest.mark.parametrize("place", ["first", "last", "middle"])

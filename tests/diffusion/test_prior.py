@@ -96,6 +96,7 @@ def test_wrong_channels_and_predictions_are_refused():
         tiny_prior("velocity")
 
 
+@pytest.mark.filterwarnings("ignore:data not explained")  # random weights
 def test_a_prior_in_continuous_time_is_stored_and_sampled(tmp_path):
     from dataclasses import replace
 

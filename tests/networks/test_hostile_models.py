@@ -40,7 +40,7 @@ def change(folder: Path, edit: Callable[[Any], Any], name: str = METADATA) -> No
         (lambda c: c["network"].update(layers=1.5), "layers must be a whole number, got 1.5"),
         (lambda c: c["network"].update(layers=True), "layers must be a whole number, got True"),
         (lambda c: c["network"].update(channels="64"), "channels must be a list of a whole number"),
-        (lambda c: c["network"].update(channels=[2**20, 2**20]), "weights do not fit its description"),
+        (lambda c: c["network"].update(channels=[2**20, 2**20]), "must be at most 8192"),
         (lambda c: c["network"].update(layers=10**9), "at most 16 levels"),
         (lambda c: c["network"].update(layers=10**400), "layers must be a whole number"),
         (lambda c: c["network"].update(norm_groups=0), "must be at least 1"),
@@ -140,7 +140,7 @@ def test_trained_models(tmp_path: Path) -> None:
     assert FBPUNetModel.load(tmp_path / "m").shape == shape
     for edit, why in (
         (lambda c: c["shape"].update(spread="wide"), "spread must be a finite number"),
-        (lambda c: c["shape"].update(network=7), "expected an object with the keys"),
+        (lambda c: c["shape"].update(network=7), "network must be UNetConfig"),
         (lambda c: c.update(shape=7), "expected an object with the keys"),
         (lambda c: c.update(kind=7), "of kind '7'"),
     ):
