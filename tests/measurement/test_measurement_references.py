@@ -12,7 +12,7 @@ from tiny import tiny_prior, tiny_scan
 
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.measurement.scales import AffineMap, PriorRange
+from deft_ct.measurement.scales import AffineMap, PerImageMap, PriorRange
 from deft_ct.operators import GaussianNoise, Identity, Inpainting, NoNoise, Operator, PoissonNoise
 
 SHAPE = (1, 3, 4)
@@ -123,3 +123,19 @@ def test_data_are_post_log_unless_their_mean_is_a_transmittance() -> None:
 def test_maps_cannot_change_under_those_who_hold_them(value: object) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, dataclasses.fields(value)[0].name, 3.0)  # type: ignore[arg-type]
+
+
+def test_a_map_of_each_image_and_its_inverse() -> None:
+    scale = torch.tensor([2.0, -0.5], dtype=torch.float64).reshape(2, 1, 1, 1)
+    offset = torch.tensor([0.3, 1.0], dtype=torch.float64).reshape(2, 1, 1, 1)
+    affine, x = PerImageMap(scale, offset), uniform(2, *SHAPE)
+    np.testing.assert_allclose(affine(x), np.stack([2 * x[0] + 0.3, -0.5 * x[1] + 1]), rtol=1e-12)
+    np.testing.assert_allclose(affine.inverse(x), np.stack([(x[0] - 0.3) / 2, (x[1] - 1) / -0.5]), rtol=1e-12)
+
+
+def test_only_noise_free_data_have_no_noise_weights() -> None:
+    y = uniform(2, *SHAPE)
+    assert Measurement(Identity(SHAPE)).likelihood(y).noise_weights is None
+    weights = Measurement(Identity(SHAPE), PoissonNoise(1e4)).likelihood(y).noise_weights
+    assert weights is not None
+    np.testing.assert_allclose(weights, 1e4 * np.exp(-y.numpy()), rtol=1e-12)

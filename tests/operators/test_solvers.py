@@ -74,3 +74,17 @@ def test_the_power_method_is_that_of_numpy(iterations: int) -> None:
     for _ in range(iterations):
         x = matrix.numpy() @ (x / np.linalg.norm(x))
     assert found == pytest.approx(np.linalg.norm(x) ** 0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("tolerance", [0.1, 1e-2, 1e-4])
+def test_it_stops_at_the_first_residual_within_the_tolerance(tolerance: float, preconditioned: bool) -> None:
+    matrix, rhs, _ = _system()
+    size, options = rhs[:1].norm(), {"preconditioner": (lambda r: r.clone()) if preconditioned else None}
+
+    def residual(iterations: int, stop: float = 0.0) -> tuple[float, int]:
+        x, used = conjugate_gradient(lambda v: v @ matrix, rhs[:1], iterations=iterations, tolerance=stop, **options)
+        return float((rhs[:1] - x @ matrix).norm() / size), used
+
+    reached, used = residual(500, tolerance)
+    assert reached <= tolerance < residual(used - 1)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -240,3 +241,5 @@ def test_the_search_ends_when_nothing_moves(line_integrals):
     nominal = ParallelGeometry.for_image((24, 24), 4.0, 40)
     found = align_scan(line_integrals(nominal, BODY), nominal, levels=(2,), iterations=12)
     assert found.converged and len(found.residual) < 12
+    with pytest.raises(FrozenInstanceError):
+        found.converged = False

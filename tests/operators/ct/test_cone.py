@@ -218,3 +218,12 @@ def test_missing_numba_names_the_extra(monkeypatch):
     for scan in (geometry, geometry.middle_fan()):
         with pytest.raises(ImportError, match=r"pip install deft-ct\[numba\]"):
             RayTransform(scan, "joseph")
+
+
+def test_fdk_refuses_integers():
+    cone = ConeGeometry(
+        image_shape=(3, 5, 6), pixel_mm=1.0, views=8, angular_range=2 * math.pi, detectors=(5, 9), detector_mm=1.5,
+        source_to_center_mm=40, source_to_detector_mm=60,
+    )  # fmt: skip
+    with pytest.raises(TypeError, match=r"fdk needs a floating-point tensor, got torch\.int32"):
+        fdk(torch.ones(cone.sinogram_shape, dtype=torch.int32), cone)

@@ -81,3 +81,9 @@ def test_transmittance_scale():
     torch.testing.assert_close(transmittance_scale(y[1:2]), factor[1:2])
     with pytest.raises(ValueError, match="see nothing"):
         transmittance_scale(torch.zeros(1, 1, 4, 4))
+
+
+def test_genregbench_has_square_images():
+    geometry = genregbench(32).geometry
+    assert geometry.image_shape == (256, 256)
+    assert geometry.detectors == 363  # the diagonal, rounded up
