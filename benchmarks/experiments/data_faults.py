@@ -86,7 +86,7 @@ def truncated(batch: Batch) -> Batch:
 
 def changed(change: Callable[[Tensor], Tensor]) -> Damage:
     """Other data of the same scan."""
-    return lambda batch: batch._replace(y=change(batch.y))
+    return lambda batch: Batch(change(batch.y), batch.measurement, batch.image_ids)
 
 
 def one_element(reading: Callable[[Tensor], Tensor | float]) -> Damage:
@@ -112,6 +112,11 @@ def photons_of(batch: Batch) -> float:
     return batch.measurement.noise.photons
 
 
+def counts(batch: Batch) -> Batch:
+    """Photons instead of line integrals."""
+    return Batch(photons_of(batch) * (-batch.y).exp(), batch.measurement, batch.image_ids)
+
+
 def with_metal(y: Tensor) -> Tensor:
     """A rod of metal at the middle: 6 elements read 8 more in all views."""
     y = y.clone()
@@ -134,7 +139,7 @@ FAULTS: dict[str, Damage] = {
     "truncated": truncated,
     "y = -y": changed(lambda y: -y),
     "transmittance": changed(lambda y: (-y).exp()),
-    "counts": lambda batch: batch._replace(y=photons_of(batch) * (-batch.y).exp()),
+    "counts": counts,
     "photon starvation": changed(starved),
     "metal": changed(with_metal),
 }
