@@ -176,7 +176,7 @@ class Reconstructor(nn.Module, abc.ABC):
         if mean is None:
             raise TypeError(f"{type(self).__name__} returned neither a mean nor samples")
         sane = self._check_diverged(request, mean, samples)
-        missed = unexplained(y, mean, measurement, request.image_ids) if sane and self.uses_data else None
+        missed = unexplained(y, mean, measurement) if sane and self.uses_data else None
         if missed is not None:
             findings.append(missed)
             warnings.warn(str(missed), DataWarning, stacklevel=3)

@@ -48,10 +48,10 @@ CT_ROOMS = (
 )  # fmt: skip
 """What only CT knows stays here, and in files named ``ct_*``."""
 MOST_PARAMETERS = 7
-FOREIGN_PRIVATE = {"_fieldnames"} | {
+FOREIGN_PRIVATE = {"_fieldnames", "_exit"} | {
     f"_foreach_{name}" for name in ("add_", "div", "lerp", "lerp_", "mul", "mul_", "sqrt")
 }
-"""Names of libraries that offer no other way: SciPy's MATLAB structures, and PyTorch's documented foreach operators."""
+"""Names of libraries that offer no other way: SciPy's MATLAB structures, ``os._exit``, and PyTorch's documented foreach operators."""
 MAPPED = {"operators": "deft_ct.operators", "datasets": "deft_ct.datasets"}
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.findings import Finding
 from deft_ct.operators.noise import NoNoise
-from deft_ct.runtime.seeds import Key
 
 NAME = "data not explained"
 LARGEST_RESIDUAL = 0.9
@@ -38,7 +37,7 @@ def noise_residuals(y: Tensor, measurement: Measurement) -> Tensor:
     return measurement.noise.weights(y).reciprocal().flatten(1).sum(1).sqrt() / _norms(y)
 
 
-def unexplained(y: Tensor, image: Tensor, measurement: Measurement, image_ids: list[Key]) -> Finding | None:
+def unexplained(y: Tensor, image: Tensor, measurement: Measurement) -> Finding | None:
     """A finding if the residual of an image is far above what the noise explains.
 
     It is above :data:`LARGEST_RESIDUAL` and above :data:`TIMES_NOISE` times the residual of the noise alone.
@@ -47,19 +46,18 @@ def unexplained(y: Tensor, image: Tensor, measurement: Measurement, image_ids: l
         y: ``(B, C, *)`` data, after repairs.
         image: ``(B, *image_shape)`` in physical units.
         measurement: physics and noise.
-        image_ids: a name for each image.
     """
     found, noise = relative_residuals(y, image, measurement), noise_residuals(y, measurement)
     wrong = (found > LARGEST_RESIDUAL) & (found > TIMES_NOISE * noise)
     if not bool(wrong.any()):
         return None
     worst = int(found.masked_fill(~wrong, -1).argmax())
-    names = [key for key, bad in zip(image_ids, wrong.tolist(), strict=True) if bad]
+    places = wrong.nonzero().flatten().tolist()  # not their names, which may be UIDs: findings enter reports
     return Finding(
         NAME,
-        f"the projections of images {names} differ from the data by up to {float(found[worst]):.3g} of their size, of "
-        f"which noise explains {float(noise[worst]):.2g}; the image is not a reconstruction of these data: check their "
-        "sign, logarithm and geometry, and the settings of the method",
+        f"the projections of the images at {places} (counted from 0) differ from the data by up to "
+        f"{float(found[worst]):.3g} of their size, of which noise explains {float(noise[worst]):.2g}; the image is not a "
+        "reconstruction of these data: check their sign, logarithm and geometry, and the settings of the method",
     )
 
 

@@ -44,6 +44,7 @@ def write_html(
     title: str,
     figures: Mapping[str, Path],
     rows: Sequence[Row] = (),
+    warnings: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a report.
@@ -53,6 +54,7 @@ def write_html(
         title: heading.
         figures: caption -> PNG file, embedded in this order.
         rows: metrics of the methods; no table when empty (a measurement without a truth).
+        warnings: sentences on the data and the result that a reader must see first.
         provenance: versions, seeds, hashes, settings: shown as JSON as it is, so it must not hold patient data.
 
     Returns:
@@ -63,6 +65,8 @@ def write_html(
         TypeError: ``provenance`` holds what JSON cannot.
     """
     parts = []
+    if warnings:
+        parts += ["<h2>Warnings</h2>", "<ul>", *(f"<li>{escape(text)}</li>" for text in warnings), "</ul>"]
     if rows:
         parts += ["<h2>Metrics</h2>", metrics_html(rows)]
     for caption, picture in figures.items():

@@ -144,11 +144,21 @@ def write_run(folder: Path, run: FinishedRun) -> None:
         title=title,
         figures=_write_pictures(folder, run),
         rows=run.rows,
+        warnings=warnings_of(run),
         provenance=shared,
     )
     kept = shared if run.output.deidentify else record
     kept["files"] = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
     write_text(folder / RUN_RECORD, json.dumps(kept, indent=2, allow_nan=False) + "\n")
+
+
+def warnings_of(run: FinishedRun) -> list[str]:
+    """What was found wrong with the data or with a result, each sentence once, with the methods that it is about."""
+    about: dict[str, list[str]] = {}
+    for name, result in run.results.items():
+        for finding in result.provenance["warnings"]:
+            about.setdefault(f"{finding['name']}: {finding['text']}", []).append(name)
+    return [text if len(names) == len(run.results) else f"{', '.join(names)}: {text}" for text, names in about.items()]
 
 
 def _write_dicom(folder: Path, run: FinishedRun) -> None:

@@ -141,3 +141,17 @@ def test_text_in_the_pixels_is_refused_before_the_reconstruction(source: Path, m
 def test_options_of_the_output_reach_the_images() -> None:
     output = Output(parametric_map=True, deidentify=True, allow_burned_in=True)
     assert output.dicom == DicomOptions(parametric_map=True, deidentify=True, allow_burned_in=True)
+
+
+def test_findings_stand_at_the_top_of_the_report_without_a_uid(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong(SeededSampler):
+        def _estimate(self, request: Request) -> Estimate:
+            return Estimate(mean=3 * request.measurement.operator.pseudo_inverse(request.y))
+
+    monkeypatch.setattr(pipeline, "load_reconstructor", lambda name, **_: Wrong(NoConfig()))
+    with pytest.warns(UserWarning, match="data not explained"):
+        folder = run(source, "out").folder
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    top = page[page.index("<h2>Warnings</h2>") : page.index("<h2>Metrics</h2>")]
+    assert top.count("<li>data not explained: the projections of the images at [0, 1, 2]") == 1
+    assert not [secret for secret in secrets(source) if secret in page]

@@ -32,6 +32,8 @@ from deft_ct.runtime.progress import Ticker
 from deft_ct.runtime.search_space import Choice, Range
 from deft_ct.runtime.seeds import generator_for
 
+pytestmark = pytest.mark.filterwarnings("ignore:data not explained")  # a few steps of made-up priors
+
 Array = NDArray[np.float64]
 SHAPE, SHRINK, GAIN, SIGMA, SEED = (1, 3, 3), 0.8, 2.0, 0.3, 7
 SCHEDULE = Schedule(steps=20, beta_start=0.01, beta_end=0.3)
@@ -378,14 +380,14 @@ def test_settings_that_published_results_were_made_with_stay(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in SAMPLERS if "start" in DEFAULTS[n]])
 @pytest.mark.parametrize("start", [0.0, -0.5, 1.001, 2.0, math.nan])
 def test_a_start_is_a_share(name: str, start: float) -> None:
-    with pytest.raises(ValueError, match=r"start must lie in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"start must (lie in \(0, 1\]|be a finite number)"):
         method_class(name).config_type(start=start)
 
 
 @pytest.mark.parametrize("name", ["eta", "eta_b"])
 @pytest.mark.parametrize("share", [-0.001, -0.5, -1.0, 1.001, math.nan])
 def test_the_shares_of_ddrm_lie_between_0_and_1(name: str, share: float) -> None:
-    with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=rf"{name} must (lie in \[0, 1\]|be a finite number)"):
         method_class("ddrm").config_type(**{name: share})
 
 
