@@ -51,7 +51,7 @@ MOST_PARAMETERS = 7
 FOREIGN_PRIVATE = {"_fieldnames", "_exit"} | {
     f"_foreach_{name}" for name in ("add_", "div", "lerp", "lerp_", "mul", "mul_", "sqrt")
 }
-"""Names of libraries that offer no other way: SciPy's MATLAB structures, ``os._exit``, and PyTorch's documented foreach operators."""
+"""Names of libraries that offer no other way: SciPy's MATLAB structures, ``os._exit``, PyTorch's foreach operators."""
 MAPPED = {"operators": "deft_ct.operators", "datasets": "deft_ct.datasets"}
 
 

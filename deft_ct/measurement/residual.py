@@ -56,8 +56,8 @@ def unexplained(y: Tensor, image: Tensor, measurement: Measurement) -> Finding |
     return Finding(
         NAME,
         f"the projections of the images at {places} (counted from 0) differ from the data by up to "
-        f"{float(found[worst]):.3g} of their size, of which noise explains {float(noise[worst]):.2g}; the image is not a "
-        "reconstruction of these data: check their sign, logarithm and geometry, and the settings of the method",
+        f"{float(found[worst]):.3g} of their size, of which noise explains {float(noise[worst]):.2g}; the image is not "
+        "a reconstruction of these data: check their sign, logarithm and geometry, and the settings of the method",
     )
 
 
