@@ -206,7 +206,7 @@ def markdown(rows: Sequence[dict[str, Any]], methods: Sequence[str], n: int) -> 
         told = sorted({name for text in methods for name in row[text]["warnings"]})
         cells = ["refused" if math.isnan(row[m]["rmse_hu"]) else f"{row[m]['rmse_hu']:.0f}" for m in methods]
         body.append([row["fault"], *cells, ", ".join(told)])
-    heads = ["fault", *(f"{text} (HU)" for text in methods), "warned of before"]
+    heads = ["fault", *(f"{text} (HU)" for text in methods), "warnings"]
     return markdown_table(heads, body) + f"\n\nRMSE of the whole slice, mean of n = {n} slices of one scan.\n"
 
 
