@@ -81,7 +81,7 @@ def test_two_processes_accumulate_and_resume(tmp_path: Path, repository_root: Pa
     assert "resuming at step 1 of 24" in second.stdout
     _assert_close(folder, expected)
     # Four parts in one process go on where two processes of two parts have stopped; two parts are another training.
-    with pytest.raises(ValueError, match="started with accumulate x processes 4 and this run has accumulate x processes 2"):
+    with pytest.raises(ValueError, match="accumulate x processes 4 and this run has accumulate x processes 2"):
         _one_process(folder, accumulate=2)
     _one_process(folder, accumulate=4)
 
