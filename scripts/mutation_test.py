@@ -1,7 +1,7 @@
 """Mutation testing: change one thing in the code, and see whether a test notices.
 
     pip install "cosmic-ray>=8.4"
-    python scripts/mutation_test.py operators --count 80 --seed 0 --out /tmp/operators.json
+    python scripts/mutation_test.py operators --count 80 --seed 0 --out operators.json
 
 A script and not a command, because only the tests need it. The changes are Cosmic Ray's, and the deletion of a
 statement; ``AREAS`` names the code and the tests that mirror it. Cosmic Ray's own runner rewrites files and takes the

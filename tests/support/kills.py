@@ -1,6 +1,6 @@
 """Kill commands at random times, run them again, and compare with an unbroken run.
 
-    PYTHONPATH=.:tests/support python tests/support/kills.py --kills 500 --seed 0 --folder /tmp/kills
+    PYTHONPATH=.:tests/support python tests/support/kills.py --kills 500 --seed 0 --folder FOLDER
 
 Every run is a fork of this process, which has everything imported, so that a kill can hit any part of the work.
 """
