@@ -127,9 +127,9 @@ class Reconstructor(nn.Module, abc.ABC):
             The reconstruction in physical units. ``provenance["warnings"]`` holds all findings about the data.
 
         Warns:
-            DataWarning: before the reconstruction, for every fault that the operator finds in the data
-                (``Operator.diagnose``; it says so if the data were repaired) and for a measurement outside the training
-                of a network; afterwards, if the image does not explain the data.
+            DataWarning: the operator found a fault in the data (``Operator.diagnose``), and says so if they were
+                repaired. Or the measurement lies outside the training of a network. Both are warned of before the
+                reconstruction. Afterwards it warns of an image that does not explain the data.
             UserWarning: the method has diverged and values lie far outside the range of images.
 
         Raises:

@@ -48,9 +48,13 @@ def diagnose_scan(y: Tensor, geometry: Geometry, weights: Tensor | None = None) 
         weights: inverse variance of each entry, of the shape of ``y``; None for noise-free data.
 
     Returns:
-        A record with the statistics, each None where the data do not tell: ``detector_shift_elements``,
-        ``truncated_views`` (share of the views), ``bad_elements`` (indices by name), ``saturated_rays`` (share),
-        ``noise_ratio`` (measured over expected) and ``metal_ratio`` (over tissue). A finding for each fault.
+        A finding for each fault, and a record of these statistics, each None where the data do not tell:
+
+        * ``detector_shift_elements``.
+        * ``truncated_views`` and ``saturated_rays``: shares of the views and of the rays.
+        * ``bad_elements``: indices by name of the fault.
+        * ``noise_ratio``: measured noise over the expected one.
+        * ``metal_ratio``: largest attenuation over that of tissue, in a smooth back-projection.
     """
     record: dict[str, Any] = {"detector_shift_elements": None, "truncated_views": None}
     lines = detector_lines(y.detach(), geometry)

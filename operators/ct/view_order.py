@@ -23,8 +23,8 @@ def view_order(geometry: PlanarGeometry) -> RowOrder | None:
 
     Views that span less than one period (half a turn of parallel beams, a turn of a fan) are sorted as they are.
     Others are brought into one period first. A parallel view that is half a turn away measures the same lines from the
-    other end of the detector, so its row is read backwards; this needs a detector that is centred on the axis, and the
-    period is a full turn otherwise. A limited arc starts after its gap.
+    other end of the detector, so its row is read backwards. This needs a detector that is centred on the axis. Without
+    it the period is a full turn. A limited arc starts after its gap.
 
     Args:
         geometry: the scan.

@@ -18,12 +18,11 @@ from deft_ct.measurement.data_term import per_sample
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.classical.common import linear
-from deft_ct.methods.initial import check_initial, reference_reconstruction
+from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.methods.supervised.direct import DirectReconstructor
-from deft_ct.methods.supervised.model import TrainedModel
+from deft_ct.methods.supervised.model import TrainedModel, check_unrolled
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.row_order import RowOrder
-from deft_ct.reconstructor import UnsupportedError
 from deft_ct.runtime.fields import check_fields
 from deft_ct.training.pairs import Pairs
 
@@ -146,19 +145,7 @@ class PrimalDualModel(TrainedModel):
 
     def check(self, likelihood: Likelihood) -> None:
         """Refuse operators that are not linear, data before the logarithm, and data that are not ``(B, 1, v, d)``."""
-        operator_name = type(likelihood.operator).__name__
-        if not isinstance(likelihood.operator, LinearOperator):
-            raise UnsupportedError(f"{self.kind} needs a linear operator, {operator_name} is not")
-        if likelihood.y.ndim != 4 or len(likelihood.operator.domain_shape) != 2:
-            raise UnsupportedError(
-                f"{self.kind} needs an operator on images (H, W) with one channel, not {operator_name}"
-            )
-        check_initial(self.kind, likelihood, "fbp")
-        if self.scan_embedding is not None:
-            try:
-                _ = likelihood.features
-            except ValueError as error:
-                raise UnsupportedError(f"{self.kind} is conditioned on the scan: {error}") from None
+        check_unrolled(self.kind, likelihood, told_scan=self.scan_embedding is not None)
 
     def training_loss(self, network: nn.Module, pairs: Pairs, generator: torch.Generator) -> Tensor:
         """Mean squared error in units of the spread."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,6 +17,7 @@ from deft_ct.methods.initial import check_initial
 from deft_ct.networks import UNet, UNetConfig, content_hash
 from deft_ct.networks.precision import Precision, network_precision
 from deft_ct.networks.storage import ModelFormat
+from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.findings import Finding
 from deft_ct.reconstruction import Request
 from deft_ct.reconstructor import NetworkSource, Reconstructor, UnsupportedError
@@ -92,8 +93,10 @@ class TrainedModel(nn.Module, abc.ABC):
         """Everything but the weights and the card, JSON-ready."""
         span = self.value_range
         shape = asdict(self.shape)
-        if "network" in shape:  # in its own words, which later additions do not change
-            shape["network"] = self.shape.network.to_dict()
+        for field in fields(self.shape):  # networks in their own words, which later additions do not change
+            value = getattr(self.shape, field.name)
+            if isinstance(value, UNetConfig):
+                shape[field.name] = value.to_dict()
         return {"kind": self.kind, "shape": shape, "value_range_hu": [span.low, span.high]}
 
     def content_hash(self) -> str:
@@ -183,6 +186,33 @@ class TrainedReconstructor(Reconstructor):
     def _likelihood(self, request: Request) -> Likelihood:
         """The data term in the range of the model."""
         return request.measurement.likelihood(request.y, self.model.value_range)
+
+
+def check_unrolled(name: str, likelihood: Likelihood, *, told_scan: bool) -> None:
+    """Refuse data that an unrolled iteration cannot be used with, before any work.
+
+    Args:
+        name: of the method.
+        likelihood: the measurement with its data.
+        told_scan: whether its networks see the features of the operator.
+
+    Raises:
+        UnsupportedError: the operator is not linear or not on images with one channel, the data are before the
+            logarithm or not ``(B, 1, v, d)``, or the operator has no features.
+    """
+    operator = likelihood.operator
+    if not isinstance(operator, LinearOperator):
+        raise UnsupportedError(f"{name} needs a linear operator, {type(operator).__name__} is not")
+    if likelihood.y.ndim != 4 or len(operator.domain_shape) != 2:
+        raise UnsupportedError(
+            f"{name} needs an operator on images (H, W) with one channel, not {type(operator).__name__}"
+        )
+    check_initial(name, likelihood, "fbp")
+    if told_scan:
+        try:
+            _ = likelihood.features
+        except ValueError as error:
+            raise UnsupportedError(f"{name} is conditioned on the scan: {error}") from None
 
 
 def image_network(config: UNetConfig, inputs: int) -> UNet:

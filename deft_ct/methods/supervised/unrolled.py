@@ -6,8 +6,9 @@ own weights and are trained together. The scheme is that of learned iterative re
 doi:10.1088/1361-6420/aa9581) with U-Nets in the place of small networks (Genzel et al. 2022, doi:10.1088/1361-6420/
 ac8f91). The networks are told the scan, so one set of weights serves any number of views, arc, dose and image size.
 
-A second, small network estimates how wrong the image is: the logarithm of the standard deviation of each pixel, by
-maximum likelihood on images that the stages were not trained on (Nix and Weigend 1994, doi:10.1109/ICNN.1994.374138).
+A second, small network estimates how wrong the image is: the logarithm of the standard deviation of each pixel. It is
+trained by maximum likelihood, on images that the stages were not trained on (Nix and Weigend 1994,
+doi:10.1109/ICNN.1994.374138).
 """
 
 from __future__ import annotations
@@ -24,12 +25,10 @@ from deft_ct.measurement.data_term import per_sample
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.classical.common import linear
-from deft_ct.methods.initial import check_initial
 from deft_ct.methods.supervised.direct import DirectReconstructor
-from deft_ct.methods.supervised.model import TrainedModel, on_any_size
+from deft_ct.methods.supervised.model import TrainedModel, check_unrolled, on_any_size
 from deft_ct.networks import UNetConfig
 from deft_ct.operators.base import LinearOperator
-from deft_ct.reconstructor import UnsupportedError
 from deft_ct.training.pairs import Pairs
 
 FEATURES = 7
@@ -145,25 +144,7 @@ class UnrolledModel(TrainedModel):
 
     def check(self, likelihood: Likelihood) -> None:
         """Refuse operators that are not linear or do not describe themselves, and data not of one channel."""
-        operator_name = type(likelihood.operator).__name__
-        if not isinstance(likelihood.operator, LinearOperator):
-            raise UnsupportedError(f"{self.kind} needs a linear operator, {operator_name} is not")
-        if likelihood.y.ndim != 4 or len(likelihood.operator.domain_shape) != 2:
-            raise UnsupportedError(
-                f"{self.kind} needs an operator on images (H, W) with one channel, not {operator_name}"
-            )
-        check_initial(self.kind, likelihood, "fbp")
-        try:
-            _ = likelihood.features
-        except ValueError as error:
-            raise UnsupportedError(f"{self.kind} is conditioned on the scan: {error}") from None
-
-    def description(self) -> dict[str, Any]:
-        """As for every model, with both networks in their own words."""
-        spread = self.shape.spread_network
-        values = super().description()
-        values["shape"]["spread_network"] = None if spread is None else spread.to_dict()
-        return values
+        check_unrolled(self.kind, likelihood, told_scan=True)
 
     def training_loss(self, network: nn.Module, pairs: Pairs, generator: torch.Generator) -> Tensor:
         """Mean logarithm of the squared error of each image after each stage, the last one with the most weight.
