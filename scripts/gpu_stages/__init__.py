@@ -1,0 +1,1 @@
+"""Stages of the GPU bundle: data, checks and trainings."""
