@@ -22,6 +22,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from deft_ct.runtime.printable import printable
+
 UNEXPECTED, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses of failures."""
 
@@ -39,12 +41,9 @@ _OF_TYPER = (typer.Exit, typer.Abort, _USAGE_ERROR)
 def one_line(text: object) -> str:
     """Text for a terminal: one line, without control characters, not longer than :data:`MOST_CHARACTERS`.
 
-    Names of files and headers may hold anything. Characters that are not printable are written as escapes.
+    Names of files and headers may hold anything; see :func:`~deft_ct.runtime.printable.printable`.
     """
-    words = " ".join(str(text).split())
-    if len(words) > MOST_CHARACTERS:
-        words = words[:MOST_CHARACTERS] + " ..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in words)
+    return printable(text, MOST_CHARACTERS)
 
 
 @contextmanager

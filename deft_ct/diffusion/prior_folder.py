@@ -13,7 +13,7 @@ from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.networks import TimeNetwork, UNetConfig, network_config
 from deft_ct.networks.storage import ModelFormat
-from deft_ct.runtime.typed_fields import fitted, from_values
+from deft_ct.runtime.fields import fitted, from_values
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 NETWORK = "config.json"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from deft_ct.runtime.atomic import write_text
+from deft_ct.runtime.fields import from_values
 from deft_ct.runtime.json_object import read_json_object
 from deft_ct.runtime.read_error import ReadError
-from deft_ct.runtime.typed_fields import from_values
 
 
 @dataclass(frozen=True, kw_only=True)

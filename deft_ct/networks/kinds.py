@@ -8,7 +8,7 @@ from typing import Any
 from deft_ct.networks.network import NetworkConfig
 from deft_ct.networks.point import PointNetworkConfig
 from deft_ct.networks.unet import UNetConfig
-from deft_ct.runtime.typed_fields import from_values
+from deft_ct.runtime.fields import from_values
 
 NETWORKS: dict[str, type[UNetConfig] | type[PointNetworkConfig]] = {"unet": UNetConfig, "point": PointNetworkConfig}
 """Configurations by kind; a configuration stored without a kind is that of a U-Net."""

@@ -13,12 +13,16 @@ import types
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 _INFINITE = "may be infinite"
 
 MaybeInfinite = Annotated[float, _INFINITE]
 """Type of a field that may be infinity; other numbers must be finite."""
+
+T = TypeVar("T")
+_CONTAINERS = {dict: "an object", list: "a list"}
+_SHOWN = 100
 
 LARGEST_COUNT = 2**63 - 1
 """Largest magnitude of a whole number: the tensors and generators of PyTorch take no larger ones."""
@@ -47,6 +51,62 @@ def check_values(config_type: type, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name in hints and (problem := _problem(hints[name], value)):
             raise ValueError(f"{name} must be {problem}, got {_shown(value)}")
+
+
+def fitted(value: Any, hint: Any, name: str) -> Any:
+    """A value from JSON where it is of a type; lists become tuples where one is declared.
+
+    Args:
+        value: anything.
+        hint: the type; types that this module does not know fit everything, dataclasses fit their instances.
+        name: of the value, for the message.
+
+    Raises:
+        ValueError: it is of another type, or a number is not finite.
+    """
+    if problem := _problem(hint, value):
+        raise ValueError(f"{name} must be {problem}, got {_shown(value)}")
+    return _with_tuples(value, hint)
+
+
+def from_values(cls: type[T], values: Any) -> T:
+    """A dataclass from JSON values that are not trusted; see :func:`fitted`. The dataclass checks their ranges.
+
+    Args:
+        cls: the dataclass.
+        values: its fields by name.
+
+    Raises:
+        ValueError: not a mapping, unknown or missing names, or a value of another type; or what ``cls`` raises.
+    """
+    if not dataclasses.is_dataclass(cls):
+        raise TypeError(f"{cls} is not a dataclass")
+    known = {entry.name: entry for entry in dataclasses.fields(cls) if entry.init}
+    if not isinstance(values, Mapping):
+        raise ValueError(f"expected an object with the keys {', '.join(known)}, got {_shown(values)}")
+    unknown = sorted(str(name) for name in values if name not in known)
+    if unknown:
+        raise ValueError(f"unknown key {', '.join(unknown)[:_SHOWN]}; known: {', '.join(known)}")
+    missing = [name for name, entry in known.items() if name not in values and _required(entry)]
+    if missing:
+        raise ValueError(f"the key {', '.join(missing)} is missing")
+    hints = _hints(cls)
+    return cls(**{name: fitted(value, hints[name], name) for name, value in values.items()})
+
+
+def _required(entry: dataclasses.Field[Any]) -> bool:
+    return entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+
+
+def _with_tuples(value: Any, hint: Any) -> Any:
+    """The value with tuples for the lists of a declared tuple, also as an alternative of a union."""
+    inner = get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        return _with_tuples(value, next((one for one in inner if _problem(one, value) is None), None))
+    if get_origin(hint) is not tuple:
+        return value
+    kinds = inner[:1] * len(value) if inner[-1:] == (Ellipsis,) else inner
+    return tuple(_with_tuples(item, kind) for item, kind in zip(value, kinds, strict=True))
 
 
 @lru_cache(maxsize=256)
@@ -88,6 +148,11 @@ def _plain_problem(kind: Any, value: Any) -> str | None:
         return None if abs(int(value)) <= LARGEST_COUNT else f"a whole number up to {LARGEST_COUNT}"
     if kind is float:
         return None if _is_number(value) and math.isfinite(_as_float(value)) else "a finite number"
+    base = get_origin(kind) or kind
+    if base in _CONTAINERS:
+        return None if isinstance(value, base) else _CONTAINERS[base]
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and not isinstance(value, kind):
+        return f"a {kind.__name__}"
     return None
 
 
@@ -119,4 +184,4 @@ def _as_float(value: Any) -> float:
 
 def _shown(value: Any) -> str:
     text = repr(value) if not isinstance(value, int) or abs(value) <= LARGEST_COUNT else "a larger one"
-    return text if len(text) <= 100 else text[:100] + "..."
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

@@ -13,9 +13,9 @@ def printable(text: object, most: int = MOST_CHARACTERS) -> str:
         most: characters that are kept; what is cut is marked by "...".
 
     Returns:
-        The text with white space as single blanks, and every other character that cannot be printed as U+FFFD.
+        The text with white space as single blanks, and every other character that cannot be printed as an escape.
     """
     words = " ".join(str(text).split())
     if len(words) > most:
         words = words[:most] + "..."
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in words)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in words)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,23 @@ import torch
 import typer
 from accelerate.state import AcceleratorState
 from click.testing import Result
+from resuming import (
+    COMMANDS,
+    COMPARE,
+    FREE,
+    LOOP,
+    PRIOR,
+    SCAN,
+    SMALL,
+    TUNE,
+    VALUES,
+    Command,
+    arguments_of,
+    changed_options,
+    name_of,
+    run,
+    values_of,
+)
 from tiny import NETWORK, tiny_htransform, tiny_prior
 from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
@@ -28,191 +44,6 @@ from deft_ct.methods.presets import Preset
 from deft_ct.methods.supervised.fbp_unet import FBPUNetModel, FBPUNetShape
 from deft_ct.networks import UNetConfig
 from deft_ct.runtime.content_key import result_versions
-
-SCAN = "parallel12_1e5_48bins"
-SMALL = UNetConfig(patch=2, channels=(32,), attention=(False,), norm_groups=8, scale_shift=True)
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command that resumes.
-
-    Attributes:
-        words: its name.
-        base: options of the run that is resumed, by name without dashes; a list repeats the option.
-        changes: option -> another value of it.
-        free: options that may change on resuming, because no result depends on them, or because they say how long to go
-            on; with the reason.
-    """
-
-    words: tuple[str, ...]
-    base: Mapping[str, Any]
-    changes: Mapping[str, Any]
-    free: Mapping[str, str] = field(default_factory=dict)
-
-
-FASTER = "changes speed and memory, not what is computed"
-FREE = {
-    "out": "names the folder", "progress": "shows bars", "overwrite": "asks for a fresh result",
-    "max-minutes": "says how long to go on",
-}  # fmt: skip
-FREE_IN_TRAINING = {"compile": FASTER, "channels-last": FASTER, "tensorboard": "writes events"}
-
-LOOP = {
-    "steps": 3, "batch-size": 4, "learning-rate": 1e-4, "optimizer": "adamw", "momentum": 0.5, "warmup": 3,
-    "ema-decay": 0.5, "seed": 1, "accumulate": 2, "precision": "bfloat16",
-}  # fmt: skip
-SCANS = {"scan": ["parallel10_1e5_48bins"], "data": "other.h5"}
-"""``--scan`` names the whole scan. Its parts are options of their own, see VALUES."""
-VALUES = {"views": 10, "geometry": "fan", "degrees": 120, "start": 15, "photons": 1e4, "detectors": 40}
-
-TRAIN = {"data": "one.h5", "steps": 2, "batch-size": 2, "scan": [SCAN], "channels": "32", "patch": 2}
-COMMANDS = [
-    Command(
-        ("compare",),
-        {"data": "one.h5", "every": 2, "scan": [SCAN], "method": ["fbp"], "samples": 1},
-        SCANS | {
-            "every": 3, "method": ["fbp:filter=ram-lak"], "samples": 2, "seed": 1, "batch-size": 1,
-        },
-        {
-            "prior": "see test_networks_of_a_comparison", "htransform": "same", "model": "same", "precision": "same",
-            "presets": "see test_presets_of_a_comparison", "preset-folder": "same",
-            "device": "there is one here; it is in the protocol",
-        },
-    ),
-    Command(
-        ("tune",),
-        {"": "fbp", "data": "one.h5", "every": 2, "scan": [SCAN], "trials": 2, "samples": 1},
-        SCANS | {
-            "every": 3, "": "fbp:filter=hann", "objective": "rmse", "samples": 2, "seed": 1, "batch-size": 1,
-        },
-        {
-            "trials": "says how long to go on", "prior": "see test_networks_of_a_search", "htransform": "same",
-            "model": "same", "precision": "same", "device": "there is one here; it is in the settings",
-            "estimate": "reads and writes nothing", "methods": "the argument",
-        },
-    ),
-    Command(
-        ("train", "prior"),
-        {"data": "one.h5", "steps": 2, "batch-size": 2, "channels": "32", "patch": 2},
-        LOOP | {
-            "data": "other.h5", "channels": "64", "patch": 4, "layers": 2, "schedule": "vp_sde", "initial": "prior32",
-        },
-        FREE_IN_TRAINING,
-    ),
-    Command(
-        ("train", "htransform"),
-        {k: v for k, v in TRAIN.items() if k != "patch"}
-        | {"prior": "prior", "initial-reconstruction": "tv", "tv-iterations": 2, "loss": "denoising"},
-        LOOP | SCANS | {
-            "prior": "prior2", "initial-reconstruction": "fbp", "guidance": "adjoint", "channels": "64",
-            "initial": "head", "refinement": "refinement", "batches": 2, "loss": "log-variance",
-            "any-scan": True, "tv-iterations": 3,
-        },
-        FREE_IN_TRAINING | {
-            "paths": "only of a loss without images, see below", "path-steps": "same",
-            "any-start": "needs --any-scan, see below", "table": "only with --batches, see test_a_foreign_table",
-        },
-    ),
-    Command(
-        ("train", "htransform"),
-        {k: v for k, v in TRAIN.items() if k != "patch"}
-        | {"prior": "prior", "initial-reconstruction": "fbp", "loss": "log-variance", "paths": 2, "path-steps": 3},
-        LOOP | SCANS | {
-            "prior": "prior2", "guidance": "adjoint", "channels": "64", "loss": "trajectory-balance", "paths": 3,
-            "path-steps": 4, "initial-reconstruction": "tv", "tv-iterations": 3, "initial": "head32",
-        },
-        FREE_IN_TRAINING | {
-            "any-scan": "refused with this loss", "any-start": "same", "refinement": "not with this loss",
-            "table": "not with this loss", "batches": "not with this loss",
-        },
-    ),
-    Command(
-        ("train", "refinement"),
-        TRAIN | {"batches": 2, "tv-iterations": 2},
-        LOOP | SCANS | {
-            "batches": 3, "tv-iterations": 3, "channels": "64", "patch": 4, "initial": "refinement", "any-scan": True,
-        },
-        FREE_IN_TRAINING | {"mirror": "needs --any-start, see below", "any-start": "needs --any-scan, see below"},
-    ),
-    Command(
-        ("train", "fbp-unet"), TRAIN,
-        LOOP | SCANS | {"initial-reconstruction": "tv", "typical-error": 0.2, "channels": "64", "patch": 4},
-        FREE_IN_TRAINING | {"initial": "see test_the_start_of_a_supervised_training"},
-    ),
-    Command(
-        ("train", "learned-primal-dual"),
-        {k: v for k, v in TRAIN.items() if k not in ("patch", "channels")} | {"iterations": 2, "features": 4},
-        LOOP | SCANS | {
-            "initial-reconstruction": "none", "typical-error": 0.2, "iterations": 3, "memory": 3, "features": 5,
-            "any-scan": True,
-        },
-        FREE_IN_TRAINING | {
-            "initial": "see test_the_start_of_a_supervised_training", "any-start": "needs --any-scan, see below",
-        },
-    ),
-    Command(
-        ("train", "conditional"), TRAIN,
-        LOOP | SCANS | {
-            "initial-reconstruction": "tv", "typical-error": 0.2, "residual": False, "channels": "64", "patch": 4,
-        },
-        FREE_IN_TRAINING | {"initial": "see test_the_start_of_a_supervised_training"},
-    ),
-    Command(
-        ("train", "i2sb"), TRAIN,
-        LOOP | SCANS | {"initial-reconstruction": "tv", "channels": "64", "patch": 4},
-        FREE_IN_TRAINING | {"initial": "see test_the_start_of_a_supervised_training"},
-    ),
-    Command(
-        ("finetune",),
-        {
-            "data": "one", "steps": 2, "batch-size": 2, "scan": [SCAN], "prior": "prior", "initial": "refined",
-            "refinement-steps": 2, "one-scan": True,
-        },
-        LOOP | {
-            "data": "other", "scan": ["parallel10_1e5_48bins"], "every": 2, "initial": "refined2",
-            "refinement-steps": 0, "refinement-rate": 1e-4, "any-scan": True, "prior": "prior2",
-        },
-        FREE_IN_TRAINING | {"hu-range": "see test_pictures", "pixel-mm": "see test_pictures"},
-    ),
-]  # fmt: skip
-
-
-COMPARE, TUNE, PRIOR = COMMANDS[:3]
-
-
-def _arguments(command: Command, options: Mapping[str, Any], out: Path) -> list[str]:
-    found = [*command.words, "--out", str(out)]
-    found += ["--no-progress"] if command.words != ("tune",) else []
-    for name, value in options.items():
-        for item in value if isinstance(value, list) else [value]:
-            if not name:
-                found.append(item)
-            elif item is True or item is False:
-                found.append(f"--{name}" if item else f"--no-{name}")
-            else:
-                found += [f"--{name}", str(item)]
-    return found
-
-
-def _run(command: Command, options: Mapping[str, Any], out: Path) -> Result:
-    AcceleratorState._reset_state(reset_partial_state=True)  # it knows one precision a process
-    result = CliRunner().invoke(app, _arguments(command, options, out))
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return result
-
-
-def _values(command: Command, result: Result, out: Path, scan: str | None = None) -> object:
-    """What the run has found: hashes of a network, or figures without times; of presets only those of a scan."""
-    assert result.exit_code == 0, result.output
-    if command.words == ("compare",):
-        record = json.loads((out / "comparison.json").read_text())
-        return [(c["scan"], c["label"], c["values"]["psnr_db"]) for c in record["cells"]]
-    if command.words == ("tune",):
-        found = sorted((out / "presets" / (scan or SCAN)).rglob("*.json"))
-        presets = [json.loads(path.read_text()) for path in found]
-        return [(p["scan"], p["options"], p["provenance"]["best_value"]) for p in presets]
-    return json.loads(result.stdout.splitlines()[-1])["sha256"]
 
 
 def _hu(path: Path, change: Any) -> None:
@@ -271,22 +102,9 @@ def _base(command: Command, finished: dict[str, Path], out: Path) -> None:
     key = f"run{COMMANDS.index(command)}"
     if key not in finished:
         path = finished[""] / key
-        _values(command, _run(command, command.base, path), path)
+        values_of(command, run(command, command.base, path), path)
         finished[key] = path
     shutil.copytree(finished[key], out)
-
-
-def _name(command: Command) -> str:
-    return "-".join(command.words) + ("-control" if command.base.get("loss") == "log-variance" else "")
-
-
-def _options(command: Command, change: str, value: object) -> dict[str, Any]:
-    options = dict(command.base)
-    if change in VALUES:
-        options.pop("scan")
-    if change == "any-scan":
-        options.pop("one-scan", None)
-    return options | {change: value}
 
 
 CASES = [
@@ -294,7 +112,7 @@ CASES = [
         command,
         change,
         value,
-        id=f"{_name(command)}-{change or 'method'}",
+        id=f"{name_of(command)}-{change or 'method'}",
         # All trainings share these options and one loop.
         marks=[pytest.mark.slow] if set(LOOP) >= {change} and command not in (COMPARE, TUNE, PRIOR) else [],
     )
@@ -308,30 +126,30 @@ def test_a_changed_argument_is_refused_or_gives_what_a_new_folder_gives(
     command: Command, change: str, value: object, finished: dict[str, Path], tmp_path: Path
 ) -> None:
     _base(command, finished, tmp_path / "run")
-    options = _options(command, change, value)
-    result = _run(command, options, tmp_path / "run")
+    options = changed_options(command, change, value)
+    result = run(command, options, tmp_path / "run")
     text = " ".join(result.output.split())
     if result.exit_code:
         assert result.exit_code == 2, result.output
         assert "was started with" in text and "to resume" in text and "--overwrite" in text, text
         options |= {"overwrite": True}
-        result = _run(command, options, tmp_path / "run")  # so the change itself is possible
+        result = run(command, options, tmp_path / "run")  # so the change itself is possible
         options.pop("overwrite")
-    fresh = _run(command, options, tmp_path / "fresh")
+    fresh = run(command, options, tmp_path / "fresh")
     scan = options["scan"][0] if "scan" in options else None
-    assert _values(command, result, tmp_path / "run", scan) == _values(command, fresh, tmp_path / "fresh", scan)
+    assert values_of(command, result, tmp_path / "run", scan) == values_of(command, fresh, tmp_path / "fresh", scan)
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=_name)
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
 def test_the_same_arguments_resume(command: Command, finished: dict[str, Path], tmp_path: Path) -> None:
     _base(command, finished, tmp_path / "run")
-    again = _run(command, command.base, tmp_path / "run")
-    fresh = _run(command, command.base, tmp_path / "fresh")
-    assert _values(command, again, tmp_path / "run") == _values(command, fresh, tmp_path / "fresh")
+    again = run(command, command.base, tmp_path / "run")
+    fresh = run(command, command.base, tmp_path / "fresh")
+    assert values_of(command, again, tmp_path / "run") == values_of(command, fresh, tmp_path / "fresh")
     assert any(word in again.output for word in ("resuming at step", "measured before", "done before"))
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=_name)
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
 def test_the_same_file_with_other_pixels_is_other_data(
     command: Command, finished: dict[str, Path], tmp_path: Path, networks: Path
 ) -> None:
@@ -340,7 +158,7 @@ def test_the_same_file_with_other_pixels_is_other_data(
     moved = tmp_path / "elsewhere" / name
     moved.parent.mkdir()
     (shutil.copytree if (networks / name).is_dir() else shutil.copy)(networks / name, moved)
-    again = _run(command, {**command.base, "data": moved}, tmp_path / "run")
+    again = run(command, {**command.base, "data": moved}, tmp_path / "run")
     assert again.exit_code == 0, again.output  # the same content elsewhere is the same data
     (file,) = [moved] if moved.is_file() else moved.iterdir()
     _hu(file, lambda hu: np.where(hu > -900, hu + 1, hu))
@@ -349,7 +167,7 @@ def test_the_same_file_with_other_pixels_is_other_data(
             shutil.copy(networks / "one.h5", file)
             with h5py.File(file, "r+") as opened:
                 opened["series1"].attrs["pixel_mm"] = 7.5
-        refused = _run(command, {**command.base, "data": moved}, tmp_path / "run")
+        refused = run(command, {**command.base, "data": moved}, tmp_path / "run")
         if part == "pixel size" and command.words == ("train", "prior"):
             assert refused.exit_code == 0, refused.output  # a prior sees no pixel size
             continue
@@ -358,7 +176,7 @@ def test_the_same_file_with_other_pixels_is_other_data(
         assert "was started with data" in text or "was started with pixel" in text, text
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=_name)
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
 def test_every_option_is_varied_or_said_to_be_free(command: Command) -> None:
     found: Any = typer.main.get_command(app)
     for word in command.words:
@@ -375,8 +193,8 @@ def test_each_value_of_a_scan_counts(change: str, tmp_path: Path) -> None:
     base = {k: v for k, v in command.base.items() if k != "scan"} | {"views": 12, "detectors": 48}
     if change == "geometry":
         base.pop("detectors")
-    assert _run(command, base, tmp_path / "run").exit_code == 0
-    refused = _run(command, base | {change: VALUES[change]}, tmp_path / "run")
+    assert run(command, base, tmp_path / "run").exit_code == 0
+    refused = run(command, base | {change: VALUES[change]}, tmp_path / "run")
     assert refused.exit_code == 2 and "was started with scans" in refused.output, refused.output
 
 
@@ -384,13 +202,13 @@ def test_each_value_of_a_scan_counts(change: str, tmp_path: Path) -> None:
 def test_the_direction_of_random_arcs_counts(words: tuple[str, ...], tmp_path: Path) -> None:
     command = next(c for c in COMMANDS if c.words == words)
     base = {**command.base, "any-scan": True}
-    assert _run(command, base, tmp_path / "run").exit_code == 0
+    assert run(command, base, tmp_path / "run").exit_code == 0
     changed = {**base, "any-start": True}
-    refused = _run(command, changed, tmp_path / "run")
+    refused = run(command, changed, tmp_path / "run")
     assert refused.exit_code == 2 and "was started with" in refused.output, refused.output
     if words[1] == "refinement":
-        assert _run(command, changed, tmp_path / "start").exit_code == 0
-        refused = _run(command, changed | {"mirror": True}, tmp_path / "start")
+        assert run(command, changed, tmp_path / "start").exit_code == 0
+        refused = run(command, changed | {"mirror": True}, tmp_path / "start")
         assert refused.exit_code == 2 and "mirror" in refused.output, refused.output
 
 
@@ -398,18 +216,18 @@ def test_the_direction_of_random_arcs_counts(words: tuple[str, ...], tmp_path: P
 def test_the_start_of_a_supervised_training(name: str, finished: dict[str, Path], tmp_path: Path) -> None:
     command = next(c for c in COMMANDS if c.words == ("train", name))
     _base(command, finished, tmp_path / "run")
-    refused = _run(command, {**command.base, "initial": tmp_path / "run" / "model"}, tmp_path / "run")
+    refused = run(command, {**command.base, "initial": tmp_path / "run" / "model"}, tmp_path / "run")
     assert refused.exit_code == 2 and "no initial and this run has initial" in " ".join(refused.output.split())
 
 
 def test_a_foreign_table(tmp_path: Path) -> None:
     command = next(c for c in COMMANDS if c.words == ("train", "htransform"))
     base = {**command.base, "initial-reconstruction": "tv", "batches": 2, "tv-iterations": 2}
-    assert _run(command, base, tmp_path / "first").exit_code == 0
+    assert run(command, base, tmp_path / "first").exit_code == 0
     table = tmp_path / "first" / "references"
-    same = _run(command, {**base, "table": table}, tmp_path / "second")
+    same = run(command, {**base, "table": table}, tmp_path / "second")
     assert same.exit_code == 0, same.output
-    other = _run(command, {**base, "table": table, "data": "other.h5", "overwrite": True}, tmp_path / "third")
+    other = run(command, {**base, "table": table, "data": "other.h5", "overwrite": True}, tmp_path / "third")
     assert other.exit_code == 2 and "was started with data" in other.output  # an earlier run's table stays as it is
 
 
@@ -423,7 +241,7 @@ def test_pictures(tmp_path: Path) -> None:
         Image.fromarray(grey).save(tmp_path / "pictures" / f"{n}.png")
     base = {**command.base, "data": tmp_path / "pictures", "refinement-steps": 0, "pixel-mm": 8}
     # values that start with a dash are no problem for click after an option with two values
-    given = _arguments(command, base, tmp_path / "run")
+    given = arguments_of(command, base, tmp_path / "run")
 
     def run(low: int, *more: str) -> Result:
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -437,12 +255,12 @@ def test_pictures(tmp_path: Path) -> None:
     assert wider.exit_code == 2 and "was started with pixel_mm" in wider.output, wider.output
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.words[0] in ("train", "finetune")], ids=_name)
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.words[0] in ("train", "finetune")], ids=name_of)
 def test_a_training_that_the_clock_ends_is_carded_with_the_steps_done(command: Command, tmp_path: Path) -> None:
     options = {**command.base, "steps": 7, "max-minutes": 1e-9}
     if "refinement-steps" in options:
         options["refinement-steps"] = 0
-    result = _run(command, options, tmp_path / "run")
+    result = run(command, options, tmp_path / "run")
     assert result.exit_code == 0, result.output
     folder = Path(json.loads(result.stdout.splitlines()[-1])["model"])
     cards = [json.loads(path.read_text()).get("card") for path in folder.glob("*.json")]
@@ -450,12 +268,12 @@ def test_a_training_that_the_clock_ends_is_carded_with_the_steps_done(command: C
     assert card["training_steps"] == 1 and card["training_steps_planned"] == 7
     assert len(card["data"]["sha256"]) == len(card["content_key"]) == 64
     options.pop("max-minutes")
-    whole = _run(command, options, tmp_path / "run")
+    whole = run(command, options, tmp_path / "run")
     cards = [json.loads(path.read_text()).get("card") for path in folder.glob("*.json")]
     (card,) = [card for card in cards if card is not None]
     assert card["training_steps"] == 7 and "training_steps_planned" not in card
-    assert _values(command, whole, tmp_path / "run") == _values(
-        command, _run(command, options, tmp_path / "unbroken"), tmp_path / "unbroken"
+    assert values_of(command, whole, tmp_path / "run") == values_of(
+        command, run(command, options, tmp_path / "unbroken"), tmp_path / "unbroken"
     )
 
 
@@ -493,12 +311,12 @@ def test_networks_of_a_comparison(change: str, tmp_path: Path) -> None:
     """A cell of other networks is measured anew."""
     method, before, after = NETWORK_CHANGES[change]
     base = {**COMPARE.base, "method": method, "every": 4}
-    assert _run(COMPARE, {**base, **before}, tmp_path / "run").exit_code == 0
-    result = _run(COMPARE, {**base, **after}, tmp_path / "run")
-    fresh = _run(COMPARE, {**base, **after}, tmp_path / "fresh")
-    assert _values(COMPARE, result, tmp_path / "run") == _values(COMPARE, fresh, tmp_path / "fresh")
+    assert run(COMPARE, {**base, **before}, tmp_path / "run").exit_code == 0
+    result = run(COMPARE, {**base, **after}, tmp_path / "run")
+    fresh = run(COMPARE, {**base, **after}, tmp_path / "fresh")
+    assert values_of(COMPARE, result, tmp_path / "run") == values_of(COMPARE, fresh, tmp_path / "fresh")
     assert "measured before" not in result.output
-    again = _run(COMPARE, {**base, **after}, tmp_path / "run")
+    again = run(COMPARE, {**base, **after}, tmp_path / "run")
     assert "measured before" in again.output
 
 
@@ -507,14 +325,14 @@ def test_networks_of_a_search(change: str, tmp_path: Path) -> None:
     """A study of other networks is refused."""
     (method,), before, after = NETWORK_CHANGES[change]
     base = {**TUNE.base, "": method, "every": 4, "trials": 1}
-    first = _run(TUNE, {**base, **before}, tmp_path / "run")
+    first = run(TUNE, {**base, **before}, tmp_path / "run")
     assert first.exit_code == 0, first.output
-    refused = _run(TUNE, {**base, **after}, tmp_path / "run")
+    refused = run(TUNE, {**base, **after}, tmp_path / "run")
     text = " ".join(refused.output.split())
     assert refused.exit_code == 2 and "was started with networks." in text, text
-    anew = _run(TUNE, {**base, **after, "overwrite": True}, tmp_path / "run")
-    fresh = _run(TUNE, {**base, **after}, tmp_path / "fresh")
-    assert _values(TUNE, anew, tmp_path / "run") == _values(TUNE, fresh, tmp_path / "fresh")
+    anew = run(TUNE, {**base, **after, "overwrite": True}, tmp_path / "run")
+    fresh = run(TUNE, {**base, **after}, tmp_path / "fresh")
+    assert values_of(TUNE, anew, tmp_path / "run") == values_of(TUNE, fresh, tmp_path / "fresh")
 
 
 def test_presets_of_a_comparison(tmp_path: Path) -> None:
@@ -526,18 +344,18 @@ def test_presets_of_a_comparison(tmp_path: Path) -> None:
         ("shipped", {}), ("none", {"presets": False}), ("one", {"preset-folder": tmp_path / "one"}),
         ("two", {"preset-folder": tmp_path / "two"}),
     ):  # fmt: skip
-        result = _run(COMPARE, {**COMPARE.base, **more}, tmp_path / "run")
-        fresh = _run(COMPARE, {**COMPARE.base, **more}, tmp_path / "fresh" / name)
-        runs[name] = _values(COMPARE, result, tmp_path / "run")
-        assert runs[name] == _values(COMPARE, fresh, tmp_path / "fresh" / name)
+        result = run(COMPARE, {**COMPARE.base, **more}, tmp_path / "run")
+        fresh = run(COMPARE, {**COMPARE.base, **more}, tmp_path / "fresh" / name)
+        runs[name] = values_of(COMPARE, result, tmp_path / "run")
+        assert runs[name] == values_of(COMPARE, fresh, tmp_path / "fresh" / name)
     assert runs["one"] != runs["two"] != runs["none"]
     (tmp_path / "one" / SCAN).rename(tmp_path / "one" / "parallel10_1e5_48bins")
     moved = {**COMPARE.base, "scan": ["parallel10_1e5_48bins"], "preset-folder": tmp_path / "one"}
-    refused = _run(COMPARE, moved, tmp_path / "moved")
+    refused = run(COMPARE, moved, tmp_path / "moved")
     assert refused.exit_code == 2 and f"was tuned for {SCAN}, not for" in " ".join(refused.output.split())
 
 
-@pytest.mark.parametrize("command", [COMPARE, TUNE], ids=_name)
+@pytest.mark.parametrize("command", [COMPARE, TUNE], ids=name_of)
 @pytest.mark.parametrize("name", ["torch", "deft_ct"])
 def test_other_versions_do_not_resume(
     command: Command, name: str, finished: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -546,7 +364,7 @@ def test_other_versions_do_not_resume(
     now = {**result_versions(), name: "99"}
     for module in ("runner", "tuning"):
         monkeypatch.setattr(f"deft_ct.evaluation.{module}.result_versions", lambda: now)
-    refused = _run(command, command.base, tmp_path / "run")
+    refused = run(command, command.base, tmp_path / "run")
     text = " ".join(refused.output.split())
     assert refused.exit_code == 2 and f"and this run has versions.{name} '99'" in text, text
 
@@ -556,14 +374,14 @@ def test_a_training_with_other_versions_does_not_resume(
 ) -> None:
     _base(PRIOR, finished, tmp_path / "run")
     monkeypatch.setattr("deft_ct.training.checkpoint.result_versions", lambda: {"deft_ct": "99", "torch": "99"})
-    refused = _run(PRIOR, PRIOR.base, tmp_path / "run")
+    refused = run(PRIOR, PRIOR.base, tmp_path / "run")
     assert refused.exit_code == 2 and "versions.torch '99'" in refused.output, refused.output
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=_name)
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
 def test_a_refusal_leaves_every_file_as_it_was(command: Command, finished: dict[str, Path], tmp_path: Path) -> None:
     _base(command, finished, tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    refused = _run(command, {**command.base, "seed": 5}, tmp_path / "run")
+    refused = run(command, {**command.base, "seed": 5}, tmp_path / "run")
     assert refused.exit_code == 2, refused.output
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}

@@ -39,7 +39,7 @@ def change(folder: Path, edit: Callable[[Any], Any], name: str = METADATA) -> No
         (lambda c: c["network"].update(typo=1), "unknown key typo; known: in_channels"),
         (lambda c: c["network"].update(layers=1.5), "layers must be a whole number, got 1.5"),
         (lambda c: c["network"].update(layers=True), "layers must be a whole number, got True"),
-        (lambda c: c["network"].update(channels="64"), "channels must be a list of a whole number"),
+        (lambda c: c["network"].update(channels="64"), "channels must be a list, got '64'"),
         (lambda c: c["network"].update(channels=[2**20, 2**20]), "must be at most 8192"),
         (lambda c: c["network"].update(layers=10**9), "at most 16 levels"),
         (lambda c: c["network"].update(layers=10**400), "layers must be a whole number"),
@@ -48,13 +48,13 @@ def change(folder: Path, edit: Callable[[Any], Any], name: str = METADATA) -> No
         (lambda c: c.update(network=None), "expected the description of a network"),
         (lambda c: c.update(network={}), "weights do not fit"),
         (lambda c: c["schedule"].update(steps=10**12), "steps must lie in"),
-        (lambda c: c["schedule"].update(beta_end=float("nan")), "beta_end must be a finite number, got null"),
+        (lambda c: c["schedule"].update(beta_end=float("nan")), "beta_end must be a finite number, got None"),
         (lambda c: c["schedule"].update(kind="other"), "kind must be one of"),
         (lambda c: c["schedule"].update(typo=1), "unknown key typo"),
         (lambda c: c.update(value_range_hu=[1, 2, 3]), "a list of 2 values"),
         (lambda c: c.update(value_range_hu=[1, -1]), "low < high"),
         (lambda c: c.update(image_size=10**9), "image_shape must be"),
-        (lambda c: c.update(image_size="32"), "must be a whole number"),
+        (lambda c: c.update(image_size="32"), "each value is a whole number"),
         (lambda c: c.update(prediction=["epsilon"]), "prediction must be text"),
         (lambda c: c.update(card=[]), "card must be an object"),
         (lambda c: c.pop("schedule"), "'schedule' is missing"),
@@ -140,7 +140,7 @@ def test_trained_models(tmp_path: Path) -> None:
     assert FBPUNetModel.load(tmp_path / "m").shape == shape
     for edit, why in (
         (lambda c: c["shape"].update(spread="wide"), "spread must be a finite number"),
-        (lambda c: c["shape"].update(network=7), "network must be UNetConfig"),
+        (lambda c: c["shape"].update(network=7), "network must be a UNetConfig, got 7"),
         (lambda c: c.update(shape=7), "expected an object with the keys"),
         (lambda c: c.update(kind=7), "of kind '7'"),
     ):

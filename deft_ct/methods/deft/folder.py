@@ -13,7 +13,7 @@ from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.spread_calibration import PATTERN, SpreadCalibration
 from deft_ct.networks.storage import ModelFormat
-from deft_ct.runtime.typed_fields import fitted, from_values
+from deft_ct.runtime.fields import fitted, from_values
 
 WEIGHTS = "htransform.safetensors"
 METADATA = "htransform.json"

@@ -48,8 +48,7 @@ from deft_ct.networks import (
     timestep_embedding,
 )
 from deft_ct.networks.precision import Precision, network_precision
-from deft_ct.runtime.fields import check_fields
-from deft_ct.runtime.typed_fields import from_values
+from deft_ct.runtime.fields import check_fields, from_values
 
 NO_INITIAL = "none"
 """Name of the form without an initial reconstruction."""

@@ -25,8 +25,7 @@ from deft_ct.networks import (
     content_hash,
     network_config,
 )
-from deft_ct.runtime.fields import check_fields
-from deft_ct.runtime.typed_fields import from_values
+from deft_ct.runtime.fields import check_fields, from_values
 
 TIME = 999.0
 """Constant input of the time embedding: the noisiest step of the h-transform that its weights may come from."""

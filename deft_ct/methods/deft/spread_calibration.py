@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.runtime.atomic import write_text
+from deft_ct.runtime.fields import from_values
 from deft_ct.runtime.intervals import interval_factor, normal_factor
 from deft_ct.runtime.json_object import read_json_object
 from deft_ct.runtime.read_error import ReadError
-from deft_ct.runtime.typed_fields import from_values
 
 Spread = TypeVar("Spread", NDArray[np.floating[Any]], Tensor)
 

@@ -22,8 +22,8 @@ from deft_ct.operators.findings import Finding
 from deft_ct.reconstruction import Request
 from deft_ct.reconstructor import NetworkSource, Reconstructor, UnsupportedError
 from deft_ct.runtime.evaluations import add_evaluations
+from deft_ct.runtime.fields import fitted, from_values
 from deft_ct.runtime.read_error import ReadError
-from deft_ct.runtime.typed_fields import fitted, from_values
 from deft_ct.training.pairs import Pairs
 
 METADATA = "model.json"
