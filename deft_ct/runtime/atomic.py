@@ -45,7 +45,7 @@ def check_writable(folder: str | Path, *, overwrite: bool = False, source: str |
     if target.exists() and not target.is_dir():
         raise FileExistsError(f"the output {target} is a file; name a folder")
     if target.is_dir() and any(target.iterdir()) and not overwrite:
-        raise FileExistsError(f"the output folder {target} is not empty; name another one or allow overwriting")
+        raise _not_empty(target)
     ancestor = target
     while not ancestor.exists():
         ancestor = ancestor.parent
@@ -57,6 +57,12 @@ def check_writable(folder: str | Path, *, overwrite: bool = False, source: str |
     except OSError as error:
         raise PermissionError(f"cannot write to {ancestor} ({error.strerror}); name another output folder") from error
     return target
+
+
+def _not_empty(target: Path) -> FileExistsError:
+    return FileExistsError(
+        f"the output folder {target} is not empty; name another one, or replace it with --overwrite (overwrite=True)"
+    )
 
 
 def _refuse_overlap(target: Path, source: Path) -> None:
@@ -175,9 +181,7 @@ class _Rule:
         """
         found = inventory(folder) if folder.is_dir() else {}
         if found and self.is_own is None:
-            raise FileExistsError(
-                f"the output folder {self.target} is not empty; name another one or allow overwriting"
-            )
+            raise _not_empty(self.target)
         for name in found:
             if not self.goes_along(folder / name) and not self._vouched(folder / name):
                 raise FileExistsError(
