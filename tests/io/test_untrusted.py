@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,15 @@ def test_a_child_that_hangs_or_dies_is_one_error(
     assert "a" in HDF5File(path)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a shell starts its background jobs with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupting_ends_the_child(path: Path, stand_in: Any) -> None:
     stand_in("import time; time.sleep(60)")
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
