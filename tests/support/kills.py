@@ -8,6 +8,7 @@ Every run is a fork of this process, which has everything imported, so that a ki
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -128,23 +129,25 @@ def main() -> None:
         known[name] = (arguments, read, read(work / "out"), time.monotonic() - started)
         shutil.rmtree(work)
     counts = dict.fromkeys(known, 0)
-    while known and sum(counts.values()) < options.kills and time.monotonic() - began < 60 * options.minutes:
-        name = rng.choice(sorted(known))
-        arguments, read, expected, seconds = known[name]
-        work = options.folder / "killed"
-        (work / "out").mkdir(parents=True)
-        if name != "reconstruct":
-            (work / "out" / "thesis.txt").write_text("of the user")
-        hit = fork(arguments, work / "out", rng.uniform(0, seconds)) == -signal.SIGKILL
-        if fork(arguments, work / "out", None):
-            problems.append(f"{name}: the next run failed")
-        elif read(work / "out") != expected:
-            problems.append(f"{name}: {read(work / 'out')} instead of {expected}")
-        if name != "reconstruct" and (work / "out" / "thesis.txt").read_text() != "of the user":
-            problems.append(f"{name}: a file of the user is lost")
-        problems += [f"{name}: left {path}" for path in leftovers(work)]
-        counts[name] += hit
-        shutil.rmtree(work)
+    with contextlib.suppress(KeyboardInterrupt):  # what was found until then is printed
+        while known and sum(counts.values()) < options.kills and time.monotonic() - began < 60 * options.minutes:
+            name = rng.choice(sorted(known))
+            arguments, read, expected, seconds = known[name]
+            work = options.folder / "killed"
+            (work / "out").mkdir(parents=True)
+            if name != "reconstruct":
+                (work / "out" / "thesis.txt").write_text("of the user")
+            hit = fork(arguments, work / "out", rng.uniform(0, seconds)) == -signal.SIGKILL
+            if fork(arguments, work / "out", None):
+                problems.append(f"{name}: the next run failed")
+            elif read(work / "out") != expected:
+                problems.append(f"{name}: {read(work / 'out')} instead of {expected}")
+            if name != "reconstruct" and (work / "out" / "thesis.txt").read_text() != "of the user":
+                problems.append(f"{name}: a file of the user is lost")
+            problems += [f"{name}: left {path}" for path in leftovers(work)]
+            counts[name] += hit
+            shutil.rmtree(work)
+            sys.stderr.write(f"\r{sum(counts.values())} kills, {len(problems)} problems")
     sys.stdout.write(json.dumps({"kills": sum(counts.values()), "of": counts, "problems": problems}, indent=1) + "\n")
     raise SystemExit(bool(problems))
 
