@@ -270,10 +270,10 @@ HANDLERS: dict[str, Callable[[dict[str, Any]], Iterator[Message]]] = {"tree": tr
 
 def main() -> None:
     """Serve stdin and stdout, and end with the parent."""
-    replies = os.fdopen(os.dup(1), "wb")  # nothing that a library prints gets between the messages
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this process
-    serve(sys.stdin.buffer, replies)
+    with os.fdopen(os.dup(1), "wb") as replies:  # nothing that a library prints gets between the messages
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this process
+        serve(sys.stdin.buffer, replies)
 
 
 if __name__ == "__main__":
