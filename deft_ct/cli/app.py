@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from deft_ct.cli import train
+from deft_ct.cli import prior, train
 from deft_ct.cli.calibrate import calibrate
 from deft_ct.cli.commands import Commands, set_traceback
 from deft_ct.cli.compare import compare
@@ -32,5 +32,6 @@ app.command("tune")(tune_command)
 app.command()(calibrate)
 app.add_typer(train.app, name="train")
 app.command("finetune")(finetune_command)
+app.add_typer(prior.app, name="prior")
 app.command()(models)
 app.command()(info)

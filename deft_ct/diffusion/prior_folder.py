@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from deft_ct.diffusion.diffusers_files import diffusers_config, scheduler_config
+from deft_ct.diffusion.importers.files import import_prior, is_foreign
 from deft_ct.diffusion.prior import Prior
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.networks import TimeNetwork, UNetConfig, network_config
+from deft_ct.networks.diffusers_unet import DiffusersUNetConfig
 from deft_ct.networks.storage import ModelFormat
 from deft_ct.runtime.fields import fitted, from_values
 
@@ -44,9 +46,11 @@ def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype = torch.float16
         raise TypeError(f"only priors with a network of this package can be saved, got {type(prior.network).__name__}")
     config = prior.network.config
     meta = {"network": config.to_dict(), **prior.description(), "card": prior.card, "sha256": prior.content_hash()}
-    more = {SCHEDULER: _scheduler_config(prior)}
+    more = {SCHEDULER: scheduler_config(prior)}
     if isinstance(config, UNetConfig):
         more[NETWORK] = diffusers_config(config, prior.image_shape[-1])
+    elif isinstance(config, DiffusersUNetConfig):
+        more[NETWORK] = {"_class_name": "UNet2DModel", **config.values}
     _FORMAT.write(folder, prior.network.state_dict(), meta, dtype=dtype, more=more)
 
 
@@ -54,7 +58,9 @@ def load_prior(name_or_path: str | Path | None = None) -> Prior:
     """Load a prior by path, or by the name of a shipped one.
 
     Args:
-        name_or_path: folder written by :func:`save_prior`, the name of a shipped prior, or None for the default one.
+        name_or_path: folder written by :func:`save_prior`, the name of a shipped prior, or None for the default one;
+            or a folder of diffusers or a checkpoint of guided-diffusion, see
+            :func:`~deft_ct.diffusion.importers.import_prior` for what such files do not say.
 
     Returns:
         The prior in float32 on the CPU.
@@ -63,7 +69,11 @@ def load_prior(name_or_path: str | Path | None = None) -> Prior:
         FileNotFoundError: neither a folder nor a shipped prior has this name.
         ReadError: the folder is not a prior, is damaged, or its content does not match its SHA-256.
     """
+    if name_or_path is not None and Path(name_or_path).is_file():
+        return import_prior(name_or_path)
     folder = _FORMAT.find(name_or_path)
+    if is_foreign(folder) and not (folder / METADATA).is_file():
+        return import_prior(folder)
     meta, weights = _FORMAT.read(folder)
     with _FORMAT.using(folder):
         config, span = network_config(meta["network"]), meta["value_range_hu"]
@@ -91,43 +101,3 @@ def _image_shape(meta: dict[str, Any]) -> tuple[int, ...]:
 def shipped_priors() -> list[str]:
     """Names of the priors that come with the package, the default first."""
     return _FORMAT.shipped()
-
-
-def diffusers_config(config: UNetConfig, image_size: int) -> dict[str, Any]:
-    """The ``config.json`` with which diffusers' ``UNet2DModel`` computes what ours computes behind its stem."""
-    pixels = config.patch**2
-    return {
-        "_class_name": "UNet2DModel",
-        "sample_size": image_size // config.patch,
-        "in_channels": config.in_channels * pixels,
-        "out_channels": config.out_channels * pixels,
-        "block_out_channels": list(config.channels),
-        "layers_per_block": config.layers,
-        "down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in config.attention],
-        "up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention)],
-        "attention_head_dim": config.head_channels,
-        "norm_num_groups": config.norm_groups,
-        "norm_eps": 1e-5,
-        "attn_norm_num_groups": config.norm_groups,  # else the middle has none beside "scale_shift"
-        "resnet_time_scale_shift": "scale_shift" if config.scale_shift else "default",
-    }
-
-
-def _scheduler_config(prior: Prior) -> dict[str, Any]:
-    schedule = asdict(prior.schedule)
-    if prior.schedule.continuous:
-        steps = prior.schedule.steps
-        return {
-            "_class_name": "ScoreSdeVpScheduler", "num_train_timesteps": steps,
-            "beta_min": steps * schedule["beta_start"], "beta_max": steps * schedule["beta_end"],
-            "prediction_type": prior.prediction,
-        }  # fmt: skip
-    return {
-        "_class_name": "DDPMScheduler",
-        "num_train_timesteps": schedule["steps"],
-        "beta_start": schedule["beta_start"],
-        "beta_end": schedule["beta_end"],
-        "beta_schedule": schedule["kind"],
-        "prediction_type": prior.prediction,
-        "clip_sample": False,
-    }

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from deft_ct.networks.diffusers_unet import DiffusersUNetConfig
 from deft_ct.networks.network import NetworkConfig
 from deft_ct.networks.point import PointNetworkConfig
 from deft_ct.networks.unet import UNetConfig
 from deft_ct.runtime.fields import from_values
 
-NETWORKS: dict[str, type[UNetConfig] | type[PointNetworkConfig]] = {"unet": UNetConfig, "point": PointNetworkConfig}
+NETWORKS: dict[str, type[UNetConfig] | type[PointNetworkConfig] | type[DiffusersUNetConfig]] = {
+    "unet": UNetConfig, "point": PointNetworkConfig, "diffusers": DiffusersUNetConfig,
+}  # fmt: skip
 """Configurations by kind; a configuration stored without a kind is that of a U-Net."""
 
 

@@ -80,7 +80,7 @@ class NetworkConfig(Protocol):
         """JSON-ready values, with the kind of the network."""
         ...
 
-    def small(self: Config, width: int) -> Config:
+    def small(self, width: int) -> NetworkConfig:
         """A small network of the same kind for the same data, with ``width`` features."""
         ...
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from deft_ct.diffusion.prior_folder import diffusers_config
+from deft_ct.diffusion.diffusers_files import diffusers_config
 from deft_ct.networks import UNet, UNetConfig
 
 
