@@ -148,7 +148,8 @@ class CTFolder(Dataset[CTSlice]):
                     if self._pictures is None:
                         raise ValueError(
                             "a picture has no HU scale: pass picture_hu and picture_pixel_mm "
-                            "(deft-ct finetune: --hu-range and --pixel-mm)"
+                            "(deft-ct finetune: --hu-range and --pixel-mm); photographs for a prior are named "
+                            "photos:FOLDER"
                         )
                     yield name, *_picture(path, *self._pictures)
             except (ValueError, OSError) as error:

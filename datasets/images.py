@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -76,21 +77,26 @@ class PhotoFolder(Dataset[Tensor]):
         folder: read with its sub-folders; pictures are taken in sorted order of their paths.
         size: side of the square that is returned, pixels.
         channels: 3 (RGB) or 1 (luminance).
+        names: paths of the pictures below the folder, in this order; all of them when None.
 
     Raises:
-        FileNotFoundError: no such folder.
-        ValueError: no picture in it that can be read, ``size`` < 1 or other channels.
+        FileNotFoundError: no such folder, or a picture of ``names`` is missing.
+        ValueError: no picture in it that can be read, ``size`` < 1, other channels, or a name that leads out of the
+            folder.
     """
 
-    def __init__(self, folder: str | Path, size: int, *, channels: Literal[1, 3] = 3) -> None:
+    def __init__(
+        self, folder: str | Path, size: int, *, channels: Literal[1, 3] = 3, names: Sequence[str] | None = None
+    ) -> None:
         root = Path(folder)
         if not root.is_dir():
             raise FileNotFoundError(f"no such folder: {root}")
         if size < 1 or channels not in (1, 3):
             raise ValueError(f"expected size >= 1 and channels 1 or 3, got {size} and {channels}")
+        self.root = root
         self._size, self._mode = size, "RGB" if channels == 3 else "L"
         self.skipped: dict[str, str] = {}
-        found = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+        found = _found(root) if names is None else [_inside(root, name) for name in names]
         self.paths = tuple(p for p in found if self._can_be_read(p, root))
         if not found:
             raise ValueError(f"{root} holds no pictures ({', '.join(SUFFIXES)})")
@@ -122,6 +128,28 @@ class PhotoFolder(Dataset[Tensor]):
         if side != self._size:
             square = square.resize((self._size, self._size), Image.Resampling.LANCZOS)
         return from_uint8(np.atleast_3d(np.asarray(square)))
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(H, W) of every picture."""
+        return self._size, self._size
+
+    def batch(self, indices: Tensor | NDArray[np.integer] | list[int]) -> Tensor:
+        """The pictures ``indices`` at once, (len(indices), channels, size, size) float32 in [-1, 1]."""
+        return torch.stack([self[int(n)] for n in indices])
+
+
+def _found(root: Path) -> list[Path]:
+    return [p for p in sorted(root.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+
+
+def _inside(root: Path, name: str) -> Path:
+    path = root / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"the list of pictures names {printable(name, 200)}, which is not below {root}")
+    if not path.is_file():
+        raise FileNotFoundError(f"the list of pictures names {printable(name, 200)}, which {root} does not hold")
+    return path
 
 
 def from_uint8(pixels: NDArray[np.uint8]) -> Tensor:

@@ -41,7 +41,7 @@ Data = Annotated[
     str,
     typer.Option(
         help="Slices: an HDF5 file, or a name: train, val, test_volumes or test_singles. Training also takes a folder "
-        "with DICOM, NIfTI or HDF5 files."
+        "with DICOM, NIfTI or HDF5 files, and a prior photos:FOLDER[:SIZE] of pictures."
     ),
 ]
 Every = Annotated[int, typer.Option(help="Use every k-th slice.", min=1)]

@@ -26,7 +26,8 @@ from deft_ct.cli.training_options import (
     finish,
 )
 from deft_ct.diffusion.schedule import BetaSchedule
-from deft_ct.workflows.training_setup import TrainingData, new_network, random_scans, training_card, training_slices
+from deft_ct.workflows.train_priors import PriorRecipe, image_domain, prior_on_images
+from deft_ct.workflows.training_setup import TrainingData, random_scans, training_slices
 
 app = typer.Typer(no_args_is_help=True, help="Train a network. Run the same command again to resume.")
 
@@ -40,30 +41,24 @@ def prior(
     channels: Channels = "64,96,128",
     patch: Patch = 4,
     layers: Annotated[int, typer.Option(help="Residual blocks of each level.", min=1)] = 1,
+    attention: Annotated[
+        str, typer.Option(help="Levels of a new network with self-attention, counted from 1: 2,3. Default: none.")
+    ] = "",
     schedule: Annotated[BetaSchedule, typer.Option(help="Noise schedule. vp_sde is continuous in time.")] = "linear",
     initial: Initial = None,
     progress: opt.Progress = True,
 ) -> None:
-    """Train an unconditional prior and write it to OUT/prior."""
-    with one_line_errors(interrupted=RESUME):
-        from deft_ct.ct.pairs import augment_slices
-        from deft_ct.diffusion import load_prior, save_prior
-        from deft_ct.diffusion.schedule import Schedule
-        from deft_ct.diffusion.train import PriorSpec, train_prior
-        from deft_ct.measurement.scales import PriorRange
+    """Train an unconditional prior and write it to OUT/prior.
 
-        source, first = training_slices(data), None if initial is None else load_prior(initial)
-        known = None if first is None else getattr(first.network, "config", None)
-        spec = PriorSpec(
-            network=known or new_network(channels, patch, layers), value_range=PriorRange(),
-            schedule=Schedule(kind=schedule), image_shape=(1, *source.image_shape),
-        )  # fmt: skip
-        made = train_prior(
-            source, out, spec=spec, training=training.config(), augment=augment_slices, initial=first,
-            progress=progress,
-        )  # fmt: skip
-        made.card |= training_card(source, training.config(), out)
-        made.card |= {} if first is None else {"initial_sha256": first.content_hash()}
+    --data photos:FOLDER[:SIZE] trains on photographs: pictures of any format, cut to their central square.
+    """
+    with one_line_errors(interrupted=RESUME):
+        from deft_ct.diffusion import save_prior
+
+        recipe = PriorRecipe(
+            channels=channels, patch=patch, layers=layers, attention=attention, schedule=schedule, initial=initial
+        )
+        made = prior_on_images(image_domain(data), out, recipe, training.config(), progress=progress)
         finish(out / "prior", made.content_hash(), lambda folder: save_prior(made, folder))
 
 

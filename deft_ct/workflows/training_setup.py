@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -170,22 +170,38 @@ class TrainingData:
 
 
 def training_card(slices: CTPack | CTFolder, training: TrainingConfig, folder: Path) -> dict[str, Any]:
-    """Entries of the model card of any network: data, steps done, settings, versions and what it all depends on.
-
-    ``training_steps_planned`` is there if the time limit ended the training before its last step.
+    """The entries of :func:`record_card` for a training on CT slices.
 
     Args:
         slices: the training data.
         training: settings of the training loop.
         folder: of the checkpoint.
     """
+    return record_card(slices_card(slices), training, folder)
+
+
+def slices_card(slices: CTPack | CTFolder) -> dict[str, Any]:
+    """Name and size of training slices for a model card."""
+    where = slices.path if isinstance(slices, CTPack) else slices.root
+    return {"name": where.name, "slices": len(slices)}
+
+
+def record_card(data: Mapping[str, Any], training: TrainingConfig, folder: Path) -> dict[str, Any]:
+    """Entries of the model card of any network: data, steps done, settings, versions and what it all depends on.
+
+    ``training_steps_planned`` is there if the time limit ended the training before its last step.
+
+    Args:
+        data: name and size of the training data; their hash is added.
+        training: settings of the training loop.
+        folder: of the checkpoint.
+    """
     from deft_ct.training import training_record
 
-    where = slices.path if isinstance(slices, CTPack) else slices.root
     record = training_record(folder)
     planned = {} if record.steps == training.steps else {"training_steps_planned": training.steps}
     return {
-        "data": {"name": where.name, "slices": len(slices), "sha256": record.key.parts["data"]},
+        "data": {**data, "sha256": record.key.parts["data"]},
         "training_steps": record.steps, **planned, "batch_size": training.batch_size, "seed": training.seed,
         "versions": result_versions(), "content_key": record.key.digest,
     }  # fmt: skip
@@ -219,25 +235,32 @@ def table_config(
     )  # fmt: skip
 
 
-def new_network(channels: str, patch: int = 4, layers: int = 1) -> UNetConfig:
-    """The shape of a U-Net without attention.
+def new_network(channels: str, patch: int = 4, layers: int = 1, attention: str = "") -> UNetConfig:
+    """The shape of a U-Net for images of one channel.
 
     Args:
         channels: features of each level, for example ``"64,96,128"``.
         patch: side of the space-to-depth stem in pixels.
         layers: residual blocks of each level.
+        attention: levels with self-attention beside the middle, counted from 1, for example ``"2,3"``.
 
     Raises:
-        ValueError: ``channels`` has another form.
+        ValueError: ``channels`` or ``attention`` has another form.
     """
-    try:
-        levels = tuple(int(part) for part in channels.split(","))
-    except ValueError:
-        raise ValueError(f"channels must be whole numbers separated by commas, got {channels!r}") from None
+    levels, attended = _whole_numbers("channels", channels), _whole_numbers("attention", attention or "0")
+    if not set(attended) <= {0, *range(1, len(levels) + 1)}:
+        raise ValueError(f"attention must name levels from 1 to {len(levels)}, got {attention!r}")
     return UNetConfig(
-        channels=levels, attention=(False,) * len(levels), patch=patch, layers=layers, norm_groups=NORM_GROUPS,
-        scale_shift=True,
+        channels=levels, attention=tuple(k + 1 in attended for k in range(len(levels))), patch=patch, layers=layers,
+        norm_groups=NORM_GROUPS, scale_shift=True,
     )  # fmt: skip
+
+
+def _whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{name} must be whole numbers separated by commas, got {text!r}") from None
 
 
 def htransform_network(prior: Prior, channels: str) -> UNetConfig:
