@@ -192,7 +192,7 @@ def tests_of(mutant: Mutant, reached: dict[str, Any], budget: float) -> list[str
 
 
 def _tests_that_use(path: str, name: str, reached: dict[str, Any]) -> set[str]:
-    """Tests that run a line of a function where a name is used."""
+    """Tests that run a line where a name is used."""
     used = {n.lineno for n in ast.walk(ast.parse((ROOT / path).read_text())) if getattr(n, "id", None) == name}
     return {t for n, tests in reached["lines"].get(path, {}).items() if int(n) in used for t in tests}
 
