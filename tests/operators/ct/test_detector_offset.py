@@ -74,7 +74,7 @@ def _second_program(y: np.ndarray, geometry: ParallelGeometry) -> float:
 
 @pytest.mark.parametrize("roll", [0, 1, 2, 3])
 def test_the_background_is_the_outer_half_of_the_air_of_each_slice(roll: int) -> None:
-    """Readings in the air that differ from element to element tell which of them count: even and odd numbers of them."""
+    """Readings in the air that differ from element to element tell which of them count, of even and of odd numbers."""
     geometry = _parallel()
     wide = torch.nn.functional.pad(_object()[..., 8:-8, 8:-8], (8, 8, 8, 8))
     first, second = torch.roll(wide, roll, -1), torch.roll(wide.mT, (5 - roll, roll), (-2, -1))
