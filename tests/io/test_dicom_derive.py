@@ -26,6 +26,7 @@ from deft_ct.io.dicom_derive import (
 )
 
 WHEN = datetime(2024, 5, 6, 7, 8, 9)
+START = "simulated sparse view; research only, not for clinical use. FBP 60 views. "
 PIXELS = np.array([[1, 1], [2, 3]], np.uint16)
 
 
@@ -79,10 +80,10 @@ def test_the_whole_header(source: Callable[..., Dataset]) -> None:
         **dict.fromkeys(("InstanceCreationDate", "SeriesDate", "ContentDate"), "20240506"),
         **dict.fromkeys(("InstanceCreationTime", "SeriesTime", "ContentTime"), "070809"),
         "SeriesDescription": "FBP 60 views RESEARCH ONLY - NOT FOR CLINICAL USE",
-        "DerivationDescription": "simulated sparse view; research only, not for clinical use. FBP 60 views. fan, seed 0",
+        "DerivationDescription": f"{START}fan, seed 0",
         "ImageComments": (
-            "RESEARCH ONLY - NOT FOR CLINICAL USE. Exposure, dose and acquisition attributes describe the scan that the "
-            "source images come from, not the simulated measurement."
+            "RESEARCH ONLY - NOT FOR CLINICAL USE. Exposure, dose and acquisition attributes describe the scan that "
+            "the source images come from, not the simulated measurement."
         ),
         "SourceImageSequence": [{
             "ReferencedSOPClassUID": CTImageStorage, "ReferencedSOPInstanceUID": "1.2.3.1.1",
@@ -180,10 +181,9 @@ def test_a_series_description_has_64_characters(text: str, expected: str) -> Non
 
 @pytest.mark.parametrize(("count", "cut"), [(1024, False), (1025, True)])
 def test_long_details_are_cut_at_1024_characters(source: Callable[..., Dataset], count: int, cut: bool) -> None:
-    start = "simulated sparse view; research only, not for clinical use. FBP 60 views. "
-    details = "d" * (count - len(start))
+    details = "d" * (count - len(START))
     text = derived_image(source(), PIXELS, about(details=details), number=1, uid="2.25.8").DerivationDescription
-    assert text == (f"{(start + details)[:1021]}..." if cut else start + details) and len(text) == 1024
+    assert text == (f"{(START + details)[:1021]}..." if cut else START + details) and len(text) == 1024
 
 
 def test_values_are_rounded_and_clipped_at_both_ends() -> None:
