@@ -52,16 +52,17 @@ AREAS = {
     # Without the back ends that need a GPU, and Numba's compiled kernels, which a coverage tool cannot see.
     "operators": Area(
         ("operators",),
-        ("tests/operators",),
+        ("tests/operators", "tests/test_values.py"),
         ("operators/ct/backends/cuda.py", "operators/ct/backends/_cone_kernels.py",
          "operators/ct/backends/_vector_kernels.py"),
     ),
-    "measurement": Area(("deft_ct/measurement",), ("tests/measurement",)),
+    "measurement": Area(("deft_ct/measurement",), ("tests/measurement", "tests/test_values.py")),
     "samplers": Area(
         ("deft_ct/diffusion/samplers", "deft_ct/methods/guided"),
-        ("tests/diffusion/samplers", "tests/methods/guided", "tests/methods/test_divergence.py"),
+        ("tests/diffusion/samplers", "tests/methods/guided", "tests/methods/test_divergence.py",
+         "tests/test_values.py"),
     ),
-    "readers": Area(("deft_ct/io", "datasets"), ("tests/io", "tests/datasets")),
+    "readers": Area(("deft_ct/io", "datasets"), ("tests/io", "tests/datasets", "tests/test_values.py")),
 }  # fmt: skip
 
 # Files that run as processes of their own: the module that starts them, its constant with their path, and the function
@@ -180,6 +181,9 @@ def tests_of(mutant: Mutant, reached: dict[str, Any], budget: float) -> list[str
     if mutant.path in SCRIPTS:  # the lines of a child are not seen, so every test that starts one may notice
         starter, _, asks = SCRIPTS[mutant.path]
         wanted |= _tests_that_use(starter, asks, reached)
+    if not _in_function(tree, mutant.line):  # what is done at the import is seen from outside, too
+        inside = {t for file in reached["lines"].values() for found in file.values() for t in found}
+        wanted |= set(reached["seconds"]) - inside
     wanted = wanted or {t for tests in lines.values() for t in tests}
     ordered = sorted(wanted, key=lambda t: reached["seconds"].get(t, 0.0))
     chosen, total = [], 0.0
@@ -189,6 +193,12 @@ def tests_of(mutant: Mutant, reached: dict[str, Any], budget: float) -> list[str
             break
         chosen.append(test)
     return chosen
+
+
+def _in_function(tree: ast.Module, line: int) -> bool:
+    """Whether a line lies in the body of a function."""
+    functions = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef))
+    return any(f.body[0].lineno <= line <= (f.end_lineno or 0) for f in functions)
 
 
 def _tests_that_use(path: str, name: str, reached: dict[str, Any]) -> set[str]:
