@@ -14,6 +14,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
+from deft_ct.io.dicom_checks import check_slice
 from deft_ct.io.dicom_files import DicomFile, DicomSeriesError, find_series
 from deft_ct.io.dicom_pixels import read_hu
 from deft_ct.io.dicom_read import Series, read_all_dicom_series, read_dicom_series
@@ -325,3 +326,12 @@ def test_members_know_their_names_and_sizes(tmp_path: Path, make_series: MakeSer
     assert str(file.refused("why")) == f"{target}: member in/a.dcm: why"
     (plain,) = find_series(paths[0]).series["1.2.3.1"]
     assert plain.stored == paths[0].stat().st_size and str(plain.refused("why")) == f"{paths[0]}: why"
+
+
+def test_a_value_of_the_wrong_kind_names_the_member(tmp_path: Path, make_slice: Callable[..., Dataset]) -> None:
+    header = make_slice(np.zeros((4, 4)))
+    header.add_new("PixelSpacing", "LO", "wide")
+    (tmp_path / "x").touch()
+    for member, part in ((None, ""), (zipfile.ZipInfo("in/a.dcm"), "member in/a.dcm: ")):
+        with pytest.raises(ReadError, match=f"x: {part}it cannot be read as a CT image"):
+            check_slice(DicomFile(tmp_path / "x", member, header))

@@ -143,6 +143,17 @@ def test_values_outside_the_range_are_clipped(tmp_path: Path, series: Series, ca
     assert "2 of 1024 values" in caplog.text
 
 
+@pytest.mark.parametrize(("low", "high", "told"), [(-1025, 64512, 0), (-1025.5, 64512.5, 2)])
+def test_values_within_one_step_of_the_range_are_only_rounded(
+    tmp_path: Path, series: Series, caplog: pytest.LogCaptureFixture, low: float, high: float, told: int
+) -> None:
+    hu = series.hu.copy()
+    hu[0, 0, :2] = [low, high]
+    with caplog.at_level("INFO", logger="deft_ct"):
+        write_dicom_series(hu, like=series, folder=tmp_path / "out")
+    assert ("2 of 1024 values outside -1024..64511 HU" in caplog.text) == bool(told) == ("values" in caplog.text)
+
+
 def test_long_descriptions_keep_the_warning(tmp_path: Path, series: Series) -> None:
     text = "A very long description of a method with all of its settings"
     write_dicom_series(series.hu, like=series, folder=tmp_path / "out", description=text, details="é\\" + "x" * 2000)
