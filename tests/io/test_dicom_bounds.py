@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from collections.abc import Callable
@@ -328,6 +329,16 @@ def test_members_know_their_names_and_sizes(tmp_path: Path, make_series: MakeSer
     assert plain.stored == paths[0].stat().st_size and str(plain.refused("why")) == f"{paths[0]}: why"
 
 
+def test_a_slice_that_declares_too_much_is_named(tmp_path: Path, make_slice: Callable[..., Dataset]) -> None:
+    (tmp_path / "x").touch()
+    header = make_slice(np.zeros((4, 4)))
+    header.Rows = header.Columns = 2**13
+    check_slice(DicomFile(tmp_path / "x", None, header))  # 256 MiB are read however they are stored
+    header.Rows += 1
+    with pytest.raises(ReadError, match=r"x: it declares 8193 x 8192 pixels of 256\.0 MiB but stores 0 bytes"):
+        check_slice(DicomFile(tmp_path / "x", None, header))
+
+
 def test_a_value_of_the_wrong_kind_names_the_member(tmp_path: Path, make_slice: Callable[..., Dataset]) -> None:
     header = make_slice(np.zeros((4, 4)))
     header.add_new("PixelSpacing", "LO", "wide")
@@ -335,3 +346,17 @@ def test_a_value_of_the_wrong_kind_names_the_member(tmp_path: Path, make_slice: 
     for member, part in ((None, ""), (zipfile.ZipInfo("in/a.dcm"), "member in/a.dcm: ")):
         with pytest.raises(ReadError, match=f"x: {part}it cannot be read as a CT image"):
             check_slice(DicomFile(tmp_path / "x", member, header))
+
+
+def test_a_single_file_is_what_its_beginning_says(tmp_path: Path, make_slice: Callable[..., Dataset]) -> None:
+    """An archive inside a DICOM file is not opened; what is neither DICOM nor an archive is said to be no DICOM."""
+    inside = io.BytesIO()
+    with zipfile.ZipFile(inside, "w") as archive:
+        archive.writestr("a.dcm", "other")
+    both = make_slice(np.full((4, 4), 7.0), DataSetTrailingPadding=inside.getvalue())
+    both.save_as(tmp_path / "both", enforce_file_format=True)
+    assert zipfile.is_zipfile(tmp_path / "both")
+    assert read_dicom_series(tmp_path / "both").hu.max() == 7
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(DicomSeriesError, match=r"it holds 1 file\(s\), none of them DICOM \(text\)"):
+        read_dicom_series(tmp_path / "text")
