@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from deft_ct.datasets import lodopab
 from deft_ct.datasets.lodopab import LoDoPaB, ground_truth_from_hu
 
 
@@ -121,3 +122,12 @@ def test_patients_follow_their_samples(root: Path) -> None:
     path.write_text("one\n")
     with pytest.raises(ValueError, match="is not a list of patient numbers"):
         LoDoPaB(root, "validation")
+
+
+def test_the_numbers_of_the_paper() -> None:
+    """42,895 samples of 752 patients; a ray without a photon reads ln(4096 / 0.1) = 10.62."""
+    assert sum(lodopab.SAMPLES.values()) == 42895 and sum(lodopab.PATIENTS.values()) == 752
+    assert lodopab.PATIENTS["validation"] == lodopab.PATIENTS["test"] == 60
+    assert np.log(lodopab.PHOTONS / lodopab.MIN_PHOTONS) == pytest.approx(10.62035, abs=1e-5)
+    assert lodopab.MU_MAX == pytest.approx(81.35858, abs=1e-5)
+    assert (lodopab.IMAGE_SHAPE, lodopab.SINOGRAM_SHAPE, lodopab.SAMPLES_PER_FILE) == ((362, 362), (1000, 513), 128)
