@@ -7,7 +7,7 @@ A script and not a command, because only the tests need it. The changes are Cosm
 statement; ``AREAS`` names the code and the tests that mirror it. Cosmic Ray's own runner rewrites files and takes the
 whole suite for each mutant. Here a mutant lives in the memory of a forked process, and only the tests run that reach
 the changed statement, the fastest first. So the working tree is never touched. Processes that a test starts itself see
-the unchanged code.
+the unchanged code, but for the child reader: ``SCRIPTS`` says who starts it, and the changed file is run in its place.
 
 The file of results grows mutant by mutant, and a second call goes on where the first one ended.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import functools
 import importlib.abc
 import importlib.util
 import json
@@ -51,17 +52,22 @@ AREAS = {
     # Without the back ends that need a GPU, and Numba's compiled kernels, which a coverage tool cannot see.
     "operators": Area(
         ("operators",),
-        ("tests/operators",),
+        ("tests/operators", "tests/test_values.py"),
         ("operators/ct/backends/cuda.py", "operators/ct/backends/_cone_kernels.py",
          "operators/ct/backends/_vector_kernels.py"),
     ),
-    "measurement": Area(("deft_ct/measurement",), ("tests/measurement",)),
+    "measurement": Area(("deft_ct/measurement",), ("tests/measurement", "tests/test_values.py")),
     "samplers": Area(
         ("deft_ct/diffusion/samplers", "deft_ct/methods/guided"),
-        ("tests/diffusion/samplers", "tests/methods/guided", "tests/methods/test_divergence.py"),
+        ("tests/diffusion/samplers", "tests/methods/guided", "tests/methods/test_divergence.py",
+         "tests/test_values.py"),
     ),
-    "readers": Area(("deft_ct/io", "datasets"), ("tests/io", "tests/datasets")),
+    "readers": Area(("deft_ct/io", "datasets"), ("tests/io", "tests/datasets", "tests/test_values.py")),
 }  # fmt: skip
+
+# Files that run as processes of their own: the module that starts them, its constant with their path, and the function
+# through which every question to them goes.
+SCRIPTS = {"deft_ct/io/child_reader.py": ("deft_ct/io/untrusted.py", "CHILD", "_running")}
 
 
 class Changed(importlib.abc.MetaPathFinder):
@@ -172,6 +178,12 @@ def tests_of(mutant: Mutant, reached: dict[str, Any], budget: float) -> list[str
     lines = {int(n): tests for n, tests in reached["lines"].get(mutant.path, {}).items()}
     tree = ast.parse((ROOT / mutant.path).read_text())
     wanted = {t for n in _lines_of(tree, mutant.line) for t in lines.get(n, [])}
+    if mutant.path in SCRIPTS:  # the lines of a child are not seen, so every test that starts one may notice
+        starter, _, asks = SCRIPTS[mutant.path]
+        wanted |= _tests_that_use(starter, asks, reached)
+    if not _in_function(tree, mutant.line):  # what is done at the import is seen from outside, too
+        inside = {t for file in reached["lines"].values() for found in file.values() for t in found}
+        wanted |= set(reached["seconds"]) - inside
     wanted = wanted or {t for tests in lines.values() for t in tests}
     ordered = sorted(wanted, key=lambda t: reached["seconds"].get(t, 0.0))
     chosen, total = [], 0.0
@@ -181,6 +193,29 @@ def tests_of(mutant: Mutant, reached: dict[str, Any], budget: float) -> list[str
             break
         chosen.append(test)
     return chosen
+
+
+def _in_function(tree: ast.Module, line: int) -> bool:
+    """Whether a line lies in the body of a function."""
+    functions = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef))
+    return any(f.body[0].lineno <= line <= (f.end_lineno or 0) for f in functions)
+
+
+def _tests_that_use(path: str, name: str, reached: dict[str, Any]) -> set[str]:
+    """Tests that run a line where a name is used."""
+    used = {n.lineno for n in ast.walk(ast.parse((ROOT / path).read_text())) if getattr(n, "id", None) == name}
+    return {t for n, tests in reached["lines"].get(path, {}).items() if int(n) in used for t in tests}
+
+
+def change_code(mutant: Mutant, folder: Path) -> None:
+    """Give this process, and a script that it starts, the changed code."""
+    finder = Changed(ROOT / mutant.path, mutant.source())
+    sys.meta_path.insert(0, finder)
+    if mutant.path in SCRIPTS:
+        starter, constant, _ = SCRIPTS[mutant.path]
+        script = folder / Path(mutant.path).name
+        script.write_text(finder.source)
+        setattr(importlib.import_module(starter.removesuffix(".py").replace("/", ".")), constant, script)
 
 
 def _lines_of(tree: ast.Module, line: int) -> set[int]:
@@ -245,9 +280,10 @@ def main() -> None:
         tests = tests_of(mutant, reached, options.budget)
         started, status, log = time.monotonic(), 0, ""
         if tests:
-            finder = Changed(ROOT / mutant.path, mutant.source())
             allowed = 20 + 10 * sum(reached["seconds"].get(t, 0.0) for t in tests)
-            status, log = pytest_exit(["-x", *tests], allowed, lambda f=finder: sys.meta_path.insert(0, f))
+            with tempfile.TemporaryDirectory() as folder:
+                change = functools.partial(change_code, mutant, Path(folder))
+                status, log = pytest_exit(["-x", *tests], allowed, change)
         killed = status not in (0, 5)
         results[mutant.key] = {
             "killed": killed,

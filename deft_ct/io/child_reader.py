@@ -28,7 +28,6 @@ BLOCK_BYTES = 8 * 2**20
 ATTRIBUTE_BYTES = 2**20
 TEXT_BYTES = 2**16
 MOST_LINKS = 16
-_GIB = 2**30
 
 
 class RefusedError(Exception):

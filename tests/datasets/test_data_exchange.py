@@ -108,6 +108,79 @@ def test_flats_darker_than_darks(path: Path) -> None:
         read_data_exchange(change(path, "exchange/data_white", np.zeros((2, 2, 96))), center=1.0)
 
 
+def test_the_axis_may_lie_on_any_column(path: Path) -> None:
+    for center in (0.0, 95.0):
+        geometry = read_data_exchange(path, center=center).geometry
+        assert geometry.axis_offset_mm == center - 47.5 and geometry.detectors == 96
+    for center in (-0.01, 95.01):
+        with pytest.raises(ValueError, match=r"lies outside the detector's columns 0\.\.95"):
+            read_data_exchange(path, center=center)
+    scan = read_data_exchange(path, center=40.0, columns=slice(10, 31), detector_mm=0.5)
+    assert scan.geometry.axis_offset_mm == 0.5 * (40 - 10 - 10) and scan.geometry.image_shape == (21, 21)
+    assert scan.geometry.pixel_rc == (0.5, 0.5) and scan.geometry.detector_mm == 0.5
+    for columns in (slice(0, 10, 2), slice(5, 4), slice(10, 0, -1)):
+        with pytest.raises(ValueError, match="columns must be a non-empty range of step 1"):
+            read_data_exchange(path, center=1.0, columns=columns)
+    assert read_data_exchange(path, center=1.0, columns=slice(5, 6)).sinogram.shape == (2, 1, 180, 1)
+
+
+def test_low_transmissions_are_raised_and_counted(path: Path, truth: torch.Tensor) -> None:
+    whole = read_data_exchange(path, center=1.0)
+    for floor in (0.5, 0.9):
+        scan = read_data_exchange(path, center=1.0, transmission_floor=floor)
+        expected = int((whole.sinogram > -np.log(floor)).sum())
+        assert scan.transmission_floor == floor and scan.raised == expected > 100
+        torch.testing.assert_close(scan.sinogram, whole.sinogram.clamp_max(float(-np.log(floor))))
+        assert read_data_exchange(path, center=1.0, transmission_floor=floor, columns=slice(0, 9)).raised == expected
+    for floor in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="transmission_floor must be positive"):
+            read_data_exchange(path, center=1.0, transmission_floor=floor)
+
+
+@pytest.mark.parametrize(
+    ("unit", "scale"), [("DEG", 1), ("Degrees", 1), ("rad", 180 / np.pi), ("Radians", 180 / np.pi)]
+)
+def test_units_of_the_angles(path: Path, unit: str, scale: float) -> None:
+    change(path, "exchange/theta", np.arange(180.0) / scale)
+    with h5py.File(path, "a") as file:
+        file["exchange/theta"].attrs["units"] = unit
+    np.testing.assert_allclose(np.degrees(read_data_exchange(path, center=1.0).geometry.angle_array), np.arange(180.0))
+    with h5py.File(path, "a") as file:
+        file["exchange/theta"].attrs["units"] = "turns"
+    with pytest.raises(ValueError, match="theta is in 'turns', expected degrees or radians"):
+        read_data_exchange(path, center=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("data", np.ones((180, 96)), r"must be \(frames, rows, columns\)"),
+        ("data_white", np.ones((0, 2, 96)), r"must be \(frames, rows, columns\)"),
+        ("data_dark", np.ones((3, 2, 95)), "do not match"), ("data_white", np.ones((2, 2, 95)), "do not match"),
+        ("data", np.full((180, 2, 96), np.nan), "not finite"), ("data_dark", np.full((1, 2, 96), np.inf), "not finite"),
+        ("theta", np.full(180, np.nan), "not finite"),
+    ],
+)  # fmt: skip
+def test_arrays_that_do_not_fit(path: Path, name: str, value: np.ndarray, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        read_data_exchange(change(path, f"exchange/{name}", value), center=1.0)
+
+
+def test_the_centre_is_that_of_the_best_mirror_image() -> None:
+    """Bumps on both sides of the middle, whole columns and fractions; several rows count together."""
+    place = np.arange(64.0)
+    angles = np.array([0.0, 1.0, np.pi + np.radians(1.9), 2.0])
+    for center in (20.0, 31.5, 36.25, 45.0):
+        views = np.random.default_rng(0).random((3, 4, 64))
+        for row in range(3):
+            for view, side in ((0, 1), (2, -1)):
+                views[row, view] = np.exp(-0.5 * ((place - center - side * (2 + row)) / 4) ** 2)
+        assert estimate_center(torch.from_numpy(views)[:, None], angles) == pytest.approx(center, abs=0.1)
+        assert estimate_center(torch.from_numpy(views[0]), angles) == pytest.approx(center, abs=0.1)
+    with pytest.raises(ValueError, match="no two views are half a turn apart"):
+        estimate_center(torch.from_numpy(views), np.array([0.0, 1.0, np.pi + np.radians(2.1), 2.0]))
+
+
 @pytest.mark.data
 def test_real_tooth() -> None:
     try:

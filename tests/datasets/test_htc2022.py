@@ -16,6 +16,7 @@ from torchmetrics.functional.classification import matthews_corrcoef
 from deft_ct.datasets.htc2022 import challenge_score, read_htc2022
 from deft_ct.datasets.packs import data_root
 from deft_ct.datasets.phantoms import EllipsePhantom
+from deft_ct.io.errors import ReadError
 
 PARAMETERS: dict[str, Any] = {
     "projectName": "htc2022_test",
@@ -143,3 +144,52 @@ def test_the_score_is_the_matthews_correlation() -> None:
         challenge_score(reference.astype(float), reference)
     with pytest.raises(ValueError, match="shapes differ"):
         challenge_score(reference[1:], reference)
+
+
+@pytest.mark.parametrize(
+    ("name", "sound", "bad"),
+    [
+        ("pixelSizePost", 1e-3, 0.99e-3), ("pixelSizePost", 100.0, 100.1), ("effectivePixelSizePost", 1e-3, 0.99e-3),
+        ("effectivePixelSizePost", 2.0, 100.1), ("distanceSourceOrigin", 553.0, 0.99e-3),
+        ("distanceSourceDetector", 1e6, 1.01e6), ("distanceSourceDetector", 1e6, np.nan), ("distanceUnit", "mm", "m"),
+    ],
+)  # fmt: skip
+def test_both_sides_of_each_bound(tmp_path: Path, name: str, sound: Any, bad: Any) -> None:
+    shape = {"image_shape": (4, 4)}
+    scan = read_htc2022(write_v5(tmp_path / "x.mat", **{name: sound}), **shape)
+    assert scan.parameters[name] == sound
+    with pytest.raises(ReadError, match=name if name != "distanceUnit" else "in m, expected mm"):
+        read_htc2022(write_v5(tmp_path / "x.mat", **{name: bad}), **shape)
+
+
+def test_pixels_and_angles_of_the_caller_and_of_the_file(tmp_path: Path) -> None:
+    path = write_v5(tmp_path / "x.mat", "CtDataFull")
+    scan = read_htc2022(path, image_shape=(20, 30), pixel_mm=0.5)
+    assert scan.geometry.pixel_rc == (0.5, 0.5) and scan.geometry.image_shape == (20, 30) and not scan.limited
+    assert scan.geometry.detectors == 56 and scan.geometry.angle_array[0] == pytest.approx(np.radians(30))
+    assert read_htc2022(path, pixel_mm=0.1).geometry.image_shape == (512, 512)
+    for bad in (56.5, "many", [56.0, 56.0], 0.0):
+        with pytest.raises(ReadError, match=r"numDetectorsPost must be a number|expected .61 angles, 56\.5 detectors"):
+            read_htc2022(write_v5(tmp_path / "y.mat", numDetectorsPost=bad))
+    with pytest.raises(ReadError, match="its geometry cannot be used"):
+        read_htc2022(write_v5(tmp_path / "y.mat", distanceSourceOrigin=600.0))
+    for field in ("sinogram", "parameters"):
+        fields = {"sinogram": sinogram(), "parameters": PARAMETERS}
+        del fields[field]
+        scipy.io.savemat(tmp_path / "z.mat", {"CtDataFull": fields})
+        with pytest.raises(ReadError, match="CtDataFull lacks 'sinogram' or 'parameters'"):
+            read_htc2022(tmp_path / "z.mat")
+    for value, why in ((np.full((61, 56), np.nan), "values that are not finite"), ("words", "array of real numbers")):
+        scipy.io.savemat(tmp_path / "z.mat", {"CtDataFull": {"sinogram": value, "parameters": PARAMETERS}})
+        with pytest.raises(ReadError, match=f"sinogram .*{why}"):
+            read_htc2022(tmp_path / "z.mat")
+
+
+def test_a_score_of_one_class_is_zero() -> None:
+    mixed, none = np.array([[True, False]]), np.zeros((1, 2), bool)
+    for one, other in ((mixed, none), (none, mixed), (~none, mixed), (mixed, ~none), (none, none)):
+        assert challenge_score(one, other) == 0
+    with pytest.raises(TypeError, match="reference must be Boolean, got float64"):
+        challenge_score(mixed, np.zeros((1, 2)))
+    with pytest.raises(ValueError, match=r"shapes differ: \(1, 2\) and \(2, 1\)"):
+        challenge_score(mixed, none.T)

@@ -204,3 +204,93 @@ def test_a_projection_cut_at_any_byte_is_one_error_that_names_it(tmp_path: Path)
         path.write_bytes(whole[:length])
         with pytest.raises(ReadError, match=r"999\.dcm"):
             read_projections(tmp_path / "scan")
+
+
+SOUND_AND_NOT: list[tuple[tuple[int, int], str, Any, Any, str]] = [
+    ((0x7031, 0x1003), "radius_mm", 1.0, 0.99, "a distance of 0.99 mm"),
+    ((0x7031, 0x1031), "source_to_detector_mm", 1e5, 1.01e5, "a distance of 101000 mm"),
+    ((0x7041, 0x1001), "mu_water", "0.999", "1", "attenuation of water is 1 / mm"),
+    ((0x7041, 0x1001), "mu_water", "0.001", "0", "attenuation of water is 0 / mm"),
+    ((0x7029, 0x1002), "column_mm", 100.0, 101.0, "width of a column is 101 mm"),
+    ((0x7029, 0x1006), "row_mm", 100.0, 101.0, "height of a row is 101 mm"),
+]
+
+
+@pytest.mark.parametrize(("tag", "name", "sound", "bad", "why"), SOUND_AND_NOT)
+def test_both_sides_of_each_bound(
+    tmp_path: Path, tag: tuple[int, int], name: str, sound: Any, bad: Any, why: str
+) -> None:
+    write(tmp_path / "scan", views=1)
+    damage(tmp_path / "scan" / "1000.dcm", lambda d: setattr(d[tag], "value", sound))
+    found = np.atleast_1d(getattr(read_projections(tmp_path / "scan"), name))[0]
+    assert found == pytest.approx(float(sound), rel=1e-6)
+    damage(tmp_path / "scan" / "1000.dcm", lambda d: setattr(d[tag], "value", bad))
+    with pytest.raises(ReadError, match=why):
+        read_projections(tmp_path / "scan")
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 3), (3, 1), (1, 1), (3, 3)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_detectors_of_few_elements(tmp_path: Path, rows: int, columns: int, transposed: bool) -> None:
+    write(tmp_path / "scan", views=1)
+    stored = np.arange(rows * columns, dtype=np.uint16).reshape(rows, columns)
+    turned = transposed and rows != columns
+
+    def change(d: Any) -> None:
+        image = stored.T if turned else stored
+        d[0x7029, 0x1010].value, d[0x7029, 0x1011].value = rows, columns
+        d.Rows, d.Columns = image.shape
+        d.PixelData = np.ascontiguousarray(image).tobytes()
+        d.RescaleSlope, d.RescaleIntercept = 2, 1
+        d.pop((0x7033, 0x1065))
+
+    damage(tmp_path / "scan" / "1000.dcm", change)
+    scan = read_projections(tmp_path / "scan", reverse_rows=False)
+    np.testing.assert_array_equal(scan.projections[0].numpy(), 2 * stored + 1)
+    assert scan.photon_statistics is None and scan.turns == 0
+    with pytest.raises(ValueError, match="needs two views or more"):
+        _ = scan.table_feed_mm
+
+
+def test_a_detector_of_too_many_elements(tmp_path: Path) -> None:
+    write(tmp_path / "scan", views=1)
+    for rows, columns in ((0, 10), (4, 0)):
+        damage(tmp_path / "scan" / "1000.dcm", lambda d, r=rows: setattr(d[0x7029, 0x1010], "value", r))
+        damage(tmp_path / "scan" / "1000.dcm", lambda d, c=columns: setattr(d[0x7029, 0x1011], "value", c))
+        with pytest.raises(ReadError, match=f"declares a detector of {rows} rows and {columns} columns"):
+            read_projections(tmp_path / "scan")
+
+
+def test_what_a_file_may_lack(tmp_path: Path) -> None:
+    write(tmp_path / "scan", views=2)
+    (tmp_path / "scan" / "notes.txt").write_text("hello")
+    for name in ("1000.dcm", "999.dcm"):
+
+        def remove(d: Any) -> None:
+            for tag in ((0x7033, 0x100B), (0x7033, 0x100C), (0x7033, 0x100D), (0x7041, 0x1001), (0x7033, 0x1065)):
+                d.pop(tag)
+            d[0x7029, 0x100B].value = " FLAT"
+
+        damage(tmp_path / "scan" / name, remove)
+    scan = read_projections(tmp_path / "scan")
+    assert scan.focal_shifts.tolist() == [[0, 0, 0]] * 2 and scan.mu_water is None and scan.photon_statistics is None
+    assert scan.detector_shape == "FLAT"
+    damage(tmp_path / "scan" / "999.dcm", lambda d: d.pop("InstanceNumber"))
+    with pytest.raises(ReadError, match=r"999\.dcm.*has no InstanceNumber"):
+        read_projections(tmp_path / "scan")
+
+
+def test_values_of_the_first_and_of_the_last_view_count(tmp_path: Path) -> None:
+    """Statistics, distances and shifts follow the order of acquisition."""
+    write(tmp_path / "scan", views=3)
+    for n in range(3):
+        path = tmp_path / "scan" / f"{1000 - n}.dcm"
+        damage(path, lambda d, n=n: setattr(d[0x7033, 0x1065], "value", [float(n)] * COLUMNS))
+        damage(path, lambda d, n=n: setattr(d[0x7033, 0x100D], "value", float(n)))
+        damage(path, lambda d, n=n: setattr(d[0x7031, 0x1003], "value", 500.0 + n))
+    scan = read_projections(tmp_path / "scan")
+    assert scan.photon_statistics is not None and scan.photon_statistics[:, 0].tolist() == [0, 1, 2]
+    assert scan.focal_shifts[:, 2].tolist() == [0, 1, 2] and scan.radius_mm.tolist() == [500, 501, 502]
+    damage(tmp_path / "scan" / "1000.dcm", lambda d: d.pop((0x7033, 0x1065)))
+    with pytest.raises(ReadError, match="some projections have photon statistics and some have not"):
+        read_projections(tmp_path / "scan")

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from deft_ct.datasets import lodopab
 from deft_ct.datasets.lodopab import LoDoPaB, ground_truth_from_hu
 
 
@@ -89,3 +90,44 @@ def test_ground_truth_formula() -> None:
     np.testing.assert_allclose(truth[0, 0], 20 / 81.35858, rtol=1e-6)
     with pytest.raises(ValueError, match=r"\(512, 512\)"):
         ground_truth_from_hu(np.zeros((256, 256)), np.zeros((362, 362)))
+
+
+def test_rows_and_values_that_are_missing(root: Path) -> None:
+    data = LoDoPaB(root, "validation")
+    for n in (-3522, -1, 3521):
+        assert data[n].index == n % 3522
+    for n in (3522, -3523):
+        with pytest.raises(IndexError, match=f"sample {n} of 3522"):
+            data[n]
+    with h5py.File(root / "ground_truth_validation_001.hdf5", "a") as file:
+        file["data"][3, 5, 7] = np.nan
+    with pytest.raises(ValueError, match="sample 3 holds values that are not finite"):
+        data[131]
+    with h5py.File(root / "observation_validation_002.hdf5", "w") as file:
+        file.create_dataset("data", (4, 1000, 513), np.float32, chunks=(1, 1000, 513))
+    assert data[2 * 128 + 3].index == 259
+    with pytest.raises(ValueError, match="holds 4 samples; number 4 is missing"):
+        data[2 * 128 + 4]
+    for views in (0, -1, 3):
+        with pytest.raises(ValueError, match=f"views must divide 1000, got {views}"):
+            LoDoPaB(root, "validation", views=views)
+    assert LoDoPaB(root, "validation", views=1)[0].observation.shape == (1, 1, 513)
+
+
+def test_patients_follow_their_samples(root: Path) -> None:
+    path = root / "patient_ids_rand_validation.csv"
+    path.write_text("\n".join(map(str, range(3522))) + "\n")
+    data = LoDoPaB(root, "validation")
+    assert [data[n].patient for n in (0, 127, 128, 3521, -1)] == [0, 127, 128, 3521, 3521]
+    path.write_text("one\n")
+    with pytest.raises(ValueError, match="is not a list of patient numbers"):
+        LoDoPaB(root, "validation")
+
+
+def test_the_numbers_of_the_paper() -> None:
+    """42,895 samples of 752 patients; a ray without a photon reads ln(4096 / 0.1) = 10.62."""
+    assert sum(lodopab.SAMPLES.values()) == 42895 and sum(lodopab.PATIENTS.values()) == 752
+    assert lodopab.PATIENTS["validation"] == lodopab.PATIENTS["test"] == 60
+    assert np.log(lodopab.PHOTONS / lodopab.MIN_PHOTONS) == pytest.approx(10.62035, abs=1e-5)
+    assert lodopab.MU_MAX == pytest.approx(81.35858, abs=1e-5)
+    assert (lodopab.IMAGE_SHAPE, lodopab.SINOGRAM_SHAPE, lodopab.SAMPLES_PER_FILE) == ((362, 362), (1000, 513), 128)

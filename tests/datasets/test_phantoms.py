@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,3 +108,42 @@ def test_bad_ellipses() -> None:
         Ellipse(value=1.0, center_mm=(0, 0), half_axes_mm=(1, 0))
     with pytest.raises(ValueError, match="finite"):
         EllipsePhantom.disc(1.0, float("nan"))
+
+
+def test_shepp_logan_differs_from_scikit_image_on_edges_alone() -> None:
+    """Each of the ten ellipses has its value, place, size and angle: away from edges the pictures are the same."""
+    ours = EllipsePhantom.shepp_logan(400.0, 1.0).image((400, 400), 1.0)[0].numpy()
+    theirs = shepp_logan_phantom()
+    flat = scipy.ndimage.maximum_filter(theirs, 7) - scipy.ndimage.minimum_filter(theirs, 7) < 1e-6
+    assert flat.mean() > 0.8
+    np.testing.assert_allclose(ours[flat], theirs[flat], atol=0.5 / 255 + 1e-4)  # theirs has 8 bits
+    assert len(np.unique(np.round(theirs[flat], 6))) == 5  # sums of the ten values
+
+
+def test_random_ellipses_are_those_of_a_second_program() -> None:
+    """Half axes of 2 to 20 % of the side, places uniform in the circle, values of -0.4 to 1 times the most."""
+    draws = torch.Generator().manual_seed(5)
+    count = int(torch.randint(5, 21, (), generator=draws))
+    u = torch.rand(count, 6, generator=draws, dtype=torch.float64).numpy()
+    found = EllipsePhantom.random(torch.Generator().manual_seed(5), 100.0, max_value=0.5).ellipses
+    assert len(found) == count
+    for ellipse, (first, second, share, turn, angle, value) in zip(found, u, strict=True):
+        half = (2 + 18 * first, 2 + 18 * second)
+        away, phi = (50 - max(half)) * share**0.5, 2 * np.pi * turn
+        assert ellipse.half_axes_mm == pytest.approx(half)
+        assert ellipse.center_mm == pytest.approx((away * np.cos(phi), away * np.sin(phi)))
+        assert ellipse.angle == pytest.approx(np.pi * angle) and ellipse.value == pytest.approx(0.7 * value - 0.2)
+    counts = {len(EllipsePhantom.random(torch.Generator().manual_seed(n), 100.0).ellipses) for n in range(200)}
+    assert counts == set(range(5, 21))
+
+
+@pytest.mark.parametrize("name", ["value", "center_mm", "half_axes_mm", "angle"])
+def test_each_number_of_an_ellipse_must_be_finite(name: str) -> None:
+    sound = {"value": 1.0, "center_mm": (0.0, 0.0), "half_axes_mm": (1.0, 1.0), "angle": 0.0}
+    for position in range(2 if isinstance(sound[name], tuple) else 1):
+        bad = (np.nan, 1.0)[:: 1 - 2 * position] if isinstance(sound[name], tuple) else np.nan
+        with pytest.raises(ValueError, match="finite"):
+            Ellipse(**{**sound, name: bad})
+    for half in ((0.0, 1.0), (1.0, 0.0), (-1.0, 1.0)):
+        with pytest.raises(ValueError, match="positive"):
+            Ellipse(value=1.0, center_mm=(0, 0), half_axes_mm=half)

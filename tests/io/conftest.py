@@ -47,6 +47,12 @@ def ct_slice(hu: np.ndarray, **changes: Any) -> Dataset:
 
 
 @pytest.fixture
+def make_slice() -> Callable[..., Dataset]:
+    """:func:`ct_slice`."""
+    return ct_slice
+
+
+@pytest.fixture
 def phantom() -> np.ndarray:
     """(6, 16, 16) integer HU, every slice different."""
     rng = np.random.default_rng(7)

@@ -143,6 +143,17 @@ def test_values_outside_the_range_are_clipped(tmp_path: Path, series: Series, ca
     assert "2 of 1024 values" in caplog.text
 
 
+@pytest.mark.parametrize(("low", "high", "told"), [(-1025, 64512, 0), (-1025.5, 64512.5, 2)])
+def test_values_within_one_step_of_the_range_are_only_rounded(
+    tmp_path: Path, series: Series, caplog: pytest.LogCaptureFixture, low: float, high: float, told: int
+) -> None:
+    hu = series.hu.copy()
+    hu[0, 0, :2] = [low, high]
+    with caplog.at_level("INFO", logger="deft_ct"):
+        write_dicom_series(hu, like=series, folder=tmp_path / "out")
+    assert ("2 of 1024 values outside -1024..64511 HU" in caplog.text) == bool(told) == ("values" in caplog.text)
+
+
 def test_long_descriptions_keep_the_warning(tmp_path: Path, series: Series) -> None:
     text = "A very long description of a method with all of its settings"
     write_dicom_series(series.hu, like=series, folder=tmp_path / "out", description=text, details="é\\" + "x" * 2000)
@@ -242,6 +253,72 @@ def test_parametric_map(tmp_path: Path, series: Series, result: Result) -> None:
         np.testing.assert_allclose(frame, spread[round(float(position[2]) / 2.5)], rtol=1e-6)
     value = image.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
     assert value.MeasurementUnitsCodeSequence[0].CodeValue == "[hnsf'U]"
+
+
+def test_what_a_parametric_map_says_of_itself(tmp_path: Path, make_series: MakeSeries) -> None:
+    """Attribute by attribute; where slices differ, those of the first one."""
+    pytest.importorskip("highdicom")
+    make_series(tmp_path / "scan", SeriesNumber=3, each_Laterality=["L", "R", "R", "R"], each_KVP=[120, 80, 80, 80])
+    series = read_dicom_series(tmp_path / "scan")
+    spread = torch.linspace(2, 50, series.hu.size).reshape(len(series), 1, 16, 16) * series.units.scale
+    result = Result(series.attenuation(), spread)
+    maps = []
+    for name, kind in (("a", "hash"), ("b", "hash"), ("c", "random")):
+        options = DicomOptions(parametric_map=True, created=WHEN, uids=kind)  # type: ignore[arg-type]
+        folder = tmp_path / name
+        written = write_dicom_series(
+            result, like=series, folder=folder, description="D" * 30, details="seed 0", options=options
+        )
+        assert written.parametric_map == folder / "spread_parametric_map.dcm"
+        maps.append(pydicom.dcmread(written.parametric_map))
+    image, same, other = maps
+    assert image.SOPInstanceUID == same.SOPInstanceUID and image.SeriesInstanceUID == same.SeriesInstanceUID
+    assert len({image.SOPInstanceUID, other.SOPInstanceUID, image.SeriesInstanceUID, other.SeriesInstanceUID}) == 4
+    expected = {
+        "SeriesNumber": 1005, "InstanceNumber": 1, "Manufacturer": "deft-ct", "ManufacturerModelName": "deft-ct",
+        "DeviceSerialNumber": "none", "ContentLabel": "POSTERIOR_STD", "Laterality": "L", "PatientID": "TEST",
+        "ContentDescription": "Posterior standard deviation", "ContentQualification": "RESEARCH",
+        "RecognizableVisualFeatures": "NO", "ImageComments": "RESEARCH ONLY - NOT FOR CLINICAL USE",
+        "SeriesDescription": f"Std {'D' * 22}~ RESEARCH ONLY - NOT FOR CLINICAL USE", "FrameOfReferenceUID": "1.2.3.9",
+        "DerivationDescription": f"simulated sparse view; research only, not for clinical use. Std {'D' * 30}",
+        **dict.fromkeys(("SeriesDate", "InstanceCreationDate", "ContentDate"), "20240506"),
+        **dict.fromkeys(("SeriesTime", "InstanceCreationTime", "ContentTime"), "070809"),
+    }  # fmt: skip
+    assert {name: image[name].value for name in expected} == expected
+    assert image.BurnedInAnnotation == "NO"
+    (equipment,) = image.ContributingEquipmentSequence
+    assert equipment.ContributionDescription == "Reconstruction. seed 0"
+    assert equipment.ContributionDateTime == "20240506070809"
+    assert image.file_meta.ImplementationVersionName.startswith("DEFT_CT ")
+    assert len(image.file_meta.ImplementationVersionName) <= 16
+    assert image.file_meta.ImplementationClassUID == "2.25.262204361379563912411404868271542137206"
+    shared = image.SharedFunctionalGroupsSequence[0]
+    mapping = shared.RealWorldValueMappingSequence[0]
+    assert (mapping.LUTLabel, mapping.LUTExplanation) == ("STD_HU", "Posterior standard deviation in HU")
+    assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
+    assert mapping.DoubleFloatRealWorldValueFirstValueMapped == pytest.approx(2, rel=1e-5)
+    assert mapping.DoubleFloatRealWorldValueLastValueMapped == pytest.approx(50, rel=1e-5)
+    assert mapping.QuantityDefinitionSequence[0].ConceptCodeSequence[0].CodeValue == "113061"
+    window = shared.FrameVOILUTSequence[0]
+    assert (float(window.WindowCenter), float(window.WindowWidth)) == (50, 100)
+
+
+@pytest.mark.parametrize(("faces", "told"), [(["NO", "NO", "NO", "yes"], "YES"), ([None] * 4, "NO")])
+def test_a_face_in_one_slice_is_a_face_in_the_map(
+    tmp_path: Path, make_series: MakeSeries, faces: list[str | None], told: str
+) -> None:
+    pytest.importorskip("highdicom")
+    make_series(tmp_path / "scan", each_RecognizableVisualFeatures=[f and f.upper() for f in faces])
+    series = read_dicom_series(tmp_path / "scan")
+    flat = Result(series.attenuation(), torch.full((4, 1, 16, 16), 7.0) * series.units.scale)
+    options = DicomOptions(parametric_map=True)
+    path = write_dicom_series(flat, like=series, folder=tmp_path / "out", options=options).parametric_map
+    assert path is not None
+    image = pydicom.dcmread(path)
+    assert image.RecognizableVisualFeatures == told
+    mapping = image.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
+    ends = mapping.DoubleFloatRealWorldValueFirstValueMapped, mapping.DoubleFloatRealWorldValueLastValueMapped
+    assert ends == (pytest.approx(7, rel=1e-5), pytest.approx(8, rel=1e-5)), "a range of no width is none"
 
 
 def test_parametric_map_inherits_burned_in_annotation(tmp_path: Path, make_series: MakeSeries) -> None:

@@ -316,3 +316,22 @@ def test_images_are_chosen_by_a_slice():
 def test_a_nonlinear_operator_cannot_be_scaled():
     with pytest.raises(TypeError, match="unsupported operand"):
         2 * HDR((3, 4, 4))
+
+
+def test_the_norm_takes_fifty_iterations_of_the_power_method() -> None:
+    """Of a matrix whose singular values lie close together, where another number of them would be seen."""
+
+    class Close(Matrix):
+        def __init__(self) -> None:
+            super().__init__(40, 40, 3)
+            self.matrix = torch.diag(torch.linspace(0.9, 1, 40, dtype=torch.float64))
+
+    def estimate(iterations: int) -> float:
+        x = torch.rand(40, generator=torch.Generator().manual_seed(0)).numpy().astype(np.float64)
+        for _ in range(iterations):
+            x = np.linspace(0.9, 1, 40) ** 2 * (x / np.linalg.norm(x))
+        return float(np.linalg.norm(x) ** 0.5)
+
+    assert estimate(50) - estimate(49) > 1e-5
+    assert Close().norm(tolerance=0.0) == pytest.approx(estimate(50), abs=2e-6)
+    assert Close().norms(tolerance=0.0) == [pytest.approx(estimate(50), abs=2e-6)]

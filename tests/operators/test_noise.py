@@ -169,6 +169,18 @@ def test_bad_input_is_refused() -> None:
         GaussianNoise(1.0).sample(clean.flatten(), rng())
 
 
+@pytest.mark.parametrize("model", MODELS, ids=IDS)
+def test_one_axis_beside_the_batch_is_enough(model: NoiseModel) -> None:
+    """A list of readings has the noise of the same readings in an image."""
+    clean = line_integrals(3, 1, 4, 5)
+    y = model.sample(clean, [rng(seed) for seed in range(3)])
+    assert torch.equal(model.sample(clean.flatten(1), [rng(seed) for seed in range(3)]), y.flatten(1))
+    torch.testing.assert_close(model.log_likelihood(clean.flatten(1), y.flatten(1)), model.log_likelihood(clean, y))
+    torch.testing.assert_close(model.score(clean.flatten(1), y.flatten(1)), model.score(clean, y).flatten(1))
+    with pytest.raises(ValueError, match="batch axis"):
+        model.sample(clean[:, 0, 0, 0], rng())
+
+
 def test_rings_are_constant_over_views() -> None:
     y = line_integrals(2, 1, 6, 400)
     error = RingArtefact(amplitude=0.05, fraction=0.25)(y, [rng(0), rng(1)]) - y

@@ -54,6 +54,38 @@ def test_it_finds_the_shift_that_was_put_in(geometry, shift: float) -> None:
     assert detector_shift(y, geometry.replace(detector_offset_mm=offset)) == pytest.approx(0.0, abs=0.03)
 
 
+def _second_program(y: np.ndarray, geometry: ParallelGeometry) -> float:
+    """The shift by least squares, less a straight line through the outer half of the air on either side."""
+    position = np.arange(geometry.detectors) - (geometry.detectors - 1) / 2
+    beta = geometry.angle_array
+    terms = np.stack([np.cos(beta), np.sin(beta), np.ones_like(beta)], 1)
+    shifts = []
+    for views in y:
+        profile = views.mean(0)
+        seen = np.flatnonzero(profile > 0.02 * profile.max())
+        before, after = seen[0], geometry.detectors - 1 - seen[-1]
+        air = np.r_[0 : math.ceil(before / 2), geometry.detectors - math.ceil(after / 2) : geometry.detectors]
+        line = np.polyval(np.polyfit(position[air], profile[air], 1), position)
+        clean = views - line
+        centre = clean @ position / clean.sum(1).mean()
+        shifts.append(np.linalg.lstsq(terms, centre, rcond=None)[0][2])
+    return -float(np.mean(shifts))
+
+
+@pytest.mark.parametrize("roll", [0, 1, 2, 3])
+def test_the_background_is_the_outer_half_of_the_air_of_each_slice(roll: int) -> None:
+    """Readings in the air that differ from element to element tell which of them count, of even and of odd numbers."""
+    geometry = _parallel()
+    wide = torch.nn.functional.pad(_object()[..., 8:-8, 8:-8], (8, 8, 8, 8))
+    first, second = torch.roll(wide, roll, -1), torch.roll(wide.mT, (5 - roll, roll), (-2, -1))
+    y = RayTransform(geometry)(torch.cat([first, second]).double())
+    air = 1e-3 * torch.rand(1, 1, 1, geometry.detectors, generator=torch.Generator().manual_seed(roll)).double()
+    y = y + float(y.max()) * air
+    expected = _second_program(y[:, 0].numpy(), geometry)
+    assert abs(expected) > 1e-4
+    assert detector_shift(y, geometry) == pytest.approx(expected, abs=1e-9)
+
+
 def test_it_stays_silent_where_the_data_do_not_tell() -> None:
     x = _object()
     y = RayTransform(_parallel())(x)

@@ -52,3 +52,21 @@ def test_matrices_of_many_geometries_stay_within_their_share(monkeypatch: pytest
     again = [o.adjoint(o(image)) for o in operators]
     assert stored() == [0, 0, 0, 0, size, size]  # what was used longest ago goes first
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_stored_bytes_are_those_of_both_matrices() -> None:
+    geometry = ParallelGeometry.for_image((9, 7), 1.3, 5)
+    operator, cpu = RayTransform(geometry, backend="matrix"), torch.device("cpu")
+    pair = matrix_pair(geometry)
+    pair.release()
+    assert pair.stored_bytes(cpu) == 0
+    y = operator(torch.ones(1, 9, 7))
+    arrays = pair.csr(torch.float32)
+    forward = arrays.data.nbytes + arrays.indices.nbytes + arrays.indptr.nbytes
+    assert pair.stored_bytes(cpu) == forward, "the tensor shares the memory of the arrays"
+    operator.adjoint(y)
+    entries, columns = len(arrays.data), 9 * 7
+    assert pair.stored_bytes(cpu) == forward + 8 * entries + 4 * (columns + 1)
+    operator.adjoint(y)
+    assert pair.stored_bytes(cpu) == forward + 8 * entries + 4 * (columns + 1), "nothing is built twice"
+    assert pair.stored_bytes(torch.device("meta")) == 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from deft_ct.operators import NonlinearBlur, preset
 from deft_ct.operators.image.bkse import BKSEGenerator, load_bkse, sample_code
@@ -73,6 +74,53 @@ def test_operator_has_one_fixed_code_and_a_gradient(small: tuple[BKSEGenerator, 
     assert not torch.equal(other(x), y)
     assert float(operator.vjp(x, torch.ones_like(y)).abs().max()) > 0
     assert not any(parameter.requires_grad for parameter in operator.parameters())
+
+
+def _published_generator(state: dict[str, Tensor], sharp: Tensor, code: Tensor) -> Tensor:
+    """The generator of the public code, written out layer by layer for two and three residual blocks."""
+
+    def convolve(name: str, x: Tensor, stride: int = 1, padding: int = 1) -> Tensor:
+        return functional.conv2d(x, state[f"{name}.weight"], state.get(f"{name}.bias"), stride, padding)
+
+    def leaky(x: Tensor, slope: float = 0.1) -> Tensor:
+        return x.clamp_min(0) + slope * x.clamp_max(0)
+
+    def residual(name: str, x: Tensor) -> Tensor:
+        return x + convolve(f"{name}.conv2", convolve(f"{name}.conv1", x).clamp_min(0))
+
+    def level(depth: int, x: Tensor) -> Tensor:
+        name = "adapter.model" + depth * ".submodule"
+        down = convolve(f"{name}.down.{min(depth, 1)}", x if depth == 0 else leaky(x, 0.2), 2)
+        inside = torch.cat([down, code], 1) if depth == 4 else level(depth + 1, down)
+        weight, bias = state[f"{name}.up.1.weight"], state.get(f"{name}.up.1.bias")
+        up = functional.conv_transpose2d(inside.clamp_min(0), weight, bias, 2, 1)
+        return up.tanh() if depth == 0 else torch.cat([up, x], 1)
+
+    x = leaky(convolve("feature_extractor.0", sharp))
+    for number in (2, 4):
+        x = leaky(convolve(f"feature_extractor.{number}", x, 2))
+    for number in (6, 7):
+        x = residual(f"feature_extractor.{number}", x)
+    x = level(0, x)
+    for number in (0, 1, 2):
+        x = residual(f"recon_trunk.{number}", x)
+    for number in (3, 6):
+        x = leaky(functional.pixel_shuffle(convolve(f"recon_trunk.{number}", x), 2))
+    return sharp + convolve("recon_trunk.11", leaky(convolve("recon_trunk.9", x)))
+
+
+def test_the_layers_are_those_of_the_public_network(small: tuple[BKSEGenerator, Path]) -> None:
+    network, _ = small
+    rng = torch.Generator().manual_seed(2)
+    # Weights that keep the signal alive to the last layer, so that each activation counts.
+    state = {
+        n: torch.randn(v.shape, generator=rng).double() / v[0].numel() ** 0.5 for n, v in network.state_dict().items()
+    }
+    network.double().load_state_dict(state)
+    sharp, code = torch.rand(2, 3, 128, 128, generator=rng).double(), torch.randn(2, 32, 1, 1, generator=rng).double()
+    expected = _published_generator(state, sharp, code)
+    assert float((expected - sharp).abs().mean()) > 0.1
+    torch.testing.assert_close(network(sharp, code), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_codes_are_those_of_the_literature() -> None:

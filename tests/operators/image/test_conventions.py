@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 
 import deft_ct.operators as operators
 from deft_ct.operators import HDR, GaussianNoise, Inpainting, NoNoise, PhaseRetrieval, preset, presets
+from deft_ct.operators.image.blur_kernels import motion_kernel
 
 SHAPE = (3, 64, 64)
 ALL = [(name, task) for name, tasks in presets().items() for task in tasks if task != "nonlinear-blur"]
@@ -52,6 +55,103 @@ def test_parameters_that_tell_the_conventions_apart() -> None:
     assert float(cubic.min()) < -1e-3  # negative lobes
     hdr = preset("deft", "hdr", SHAPE, rng())[0]
     assert isinstance(hdr, HDR) and hdr.gain == 2 and hdr.value_range == (-1, 1)
+
+
+MIRROR, WRAP, ZERO = "mirror", "wrap", "constant"
+# Published kernels: standard deviation, taps to each side (None: the kernel is SciPy's own, cut off at 4 std), border.
+GAUSSIAN = {
+    "dps": (3.0, None, MIRROR), "daps": (3.0, None, MIRROR), "inversebench": (3.0, None, MIRROR),
+    "diffpir": (3.0, None, WRAP), "red-diff": (25.0, 2, WRAP), "ddrm": (10.0, 2, ZERO),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("convention", GAUSSIAN)
+def test_gaussian_blurs_have_the_published_kernels(convention: str) -> None:
+    std, radius, mode = GAUSSIAN[convention]
+    x = torch.rand(1, 1, 40, 40, generator=rng(), dtype=torch.float64)
+    ours = preset(convention, "gaussian-blur", (1, 40, 40), rng())[0](x)[0, 0].numpy()
+    theirs = scipy.ndimage.gaussian_filter(x[0, 0].numpy(), std, mode=mode, radius=radius)
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_the_uniform_blur_of_ddrm_is_the_mean_of_nine_by_nine() -> None:
+    x = torch.rand(1, 1, 30, 30, generator=rng(), dtype=torch.float64)
+    ours = preset("ddrm", "uniform-blur", (1, 30, 30), rng())[0](x)[0, 0].numpy()
+    np.testing.assert_allclose(ours, scipy.ndimage.uniform_filter(x[0, 0].numpy(), 9, mode=ZERO), atol=1e-6)
+
+
+@pytest.mark.parametrize("convention", ["dps", "daps", "diffpir"])
+def test_motion_blurs_have_one_kernel(convention: str) -> None:
+    x = torch.rand(1, 1, 40, 40, generator=rng(), dtype=torch.float64)
+    ours = preset(convention, "motion-blur", (1, 40, 40), rng(3))[0](x)[0, 0].numpy()
+    kernel = motion_kernel(61, 0.5, rng(3)).numpy()
+    padded = np.pad(x[0, 0].numpy(), 30, mode="wrap" if convention == "diffpir" else "reflect")
+    theirs = scipy.ndimage.convolve(padded, kernel, mode="constant")[30:-30, 30:-30]
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize(("convention", "margin"), [("dps", 2), ("daps", 4), ("diffpir", 2)])
+def test_boxes_are_half_the_image_anywhere_within_the_margin(convention: str, margin: int) -> None:
+    """Margins of 16 and 32 pixels at 256, an eighth of that here."""
+    tops = set()
+    for seed in range(150):
+        mask = preset(convention, "inpainting-box", (1, 32, 32), rng(seed))[0].mask[0]
+        rows, columns = torch.nonzero(mask == 0, as_tuple=True)
+        assert len(rows) == 16 * 16 and int(rows.max() - rows.min()) == int(columns.max() - columns.min()) == 15
+        tops |= {int(rows.min()), int(columns.min())}
+    assert tops == set(range(margin, 17 - margin))
+    centred = preset("i2sb", "inpainting-centre", (1, 32, 32), rng())[0].mask[0]
+    assert int((centred == 0).sum()) == 16 * 16 and bool((centred[8:24, 8:24] == 0).all())
+
+
+def _share_missing(convention: str, task: str, seed: int = 0) -> float:
+    return 1 - float(preset(convention, task, (1, 50, 40), rng(seed))[0].mask.mean())
+
+
+def test_random_masks_miss_the_published_share() -> None:
+    shares = {"dps": 0.92, "daps": 0.7, "inversebench": 0.7, "diffpir": 0.5, "ddrm": 0.5}
+    for convention, share in shares.items():
+        assert _share_missing(convention, "inpainting-random") == pytest.approx(share, abs=1e-6)
+    drawn = [_share_missing("dps", "inpainting-random-30-70", seed) for seed in range(60)]
+    assert 0.3 <= min(drawn) < 0.34 and 0.66 < max(drawn) <= 0.7
+
+
+@pytest.mark.parametrize(
+    ("convention", "task", "low"),
+    [
+        ("red-diff", "inpainting-freeform", 0.2), ("deft", "inpainting-freeform", 0.2),
+        ("i2sb", "inpainting-freeform-10-20", 0.1), ("i2sb", "inpainting-freeform-20-30", 0.2),
+    ],
+)  # fmt: skip
+def test_freeform_masks_use_all_of_their_coverage(convention: str, task: str, low: float) -> None:
+    drawn = [_share_missing(convention, task, seed) for seed in range(40)]
+    assert low <= min(drawn) < low + 0.02 and low + 0.08 < max(drawn) <= low + 0.1
+
+
+def test_scales_qualities_and_counts_are_the_published_ones() -> None:
+    x = 2 * torch.rand(1, 3, 32, 32, generator=rng()) - 1
+
+    def data(convention: str, task: str) -> torch.Tensor:
+        return preset(convention, task, (3, 32, 32), rng(4))[0](x)
+
+    for convention in ("dps", "daps", "diffpir"):
+        assert torch.equal(data(convention, "sr4"), operators.SuperResolution((3, 32, 32), 4, "bicubic")(x))
+    assert torch.equal(data("inversebench", "sr2"), operators.SuperResolution((3, 32, 32), 2, "bicubic")(x))
+    assert torch.equal(data("i2sb", "sr4-bicubic"), operators.SuperResolution((3, 32, 32), 4, "bicubic")(x))
+    for convention, task in (("red-diff", "sr4"), ("deft", "sr4"), ("ddrm", "sr4"), ("i2sb", "sr4-average")):
+        torch.testing.assert_close(data(convention, task), torch.nn.functional.avg_pool2d(x, 4))
+    for quality in (5, 10):
+        assert torch.equal(data("i2sb", f"jpeg-{quality}"), operators.JPEG((3, 32, 32), quality)(x))
+    for convention in ("ddrm", "red-diff"):
+        torch.testing.assert_close(data(convention, "colorization"), x.mean(1, keepdim=True))
+    assert torch.equal(data("ddrm", "denoising"), x)
+    assert data("ddrm", "compressed-sensing").numel() == x.numel() // 4
+    for convention in ("daps", "red-diff", "deft"):
+        torch.testing.assert_close(data(convention, "hdr"), (2 * x).clamp(-1, 1))
+    for convention, low in (("dps", -1), ("daps", 0), ("inversebench", 0), ("red-diff", 0), ("deft", 0)):
+        image = torch.nn.functional.pad(x if low else (x + 1) / 2, (8, 8, 8, 8))
+        spectrum = torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(image, (-2, -1)), norm="ortho"), (-2, -1))
+        torch.testing.assert_close(data(convention, "phase-retrieval"), spectrum.abs(), atol=1e-5, rtol=1e-4)
 
 
 def test_unknown_names_are_listed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import scipy.ndimage
 import torch
@@ -37,6 +38,45 @@ def test_freeform_masks_are_strokes_not_dust_and_differ() -> None:
     assert float(coverage.max() - coverage.min()) > 0.04  # all of the interval is used
     missing_anywhere = 1 - torch.stack(masks).mean(0)
     assert float(missing_anywhere[64:192, 64:192].mean()) > 0.1 and float(missing_anywhere[:32].mean()) > 0.05
+
+
+def _strokes(size: tuple[int, int], seed: int, coverage: tuple[float, float]) -> np.ndarray:
+    """The brush strokes in NumPy, with the same random numbers: 2 to 6 segments, each turning back from the last."""
+    source = rng(seed)
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * torch.rand((), generator=source, dtype=torch.float64).item()
+
+    height, width = size
+    side = (height * width) ** 0.5
+    pixels = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), -1).astype(float)
+    fewest, most = int(np.ceil(coverage[0] * height * width)), int(coverage[1] * height * width)
+    target = round(uniform(fewest, most))
+    missing, brush = np.zeros(size, bool), 1.0
+    while missing.sum() < target:
+        at = np.array([uniform(0, height), uniform(0, width)])
+        heading, radius = uniform(0, 2 * np.pi), brush * side * uniform(0.015, 0.04)
+        stroke = np.zeros(size, bool)
+        for segment in range(int(uniform(2, 7))):
+            turn = heading + segment % 2 * np.pi + uniform(-np.pi / 5, np.pi / 5)
+            step = brush * side * uniform(0.08, 0.3) * np.array([np.sin(turn), np.cos(turn)])
+            end = np.clip(at + step, 0, [height - 1, width - 1])
+            share = np.clip((pixels - at) @ (end - at) / ((end - at) @ (end - at)), 0, 1)
+            nearest = at + share[..., None] * (end - at)
+            stroke |= np.linalg.norm(pixels - nearest, axis=-1) <= max(radius, 0.5)
+            at = end
+        if (missing | stroke).sum() <= most:
+            missing |= stroke
+        else:
+            brush *= 0.7
+    return ~missing
+
+
+@pytest.mark.parametrize("coverage", [(0.2, 0.3), (0.1, 0.105)])
+def test_freeform_masks_are_those_of_a_second_program(coverage: tuple[float, float]) -> None:
+    for seed in range(6):
+        mask = freeform_mask((48, 64), rng(seed), coverage=coverage)[0].numpy()
+        np.testing.assert_array_equal(mask, _strokes((48, 64), seed, coverage))
 
 
 def test_a_narrow_coverage_is_met() -> None:

@@ -1,0 +1,362 @@
+"""Both sides of each bound between a series that is read and one that is refused, and the words of the refusal."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
+
+from deft_ct.io.dicom_checks import check_slice
+from deft_ct.io.dicom_files import DicomFile, DicomSeriesError, find_series
+from deft_ct.io.dicom_pixels import read_hu
+from deft_ct.io.dicom_read import Series, read_all_dicom_series, read_dicom_series
+from deft_ct.io.errors import ReadError
+
+MakeSeries = Callable[..., list[Path]]
+TINY = 0.02  # beside a bound, in parts of it
+
+
+@pytest.fixture
+def reads(tmp_path: Path, make_series: MakeSeries) -> Callable[..., str]:
+    """What is wrong with a series of changed slices; empty if it can be read."""
+    numbers = iter(range(100))
+
+    def read(*, allow_gaps: bool = False, **changes: Any) -> str:
+        folder = tmp_path / f"scan{next(numbers)}"
+        make_series(folder, **changes)
+        try:
+            read_dicom_series(folder, allow_gaps=allow_gaps)
+        except ReadError as error:
+            return error.problem
+        return ""
+
+    return read
+
+
+def on_both_sides(reads: Callable[..., str], inside: dict[str, Any], outside: dict[str, Any], problem: str) -> None:
+    """The first is read, the second refused."""
+    assert reads(**inside) == ""
+    assert problem in reads(**outside)
+
+
+def turned(angle: float, *, about_row: bool = False) -> list[float]:
+    """Orientation of axial slices that are turned, about the patient's long axis or about their rows."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    return [1, 0, 0, 0, cos, sin] if about_row else [cos, sin, 0, -sin, cos, 0]
+
+
+def test_directions(reads: Callable[..., str]) -> None:
+    def last(values: list[float]) -> dict[str, Any]:
+        return {"each_ImageOrientationPatient": [[1, 0, 0, 0, 1, 0]] * 3 + [values]}
+
+    on_both_sides(reads, last(turned(0.98e-3)), last(turned(1.02e-3)), "ImageOrientationPatient differs")
+    for values in ([1 + 0.49e-3, 0, 0, 0, 1, 0], [1, 0, 0, 0, 1 + 0.49e-3, 0], [1, 0, 0, 0.98e-3, 1, 0]):
+        assert reads(ImageOrientationPatient=values) == ""
+    for values in ([1 + 0.52e-3, 0, 0, 0, 1, 0], [1, 0, 0, 0, 1 - 0.52e-3, 0]):
+        assert "does not hold unit vectors" in reads(ImageOrientationPatient=values)
+    for side in (1, -1):
+        assert "not perpendicular" in reads(ImageOrientationPatient=[1, 0, 0, side * 1.02e-3, 1, 0])
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_slices_may_lean_by_45_degrees(reads: Callable[..., str], side: int) -> None:
+    for degrees, problem in ((44.9, ""), (45.1, "are not axial"), (180 - 44.9, "")):
+        found = reads(z=(0.0,), ImageOrientationPatient=turned(side * math.radians(degrees), about_row=True))
+        assert bool(found) == bool(problem) and problem in found
+
+
+def test_pixels(reads: Callable[..., str]) -> None:
+    def last(spacing: float) -> dict[str, Any]:
+        return {"each_PixelSpacing": [[0.75, 0.75]] * 3 + [[spacing] * 2]}
+
+    on_both_sides(reads, last(0.75 + 0.98e-4), last(0.75 - 1.02e-4), "PixelSpacing differs")
+    for sign in (1, -1):
+        square, not_square = ([2.0, 2.0 * (1 + sign * part)] for part in (0.98e-3, 1.02e-3))
+        on_both_sides(reads, {"PixelSpacing": square}, {"PixelSpacing": not_square}, "must be square")
+    assert "SliceThickness is 100.1 mm; expected at most 100 mm" in reads(SliceThickness=100.1)
+    on_both_sides(reads, {"SliceThickness": 100}, {"SpacingBetweenSlices": -101}, "SpacingBetweenSlices is 101 mm")
+    on_both_sides(reads, {"PixelSpacing": [100, 100]}, {"PixelSpacing": [0.75, 101]}, "PixelSpacing is 101 mm")
+
+
+def test_places(reads: Callable[..., str]) -> None:
+    for far in (1e5, -1e5):
+        inside = {"z": (0.0,), "ImagePositionPatient": [0, far, 0]}
+        outside = {"z": (0.0,), "ImagePositionPatient": [0, far * 1.001, 0]}
+        on_both_sides(reads, inside, outside, "lies more than 100 m away")
+
+
+@pytest.mark.parametrize(
+    ("z", "problem"),
+    [
+        ((0, 2.5, 5, 7.62), ""), ((0, 2.5, 5, 7.63), "not equally spaced: 2.630 mm"),
+        ((0, 2.5, 5, 7.38), ""), ((0, 2.5, 5, 7.37), "not equally spaced: 2.370 mm"),
+        ((0, 2.5, 5, 9.76), "1 slice(s) missing"), ((0, 2.5, 5, 9.74), "not equally spaced"),
+        ((0, 2.5, 5, 10.24), "1 slice(s) missing"), ((0, 2.5, 5, 10.26), "not equally spaced"),
+        ((0, 2.5, 5, 12.87), "2 slice(s) missing"), ((0, 2.5, 5, 12.88), "not equally spaced"),
+        ((0, 2.5, 5, 5.024), "at the same place (5.00 mm)"), ((0, 2.5, 5, 5.026), "not equally spaced"),
+        ((0, 0.05, 0.1, 0.1009), "at the same place"), ((0, 0.05, 0.1, 0.1011), "not equally spaced"),
+    ],
+)  # fmt: skip
+def test_distances(reads: Callable[..., str], z: tuple[float, ...], problem: str) -> None:
+    found = reads(z=z)
+    assert problem in found and bool(found) == bool(problem)
+    if "same place" not in problem:
+        assert reads(z=z, allow_gaps=True) == ""
+
+
+def test_the_missing_slice_is_described(reads: Callable[..., str]) -> None:
+    assert reads(z=(0, 2.5, 5, 10)) == (
+        "1 slice(s) missing between 013.dcm at 5.00 mm and 018.dcm at 10.00 mm (the others are 2.5 mm apart); add "
+        "them, or allow gaps to reconstruct the slices that are there"
+    )
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_slices_may_be_off_by_half_a_pixel(reads: Callable[..., str], axis: int) -> None:
+    def moved(steps: list[float]) -> dict[str, Any]:
+        places = [[-100.0, -90.0, 2.5 * n] for n in range(4)]
+        for place, step in zip(places, steps, strict=True):
+            place[axis] += step
+        return {"each_ImagePositionPatient": places}
+
+    on_both_sides(reads, moved([0, 0.37, 0, 0]), moved([0, 0.38, 0, 0]), "shifted sideways by up to 0.4 mm (008.dcm)")
+    tilted = [0.0, 2.5, 5.0, 7.5]
+    assert "tilted by 45.0 degrees" in reads(**moved(tilted))
+    assert "tilted by 45.0 degrees" in reads(**moved([0, 2.5 + 0.37, 5, 7.5]))
+    assert "shifted sideways" in reads(**moved([0, 2.5 + 0.38, 5, 7.5]))
+    assert "tilted by 33.7 degrees" in reads(**moved([0, 5 / 3, 10 / 3, 5]))
+
+
+def test_copies_are_named(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path, z=(0.0, 2.5, 5.0, 7.5, 10.0), SOPInstanceUID="1.2.3.4")
+    with pytest.raises(DicomSeriesError, match=r"there 5 times: 003\.dcm, 008\.dcm, 013\.dcm; remove the copies"):
+        read_dicom_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"RescaleType": "hu"}, ""), ({"RescaleType": "US"}, ""), ({"RescaleType": ""}, ""),
+        ({"RescaleType": "Z"}, "it holds Z values, not HU"),
+        ({"SamplesPerPixel": None}, "pixel data cannot be read"),  # but it is no colour image
+        ({"NumberOfFrames": 1}, ""), ({"NumberOfFrames": 2}, "multi-frame"),
+        ({"ImagePositionPatient": None, "PixelSpacing": None}, "it lacks PixelSpacing, ImagePositionPatient; export"),
+        ({"RescaleSlope": None}, "it lacks RescaleSlope; export"),
+        ({"PixelSpacing": [0.75]}, "PixelSpacing must be 2 finite number(s), got 0.75"),
+        ({"ImagePositionPatient": [0, 0]}, "ImagePositionPatient must be 3 finite number(s)"),
+        ({"ImageOrientationPatient": [1, 0, 0]}, "ImageOrientationPatient must be 6 finite number(s)"),
+        ({"PixelSpacing": [-0.75, 0.75]}, "must not be zero or negative"),
+        ({"ImageType": "LOCALIZER"}, "is a localizer"), ({"ImageType": ["A", "LOCALIZER"]}, "is a localizer"),
+        ({"ImageType": None}, ""),
+    ],
+)  # fmt: skip
+def test_what_a_slice_must_have(reads: Callable[..., str], changes: dict[str, Any], problem: str) -> None:
+    if "RescaleSlope" in changes:
+        changes |= {"PixelData": b"\0" * 512}
+    found = reads(z=(0.0,), **changes)
+    assert problem in found and bool(found) == bool(problem)
+
+
+def test_damaged_files_are_counted_and_three_of_them_named(tmp_path: Path, make_series: MakeSeries) -> None:
+    paths = sorted(make_series(tmp_path / "scan", z=tuple(2.5 * n for n in range(8))))
+    whole = {path: path.read_bytes() for path in paths}
+    for count, more in (
+        (1, ""),
+        (2, r" \(1 more file\(s\) are damaged: 008\.dcm\)"),
+        (6, r" \(5 more file\(s\) are damaged: 008\.dcm, 013\.dcm, 018\.dcm\)"),
+    ):
+        for path in paths[:count]:
+            path.write_bytes(whole[path][:400])
+        with pytest.raises(DicomSeriesError, match=rf"copy .*{more}$") as caught:
+            read_dicom_series(tmp_path / "scan")
+        assert Path(caught.value.path) == paths[0]
+        assert ("more file" in caught.value.problem) == (count > 1)
+
+
+def test_what_was_left_out_is_noted(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "scan")
+    make_series(tmp_path / "scan" / "mr", Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
+    for count, named in ((3, "a0, a1, a2"), (4, "a0, a1, a2, ...")):
+        for n in range(count):
+            (tmp_path / "scan" / f"a{n}").write_text("hello")
+        notes = read_dicom_series(tmp_path / "scan").notes
+        assert notes == (
+            "skipped 4 x MR image (MR Image Storage)",
+            f"skipped {count} file(s) that are not DICOM: {named}",
+        )
+
+
+def test_series_to_choose_from_are_described(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path / "a", ConvolutionKernel="B30f", SeriesDescription="thin")
+    make_series(tmp_path / "b", z=(0.0, 1.0), SeriesInstanceUID="1.2.3.2")
+    make_series(tmp_path / "c", z=(0.0,), SeriesInstanceUID="1.2.3.3", ImageType=["A", "B", "LOCALIZER"])
+    with pytest.raises(DicomSeriesError) as caught:
+        read_dicom_series(tmp_path)
+    assert caught.value.problem.splitlines()[1:] == [
+        "  1.2.3.1  4 slices, 16x16, kernel B30f, thin",
+        "  1.2.3.2  2 slices, 16x16, kernel -, no description",
+        "  1.2.3.3  1 localizer, 16x16, kernel -, no description",
+    ]
+    series, refused = read_all_dicom_series(tmp_path)
+    assert [one.series_uid for one in series] == ["1.2.3.1", "1.2.3.2"]
+    assert list(refused) == ["1.2.3.3"] and "localizer" in refused["1.2.3.3"]
+
+
+def test_parts_and_headers(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path, SpacingBetweenSlices=None)
+    series = read_dicom_series(tmp_path)
+    part = series.slices(1, 3)
+    np.testing.assert_array_equal(part.hu, series.hu[1:3])
+    assert part.volume.affine[2, 3] == 2.5 and series.volume.affine[2, 3] == 0 and len(series.slices(0, 4)) == 4
+    for start, stop in ((-1, 2), (2, 2), (3, 5)):
+        with pytest.raises(ValueError, match=rf"0 <= start < stop <= 4, got start={start}, stop={stop}"):
+            series.slices(start, stop)
+    with pytest.raises(ValueError, match="3 headers for 4 slices"):
+        Series(series.volume, series.headers[:3], tmp_path)
+    assert [Path(series.file_of(h)).name for h in series.headers] == ["003.dcm", "008.dcm", "013.dcm", "018.dcm"]
+    assert series.file_of(Dataset()) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("spacing", "thickness", "expected"), [(3, 2, 3), (-3, 2, 3), (None, 2, 2), (None, None, 1), (0, 2, 2)]
+)
+def test_the_height_of_a_single_slice(
+    tmp_path: Path, make_series: MakeSeries, spacing: float | None, thickness: float | None, expected: float
+) -> None:
+    make_series(tmp_path, z=(0.0,), SpacingBetweenSlices=spacing, SliceThickness=thickness)
+    assert read_dicom_series(tmp_path).z_mm == expected
+
+
+def test_coarse_headers_hold_numbers_that_fit(tmp_path: Path, make_series: MakeSeries) -> None:
+    """A decimal string has at most 16 characters."""
+    angle = math.radians(10)
+    make_series(tmp_path, z=(0.0,), PixelSpacing=[0.7031249, 0.7031249], ImageOrientationPatient=turned(angle))
+    header = read_dicom_series(tmp_path).resampled(2).headers[0]
+    assert (header.Rows, header.Columns) == (8, 8)
+    assert [float(v) for v in header.PixelSpacing] == [2 * 0.7031249] * 2
+    step = 0.5 * 0.7031249
+    expected = [-100 + step * (math.cos(angle) - math.sin(angle)), -90 + step * (math.sin(angle) + math.cos(angle)), 0]
+    np.testing.assert_allclose([float(v) for v in header.ImagePositionPatient], expected, atol=1e-9)
+    assert all(len(str(v)) <= 16 for v in [*header.ImagePositionPatient, *header.PixelSpacing])
+
+
+@pytest.fixture
+def hu_of(tmp_path: Path, make_slice: Callable[..., Dataset]) -> Callable[..., np.ndarray]:
+    """CT numbers of a slice with stored values and changed attributes."""
+
+    def read(stored: np.ndarray, *, extra: int = 0, **changes: Any) -> np.ndarray:
+        kind = "<i2" if changes.get("PixelRepresentation") else "<u2"
+        pixels = stored.astype(kind).tobytes()
+        content = pixels[:extra] if extra < 0 else pixels + bytes(extra)
+        make_slice(np.zeros(stored.shape), PixelData=content, **changes).save_as(
+            tmp_path / "x.dcm", enforce_file_format=True
+        )
+        header = pydicom.dcmread(tmp_path / "x.dcm", stop_before_pixels=True)
+        return read_hu(DicomFile(tmp_path / "x.dcm", None, header))
+
+    return read
+
+
+def test_a_row_of_bytes_too_many_is_no_padding(hu_of: Callable[..., np.ndarray]) -> None:
+    stored = np.full((4, 6), 1024)
+    assert hu_of(stored).max() == 0 and hu_of(stored, extra=10).max() == 0
+    with pytest.raises(DicomSeriesError, match="60 bytes of pixel data where 4 x 6 pixels take 48"):
+        hu_of(stored, extra=12)
+    with pytest.raises(DicomSeriesError, match="it holds 46 of 48 bytes"):
+        hu_of(stored, extra=-2)
+    assert hu_of(np.full((4, 1), 1024)).max() == 0
+    with pytest.raises(DicomSeriesError, match="10 bytes of pixel data where 4 x 1 pixels take 8"):
+        hu_of(np.full((4, 1), 1024), extra=2)
+
+
+def test_padding_and_its_range(hu_of: Callable[..., np.ndarray]) -> None:
+    stored = np.arange(2000, 2008).reshape(2, 4)
+    hu = stored - 1024.0
+    for limit, padded in ((None, [3]), (2005, [3, 4, 5]), (2002, [2, 3])):
+        expected = hu.copy()
+        expected.ravel()[padded] = -1024
+        found = hu_of(stored, PixelPaddingValue=2003, PixelPaddingRangeLimit=limit)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_values_from_air_to_a_million(hu_of: Callable[..., np.ndarray]) -> None:
+    found = hu_of(np.array([[0, 1, 2]]), RescaleSlope=0.5, RescaleIntercept=-1024.5)
+    assert found.tolist() == [[-1024, -1024, -1023.5]]
+    assert hu_of(np.array([[0, 50000]]), RescaleSlope=20, RescaleIntercept=0).max() == 1e6
+    with pytest.raises(DicomSeriesError, match=r"holds a value of 1\.00002e"):
+        hu_of(np.array([[0, 50001]]), RescaleSlope=20, RescaleIntercept=0)
+
+
+@pytest.mark.parametrize(("levels", "sound"), [(30, True), (31, False)])
+def test_sequences_may_be_nested_31_times(
+    tmp_path: Path, make_slice: Callable[..., Dataset], levels: int, sound: bool
+) -> None:
+    inner = Dataset()
+    for _ in range(levels):
+        outer = Dataset()
+        outer.ReferencedImageSequence = DicomSequence([inner])
+        inner = outer
+    one = make_slice(np.zeros((4, 4)), ReferencedImageSequence=DicomSequence([inner]) if levels else None)
+    one.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    if sound:
+        assert len(read_dicom_series(tmp_path / "x.dcm")) == 1
+    else:
+        with pytest.raises(ReadError, match="nested deeper than 32 levels"):
+            read_dicom_series(tmp_path / "x.dcm")
+
+
+def test_members_know_their_names_and_sizes(tmp_path: Path, make_series: MakeSeries) -> None:
+    paths = make_series(tmp_path / "scan", z=(0.0, 2.5))
+    target = tmp_path / "scan.zip"
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("in/a.dcm", "in/.b.dcm", "__MACOSX/c.dcm", "in/DICOMDIR", "in/notes.txt"):
+            archive.writestr(name, "hello" if name.endswith("txt") else paths[name.startswith("in/.")].read_bytes())
+    found = find_series(target)
+    (file,) = found.series["1.2.3.1"]
+    assert (file.name, file.stored) == ("in/a.dcm", zipfile.ZipFile(target).getinfo("in/a.dcm").compress_size)
+    assert found.not_dicom == ["in/notes.txt"] and not found.damaged and not found.others
+    assert str(file.refused("why")) == f"{target}: member in/a.dcm: why"
+    (plain,) = find_series(paths[0]).series["1.2.3.1"]
+    assert plain.stored == paths[0].stat().st_size and str(plain.refused("why")) == f"{paths[0]}: why"
+
+
+def test_a_slice_that_declares_too_much_is_named(tmp_path: Path, make_slice: Callable[..., Dataset]) -> None:
+    (tmp_path / "x").touch()
+    header = make_slice(np.zeros((4, 4)))
+    header.Rows = header.Columns = 2**13
+    check_slice(DicomFile(tmp_path / "x", None, header))  # 256 MiB are read however they are stored
+    header.Rows += 1
+    with pytest.raises(ReadError, match=r"x: it declares 8193 x 8192 pixels of 256\.0 MiB but stores 0 bytes"):
+        check_slice(DicomFile(tmp_path / "x", None, header))
+
+
+def test_a_value_of_the_wrong_kind_names_the_member(tmp_path: Path, make_slice: Callable[..., Dataset]) -> None:
+    header = make_slice(np.zeros((4, 4)))
+    header.add_new("PixelSpacing", "LO", "wide")
+    (tmp_path / "x").touch()
+    for member, part in ((None, ""), (zipfile.ZipInfo("in/a.dcm"), "member in/a.dcm: ")):
+        with pytest.raises(ReadError, match=f"x: {part}it cannot be read as a CT image"):
+            check_slice(DicomFile(tmp_path / "x", member, header))
+
+
+def test_a_single_file_is_what_its_beginning_says(tmp_path: Path, make_slice: Callable[..., Dataset]) -> None:
+    """An archive inside a DICOM file is not opened; what is neither DICOM nor an archive is said to be no DICOM."""
+    inside = io.BytesIO()
+    with zipfile.ZipFile(inside, "w") as archive:
+        archive.writestr("a.dcm", "other")
+    both = make_slice(np.full((4, 4), 7.0), DataSetTrailingPadding=inside.getvalue())
+    both.save_as(tmp_path / "both", enforce_file_format=True)
+    assert zipfile.is_zipfile(tmp_path / "both")
+    assert read_dicom_series(tmp_path / "both").hu.max() == 7
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(DicomSeriesError, match=r"it holds 1 file\(s\), none of them DICOM \(text\)"):
+        read_dicom_series(tmp_path / "text")
