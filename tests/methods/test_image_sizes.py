@@ -35,9 +35,7 @@ def scan(rows: int, columns: int) -> Measurement:
 
 def build(name: str) -> Reconstructor:
     torch.manual_seed(0)
-    prior = Prior(
-        UNet(DEEP), Schedule(), prediction="v_prediction", value_range=PriorRange(), image_shape=(1, 32, 32)
-    )
+    prior = Prior(UNet(DEEP), Schedule(), prediction="v_prediction", value_range=PriorRange(), image_shape=(1, 32, 32))
     shape = HTransformConfig(network=DEEP, refinement=RefinementConfig(network=DEEP), tv_iterations=3)
     networks = Networks(
         prior=prior,

@@ -58,7 +58,7 @@ def test_total_variation_holds_them_at_zero_and_knows_it_in_the_iteration(nonneg
     unseen = operator.unseen()
     y = measurement.simulate(tiny_slices(1).double(), seed=2)[:, 0]
     weights = measurement.fit_weights(y)
-    x, info = total_variation(
+    x, _ = total_variation(
         y, operator, weights=weights, strength=250.0, nonnegative=nonnegative,
         stopping=StoppingRule(iterations=1500, tolerance=1e-6),
     )  # fmt: skip
