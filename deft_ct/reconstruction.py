@@ -78,6 +78,15 @@ class Estimate:
     std: Tensor | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
+    def cleared(self, unseen: Tensor) -> Estimate:
+        """With zeros in mean, samples and spread where a mask of the shape of the domain is set."""
+
+        def zeroed(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.masked_fill(unseen.to(values.device), 0.0)
+
+        record = self.record | {"unseen_pixels": int(unseen.sum())}
+        return Estimate(mean=zeroed(self.mean), samples=zeroed(self.samples), std=zeroed(self.std), record=record)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:

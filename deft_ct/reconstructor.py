@@ -124,7 +124,8 @@ class Reconstructor(nn.Module, abc.ABC):
             progress: show progress bars.
 
         Returns:
-            The reconstruction in physical units. ``provenance["warnings"]`` holds all findings about the data.
+            The reconstruction in physical units. ``provenance["warnings"]`` holds all findings about the data. Pixels
+            that no data depend on, see ``Operator.unseen``, are zero; ``provenance["unseen_pixels"]`` counts them.
 
         Warns:
             DataWarning: the operator found a fault in the data (``Operator.diagnose``), and says so if they were
@@ -171,6 +172,9 @@ class Reconstructor(nn.Module, abc.ABC):
                 f"{self.name} ran out of memory: lower batch_size in its configuration, or reconstruct fewer images"
             ) from error
         seconds = time.perf_counter() - began
+        unseen = measurement.operator.unseen()
+        if unseen is not None:
+            estimate = estimate.cleared(unseen)
         samples = estimate.samples
         mean = estimate.mean if estimate.mean is not None else samples.mean(1) if samples is not None else None
         if mean is None:

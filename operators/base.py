@@ -177,6 +177,17 @@ class Operator(nn.Module, abc.ABC):
         """
         return self(other) if isinstance(other, Tensor) else _algebra().compose(self, other)
 
+    def unseen(self) -> Tensor | None:
+        """Where an image stays at zero because no entry of the data depends on it.
+
+        For operators whose images are zero where nothing is measured, such as attenuation outside of the field of view.
+        A mask of inpainting is not of this kind: there a method has to fill in.
+
+        Returns:
+            A bool mask of the shape of the domain; None where there is no such pixel.
+        """
+        return None
+
     def nominal_weights(self, y: Tensor) -> Tensor:
         """Weights of noise-free data ``y`` in a penalised fit: one each, unless the physics suggests others."""
         return torch.ones_like(y)

@@ -284,6 +284,13 @@ class Stack(Combination, LinearOperator):
             ])  # fmt: skip
         return Diagnosis({"parts": [one.record for one in found]}, findings, repaired)
 
+    def unseen(self) -> Tensor | None:
+        """What none of the operators sees."""
+        masks = [op.unseen() for op in self.operands]
+        known = [mask for mask in masks if mask is not None]
+        both = torch.stack(known).all(0) if len(known) == len(masks) else None
+        return both if both is not None and bool(both.any()) else None
+
     def nominal_weights(self, y: Tensor) -> Tensor:
         """Those of each operator for its part of the data."""
         return self._joined([op.nominal_weights(part) for op, part in zip(self.operands, self.split(y), strict=True)])

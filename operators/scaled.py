@@ -88,6 +88,10 @@ class Scaled(Combination, LinearOperator):
         """What ``A`` says of ``y / factor``, with the weights of these data."""
         return self.base.regularisation_hint(*self._undone(y, weights)) if self.factor else None
 
+    def unseen(self) -> Tensor | None:
+        """That of ``A``."""
+        return self.base.unseen()
+
     def nominal_weights(self, y: Tensor) -> Tensor:
         """Those that make the fit the same as that of ``A`` to ``y / factor``."""
         if not self.factor:

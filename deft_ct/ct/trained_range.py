@@ -22,15 +22,19 @@ _TURN = 5.0
 
 
 OUTSIDE = "outside the training range"
+LOWER_QUALITY = "quality will be lower than reported"
 
 
-def training_finding(network: str, card: dict[str, Any], measurement: Measurement) -> Finding | None:
+def training_finding(
+    network: str, card: dict[str, Any], measurement: Measurement, *, consequence: str = LOWER_QUALITY
+) -> Finding | None:
     """The finding for a scan that a network was not trained for.
 
     Args:
         network: its name.
         card: see :func:`outside_training`.
         measurement: the given scan.
+        consequence: what becomes of the reconstruction, for the end of the sentence.
 
     Returns:
         The finding with every difference; None when there is none.
@@ -38,7 +42,7 @@ def training_finding(network: str, card: dict[str, Any], measurement: Measuremen
     found = outside_training(card, measurement)
     if not found:
         return None
-    return Finding(OUTSIDE, f"{network} was {'; '.join(found)}; quality will be lower than reported")
+    return Finding(OUTSIDE, f"{network} was {'; '.join(found)}; {consequence}")
 
 
 def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str]:
@@ -64,10 +68,10 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
     if not isinstance(measurement.operator, RayTransform):
         return [f"trained for CT, not for {type(measurement.operator).__name__}"]
     geometry = measurement.operator.geometry
-    kinds = _listed(trained["geometry"])
+    kinds, views = _listed(trained["geometry"]), views_of(measurement)
     found = [] if geometry.kind in kinds else [f"trained for {' and '.join(kinds)} beams, the scan is {geometry.kind}"]
-    views = distinct_views(geometry) if isinstance(geometry, PlanarGeometry) else geometry.sinogram_shape[0]
-    found += _outside("views", trained["views"], float(views))
+    assert views is not None  # it is a ray transform
+    found += _outside("views", trained["views"], views)
     if isinstance(geometry, ParallelGeometry | FanGeometry):
         degrees = math.degrees(angular_range(geometry))
         if isinstance(geometry, FanGeometry):
@@ -76,6 +80,24 @@ def outside_training(card: dict[str, Any], measurement: Measurement) -> list[str
             found += _outside("degrees", trained["degrees"], round(degrees, 1))
         found += _start(trained.get("start_degrees", [0.0]), geometry)
     return found + _photons(trained["photons"], measurement.noise)
+
+
+def views_of(measurement: Measurement) -> float | None:
+    """Number of distinct views of a scan; None where there are none."""
+    if not isinstance(measurement.operator, RayTransform):
+        return None
+    geometry = measurement.operator.geometry
+    return float(distinct_views(geometry) if isinstance(geometry, PlanarGeometry) else geometry.sinogram_shape[0])
+
+
+def photons_of(measurement: Measurement) -> float | None:
+    """Photons of an unattenuated ray; None for noise-free data and other noise."""
+    return measurement.noise.photons if isinstance(measurement.noise, PoissonNoise) else None
+
+
+def trained_span(card: dict[str, Any], name: str) -> tuple[float, float]:
+    """Least and largest value of a quantity in ``card["scan"]``; see :func:`outside_training`."""
+    return _span(card["scan"][name])
 
 
 def _outside(name: str, trained: float | list[float], value: float) -> list[str]:

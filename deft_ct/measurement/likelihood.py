@@ -31,6 +31,8 @@ class Likelihood:
         self.noise = measurement.noise
         self.y = y
         self.to_physical = to_physical
+        self.grouped = 1.0
+        """Rows of the data (views of a scan) that count as one in what the operator says of them, see :meth:`told`."""
         self._weights: Tensor | None = None
         self._inverse: Tensor | None = None
 
@@ -48,8 +50,25 @@ class Likelihood:
 
     @property
     def noise_weights(self) -> Tensor | None:
-        """:attr:`weights`, but None for noise-free data."""
-        return None if isinstance(self.noise, NoNoise) else self.weights
+        """:attr:`weights` for a description of the data: None for noise-free data, and see :meth:`told`."""
+        if isinstance(self.noise, NoNoise):
+            return None
+        return self.weights if self.grouped == 1.0 else self.weights * self.grouped
+
+    def told(self, grouped: float) -> Likelihood:
+        """The same data, described as if groups of rows were averaged to one of larger weight.
+
+        What the operator says of the strength of the noise then follows (``Operator.features`` and
+        ``Operator.regularisation_hint``); data, operator, noise and :attr:`weights` do not change.
+
+        Args:
+            grouped: rows that count as one.
+        """
+        if grouped == self.grouped:
+            return self
+        out = self.select_images(lambda values: values)
+        out.grouped = grouped
+        return out
 
     def select_images(self, pick: RowPick) -> Likelihood:
         """The likelihood of other images, with what is known of them already.
@@ -63,6 +82,7 @@ class Likelihood:
         out = Likelihood(self.measurement.select_images(pick), pick(self.y), to_physical)
         out._weights = None if self._weights is None else pick(self._weights)
         out._inverse = None if self._inverse is None else pick(self._inverse)
+        out.grouped = self.grouped
         return out
 
     def repeat(self, count: int) -> Likelihood:

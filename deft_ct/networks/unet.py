@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deft_ct.networks.any_size import continued
 from deft_ct.networks.network import TimeNetwork
 from deft_ct.operators.memory import check_memory
 from deft_ct.runtime.fields import check_fields
@@ -33,7 +34,8 @@ class UNetConfig:
     Args:
         in_channels: image channels that enter.
         out_channels: image channels that leave.
-        patch: side of the space-to-depth stem; 1 for none. Image sides must divide by ``patch * 2 ** (levels - 1)``.
+        patch: side of the space-to-depth stem; 1 for none. Images whose sides do not divide by ``patch * 2 ** (levels -
+            1)`` are continued, see :func:`~deft_ct.networks.any_size.continued`.
         channels: features of each level, each a multiple of ``norm_groups``.
         layers: residual blocks of each level on the way down; one more on the way up.
         attention: whether each level has self-attention; the middle always has.
@@ -81,7 +83,7 @@ class UNetConfig:
 
     @property
     def multiple(self) -> int:
-        """Image sides must be a multiple of this."""
+        """The network works on image sides that are multiples of this; it continues others."""
         return int(self.patch * 2 ** (len(self.channels) - 1))
 
     def build(self) -> UNet:
@@ -120,8 +122,8 @@ class UNet(TimeNetwork):
     """Time-conditioned U-Net on images.
 
     ``forward(x, t, extra=None)`` takes ``x`` of shape ``(B, in_channels, H, W)`` and times ``t`` of shape ``(B,)``, and
-    returns ``(B, out_channels, H, W)``. ``extra`` ``(B, embedding_width)`` is added to the embedding of the time, where
-    diffusers adds the class embedding of type "identity".
+    returns ``(B, out_channels, H, W)``, for any ``H`` and ``W``. ``extra`` ``(B, embedding_width)`` is added to the
+    embedding of the time, where diffusers adds the class embedding of type "identity".
     """
 
     config: UNetConfig
@@ -154,11 +156,8 @@ class UNet(TimeNetwork):
         config = self.config
         if x.ndim != 4 or x.shape[1] != config.in_channels:
             raise ValueError(f"expected an image of shape (B, {config.in_channels}, H, W), got {tuple(x.shape)}")
-        if x.shape[2] % config.multiple or x.shape[3] % config.multiple:
-            raise ValueError(
-                f"image sides must be multiples of {config.multiple} for this network, got {tuple(x.shape[2:])}: "
-                "pad or resample the image"
-            )
+        height, width = x.shape[-2:]
+        x, top, left = continued(x, config.multiple)
         if x.dtype == torch.float64:  # double-precision data; callers convert the result back
             x = x.to(self.conv_in.weight.dtype)
         emb = self.time_embedding(timestep_embedding(t, config.channels[0]).to(x.dtype))
@@ -171,7 +170,7 @@ class UNet(TimeNetwork):
         for up in self.up_blocks:
             h = up(h, emb, skips)
         h = self.conv_out(functional.silu(self.conv_norm_out(h)))
-        return functional.pixel_shuffle(h, config.patch)
+        return functional.pixel_shuffle(h, config.patch)[..., top : top + height, left : left + width]
 
 
 class _TimeEmbedding(nn.Module):

@@ -178,7 +178,7 @@ def backprojection_matrix(geometry: PlanarGeometry, views: slice, dtype: type[np
     data, indices, lengths = [], [], []
     rows = max(1, 2**21 // (width * len(angles)))
     for first in range(0, height, rows):
-        position, weight = _detector_coordinate(geometry, angles, x, y[first : first + rows])
+        position, weight = detector_coordinate(geometry, angles, x, y[first : first + rows])
         low = np.floor(position)
         fraction = position - low
         cell = np.clip(low, -2, detectors).astype(np.int32)
@@ -193,8 +193,18 @@ def backprojection_matrix(geometry: PlanarGeometry, views: slice, dtype: type[np
     return CSR(np.concatenate(data), np.concatenate(indices), indptr, shape)
 
 
-def _detector_coordinate(geometry: PlanarGeometry, angles: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """Detector index on which each point falls in each view, and its back-projection weight."""
+def detector_coordinate(geometry: PlanarGeometry, angles: Array, x: Array, y: Array) -> tuple[Array, Array]:
+    """Detector index on which each point falls in each view, and its back-projection weight.
+
+    Args:
+        geometry: the scan.
+        angles: of the views, in radians.
+        x: positions along the rows of the image in mm, broadcastable with ``angles``.
+        y: positions along its columns, upwards.
+
+    Raises:
+        TypeError: the geometry is neither of parallel nor of fan beams.
+    """
     cos, sin = np.cos(angles), np.sin(angles)
     lateral = x * cos + y * sin + geometry.axis_offset_mm
     if isinstance(geometry, ParallelGeometry):

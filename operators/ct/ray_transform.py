@@ -21,6 +21,7 @@ from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.operators.ct.photons import NOISE_FREE_PHOTONS
 from deft_ct.operators.ct.system_matrix import Geometry
 from deft_ct.operators.ct.tv_hint import total_variation_hint
+from deft_ct.operators.ct.unseen import unseen_pixels
 from deft_ct.operators.ct.view_order import view_order
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
 from deft_ct.operators.memory import check_memory
@@ -76,6 +77,8 @@ class RayTransform(LinearOperator):
         self.matched = self._backend.matched
         # Nothing is stored in it: it carries the device that ``.to(...)`` asks for.
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
+        self._unseen: Tensor | None = None
+        self._knows_unseen = False
 
     def extra_repr(self) -> str:
         """Geometry and backend, for ``print``."""
@@ -131,6 +134,14 @@ class RayTransform(LinearOperator):
                 "networks that are conditioned on the scan are for parallel and fan beams, got a cone beam"
             )
         return planar_scan_features(self.geometry, y, weights)
+
+    def unseen(self) -> Tensor | None:
+        """Pixels that no ray meets, see :func:`~deft_ct.operators.ct.unseen.unseen_pixels`; None for cone beams."""
+        if not self._knows_unseen and isinstance(self.geometry, PlanarGeometry):
+            ones = torch.ones((1, *self.range_shape), dtype=torch.float32, device=self._anchor.device)
+            self._unseen = unseen_pixels(self.geometry, self._adjoint_kernel(ones)[0])
+        self._knows_unseen = True
+        return None if self._unseen is None else self._unseen.to(self._anchor.device)
 
     def nominal_weights(self, y: Tensor) -> Tensor:
         """Photon weights at :data:`~deft_ct.operators.ct.photons.NOISE_FREE_PHOTONS`.

@@ -65,8 +65,6 @@ def test_shapes_without_scale_and_shift_are_described_as_before():
 
 def test_refuses_images_that_do_not_fit():
     network = UNet(UNetConfig(patch=4, channels=(32, 32), attention=(False, False)))
-    with pytest.raises(ValueError, match="multiples of 8"):
-        network(torch.zeros(1, 1, 36, 32), torch.zeros(1))
     with pytest.raises(ValueError, match="expected an image"):
         network(torch.zeros(1, 2, 32, 32), torch.zeros(1))
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft.htransform import Condition, HTransform, HTransformConfig
-from deft_ct.methods.deft.scan_embedding import SCAN_FEATURES
+from deft_ct.methods.deft.scan_embedding import SCAN_FEATURES, with_fewer_views
 from deft_ct.methods.initial import check_initial
 from deft_ct.operators.base import LinearOperator
 from deft_ct.reconstructor import UnsupportedError
@@ -24,7 +24,7 @@ def condition_for(
     """Compute the initial reconstruction, its back-projected residual and the features of the measurement.
 
     Args:
-        likelihood: the measurement with its data, in the prior's range.
+        likelihood: the measurement with its data, in the prior's range; see ``Likelihood.told``.
         htransform: gives the initial reconstruction, its refinement and the guidance.
         tabulated: the initial reconstruction and its residual, if they were computed before; not refined.
 
@@ -35,7 +35,9 @@ def condition_for(
         ValueError: the h-transform wants features and the operator has none.
     """
     config, guidance = htransform.config, htransform.guidance
-    features = scan_features(likelihood, direction=config.arc_direction) if config.scan_features else None
+    features = None
+    if config.scan_features:
+        features = with_fewer_views(scan_features(likelihood, direction=config.arc_direction), likelihood.grouped)
     if htransform.initial is None:
         return Condition(features=features)
     initial, residual = (htransform.initial(likelihood), None) if tabulated is None else tabulated

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from deft_ct.ct.trained_range import outside_training, training_finding
+from deft_ct.ct.trained_range import outside_training
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import SAMPLERS, Denoiser, SamplerName
 from deft_ct.diffusion.schedule import Spacing, time_grid
@@ -16,6 +16,7 @@ from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft import Condition, HTransform, condition_for
 from deft_ct.methods.deft.conditioning import check_htransform
+from deft_ct.methods.deft.fallback import Plan, plan_for
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
@@ -56,6 +57,8 @@ class DEFTConfig(GuidedConfig):
         consistency_steps: conjugate-gradient iterations of a final step towards the data; 0 for none.
         consistency_spread: size of that step, as a standard deviation in the prior's range; 0.02 are 20 HU.
         calibrated: whether the spread is rescaled where a calibration fits the scan and these settings.
+        fallback: whether a scan outside of the training is described to the networks by one of equal dose inside of it,
+            see :mod:`deft_ct.methods.deft.fallback`. Without it they are told the scan as it is.
 
     Raises:
         ValueError: a value is out of range or unknown.
@@ -70,6 +73,7 @@ class DEFTConfig(GuidedConfig):
     consistency_steps: int = 0
     consistency_spread: float = 0.02
     calibrated: bool = True
+    fallback: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,8 +84,9 @@ class DEFTConfig(GuidedConfig):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """What of the settings changes the distribution of the results, JSON-ready."""
-        return {key: value for key, value in asdict(self).items() if key not in ("batch_size", "calibrated")}
+        """What of the settings changes the distribution of the results inside of the training, JSON-ready."""
+        others = ("batch_size", "calibrated", "fallback")
+        return {key: value for key, value in asdict(self).items() if key not in others}
 
 
 class DEFT(PosteriorSampler):
@@ -132,12 +137,17 @@ class DEFT(PosteriorSampler):
             check_operator("deft with consistency_steps", "linear", likelihood)
 
     def _advice(self, request: Request) -> tuple[Finding, ...]:
-        """A scan that the h-transform was not trained for."""
-        found = training_finding("the h-transform", self.htransform.card, request.measurement)
-        return () if found is None else (found,)
+        """A scan that the h-transform was not trained for, and what is done about it."""
+        return self._plan(request).findings
+
+    def _plan(self, request: Request) -> Plan:
+        """What is done with the scan of a request."""
+        told_scan = self.config.fallback and self.htransform.config.scan_features
+        return plan_for(self.htransform.card, request.measurement, told_scan=told_scan)
 
     def _estimate(self, request: Request) -> Estimate:
-        likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
+        plan = self._plan(request)
+        likelihood = request.measurement.likelihood(request.y, self.prior.value_range).told(plan.grouped)
         condition = condition_for(likelihood, self.htransform)  # once: samples and mean share it
         direct = self.config.estimate == "mean"
         samples = None
@@ -145,9 +155,9 @@ class DEFT(PosteriorSampler):
             samples = self.draw(request, likelihood, self._sampler(condition.repeat(request.num_samples)))
         mean = self._conditional_mean(request, likelihood, condition) if direct else None
         if samples is None or samples.shape[1] < 2:
-            return Estimate(mean=mean, samples=samples)
+            return Estimate(mean=mean, samples=samples, record=plan.record)
         std, record = self._spread(samples.std(1), request)
-        return Estimate(mean=mean, samples=samples, std=std, record={"spread": record})
+        return Estimate(mean=mean, samples=samples, std=std, record=plan.record | {"spread": record})
 
     def _spread(self, std: Tensor, request: Request) -> tuple[Tensor, dict[str, Any]]:
         """The spread, rescaled if one of the calibrations fits, and the record of what was done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -31,6 +32,15 @@ def with_new_features(weights: dict[str, Tensor], network: nn.Module) -> dict[st
         else value
         for name, value in weights.items()
     }
+
+
+def with_fewer_views(features: Tensor, grouped: float) -> Tensor:
+    """The features of a scan of which ``grouped`` views count as one: the first is the logarithm (base 2) of views."""
+    if grouped == 1.0:
+        return features
+    fewer = features.clone()
+    fewer[:, 0] -= math.log2(grouped)
+    return fewer
 
 
 def spread_of(spread: float, slopes: Sequence[float], scan: Tensor | None, like: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from deft_ct.diffusion.schedule import Schedule, time_grid
 from deft_ct.diffusion.train import sample_times
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.initial import Reference, check_reference, reference_reconstruction
-from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor, image_network, on_any_size
+from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor, image_network
 from deft_ct.methods.supervised.walks import walk_samples
 from deft_ct.networks import UNetConfig
 from deft_ct.reconstruction import Estimate, Request
@@ -73,7 +73,7 @@ class ConditionalModel(TrainedModel):
     def forward(self, x_t: Tensor, t: Tensor, reference: Tensor) -> Tensor:
         """The velocity at ``x_t`` ``(B, 1, H, W)`` and times ``t`` ``(B,)``."""
         self.count(len(x_t))
-        return on_any_size(self.network, torch.cat([x_t, reference], 1), t).to(x_t.dtype)
+        return self.network(torch.cat([x_t, reference], 1), t).to(x_t.dtype)
 
     def latent(self, x0: Tensor, reference: Tensor) -> Tensor:
         """What is diffused, for images in the value range."""

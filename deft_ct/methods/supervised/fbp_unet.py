@@ -12,7 +12,7 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.initial import Reference, check_reference, reference_reconstruction
 from deft_ct.methods.supervised.direct import DirectReconstructor
-from deft_ct.methods.supervised.model import TrainedModel, image_network, on_any_size
+from deft_ct.methods.supervised.model import TrainedModel, image_network
 from deft_ct.networks import UNetConfig
 from deft_ct.runtime.fields import check_fields
 from deft_ct.training.pairs import Pairs
@@ -58,7 +58,7 @@ class FBPUNetModel(TrainedModel):
         """Improve reconstructions ``(B, 1, H, W)`` in the value range."""
         self.count(len(reference))
         t = torch.zeros(len(reference), device=reference.device)
-        change = on_any_size(self.network, reference, t)
+        change = self.network(reference, t)
         return reference + self.shape.spread * change.to(reference.dtype)
 
     def training_loss(self, network: nn.Module, pairs: Pairs, generator: torch.Generator) -> Tensor:

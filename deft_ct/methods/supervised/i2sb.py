@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.initial import Reference, check_reference, reference_reconstruction
-from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor, image_network, on_any_size
+from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor, image_network
 from deft_ct.methods.supervised.walks import walk_samples
 from deft_ct.networks import UNetConfig
 from deft_ct.reconstruction import Estimate, Request
@@ -118,7 +118,7 @@ class I2SBModel(TrainedModel):
         """The scaled distance to the clean image at ``x_t`` ``(B, 1, H, W)`` and times ``t`` ``(B,)`` in [0, 1]."""
         self.count(len(x_t))
         seen = torch.cat([x_t, reference], 1) if self.shape.see_reference else x_t
-        return on_any_size(self.network, seen, 1000 * t).to(x_t.dtype)
+        return self.network(seen, 1000 * t).to(x_t.dtype)
 
     def training_loss(self, network: nn.Module, pairs: Pairs, generator: torch.Generator) -> Tensor:
         """Mean squared error of the scaled distance, at stratified times."""

@@ -223,16 +223,6 @@ def image_network(config: UNetConfig, inputs: int) -> UNet:
     return network
 
 
-def on_any_size(network: UNet, x: Tensor, t: Tensor, extra: Tensor | None = None) -> Tensor:
-    """Evaluate a U-Net on images whose sides need not divide: they are continued at the right and at the bottom."""
-    height, width = x.shape[-2:]
-    multiple = network.config.multiple
-    padding = (0, -width % multiple, 0, -height % multiple)
-    padded = nn.functional.pad(x, padding, mode="replicate") if any(padding) else x
-    out: Tensor = network(padded, t, extra)
-    return out[..., :height, :width]
-
-
 def _shape(shape_type: type, values: dict[str, Any]) -> Any:
     if isinstance(values, dict):
         networks = {name: from_values(UNetConfig, value) for name, value in values.items() if isinstance(value, dict)}

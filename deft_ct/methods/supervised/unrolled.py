@@ -26,7 +26,7 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.classical.common import linear
 from deft_ct.methods.supervised.direct import DirectReconstructor
-from deft_ct.methods.supervised.model import TrainedModel, check_unrolled, on_any_size
+from deft_ct.methods.supervised.model import TrainedModel, check_unrolled
 from deft_ct.networks import UNetConfig
 from deft_ct.operators.base import LinearOperator
 from deft_ct.training.pairs import Pairs
@@ -180,7 +180,7 @@ class _Conditioned(nn.Module):
         self.embedding = nn.Sequential(nn.Linear(FEATURES, EMBEDDING), nn.SiLU(), last)
 
     def forward(self, x: Tensor, scan: Tensor) -> Tensor:
-        return on_any_size(self.network, x, torch.full((len(x),), TIME, device=x.device), self.embedding(scan))
+        return self.network(x, torch.full((len(x),), TIME, device=x.device), self.embedding(scan))
 
 
 def _described(likelihood: Likelihood, operator: LinearOperator) -> tuple[Tensor, Tensor]:

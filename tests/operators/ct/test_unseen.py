@@ -1,0 +1,74 @@
+"""Pixels that no ray meets: beside the detector in every view, and no others."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from deft_ct.operators import Inpainting
+from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+
+WEDGE = ParallelGeometry(
+    image_shape=(32, 32), pixel_mm=1.0, detectors=24, detector_mm=1.0,
+    angles=tuple(np.linspace(0, math.radians(30), 8)),
+)  # fmt: skip
+
+
+def beside_the_detector(geometry: ParallelGeometry) -> np.ndarray:
+    """By the definition: the centre of the pixel against the detector, view by view."""
+    rows, columns = geometry.image_shape
+    x, y = np.meshgrid(np.arange(columns) - (columns - 1) / 2, (rows - 1) / 2 - np.arange(rows))
+    half = geometry.detectors * geometry.detector_mm / 2
+    sees = [abs(x * math.cos(a) + y * math.sin(a)) <= half for a in geometry.angle_array]
+    return ~np.any(sees, 0)
+
+
+def test_a_wedge_with_a_narrow_detector_leaves_its_corners():
+    unseen = RayTransform(WEDGE).unseen()
+    assert unseen is not None and unseen.dtype == torch.bool and unseen.shape == (32, 32)
+    clear = torch.from_numpy(beside_the_detector(WEDGE))
+    assert bool((unseen & ~clear).sum() == 0), "a pixel that a view sees"
+    assert int(unseen.sum()) >= 0.5 * int(clear.sum()) > 20
+    assert float(RayTransform(WEDGE)(unseen.float()).abs().max()) == 0
+
+
+def test_a_detector_that_covers_the_image_sees_every_pixel():
+    assert RayTransform(WEDGE.replace(detectors=48)).unseen() is None
+
+
+def test_a_gap_between_two_rays_is_seen():
+    """Elements four pixels wide leave pixels that no line of the model meets, and a real beam does."""
+    geometry = ParallelGeometry(
+        image_shape=(32, 32), pixel_mm=1.0, detectors=12, detector_mm=4.0, angles=(0.0, math.pi / 2)
+    )
+    operator = RayTransform(geometry)
+    assert bool((operator.adjoint(torch.ones(2, 12)) == 0).any())
+    assert operator.unseen() is None
+
+
+@pytest.mark.parametrize("detector", ["flat", "curved"])
+def test_a_narrow_fan_leaves_the_sides(detector):
+    geometry = FanGeometry(
+        image_shape=(32, 32), pixel_mm=1.0, detectors=20, detector_mm=2.0, source_to_center_mm=100.0,
+        source_to_detector_mm=200.0, angles=tuple(np.linspace(0, 0.3, 5)), detector=detector,
+    )  # fmt: skip
+    unseen = RayTransform(geometry).unseen()
+    assert unseen is not None
+    assert not bool(unseen[10:22, 10:22].any())
+    assert float(RayTransform(geometry)(unseen.float()).abs().max()) == 0
+
+
+def test_combinations_pass_it_on_where_it_still_holds():
+    operator, turned = RayTransform(WEDGE), RayTransform(WEDGE.replace(angles=(math.pi / 2, 1.8)))
+    unseen, other = operator.unseen(), turned.unseen()
+    assert unseen is not None and other is not None
+    torch.testing.assert_close((2 * operator).unseen(), unseen)
+    both = (operator | turned).unseen()
+    expected = unseen & other
+    assert (both is None) == (not bool(expected.any()))
+    assert (operator | RayTransform(WEDGE.replace(detector_mm=2.0))).unseen() is None
+
+
+def test_a_mask_of_inpainting_is_to_be_filled():
+    assert Inpainting((1, 8, 8), torch.zeros(1, 8, 8)).unseen() is None
