@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,6 +139,11 @@ class RayTransform(LinearOperator):
         With weights of one, any penalty that suits noisy scans would flatten the image.
         """
         return PoissonNoise(photons=NOISE_FREE_PHOTONS).weights(y)
+
+    @property
+    def grid_spacing(self) -> tuple[float, ...]:
+        """Pixel or voxel size along each axis of the images, mm."""
+        return tuple(float(step) for step in np.atleast_1d(self.geometry.pixel_mm))
 
     def regularisation_hint(self, y: Tensor, weights: Tensor | None) -> RegularisationHint:
         """See :func:`~deft_ct.operators.ct.tv_hint.total_variation_hint`."""
