@@ -150,9 +150,9 @@ class RayTransform(LinearOperator):
         return total_variation_hint(self.geometry, y, weights)
 
     def first_guess(self, y: Tensor) -> Tensor:
-        """Hann-filtered back-projection; zero for cone beams."""
+        """Hann-filtered back-projection, FDK for cone beams on a circle; zero for a helix."""
         if isinstance(self.geometry, ConeGeometry):
-            return super().first_guess(y)
+            return super().first_guess(y) if self.geometry.pitch_mm else fdk(y, self.geometry, filter="hann")
         return fbp(y, self.geometry, filter="hann")
 
     def preconditioner(self, like: Tensor) -> Callable[[Tensor], Tensor] | None:
