@@ -168,6 +168,11 @@ class Operator(nn.Module, abc.ABC):
         """
         return None
 
+    @property
+    def on_volumes(self) -> bool:
+        """Whether the domain is a volume ``(slices, rows, columns)`` of known :attr:`grid_spacing`."""
+        return self.grid_spacing is not None and len(self.domain_shape) == 3
+
     def regularisation_hint(self, y: Tensor, weights: Tensor | None) -> RegularisationHint | None:
         """How to set up a quick total-variation reconstruction of data; None where nothing is known about it.
 

@@ -76,7 +76,9 @@ def circulant(operator: LinearOperator, like: Tensor) -> Circulant:
 def _build(operator: LinearOperator, like: Tensor) -> Circulant:
     scales = difference_scales(operator)
     if scales is None:
-        raise ValueError(f"a circulant preconditioner needs images or volumes, got an operator on {operator.domain_shape}")
+        raise ValueError(
+            f"a circulant preconditioner needs images or volumes, got an operator on {operator.domain_shape}"
+        )
     *slices, height, width = operator.domain_shape
     dtype, device = like.dtype, like.device
     symbol = _impulse_symbol(operator, like)
