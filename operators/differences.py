@@ -1,4 +1,4 @@
-"""Forward differences on the grid of an image or a volume, and their transpose: what smoothness penalties are made of."""
+"""Forward differences on the grid of an image or a volume, and their transpose, for smoothness penalties."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 Slices that are denoised one by one flicker along z. DiffusionMBIR (Chung et al. 2023, arXiv 2211.10655, eq. 14) takes
 the total variation along z into the data step of each time of the diffusion. Here it is one step of lagged
 diffusivity (Vogel and Oman 1996, SIAM J. Sci. Comput. 17, 227): at the present volume ``x`` the absolute value of a
-difference ``d`` is replaced by the parabola ``d^2 / (2 |d_x|) + |d_x| / 2`` that touches it there. The data step stays a
-linear system, and as the volumes of successive times approach each other, the steps approach those of the total
+difference ``d`` is replaced by the parabola ``d^2 / (2 |d_x|) + |d_x| / 2`` that touches it there. The data step stays
+a linear system, and as the volumes of successive times approach each other, the steps approach those of the total
 variation.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _SMOOTHING = 5e-3
-"""Differences below this, in the range of the prior (5 HU of a range of 1000 HU a unit), are penalised quadratically."""
+"""Differences below this, in the range of the prior (5 HU for 1000 HU a unit), are penalised quadratically."""
 
 
 class SliceCoupling:

@@ -31,8 +31,8 @@ class Chunk:
     Attributes:
         likelihood: of these samples: each has its own row of data.
         part: which of all samples they are.
-        start: ``(B, C, H, W)`` (volumes ``(B, C, Z, H, W)``), the image at the first time: standard normal numbers, or a quick reconstruction with
-            noise on it.
+        start: ``(B, C, H, W)``, for volumes ``(B, C, Z, H, W)``: the image at the first time, that is standard normal
+            numbers, or a quick reconstruction with noise on it.
         generators: one for each sample; the noise of ``start`` was drawn from them.
         tick: call with the number of steps done after every step.
     """

@@ -37,9 +37,8 @@ def flicker(x: torch.Tensor) -> float:
 
 
 def method(name: str, **changes: object) -> deft_ct.reconstructor.Reconstructor:
-    return deft_ct.load_reconstructor(
-        name, prior=gaussian_prior(smooth_gaussian(16), 16), **{**SETTINGS.get(name, {}), **changes}
-    )
+    prior = gaussian_prior(smooth_gaussian(16), 16)
+    return deft_ct.load_reconstructor(name, prior=prior, **{**SETTINGS.get(name, {}), **changes})
 
 
 @pytest.mark.filterwarnings("ignore::deft_ct.operators.findings.DataWarning")
