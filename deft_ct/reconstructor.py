@@ -277,6 +277,11 @@ class PriorReconstructor(Reconstructor):
             return self._volume_shape(request)
         no_channels = request.image_shape == domain and len(domain) < len(own)
         shape = self.prior.shape_of(domain)
+        if no_channels and self.prior.fits(shape):
+            raise UnsupportedError(
+                f"{self.name} needs data with a channel axis for a prior for images of shape {own}, got data of shape "
+                f"{tuple(request.y.shape)}: pass y[:, None]"
+            )
         if no_channels or not self.prior.fits(shape):
             raise UnsupportedError(
                 f"{self.name} needs a prior for images of shape {request.image_shape}, and this one is for images of "

@@ -91,7 +91,7 @@ def cuts(data: str, shape: tuple[int, int, int], views: int, photons: float, see
     pack = read_pack(data)
     first = 0
     for group in pack.groups:
-        slices = pack.array[first : first + group.slices].astype(np.float32)
+        slices = pack.array()[first : first + group.slices].astype(np.float32)
         first += group.slices
         thickness = spacing_mm(pack, first - group.slices)
         if group.slices < 2 * shape[0] or thickness > 5:
