@@ -10,6 +10,7 @@ Run: python benchmarks/experiments/volumes.py --json benchmarks/results/volumes.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -160,10 +161,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and write the values of every volume."""
     parser = experiment_parser(__doc__)
     add_data_arguments(parser, data="test_volumes")
-    parser.add_argument("--size", type=int, default=64, help="rows and columns; the phantom has as many slices")
+    parser.add_argument(
+        "--size", type=int, default=64, help="rows and columns; the phantom has as many slices, at most 64"
+    )
     parser.add_argument("--slices", type=int, default=24, help="slices of the real volumes")
     parser.add_argument("--views", type=int, default=24)
     parser.add_argument("--photons", type=float, default=5e3)
+    parser.add_argument("--limit", type=int, default=None, help="at most so many real volumes; all if left out")
     parser.add_argument("--no-networks", action="store_true", help="leave out DDS")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch")
     parser.add_argument("--json", type=Path, help="file for the values of every volume")
@@ -174,7 +178,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     shape = (arguments.slices, arguments.size, arguments.size)
     real = cuts(arguments.data, shape, arguments.views, arguments.photons, seed)
     rows = []
-    for case in (phantom(arguments.size, arguments.views, arguments.photons, seed), *real):
+    for case in (
+        phantom(min(arguments.size, 64), arguments.views, arguments.photons, seed),
+        *itertools.islice(real, arguments.limit),
+    ):
         methods = CLASSICAL if arguments.no_networks else {**CLASSICAL, **DDS}
         found = {}
         for name, variants in methods.items():
