@@ -258,6 +258,9 @@ class PriorReconstructor(Reconstructor):
         config: of :attr:`config_type`.
     """
 
+    takes_volumes: ClassVar[bool] = False
+    """Whether it reconstructs volumes with a prior of their slices."""
+
     def __init__(self, prior: Prior, config: Any) -> None:
         super().__init__(config)
         self.prior = prior
@@ -268,18 +271,40 @@ class PriorReconstructor(Reconstructor):
         return cls(networks.load_prior(), config)
 
     def image_shape(self, request: Request) -> tuple[int, ...]:
-        """Shape of one image of a request, ``(C, H, W)`` or ``(N, 3)``.
+        """Shape of one image of a request: ``(C, H, W)`` or ``(N, 3)``, or ``(C, Z, H, W)`` for a volume.
 
         Raises:
-            UnsupportedError: the prior is not for such images.
+            UnsupportedError: the prior is not for such images, or the method does not take volumes.
         """
         domain, own = request.measurement.operator.domain_shape, self.prior.image_shape
+        if request.measurement.operator.on_volumes:
+            return self._volume_shape(request)
         no_channels = request.image_shape == domain and len(domain) < len(own)
         shape = self.prior.shape_of(domain)
+        if no_channels and self.prior.fits(shape):
+            raise UnsupportedError(
+                f"{self.name} needs data with a channel axis for a prior for images of shape {own}, got data of shape "
+                f"{tuple(request.y.shape)}: pass y[:, None]"
+            )
         if no_channels or not self.prior.fits(shape):
             raise UnsupportedError(
                 f"{self.name} needs a prior for images of shape {request.image_shape}, and this one is for images of "
                 f"shape {own}"
+            )
+        return shape
+
+    def _volume_shape(self, request: Request) -> tuple[int, ...]:
+        domain, shape = request.measurement.operator.domain_shape, request.image_shape
+        if not self.takes_volumes:
+            raise UnsupportedError(
+                f"{self.name} reconstructs single slices, and the operator is on volumes {domain}: use a method that "
+                "takes volumes (dds, ddnm, diffpir, daps, reddiff, or tv and cgls without a prior), or a scan of slices"
+            )
+        if not self.prior.fits_slices(shape):
+            raise UnsupportedError(
+                f"{self.name} needs data (B, {self.prior.channels}, "
+                f"{', '.join(map(str, request.measurement.operator.range_shape))}) for volumes {domain} and a prior "
+                f"for images of shape {self.prior.image_shape}; got data of shape {tuple(request.y.shape)}"
             )
         return shape
 

@@ -159,6 +159,20 @@ class Operator(nn.Module, abc.ABC):
         """
         raise ValueError(f"{type(self).__name__} has no features that a network could be conditioned on")
 
+    @property
+    def grid_spacing(self) -> tuple[float, ...] | None:
+        """Distance of neighbouring samples along each axis of the domain, all in one unit.
+
+        None where it is unknown, or where an axis is not one of space (channels, points). A domain of three axes is a
+        volume if it has a spacing.
+        """
+        return None
+
+    @property
+    def on_volumes(self) -> bool:
+        """Whether the domain is a volume ``(slices, rows, columns)`` of known :attr:`grid_spacing`."""
+        return self.grid_spacing is not None and len(self.domain_shape) == 3
+
     def regularisation_hint(self, y: Tensor, weights: Tensor | None) -> RegularisationHint | None:
         """How to set up a quick total-variation reconstruction of data; None where nothing is known about it.
 

@@ -1,4 +1,4 @@
-"""A circulant stand-in for ``A^T A``, fast to invert by FFT."""
+"""A circulant stand-in for ``A^T A`` on images or volumes, fast to invert by FFT."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.differences import add_adjoint_differences, difference_scales, forward_differences
 
 # A^T A of a scan with few views is concentrated on the views' lines in the Fourier plane, and no scan is quite
 # shift-invariant; twice to three times the mean over all directions covers what the mean misses.
@@ -29,7 +30,7 @@ class Circulant:
     (Pock and Chambolle, ICCV 2011, with a non-diagonal T; He and Yuan, SIAM J. Imaging Sci. 2012).
 
     Attributes:
-        multiplier: ``(H, W // 2 + 1)``, real.
+        multiplier: ``(H, W // 2 + 1)``, for volumes ``(Z, H, W // 2 + 1)``; real.
         gradient: dual step for the finite differences.
         positivity: dual step for the sign constraint.
     """
@@ -39,8 +40,10 @@ class Circulant:
     positivity: float
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Apply ``T`` to ``(..., H, W)``."""
-        return torch.fft.irfft2(torch.fft.rfft2(x).mul_(self.multiplier), s=x.shape[-2:])
+        """Apply ``T`` to ``(..., H, W)`` or ``(..., Z, H, W)``."""
+        dims = tuple(range(-self.multiplier.ndim, 0))
+        spectrum = torch.fft.rfftn(x, dim=dims).mul_(self.multiplier)
+        return torch.fft.irfftn(spectrum, s=x.shape[-len(dims) :], dim=dims)
 
 
 _CACHE: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[torch.dtype, torch.device], Circulant]]
@@ -52,11 +55,16 @@ def circulant(operator: LinearOperator, like: Tensor) -> Circulant:
 
     The symbol of ``A^T A`` comes from its response to impulses near the centre, averaged over directions. It is raised
     to cover the directions in which the response peaks. The power method then finds the factor that makes the bound
-    hold.
+    hold. In a volume the directions are those within a slice, since scanners turn about the z axis: the symbol is a
+    function of the distance from that axis and of the frequency along it.
 
     Args:
-        operator: with a two-dimensional domain.
+        operator: on images ``(H, W)``, or on volumes ``(Z, H, W)``, see
+            :func:`~deft_ct.operators.differences.difference_scales`.
         like: a tensor of the dtype and device to compute in.
+
+    Raises:
+        ValueError: the domain has other axes.
     """
     kept = _CACHE.setdefault(operator, {})
     key = (like.dtype, like.device)
@@ -66,13 +74,20 @@ def circulant(operator: LinearOperator, like: Tensor) -> Circulant:
 
 
 def _build(operator: LinearOperator, like: Tensor) -> Circulant:
-    height, width = operator.domain_shape
+    scales = difference_scales(operator)
+    if scales is None:
+        raise ValueError(
+            f"a circulant preconditioner needs images or volumes, got an operator on {operator.domain_shape}"
+        )
+    *slices, height, width = operator.domain_shape
     dtype, device = like.dtype, like.device
     symbol = _impulse_symbol(operator, like)
     fy = torch.fft.fftfreq(height, dtype=dtype, device=device)[:, None]
     fx = torch.fft.rfftfreq(width, dtype=dtype, device=device)[None, :]
-    radius = torch.hypot(fy, fx)
+    radius = torch.hypot(fy, fx).expand(symbol.shape)
     ring = (radius * max(height, width)).round().long()
+    if slices:  # the rings of each frequency along z by themselves
+        ring = ring + (int(ring.max()) + 1) * torch.arange(slices[0], device=device)[:, None, None]
     count = torch.zeros(int(ring.max()) + 1, dtype=dtype, device=device).index_put_(
         (ring,), torch.ones_like(radius), True
     )
@@ -81,44 +96,49 @@ def _build(operator: LinearOperator, like: Tensor) -> Circulant:
     level = level or 1.0  # an operator that sees nothing at the centre
     bound = (_DIRECTION_MARGIN * (total / count))[ring].clamp_min(level)
     gradient, positivity = GRADIENT_STEP * level, POSITIVITY_STEP * level
-    differences = 4 * torch.sin(math.pi * fy).square() + 4 * torch.sin(math.pi * fx).square()
+    differences = 4 * scales[-2] ** 2 * torch.sin(math.pi * fy).square()
+    differences = differences + 4 * scales[-1] ** 2 * torch.sin(math.pi * fx).square()
+    if slices:
+        fz = torch.fft.fftfreq(slices[0], dtype=dtype, device=device)[:, None, None]
+        differences = differences + 4 * scales[0] ** 2 * torch.sin(math.pi * fz).square()
     multiplier = 1 / (bound + gradient * differences + positivity)
     rough = Circulant(multiplier, gradient, positivity)
-    return Circulant(multiplier / (1.05 * _largest_eigenvalue(operator, rough, like)), gradient, positivity)
+    margin = 1.05 * _largest_eigenvalue(operator, rough, like, scales)
+    return Circulant(multiplier / margin, gradient, positivity)
 
 
 def _impulse_symbol(operator: LinearOperator, like: Tensor) -> Tensor:
     """Fourier transform of the response of ``A^T A`` to an impulse, averaged over a few positions."""
-    height, width = operator.domain_shape
+    *slices, height, width = operator.domain_shape
+    middle = tuple(n // 2 for n in slices)
     centres = [
-        (height // 2, width // 2),
-        (height // 2 - 1, width // 2),
-        (height // 2, width // 3),
-        (height // 3, width // 2),
+        (*middle, height // 2, width // 2),
+        (*middle, height // 2 - 1, width // 2),
+        (*middle, height // 2, width // 3),
+        (*middle, height // 3, width // 2),
     ]
-    impulses = torch.zeros(len(centres), height, width, dtype=like.dtype, device=like.device)
-    for image, (row, column) in zip(impulses, centres, strict=True):
-        image[row, column] = 1
+    impulses = torch.zeros(len(centres), *operator.domain_shape, dtype=like.dtype, device=like.device)
+    for image, centre in zip(impulses, centres, strict=True):
+        image[centre] = 1
     response = operator.normal(impulses)
+    dims = tuple(range(len(operator.domain_shape)))
     shifted = [
-        torch.roll(image, (-row, -column), (0, 1)) for image, (row, column) in zip(response, centres, strict=True)
+        torch.roll(image, tuple(-n for n in centre), dims) for image, centre in zip(response, centres, strict=True)
     ]
-    return torch.fft.rfft2(torch.stack(shifted)).real.mean(0).clamp_min_(0)
+    spectrum = torch.fft.rfftn(torch.stack(shifted), dim=tuple(range(-len(dims), 0)))
+    return spectrum.real.mean(0).clamp_min_(0)
 
 
-def _largest_eigenvalue(operator: LinearOperator, t: Circulant, like: Tensor, iterations: int = 60) -> float:
+def _largest_eigenvalue(
+    operator: LinearOperator, t: Circulant, like: Tensor, scales: tuple[float, ...], iterations: int = 60
+) -> float:
     """Of ``T (A^T A + gradient D^T D + positivity I)``, by the power method."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(operator.domain_shape, generator=generator, dtype=like.dtype).to(like.device)
     value = 0.0
     for _ in range(iterations):
         x = x / x.norm()
-        dy, dx = x.diff(dim=0), x.diff(dim=1)
         out = operator.normal(x) + t.positivity * x
-        out[:-1] -= t.gradient * dy
-        out[1:] += t.gradient * dy
-        out[:, :-1] -= t.gradient * dx
-        out[:, 1:] += t.gradient * dx
-        x = t(out)
+        x = t(add_adjoint_differences(out, t.gradient * forward_differences(x, scales), scales))
         value = float(x.norm())
     return value

@@ -38,6 +38,12 @@ class Combination(Operator):
         """The same combination of the operands of other images."""
         return self.rebuilt([one.select_images(pick) for one in self.operands])
 
+    @property
+    def grid_spacing(self) -> tuple[float, ...] | None:
+        """That of the operand which is applied to the image."""
+        spacing: tuple[float, ...] | None = self.operands[-1].grid_spacing
+        return spacing
+
     def refined(self, factor: int) -> Operator:
         """The same combination of the finer twins of the operands.
 
@@ -93,6 +99,11 @@ class Adjoint(Combination, LinearOperator):
         """The norms of ``A``."""
         return self.base.norms(iterations=iterations, tolerance=tolerance)
 
+    @property
+    def grid_spacing(self) -> tuple[float, ...] | None:
+        """None: the image of an adjoint is a set of data."""
+        return None
+
     def refined(self, factor: int) -> Operator:
         """Refused: the image of an adjoint is a set of data, whose grid is not a picture."""
         return LinearOperator.refined(self, factor)
@@ -121,6 +132,11 @@ class Sum(Combination, LinearOperator):
     def operands(self) -> list[Any]:
         """See :attr:`Combination.operands`."""
         return [self.left, self.right]
+
+    @property
+    def grid_spacing(self) -> tuple[float, ...] | None:
+        """That of the first operand which knows it: all have the same images."""
+        return next((one.grid_spacing for one in self.operands if one.grid_spacing is not None), None)
 
     def rebuilt(self, operands: Sequence[Any]) -> Operator:
         """See :meth:`Combination.rebuilt`."""
@@ -245,6 +261,11 @@ class Stack(Combination, LinearOperator):
     def operands(self) -> list[Any]:
         """See :attr:`Combination.operands`."""
         return list(self.parts)
+
+    @property
+    def grid_spacing(self) -> tuple[float, ...] | None:
+        """That of the first operand which knows it: all have the same images."""
+        return next((one.grid_spacing for one in self.operands if one.grid_spacing is not None), None)
 
     def rebuilt(self, operands: Sequence[Any]) -> Operator:
         """See :meth:`Combination.rebuilt`."""

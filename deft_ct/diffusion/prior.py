@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.diffusion.schedule import Schedule
+from deft_ct.diffusion.slices import slice_by_slice
 from deft_ct.measurement.scales import AffineMap, PriorRange
 from deft_ct.networks import channel_axis, content_hash
 from deft_ct.networks.precision import Precision, check_precision, network_precision
@@ -81,6 +82,10 @@ class Prior(nn.Module):
         """Channels of an image, or features of a point."""
         return self.image_shape[-1] if len(self.image_shape) == 2 else self.image_shape[0]
 
+    def fits_slices(self, shape: tuple[int, ...]) -> bool:
+        """Whether the prior takes the slices of volumes of a shape ``(channels, slices, rows, columns)``."""
+        return self.is_image and len(shape) == 4 and shape[0] == self.channels
+
     def shape_of(self, domain_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one image for an operator with this domain, which may leave out the channels: ``(H, W)``."""
         return (*self.image_shape[: len(self.image_shape) - len(domain_shape)], *domain_shape)
@@ -96,7 +101,8 @@ class Prior(nn.Module):
         Differentiable with respect to ``x_t`` (methods such as DPS need it; DEFT calls it without a graph).
 
         Args:
-            x_t: noisy images ``(B, *image_shape)``.
+            x_t: noisy images ``(B, *image_shape)``, or volumes ``(B, C, Z, H, W)`` for a prior of images, whose
+                slices are then denoised one by one (:func:`~deft_ct.diffusion.slices.slice_by_slice`).
             t: times in ``[0, schedule.steps - 1]``, ``(B,)`` or one for all.
 
         Returns:
@@ -105,13 +111,15 @@ class Prior(nn.Module):
         Raises:
             ValueError: the number of axes or of channels is wrong.
         """
+        times = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(x_t.shape[0])
+        if self.fits_slices(tuple(x_t.shape[1:])):
+            return slice_by_slice(self.predict, x_t, times)
         axis = channel_axis(x_t)
         if x_t.ndim != len(self.image_shape) + 1 or x_t.shape[axis] != self.channels:
             wanted = "N, {}" if len(self.image_shape) == 2 else "{}, H, W"
             raise ValueError(
                 f"the prior takes images of shape (B, {wanted.format(self.channels)}), got {tuple(x_t.shape)}"
             )
-        times = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(x_t.shape[0])
         self.evaluations += x_t.shape[0]
         add_evaluations(x_t.shape[0])
         with network_precision(x_t.device, self.precision):

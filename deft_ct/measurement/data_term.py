@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.measurement.slice_coupling import SliceCoupling
 from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.differences import difference_scales
 from deft_ct.operators.noise import NoNoise
 from deft_ct.operators.solvers import conjugate_gradient
 
@@ -24,12 +26,18 @@ class DataTerm:
         likelihood: the measurement with its data.
         weighted: True takes the statistical weights of the noise model; False takes white noise of the same mean
             variance, the mismatched model that most of the literature uses on Poisson data.
+        coupling: weight of the total variation along z of volumes, per unit of the prior's range: a term
+            ``coupling * TV_z(x)`` beside the data term, see :mod:`~deft_ct.measurement.slice_coupling`. Not used for
+            images.
         noise_free: standard deviation that noise-free data are given, for an operator of norm 1 and images in
             [-1, 1].
     """
 
-    def __init__(self, likelihood: Likelihood, *, weighted: bool = False, noise_free: float = 1e-3) -> None:
+    def __init__(
+        self, likelihood: Likelihood, *, weighted: bool = False, coupling: float = 0.0, noise_free: float = 1e-3
+    ) -> None:
         self.likelihood = likelihood
+        self._coupling = coupling
         y, scale = likelihood.y, likelihood.to_physical.scale
         steepness = scale.abs().flatten() if isinstance(scale, Tensor) else y.new_full((len(y),), abs(scale))
         operator = likelihood.operator
@@ -77,9 +85,9 @@ class DataTerm:
 
     def solve(
         self, rhs: Tensor, damping: Tensor, *, iterations: int, tolerance: float = 1e-4,
-        preconditioner: Callable[[Tensor], Tensor] | None = None,
+        preconditioner: Callable[[Tensor], Tensor] | None = None, coupling: SliceCoupling | None = None,
     ) -> Tensor:  # fmt: skip
-        """``(B^T W B + damping)^-1 rhs`` by conjugate gradients from zero.
+        """``(B^T W B + damping + C)^-1 rhs`` by conjugate gradients from zero.
 
         Args:
             rhs: ``(B, C, H, W)``.
@@ -87,19 +95,38 @@ class DataTerm:
             iterations: most iterations; with no damping, stopping early is the regularisation.
             tolerance: relative residual at which a sample stops.
             preconditioner: see :func:`~deft_ct.operators.solvers.conjugate_gradient`.
+            coupling: ``C``, of :meth:`coupling_at`; zero when left out.
         """
         strength = per_sample(damping, rhs)
+
+        def matrix(x: Tensor) -> Tensor:
+            out = self.normal(x) + strength * x
+            return out if coupling is None else out + coupling(x)
+
         solution, _ = conjugate_gradient(
-            lambda x: self.normal(x) + strength * x, rhs, iterations=iterations, tolerance=tolerance,
-            preconditioner=preconditioner,
-        )  # fmt: skip
+            matrix, rhs, iterations=iterations, tolerance=tolerance, preconditioner=preconditioner
+        )
         return solution
+
+    def coupling_at(self, x: Tensor) -> SliceCoupling | None:
+        """``sigma^2`` times the Hessian of the coupling of the slices at volumes ``x``; None for images."""
+        operator = self.likelihood.operator
+        if not self._coupling or not operator.on_volumes:
+            return None
+        scales = difference_scales(operator)
+        assert scales is not None
+        return SliceCoupling(x, self._coupling * self.sigma.square(), scales[0])
 
     def correction(
         self, x: Tensor, damping: Tensor, *, iterations: int, preconditioner: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:
-        """The ``d`` that minimises ``|y - A(x + d)|_W^2 + damping |d|^2``: the proximal step from ``x``."""
-        return self.solve(self.descent(x), damping, iterations=iterations, preconditioner=preconditioner)
+        """The ``d`` that minimises ``|y - A(x + d)|_W^2 + damping |d|^2``: the proximal step from ``x``.
+
+        For volumes with ``2 sigma^2 coupling TV_z(x + d)`` in addition, the total variation majorised at ``x``.
+        """
+        coupling = self.coupling_at(x)
+        rhs = self.descent(x) if coupling is None else self.descent(x) - coupling(x)
+        return self.solve(rhs, damping, iterations=iterations, preconditioner=preconditioner, coupling=coupling)
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ class Measurement:
 
         Raises:
             TypeError: ``x`` is not a floating-point tensor.
-            ValueError: the batch is empty, ``x`` is not finite, ``refine`` < 1, or the operator cannot be refined.
+            ValueError: the batch is empty, ``x`` is not finite or of the wrong shape, ``refine`` < 1, or the operator
+                cannot be refined.
         """
         x = _floating(x, "images")
         if not bool(torch.isfinite(x).all()):
@@ -98,8 +99,14 @@ class Measurement:
 
     def noise_free(self, x: Tensor, *, refine: int = 1) -> Tensor:
         """``A(x)``, simulated on an image grid ``refine`` times finer; see :meth:`simulate`."""
-        clean: Tensor = self.operator(x) if refine == 1 else self._refined(refine)(_interpolate(x, refine))
-        return clean
+        shape = self.operator.domain_shape
+        if x.ndim <= len(shape) or tuple(x.shape[-len(shape) :]) != shape:
+            raise ValueError(_wrong_shape("images", shape, tuple(x.shape), volumes=self.operator.on_volumes))
+        if refine == 1:
+            clean: Tensor = self.operator(x)
+            return clean
+        fine: Tensor = self._refined(refine)(_interpolate(x, refine, 3 if self.operator.on_volumes else 2))
+        return fine
 
     def likelihood(self, y: Tensor, prior_range: PriorRange | None = None) -> Likelihood:
         """The data term of ``y`` for images in a prior's range.
@@ -137,11 +144,9 @@ class Measurement:
         """
         y = _floating(y, "data")
         shape = self.operator.range_shape
-        fits = y.ndim in (4, len(shape) + 1, len(shape) + 2) and tuple(y.shape[y.ndim - len(shape) :]) == shape
+        fits = y.ndim in (4, len(shape) + 1, len(shape) + 2) and tuple(y.shape[max(0, y.ndim - len(shape)) :]) == shape
         if not fits:
-            raise ValueError(
-                f"the data must have shape (B, C, {', '.join(map(str, shape[-2:]))}), got {tuple(y.shape)}"
-            )
+            raise ValueError(_wrong_shape("data", shape, tuple(y.shape), volumes=self.operator.on_volumes))
         if self.operator.images not in (None, len(y)):
             raise ValueError(
                 f"{type(self.operator).__name__} has parameters for {self.operator.images} images, and the data are of "
@@ -186,8 +191,29 @@ class Measurement:
         return described if self.units is None else described | {"units": self.units.to_dict()}
 
 
-def _interpolate(x: Tensor, factor: int) -> Tensor:
-    return functional.interpolate(x, scale_factor=factor, mode=_INTERPOLATION[x.ndim - 2], align_corners=False)
+def _interpolate(x: Tensor, factor: int, axes: int) -> Tensor:
+    """``(B, *)`` on a grid ``factor`` times finer along the last ``axes``."""
+    images = x if x.ndim == axes + 2 else x.reshape(-1, 1, *x.shape[x.ndim - axes :])
+    fine = functional.interpolate(images, scale_factor=factor, mode=_INTERPOLATION[axes], align_corners=False)
+    return fine.reshape(*x.shape[: x.ndim - axes], *fine.shape[2:])
+
+
+def _wrong_shape(what: str, shape: tuple[int, ...], got: tuple[int, ...], *, volumes: bool) -> str:
+    """What was expected, what came and what to do.
+
+    Args:
+        what: of data or images.
+        shape: of the range or the domain of the operator.
+        got: the shape that came.
+        volumes: whether the axes of the shape do not include a channel although there are three.
+    """
+    axes = "B, C" if volumes or len(shape) < 3 else "B"
+    message = f"the {what} must have shape ({axes}, {', '.join(map(str, shape))}), got {got}"
+    if got == shape:
+        return f"{message}: put {'a batch and a channel axis' if ', ' in axes else 'a batch axis'} before them"
+    if got[-len(shape) :] != shape and sorted(got[-len(shape) :]) == sorted(shape):
+        return f"{message}: the axes are in another order"
+    return message
 
 
 def _floating(values: Tensor, what: str) -> Tensor:

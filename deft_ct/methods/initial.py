@@ -13,6 +13,7 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.classical.common import StoppingRule
 from deft_ct.methods.classical.tv import total_variation
 from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.differences import difference_scales
 from deft_ct.reconstructor import UnsupportedError
 
 Reference = Literal["fbp", "tv"]
@@ -44,7 +45,7 @@ def check_initial(name: str, likelihood: Likelihood, kind: str) -> None:
 
     Raises:
         UnsupportedError: the data are counts before the logarithm. For FBP: the operator has no pseudo-inverse. For TV:
-            the operator is not linear, or not on images ``(H, W)``.
+            the operator is not linear, or on neither images ``(H, W)`` nor volumes.
     """
     operator = likelihood.operator
     operator_name = type(operator).__name__
@@ -59,10 +60,10 @@ def check_initial(name: str, likelihood: Likelihood, kind: str) -> None:
         raise UnsupportedError(
             f"{name} starts from a TV reconstruction, which needs a linear operator; {operator_name} is not"
         )
-    if kind == "tv" and len(operator.domain_shape) != 2:
+    if kind == "tv" and difference_scales(operator) is None:
         raise UnsupportedError(
-            f"{name} starts from a TV reconstruction, which needs an operator on images (H, W); {operator_name} is on "
-            f"{operator.domain_shape}"
+            f"{name} starts from a TV reconstruction, which needs an operator on images (H, W) or volumes; "
+            f"{operator_name} is on {operator.domain_shape}"
         )
 
 
@@ -110,7 +111,7 @@ class TotalVariationInitial:
         strength = strength / (scale.flatten(1) if isinstance(scale, Tensor) else scale)
         hint = operator.regularisation_hint(likelihood.y, likelihood.noise_weights)
         if hint is not None:
-            strength = strength * hint.strength.reshape(-1, *[1] * (likelihood.y.ndim - 3))
+            strength = strength * hint.strength.reshape(-1, *[1] * (likelihood.y.ndim - len(operator.range_shape) - 1))
             iterations = max(iterations, hint.least_iterations)
         weights = likelihood.measurement.fit_weights(likelihood.y)
         mu, _ = total_variation(

@@ -15,6 +15,8 @@ from deft_ct.operators.ct.fdk import fdk
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry
 from deft_ct.operators.ct.presets import ScanPreset, dm4ct, genregbench, htc2022
 from deft_ct.operators.ct.ray_transform import RayTransform
+from deft_ct.operators.ct.system_matrix import Geometry
+from deft_ct.operators.ct.vector_geometry import VectorConeGeometry, VectorFanGeometry
 
 __all__ = [
     "AlignmentResult",
@@ -26,6 +28,8 @@ __all__ = [
     "RayTransform",
     "RingArtefact",
     "ScanPreset",
+    "VectorConeGeometry",
+    "VectorFanGeometry",
     "align_scan",
     "detector_shift",
     "dm4ct",
@@ -38,13 +42,17 @@ __all__ = [
 ]
 
 
-def geometry_from_dict(values: Mapping[str, Any]) -> ParallelGeometry | FanGeometry | ConeGeometry:
+def geometry_from_dict(values: Mapping[str, Any]) -> Geometry:
     """Restore a geometry from its ``to_dict()``.
 
     Raises:
         ValueError: the kind is unknown.
     """
-    for cls in (ParallelGeometry, FanGeometry, ConeGeometry):
+    kinds: tuple[type[Geometry], ...] = (
+        ParallelGeometry, FanGeometry, ConeGeometry, VectorFanGeometry, VectorConeGeometry
+    )  # fmt: skip
+    for cls in kinds:
         if values.get("kind") == cls.kind:
             return cls.from_dict(values)
-    raise ValueError(f'geometry kind must be "parallel", "fan" or "cone", got {values.get("kind")!r}')
+    known = ", ".join(f'"{cls.kind}"' for cls in kinds)
+    raise ValueError(f"geometry kind must be one of {known}, got {values.get('kind')!r}")

@@ -11,12 +11,12 @@ import numpy as np
 
 from deft_ct.operators.ct import _checks
 from deft_ct.operators.ct.geometry import FanGeometry
-from deft_ct.operators.ct.rays import Array, Rays
-from deft_ct.operators.ct.scan import ScanGeometry
+from deft_ct.operators.ct.rays import Array
+from deft_ct.operators.ct.scan import ScanGeometry, VolumeRays
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConeGeometry(ScanGeometry):
+class ConeGeometry(VolumeRays, ScanGeometry):
     """Cone beam on a flat detector; equally spaced views cover ``[0, 2 pi)`` by default.
 
     In the plane of the source the conventions are the same as in :class:`~deft_ct.operators.ct.FanGeometry`; the
@@ -70,11 +70,6 @@ class ConeGeometry(ScanGeometry):
         self.middle_fan()  # the same rules hold in the plane of the source
 
     @property
-    def voxel_zyx(self) -> tuple[float, float, float]:
-        """(slice, row, column spacing) in mm."""
-        return self.pixel_mm  # type: ignore[return-value]  # a triple after validation
-
-    @property
     def detector_vu(self) -> tuple[float, float]:
         """(row, column spacing) of the detector in mm."""
         return self.detector_mm  # type: ignore[return-value]  # a pair after validation
@@ -112,14 +107,6 @@ class ConeGeometry(ScanGeometry):
         ]
         corner = source + self.source_to_detector_mm * along + first[0] * up + first[1] * across
         return source, corner, np.broadcast_to(dv * up, source.shape).copy(), du * across
-
-    def rays(self) -> Rays:
-        """The line that each detector element measures: ``(views, rows, columns, 3)``; large for large detectors."""
-        source, corner, row_step, column_step = (a[:, None, None, :] for a in self.poses())
-        rows, columns = np.arange(self.detectors[0])[:, None, None], np.arange(self.detectors[1])[:, None]
-        direction = corner + rows * row_step + columns * column_step - source
-        direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
-        return Rays(origin=np.broadcast_to(source, direction.shape), direction=direction)
 
     def refined(self, factor: int) -> Self:
         """The same scan of a voxel grid ``factor`` times finer, to simulate data without the inverse crime."""

@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from deft_ct.operators.ct.cone import ConeGeometry
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarGeometry
 from deft_ct.operators.ct.rays import Array
-from deft_ct.operators.ct.vectors import Geometry, ScanVectors, geometry_from_vectors, scan_vectors
+from deft_ct.operators.ct.scan import VolumeRays
+from deft_ct.operators.ct.vectors import AnyGeometry, Geometry, ScanVectors, geometry_from_vectors, scan_vectors
 
 __all__ = ["from_astra", "from_odl", "from_tomosipo", "import_tomosipo", "to_astra", "to_astra_3d", "to_odl",
            "to_tomosipo"]  # fmt: skip
 
 
-def to_astra(geometry: PlanarGeometry | ConeGeometry) -> tuple[dict[str, Any], dict[str, Any]]:
+def to_astra(geometry: AnyGeometry) -> tuple[dict[str, Any], dict[str, Any]]:
     """ASTRA's volume and projection geometry of a scan, in mm.
 
     Args:
-        geometry: a parallel geometry, a fan geometry with a flat detector, or a cone geometry.
+        geometry: a parallel geometry, a fan geometry with a flat detector, a cone geometry, or one by vectors.
 
     Returns:
         (volume geometry, projection geometry); the latter by vectors where there are offsets. Two-dimensional for
@@ -35,12 +35,12 @@ def to_astra(geometry: PlanarGeometry | ConeGeometry) -> tuple[dict[str, Any], d
     Raises:
         ValueError: ASTRA has no such geometry (curved detector).
     """
-    if isinstance(geometry, ConeGeometry):
+    if isinstance(geometry, VolumeRays):
         return to_astra_3d(geometry)
     vectors = scan_vectors(geometry)
     projection: dict[str, Any] = {"DetectorCount": geometry.detectors}
-    centred = geometry.detector_offset_mm == geometry.axis_offset_mm == 0
-    if centred:
+    centred = isinstance(geometry, PlanarGeometry) and geometry.detector_offset_mm == geometry.axis_offset_mm == 0
+    if isinstance(geometry, PlanarGeometry) and centred:
         projection |= {"DetectorWidth": geometry.detector_mm, "ProjectionAngles": geometry.angle_array}
     else:
         parts = (vectors.beam, vectors.center, vectors.column_step)
@@ -52,7 +52,7 @@ def to_astra(geometry: PlanarGeometry | ConeGeometry) -> tuple[dict[str, Any], d
     return _astra_volume(geometry.image_shape, geometry.pixel_rc), projection
 
 
-def to_astra_3d(geometry: PlanarGeometry | ConeGeometry, slices: int = 1) -> tuple[dict[str, Any], dict[str, Any]]:
+def to_astra_3d(geometry: AnyGeometry, slices: int = 1) -> tuple[dict[str, Any], dict[str, Any]]:
     """ASTRA's three-dimensional volume and projection geometry, by vectors.
 
     ASTRA's 3D data are ``(detector rows, views, detector columns)`` and its volumes ``(slices, rows, columns)``. The
@@ -68,7 +68,7 @@ def to_astra_3d(geometry: PlanarGeometry | ConeGeometry, slices: int = 1) -> tup
     """
     vectors = scan_vectors(geometry)
     rows, columns = vectors.detectors
-    if isinstance(geometry, ConeGeometry):
+    if isinstance(geometry, VolumeRays):
         shape, voxel = geometry.image_shape, geometry.voxel_zyx
     else:
         shape, voxel = (slices, *geometry.image_shape), (1.0, *geometry.pixel_rc)
@@ -129,7 +129,7 @@ def from_astra(volume: Mapping[str, Any], projection: Mapping[str, Any]) -> Geom
     return geometry_from_vectors(vectors, shape, voxel)
 
 
-def to_tomosipo(geometry: PlanarGeometry | ConeGeometry, slices: int = 1) -> tuple[Any, Any]:
+def to_tomosipo(geometry: AnyGeometry, slices: int = 1) -> tuple[Any, Any]:
     """The volume and projection geometry of tomosipo (of 3D vectors); see :func:`to_astra_3d` for the arguments.
 
     Raises:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from deft_ct.operators.ct import plausibility
 from deft_ct.operators.ct.bad_elements import BadElements, bad_elements
-from deft_ct.operators.ct.cone import ConeGeometry
 from deft_ct.operators.ct.detector_offset import detector_shift
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.operators.ct.system_matrix import Geometry
@@ -162,7 +161,7 @@ def _truncation_finding(cut: Truncation, geometry: Geometry) -> Finding:
 
 
 def _shift_finding(shift: float, geometry: Geometry) -> Finding:
-    assert not isinstance(geometry, ConeGeometry), "detector_shift is None for cone beams"
+    assert isinstance(geometry, PlanarGeometry), "detector_shift is None for others"
     offset = geometry.detector_offset_mm + shift * geometry.detector_mm
     return Finding(
         SHIFTED,

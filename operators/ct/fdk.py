@@ -15,8 +15,12 @@ from deft_ct.operators.ct.redundancy import one_sided_padding, ray_weights
 def fdk(y: Tensor, geometry: ConeGeometry, filter: str = "ram-lak", cutoff: float = 1.0) -> Tensor:
     """Filtered back-projection for cone beams (Feldkamp, Davis and Kress 1984, J. Opt. Soc. Am. A 1, 612).
 
-    Exact in the plane of the source, approximate outside it. Short scans take the weights of the middle plane. Linear,
-    batched and differentiable; the views are recomputed in the backward pass, so that memory does not grow with them.
+    Exact in the plane of the source, approximate outside it. Every row of the detector takes the redundancy weights of
+    the middle plane (:func:`~deft_ct.operators.ct.redundancy.ray_weights`): Parker's for short scans; for a full turn
+    with a detector that is cut off on one side (half-fan) Wang's (2002, Med. Phys. 29, 1634, who gives them for cone
+    beams too). Opposite rays of such a detector add up to one in every row, since the weights depend on the column
+    alone. Linear, batched and differentiable; the views are recomputed in the backward pass, so that memory does not
+    grow with them.
 
     Args:
         y: ``(..., views, rows, columns)`` line integrals.
@@ -29,7 +33,8 @@ def fdk(y: Tensor, geometry: ConeGeometry, filter: str = "ram-lak", cutoff: floa
 
     Raises:
         TypeError: not a cone geometry, or ``y`` is not a floating-point tensor.
-        ValueError: a helical scan, a detector cut off on one side, an unknown filter or a wrong shape.
+        ValueError: a helical scan, a detector that does not reach the rotation axis, an unknown filter or a wrong
+            shape.
     """
     check_filter(filter, cutoff)
     if not isinstance(geometry, ConeGeometry):
@@ -45,13 +50,14 @@ def fdk(y: Tensor, geometry: ConeGeometry, filter: str = "ram-lak", cutoff: floa
     if tuple(y.shape[-3:]) != shape:
         raise ValueError(f"fdk: y must have trailing shape {shape}, got shape {tuple(y.shape)}")
     fan = geometry.middle_fan()
-    if any(one_sided_padding(fan)):
-        raise ValueError("fdk cannot reconstruct from a detector that is cut off on one side")
     rays = geometry.rays()
     reach = torch.from_numpy(-(rays.origin * rays.direction).sum(-1)) / geometry.source_to_detector_mm
     weights = torch.from_numpy(ray_weights(fan))[:, None, :] * reach
-    response = torch.from_numpy(ramp_response(fan.detectors, fan.detector_mm, filter, cutoff)).to(y)
-    rows = apply_filter(y.reshape(-1, *shape) * weights.to(y), response)
+    before, after = one_sided_padding(fan)
+    response = torch.from_numpy(ramp_response(fan.detectors + before + after, fan.detector_mm, filter, cutoff)).to(y)
+    # Filtered rows reach beyond a detector that is cut off on one side: give them room there.
+    rows = apply_filter(torch.nn.functional.pad(y.reshape(-1, *shape) * weights.to(y), (before, after)), response)
+    geometry = _widened(geometry, before, after)
     total = rows.new_zeros((len(rows), *geometry.image_shape))
     for view, angle in enumerate(geometry.angle_array.tolist()):
         one = rows[:, view]
@@ -61,6 +67,16 @@ def fdk(y: Tensor, geometry: ConeGeometry, filter: str = "ram-lak", cutoff: floa
             part = _backproject_view(one, geometry, angle)
         total = total + part
     return total.reshape(*y.shape[:-3], *geometry.image_shape)
+
+
+def _widened(geometry: ConeGeometry, before: int, after: int) -> ConeGeometry:
+    """The scan with so many more detector columns on either side."""
+    rows, columns = geometry.detectors
+    along_rows, along_columns = geometry.detector_offset_mm
+    shift = 0.5 * (after - before) * geometry.detector_vu[1]
+    return geometry.replace(
+        detectors=(rows, columns + before + after), detector_offset_mm=(along_rows, along_columns + shift)
+    )
 
 
 def _backproject_view(rows: Tensor, geometry: ConeGeometry, angle: float) -> Tensor:

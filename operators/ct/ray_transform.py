@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from deft_ct.operators.ct.fdk import fdk
 from deft_ct.operators.ct.features import planar_scan_features
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.operators.ct.photons import NOISE_FREE_PHOTONS
+from deft_ct.operators.ct.scan import RayGeometry, VolumeRays
 from deft_ct.operators.ct.system_matrix import Geometry
 from deft_ct.operators.ct.tv_hint import total_variation_hint
 from deft_ct.operators.ct.unseen import unseen_pixels
@@ -59,9 +61,10 @@ class RayTransform(LinearOperator):
     """
 
     def __init__(self, geometry: Geometry, backend: str = "auto", *, kernel: Kernel = "joseph") -> None:
-        if not isinstance(geometry, PlanarGeometry | ConeGeometry):
+        if not isinstance(geometry, RayGeometry):
             raise TypeError(
-                f"geometry must be a ParallelGeometry, FanGeometry or ConeGeometry, got {type(geometry).__name__}"
+                f"geometry must be a ParallelGeometry, FanGeometry or ConeGeometry, or one by vectors, got "
+                f"{type(geometry).__name__}"
             )
         super().__init__(geometry.image_shape, geometry.sinogram_shape)
         views, *elements = geometry.sinogram_shape
@@ -100,10 +103,13 @@ class RayTransform(LinearOperator):
             )
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
-        """Filtered back-projection (FDK for cone beams) with the Ram-Lak filter, ``(..., *range_shape)`` to 1/mm."""
-        if isinstance(self.geometry, ConeGeometry):
-            return fdk(y, self.geometry)
-        return fbp(y, self.geometry)
+        """Filtered back-projection (FDK for cone beams) with the Ram-Lak filter, ``(..., *range_shape)`` to 1/mm.
+
+        For scans given by vectors the least-squares solution by conjugate gradients.
+        """
+        if isinstance(self.geometry, PlanarGeometry):
+            return fbp(y, self.geometry)
+        return fdk(y, self.geometry) if isinstance(self.geometry, ConeGeometry) else super().pseudo_inverse(y)
 
     def refined(self, factor: int) -> RayTransform:
         """The same scan on an image grid and detector ``factor`` times finer; see ``ScanGeometry.refined``."""
@@ -120,19 +126,18 @@ class RayTransform(LinearOperator):
         return diagnose_scan(y, self.geometry, weights)
 
     def row_order(self) -> RowOrder | None:
-        """The views by angle, see :func:`~deft_ct.operators.ct.view_order.view_order`; None for cone beams."""
-        return None if isinstance(self.geometry, ConeGeometry) else view_order(self.geometry)
+        """The views by angle, see :func:`~deft_ct.operators.ct.view_order.view_order`; None for others."""
+        return view_order(self.geometry) if isinstance(self.geometry, PlanarGeometry) else None
 
     def features(self, y: Tensor, weights: Tensor | None) -> Tensor:
         """See :func:`~deft_ct.operators.ct.features.planar_scan_features`.
 
         Raises:
-            ValueError: a cone beam.
+            ValueError: a cone beam, or a scan given by vectors.
         """
-        if isinstance(self.geometry, ConeGeometry):
-            raise ValueError(
-                "networks that are conditioned on the scan are for parallel and fan beams, got a cone beam"
-            )
+        if not isinstance(self.geometry, PlanarGeometry):
+            what = "a cone beam" if isinstance(self.geometry, ConeGeometry) else "a scan given by vectors"
+            raise ValueError(f"networks that are conditioned on the scan are for parallel and fan beams, got {what}")
         return planar_scan_features(self.geometry, y, weights)
 
     def unseen(self) -> Tensor | None:
@@ -150,16 +155,23 @@ class RayTransform(LinearOperator):
         """
         return PoissonNoise(photons=NOISE_FREE_PHOTONS).weights(y)
 
+    @property
+    def grid_spacing(self) -> tuple[float, ...]:
+        """Pixel or voxel size along each axis of the images, mm."""
+        return tuple(float(step) for step in np.atleast_1d(self.geometry.pixel_mm))
+
     def regularisation_hint(self, y: Tensor, weights: Tensor | None) -> RegularisationHint:
         """See :func:`~deft_ct.operators.ct.tv_hint.total_variation_hint`."""
         return total_variation_hint(self.geometry, y, weights)
 
     def first_guess(self, y: Tensor) -> Tensor:
-        """Hann-filtered back-projection; zero for cone beams."""
-        if isinstance(self.geometry, ConeGeometry):
-            return super().first_guess(y)
-        return fbp(y, self.geometry, filter="hann")
+        """Hann-filtered back-projection, FDK for cone beams on a circle; zero for a helix and scans by vectors."""
+        if isinstance(self.geometry, PlanarGeometry):
+            return fbp(y, self.geometry, filter="hann")
+        if isinstance(self.geometry, ConeGeometry) and not self.geometry.pitch_mm:
+            return fdk(y, self.geometry, filter="hann")
+        return super().first_guess(y)
 
     def preconditioner(self, like: Tensor) -> Callable[[Tensor], Tensor] | None:
         """The circulant approximation of planar scans, see :func:`~deft_ct.operators.circulant.circulant`."""
-        return None if isinstance(self.geometry, ConeGeometry) else circulant(self, like)
+        return None if isinstance(self.geometry, VolumeRays) else circulant(self, like)

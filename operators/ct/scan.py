@@ -1,7 +1,8 @@
-"""What all scan geometries share: the view angles, copies with changes, and JSON."""
+"""What all scan geometries share: their rays, the view angles, copies with changes, and JSON."""
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,8 +14,55 @@ from deft_ct.operators.ct import _checks
 from deft_ct.operators.ct.rays import Array, Rays
 
 
+class RayGeometry(abc.ABC):
+    """A set of rays through an image or a volume: what a ray transform needs of a scan."""
+
+    @property
+    @abc.abstractmethod
+    def sinogram_shape(self) -> tuple[int, ...]:
+        """Shape of the data of one image, views first."""
+
+    @abc.abstractmethod
+    def rays(self) -> Rays:
+        """The line that each detector element measures."""
+
+    @abc.abstractmethod
+    def select_views(self, views: slice) -> Self:
+        """The scan with some of its views."""
+
+
+class VolumeRays(RayGeometry):
+    """Rays through a volume, from a source to the elements of a flat detector in each view."""
+
+    image_shape: tuple[int, int, int]
+    pixel_mm: float | tuple[float, float, float]
+    detectors: tuple[int, int]
+
+    @property
+    @abc.abstractmethod
+    def sinogram_shape(self) -> tuple[int, int, int]:
+        """(views, detector rows, detector columns)."""
+
+    @abc.abstractmethod
+    def poses(self) -> tuple[Array, Array, Array, Array]:
+        """Source, centre of element (0, 0), step to the next row and to the next column, each ``(views, 3)``, x y z."""
+
+    @property
+    def voxel_zyx(self) -> tuple[float, float, float]:
+        """(slice, row, column spacing) in mm."""
+        return self.pixel_mm  # type: ignore[return-value]  # a triple after validation
+
+    def rays(self) -> Rays:
+        """The line that each detector element measures: ``(views, rows, columns, 3)``; large for large detectors."""
+        source, corner, row_step, column_step = (a[:, None, None, :] for a in self.poses())
+        rows, columns = np.arange(self.detectors[0])[:, None, None], np.arange(self.detectors[1])[:, None]
+        direction = corner + rows * row_step + columns * column_step - source
+        direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+        return Rays(origin=np.broadcast_to(source, direction.shape), direction=direction)
+
+
 @dataclass(frozen=True, kw_only=True)
-class ScanGeometry:
+class ScanGeometry(RayGeometry):
     """A circular scan; see the subclasses.
 
     Args:
@@ -51,6 +99,10 @@ class ScanGeometry:
     def rays(self) -> Rays:
         """The line that each detector element measures."""
         raise TypeError(f"{type(self).__name__} is only a base class: use a parallel, fan or cone geometry")
+
+    def select_views(self, views: slice) -> Self:
+        """The scan with some of its views."""
+        return self.replace(angles=self.angle_array[views])
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed; changing the views drops the angles that they replace."""

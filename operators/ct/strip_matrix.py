@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deft_ct.operators.ct.cone import ConeGeometry
-from deft_ct.operators.ct.geometry import ParallelGeometry, PlanarGeometry
+from deft_ct.operators.ct.geometry import ParallelGeometry
 from deft_ct.operators.ct.rays import Array
+from deft_ct.operators.ct.scan import RayGeometry
 from deft_ct.operators.ct.system_matrix import CSR
 
 _SAMPLES_A_CHUNK = 2**17  # keeps the temporaries of the builder in the cache
 
 
-def strip_nonzeros(geometry: PlanarGeometry | ConeGeometry) -> int:
+def strip_nonzeros(geometry: RayGeometry) -> int:
     """Upper bound of the stored entries of :func:`strip_matrix`."""
     scan = _parallel(geometry)
     height, width = scan.image_shape
     return height * width * int(_reach(scan, *_shadow(scan)).sum())
 
 
-def strip_matrix(geometry: PlanarGeometry | ConeGeometry, dtype: type[np.floating] = np.float32) -> CSR:
+def strip_matrix(geometry: RayGeometry, dtype: type[np.floating] = np.float32) -> CSR:
     """Areas of the pixels in the strip of each detector element, over the width of the strip.
 
     The shadow of a pixel on the detector axis is a trapezoid, the convolution of the shadows of its two sides. An entry
@@ -81,7 +81,7 @@ def strip_matrix(geometry: PlanarGeometry | ConeGeometry, dtype: type[np.floatin
     return by_pixel.transposed()
 
 
-def _parallel(geometry: PlanarGeometry | ConeGeometry) -> ParallelGeometry:
+def _parallel(geometry: RayGeometry) -> ParallelGeometry:
     if not isinstance(geometry, ParallelGeometry):
         raise ValueError(
             f"kernel 'strip' is for parallel beams, got a {type(geometry).__name__}, whose strips are wedges: use "

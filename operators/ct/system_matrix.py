@@ -16,8 +16,10 @@ from torch import Tensor
 from deft_ct.operators.ct.cone import ConeGeometry
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.operators.ct.rays import joseph_rays, joseph_rays_3d
+from deft_ct.operators.ct.scan import VolumeRays
+from deft_ct.operators.ct.vector_geometry import VectorConeGeometry, VectorFanGeometry
 
-Geometry = PlanarGeometry | ConeGeometry
+Geometry = PlanarGeometry | ConeGeometry | VectorFanGeometry | VectorConeGeometry
 
 _ENTRIES_A_CHUNK = 2**18  # keeps the temporaries of the builder in the cache
 
@@ -53,7 +55,7 @@ class CSR(NamedTuple):
 
 def joseph_nonzeros(geometry: Geometry) -> int:
     """Upper bound of the stored entries of :func:`joseph_matrix`: 2 (in 3D 4) for each ray and major step."""
-    entries = 4 if isinstance(geometry, ConeGeometry) else 2
+    entries = 4 if isinstance(geometry, VolumeRays) else 2
     return entries * math.prod(geometry.sinogram_shape) * max(geometry.image_shape)
 
 
@@ -70,7 +72,7 @@ def joseph_matrix(geometry: Geometry, dtype: type[np.floating] = np.float32) -> 
     Raises:
         ValueError: more non-zeros than int32 can count.
     """
-    return _cone_matrix(geometry, dtype) if isinstance(geometry, ConeGeometry) else _planar_matrix(geometry, dtype)
+    return _cone_matrix(geometry, dtype) if isinstance(geometry, VolumeRays) else _planar_matrix(geometry, dtype)
 
 
 def _row_ends(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -80,7 +82,7 @@ def _row_ends(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return ends
 
 
-def _planar_matrix(geometry: PlanarGeometry, dtype: type[np.floating]) -> CSR:
+def _planar_matrix(geometry: PlanarGeometry | VectorFanGeometry, dtype: type[np.floating]) -> CSR:
     rays = joseph_rays(geometry.rays(), geometry.image_shape, geometry.pixel_rc)
     height, width = geometry.image_shape
     number = rays.start.size
@@ -112,7 +114,7 @@ def _planar_matrix(geometry: PlanarGeometry, dtype: type[np.floating]) -> CSR:
     return CSR(data, indices, ends.astype(np.int32), (number, height * width))
 
 
-def _cone_matrix(geometry: ConeGeometry, dtype: type[np.floating]) -> CSR:
+def _cone_matrix(geometry: VolumeRays, dtype: type[np.floating]) -> CSR:
     rays = joseph_rays_3d(geometry.rays(), geometry.image_shape, geometry.voxel_zyx)
     shape = np.array(geometry.image_shape)
     strides = np.array([shape[1] * shape[2], shape[2], 1])

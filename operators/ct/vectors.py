@@ -11,8 +11,11 @@ import numpy as np
 from deft_ct.operators.ct.cone import ConeGeometry
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarGeometry
 from deft_ct.operators.ct.rays import Array
+from deft_ct.operators.ct.scan import VolumeRays
+from deft_ct.operators.ct.vector_geometry import VectorConeGeometry, VectorFanGeometry
 
 Geometry = ParallelGeometry | FanGeometry | ConeGeometry
+AnyGeometry = PlanarGeometry | ConeGeometry | VectorFanGeometry | VectorConeGeometry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,20 +39,26 @@ class ScanVectors:
     detectors: tuple[int, int]
 
 
-def scan_vectors(geometry: PlanarGeometry | ConeGeometry) -> ScanVectors:
+def scan_vectors(geometry: AnyGeometry) -> ScanVectors:
     """The vectors of a scan. Two-dimensional scans lie in the plane z = 0, with one detector row 1 mm high.
 
     Raises:
         ValueError: a curved detector, which has no such vectors.
         TypeError: not a geometry.
     """
-    if isinstance(geometry, ConeGeometry):
+    if isinstance(geometry, VolumeRays):
         source, corner, row_step, column_step = geometry.poses()
         rows, columns = geometry.detectors
         center = corner + 0.5 * (rows - 1) * row_step + 0.5 * (columns - 1) * column_step
         return ScanVectors(
             parallel=False, beam=source, center=center, column_step=column_step, row_step=row_step,
             detectors=geometry.detectors,
+        )  # fmt: skip
+    if isinstance(geometry, VectorFanGeometry):
+        source, center, step = (np.pad(geometry.vectors(name), [(0, 0), (0, 1)]) for name in geometry.vector_names)
+        return ScanVectors(
+            parallel=False, beam=source, center=center, column_step=step,
+            row_step=np.broadcast_to([0.0, 0.0, 1.0], step.shape).copy(), detectors=(1, geometry.detectors),
         )  # fmt: skip
     if not isinstance(geometry, ParallelGeometry | FanGeometry):
         raise TypeError(f"geometry must be parallel, fan or cone, got {type(geometry).__name__}")

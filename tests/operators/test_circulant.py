@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from deft_ct.operators import LinearOperator
 from deft_ct.operators.circulant import GRADIENT_STEP, POSITIVITY_STEP, circulant
-from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry, RayTransform
 
 SIDE = 8
 
@@ -27,14 +29,18 @@ class Multiply(LinearOperator):
         return y * self.weights
 
 
-def differences(height: int, width: int) -> np.ndarray:
-    """``D^T D`` of forward differences with a free border."""
-    down, across = (np.diff(np.eye(n), axis=0) for n in (height, width))
-    return np.asarray(np.kron(down.T @ down, np.eye(width)) + np.kron(np.eye(height), across.T @ across))
+def differences(shape: tuple[int, ...], spacing: tuple[float, ...]) -> np.ndarray:
+    """``D^T D`` of forward differences with a free border, over distances in units of the smallest spacing."""
+    total = np.zeros((math.prod(shape), math.prod(shape)))
+    for axis, step in enumerate(spacing):
+        along = np.diff(np.eye(shape[axis]), axis=0) * (min(spacing) / step)
+        before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+        total += np.kron(np.kron(np.eye(before), along.T @ along), np.eye(after))
+    return total
 
 
-def dense(apply: object, shape: tuple[int, int]) -> np.ndarray:
-    units = torch.eye(shape[0] * shape[1], dtype=torch.float64).reshape(-1, *shape)
+def dense(apply: object, shape: tuple[int, ...]) -> np.ndarray:
+    units = torch.eye(math.prod(shape), dtype=torch.float64).reshape(-1, *shape)
     return np.stack([apply(unit).numpy().ravel() for unit in units], 1)  # type: ignore[operator]
 
 
@@ -42,15 +48,18 @@ SCANS = [
     ParallelGeometry.for_image((9, 7), (1.0, 1.3), 12),
     FanGeometry.for_image((8, 8), 1.0, 10, source_to_center_mm=30, source_to_detector_mm=50),
     ParallelGeometry.for_image((8, 11), 1.0, 3),
+    ConeGeometry.for_image((6, 7, 8), (1.5, 1.0, 1.2), 9, source_to_center_mm=30, source_to_detector_mm=50),
 ]
 
 
-@pytest.mark.parametrize("geometry", SCANS, ids=["parallel", "fan", "three views"])
-def test_the_step_sizes_are_the_largest_that_converge(geometry: ParallelGeometry | FanGeometry) -> None:
+@pytest.mark.parametrize("geometry", SCANS, ids=["parallel", "fan", "three views", "cone"])
+def test_the_step_sizes_are_the_largest_that_converge(
+    geometry: ParallelGeometry | FanGeometry | ConeGeometry,
+) -> None:
     """``T^-1 >= A^T A + g D^T D + p I``: the largest eigenvalue of the product is at most 1, but for 5 % of margin."""
     shape, operator = geometry.image_shape, RayTransform(geometry, "matrix")
     found = circulant(operator, torch.zeros(shape, dtype=torch.float64))
-    bound = dense(operator.normal, shape) + found.gradient * differences(*shape)
+    bound = dense(operator.normal, shape) + found.gradient * differences(shape, geometry.pixel_mm)
     bound = bound + found.positivity * np.eye(len(bound))
     largest = np.linalg.eigvals(dense(found, shape) @ bound).real.max()
     assert largest == pytest.approx(1 / 1.05, rel=0.01)

@@ -20,6 +20,7 @@ from deft_ct.methods.classical.common import (
     prepare_fit,
 )
 from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.differences import add_adjoint_differences, difference_scales, forward_differences
 from deft_ct.reconstruction import Request
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
@@ -78,11 +79,12 @@ def tikhonov(
 
     Args:
         y: ``(..., *range_shape)``, data.
-        operator: ``A``; images ``(..., H, W)`` for the gradient penalty.
+        operator: ``A``; images ``(..., H, W)`` or volumes for the gradient penalty.
         weights: ``w``, broadcastable to ``y``, >= 0; ones when left out.
         strength: >= 0.
-        penalty: ``L``: ``"identity"``, or ``"gradient"`` for forward differences along the last two axes (zero across
-            the border).
+        penalty: ``L``: ``"identity"``, or ``"gradient"`` for forward differences along the axes of space (zero across
+            the border): the last two of images, three of volumes, over the spacing of the grid as in
+            :func:`~deft_ct.methods.classical.tv.total_variation`.
         stopping: the tolerance is for the gradient of the objective, as a fraction of that at ``x = 0``.
         x0: start ``(..., *domain_shape)``; zero when left out.
 
@@ -111,12 +113,13 @@ def _solve(
     """Conjugate gradients on the normal equations in their least-squares form: the residual is carried along."""
     y, w = problem.y, 1.0 if problem.weights is None else problem.weights
     tiny = torch.finfo(y.dtype).tiny
+    scales = difference_scales(operator) or (1.0, 1.0)  # (C, H, W): within each channel
     x = y.new_zeros((len(y), *operator.domain_shape)) if problem.x0 is None else problem.x0.clone()
     r = y if problem.x0 is None else y - operator(x)
     limit = _energy(operator.adjoint(w * y))
     s = operator.adjoint(w * r)
     if strength:
-        s = s - strength * _laplacian(x, penalty)
+        s = s - strength * _laplacian(x, penalty, scales)
     p, gamma = s, _energy(s)
     used = torch.zeros(len(x), dtype=torch.long, device=x.device)
     for _ in range(stopping.iterations):
@@ -128,14 +131,14 @@ def _solve(
         q = operator(p)
         curvature = (w * q.square()).flatten(1).sum(1)
         if strength:
-            lp = strength * _laplacian(p, penalty)
+            lp = strength * _laplacian(p, penalty, scales)
             curvature = curvature + (p * lp).flatten(1).sum(1)
         alpha = torch.where(alive & (curvature > 0), gamma / curvature.clamp_min(tiny), 0.0)
         x = x + per_sample(alpha, x) * p
         r = r - per_sample(alpha, r) * q
         s_new = operator.adjoint(w * r)
         if strength:
-            s_new = s_new - strength * _laplacian(x, penalty)
+            s_new = s_new - strength * _laplacian(x, penalty, scales)
         gamma_new = _energy(s_new)
         p = s_new + per_sample(gamma_new / gamma.clamp_min(tiny), p) * p
         gamma = torch.where(alive, gamma_new, gamma)
@@ -152,17 +155,11 @@ def _energy(x: Tensor) -> Tensor:
     return x.flatten(1).square().sum(1)
 
 
-def _laplacian(x: Tensor, penalty: Penalty) -> Tensor:
+def _laplacian(x: Tensor, penalty: Penalty, scales: tuple[float, ...]) -> Tensor:
     """``L^T L x``."""
     if penalty == "identity":
         return x
-    out = torch.zeros_like(x)
-    down, right = x.diff(dim=-2), x.diff(dim=-1)
-    out[..., :-1, :] -= down
-    out[..., 1:, :] += down
-    out[..., :-1] -= right
-    out[..., 1:] += right
-    return out
+    return add_adjoint_differences(torch.zeros_like(x), forward_differences(x, scales), scales)
 
 
 def _check_penalty(penalty: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from deft_ct.operators.ct import RayTransform, fbp
+from deft_ct.operators.ct import ConeGeometry, RayTransform, fbp, fdk
 from deft_ct.operators.ct.filters import check_filter
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.reconstruction import Estimate, Request
@@ -52,4 +52,6 @@ class FBP(Reconstructor):
         operator, config = request.measurement.operator, self.config
         if isinstance(operator, RayTransform) and isinstance(operator.geometry, PlanarGeometry):
             return Estimate(mean=fbp(request.y, operator.geometry, config.filter, config.cutoff))
+        if isinstance(operator, RayTransform) and isinstance(operator.geometry, ConeGeometry):
+            return Estimate(mean=fdk(request.y, operator.geometry, config.filter, config.cutoff))
         return Estimate(mean=operator.pseudo_inverse(request.y))

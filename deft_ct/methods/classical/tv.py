@@ -23,6 +23,7 @@ from deft_ct.methods.classical.common import (
 )
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.circulant import Circulant, circulant
+from deft_ct.operators.differences import add_adjoint_differences, difference_scales, forward_differences
 from deft_ct.reconstruction import Request
 from deft_ct.reconstructor import UnsupportedError
 from deft_ct.runtime.search_space import Range, SearchSpace
@@ -47,7 +48,9 @@ def total_variation(
     """Minimise ``1/2 sum_i w_i (A x - y)_i^2 + strength * sum_j |(D x)_j|`` over ``x``, with ``x >= 0`` by default.
 
     ``D`` takes forward differences between neighbouring pixels (zero across the border), and ``|.|`` is the length of
-    the two-component vector: isotropic total variation (Rudin, Osher and Fatemi 1992).
+    the vector of these: isotropic total variation (Rudin, Osher and Fatemi 1992). On volumes the vector has three
+    components. Where the spacing of the grid differs between its axes, a difference is divided by the distance of the
+    two samples, in units of the smallest spacing (``Operator.grid_spacing``).
 
     With inverse variances as weights this is the posterior mode under the prior ``exp(-strength * TV(x))``. The
     strength is then a property of the images, with the inverse unit of ``x``. It carries over between photon counts,
@@ -62,18 +65,21 @@ def total_variation(
     ``A^T``; 20 of them come within 0.3 dB of the minimiser's PSNR for 60-view CT. A strength so large that it flattens
     the image takes thousands. Pixels that no data depend on, see ``Operator.unseen``, are held at zero.
 
+    A volume takes the memory of about 20 volumes and 6 sinograms in the precision of the data, beside the operator: 2.7
+    GB for ``256^3`` voxels in float32 with data of half that size.
+
     Args:
         y: ``(..., *range_shape)``, data.
-        operator: ``A``, on images ``(H, W)``.
+        operator: ``A``, on images ``(H, W)`` or volumes ``(Z, H, W)``.
         weights: ``w``, broadcastable to ``y``, >= 0; ones when left out.
         strength: >= 0, one number or a tensor of the batch shape.
         stopping: the tolerance is for the change of an iteration, as a fraction of the norm of the image; looked at
             every 5 iterations.
-        x0: start ``(..., H, W)``; for CT Hann-filtered FBP when left out, else zero.
+        x0: start ``(..., *domain_shape)``; for CT Hann-filtered FBP (FDK) when left out, else zero.
         nonnegative: whether ``x >= 0`` is imposed.
 
     Returns:
-        ``x`` ``(..., H, W)``, and how the iterations ended, with the relative change as residual.
+        ``x`` ``(..., *domain_shape)``, and how the iterations ended, with the relative change as residual.
 
     Raises:
         TypeError: the operator is not linear, or ``y`` is not floating-point.
@@ -81,8 +87,11 @@ def total_variation(
     """
     problem = prepare_fit("total_variation", y, operator, weights=weights, x0=x0)
     iterations, tolerance = stopping.iterations, stopping.tolerance
-    if len(operator.domain_shape) != 2:
-        raise ValueError(f"total_variation needs images (H, W), got an operator on {operator.domain_shape}")
+    if difference_scales(operator) is None:
+        raise ValueError(
+            f"total_variation needs images (H, W) or volumes (Z, H, W) of known spacing, got an operator on "
+            f"{operator.domain_shape}"
+        )
     radius = _strengths(strength, problem)
     n = len(problem.y)
     out = problem.y.new_empty((n, *operator.domain_shape))
@@ -116,9 +125,9 @@ def tv_objective(
     dims = tuple(range(-len(operator.range_shape), 0))
     misfit = (operator(x) - y).square()
     fit = (misfit if weights is None else weights * misfit).sum(dims) / 2
-    dy = torch.nn.functional.pad(x.diff(dim=-2), (0, 0, 0, 1))
-    dx = torch.nn.functional.pad(x.diff(dim=-1), (0, 1))
-    return fit + strength * torch.hypot(dy, dx).sum((-2, -1))
+    scales = _scales(operator)
+    length = forward_differences(x, scales).square().sum(-len(scales) - 1).sqrt()
+    return fit + strength * length.sum(tuple(range(-len(scales), 0)))
 
 
 class _Iteration:
@@ -140,7 +149,8 @@ class _Iteration:
         self.fade = self.gain + (1 - _RELAXATION)
         self.shift = self.gain * y
         self.data = (operator(self.x) - y).mul_(shrink)
-        self.gradient = y.new_zeros((len(y), 2, *operator.domain_shape))
+        self.scales = _scales(operator)
+        self.gradient = y.new_zeros((len(y), len(self.scales), *operator.domain_shape))
         self.sign = torch.zeros_like(self.x) if nonnegative or self.unseen is not None else None
         self.bounds = None if self.unseen is None else _dual_bounds(self.unseen.to(y.device), self.x, nonnegative)
         self.new = torch.empty_like(self.x)
@@ -158,11 +168,7 @@ class _Iteration:
     def _image_step(self, part: slice, pull: Tensor, extrapolated: Tensor, measure: bool) -> Tensor | float:
         """Everything on the image grid, for one block that fits the cache."""
         x, new, gradient = self.x[part], self.new[part], self.gradient[part]
-        uy, ux = gradient[:, 0], gradient[:, 1]
-        pull -= uy
-        pull[:, 1:] += uy[:, :-1]
-        pull -= ux
-        pull[:, :, 1:] += ux[:, :, :-1]
+        add_adjoint_differences(pull, gradient, self.scales)
         if self.sign is not None:
             pull += self.sign[part]
         move = self.t(pull)
@@ -170,11 +176,11 @@ class _Iteration:
         torch.sub(new, move, out=extrapolated)
         x.sub_(move, alpha=_RELAXATION)
 
-        trial = torch.zeros_like(gradient)
-        torch.sub(extrapolated[:, 1:], extrapolated[:, :-1], out=trial[:, 0, :-1])
-        torch.sub(extrapolated[:, :, 1:], extrapolated[:, :, :-1], out=trial[:, 1, :, :-1])
-        trial = torch.add(gradient, trial, alpha=self.t.gradient)
-        length = (trial[:, 0].square()).addcmul_(trial[:, 1], trial[:, 1]).clamp_min_(torch.finfo(x.dtype).tiny)
+        trial = torch.add(gradient, forward_differences(extrapolated, self.scales), alpha=self.t.gradient)
+        length = trial[:, 0].square()
+        for axis in range(1, len(self.scales)):
+            length.addcmul_(trial[:, axis], trial[:, axis])
+        length.clamp_min_(torch.finfo(x.dtype).tiny)
         scale = length.rsqrt_().mul_(per_sample(self.radius[part], x)).clamp_max_(1)
         trial *= scale[:, None]
         gradient.lerp_(trial, _RELAXATION)
@@ -212,6 +218,13 @@ def _dual_bounds(unseen: Tensor, like: Tensor, nonnegative: bool) -> tuple[Tenso
     inside = like.new_full((), -math.inf if nonnegative else 0.0)
     low = torch.where(unseen, like.new_full((), -math.inf), inside)
     return low, torch.where(unseen, like.new_full((), math.inf), like.new_zeros(()))
+
+
+def _scales(operator: LinearOperator) -> tuple[float, ...]:
+    """Factors of the differences of an operator that was checked to have them."""
+    scales = difference_scales(operator)
+    assert scales is not None
+    return scales
 
 
 def _blocks(x: Tensor) -> list[slice]:
@@ -270,10 +283,10 @@ class TV(IterativeReconstructor):
     def _check(self, request: Request) -> None:
         check_linear(self.name, request, images=True)
         operator = request.measurement.operator
-        if len(operator.domain_shape) != 2:
+        if difference_scales(operator) is None:
             raise UnsupportedError(
-                f"{self.name} needs an operator on images (H, W), {type(operator).__name__} is on "
-                f"{operator.domain_shape}"
+                f"{self.name} needs an operator on images (H, W) or volumes of known spacing (Z, H, W), "
+                f"{type(operator).__name__} is on {operator.domain_shape}"
             )
 
     def _solve(self, y: Tensor, operator: LinearOperator, measurement: Measurement) -> tuple[Tensor, SolverInfo]:

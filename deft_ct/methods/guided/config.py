@@ -6,6 +6,7 @@ something else there; the other settings are documented here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from deft_ct.methods.initial import Reference
@@ -97,6 +98,26 @@ class ConjugateGradientConfig(StepsConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(cg_iterations=self.cg_iterations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceCouplingConfig(StepsConfig):
+    """Settings of a method that reconstructs volumes with a prior of slices; the rest as in :class:`StepsConfig`.
+
+    Args:
+        coupling: weight of the total variation along z, per unit of the prior's range, see
+            :mod:`deft_ct.measurement.slice_coupling`. Not used for images.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    coupling: float = 5.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.coupling) and self.coupling >= 0):
+            raise ValueError(f"coupling must be a finite number >= 0, got {self.coupling}")
 
 
 def check_counts(**values: int) -> None:

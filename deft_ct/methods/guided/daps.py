@@ -11,7 +11,13 @@ from deft_ct.diffusion.samplers import ddim, pairs
 from deft_ct.diffusion.schedule import time_grid
 from deft_ct.measurement.data_term import DataTerm, per_sample
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.config import ConjugateGradientConfig, WarmStartConfig, check_counts, check_positive
+from deft_ct.methods.guided.config import (
+    ConjugateGradientConfig,
+    SliceCouplingConfig,
+    WarmStartConfig,
+    check_counts,
+    check_positive,
+)
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
 from deft_ct.methods.guided.start import START, walk_times
 from deft_ct.operators.base import LinearOperator
@@ -19,7 +25,7 @@ from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class DAPSConfig(WarmStartConfig, ConjugateGradientConfig):
+class DAPSConfig(WarmStartConfig, ConjugateGradientConfig, SliceCouplingConfig):
     """Settings of DAPS. Steps, ODE steps and Langevin steps are the paper's values for 1000 evaluations.
 
     Args:
@@ -33,6 +39,7 @@ class DAPSConfig(WarmStartConfig, ConjugateGradientConfig):
             operators of norm 1 is about 1); below 2 for stability.
         radius: ``r_t / sigma_t``, how far the clean image may be drawn from the denoised one at noise level
             ``sigma_t``; the paper takes 1. Less trusts the prior more.
+        coupling: see :class:`~deft_ct.methods.guided.config.SliceCouplingConfig`; of exact draws alone.
         cg_iterations: most conjugate-gradient iterations of an exact draw.
 
     Raises:
@@ -64,6 +71,7 @@ class DAPS(PosteriorSampler):
 
     name = "daps"
     config_type = DAPSConfig
+    takes_volumes = True
     can_start_late = True
     search_space: ClassVar[SearchSpace] = {
         "radius": Range(0.03, 3.0, log=True),
@@ -79,7 +87,7 @@ class DAPS(PosteriorSampler):
             check_operator("daps with inner='cg'", "linear", likelihood)
 
         def walk(chunk: Chunk) -> Tensor:
-            term = DataTerm(chunk.likelihood, weighted=config.weighted, noise_free=0.01)
+            term = DataTerm(chunk.likelihood, weighted=config.weighted, coupling=config.coupling, noise_free=0.01)
             x = x0 = chunk.start
             for done, (t, s) in enumerate(pairs(times), start=1):
                 levels = time_grid(schedule, min(config.ode_steps, t + 1), last=t)
@@ -117,7 +125,10 @@ def exact_draw(term: DataTerm, centre: Tensor, radius: float, chunk: Chunk, iter
     data_noise = per_sample(term.sigma, y) * term.weights.sqrt() * chunk.normal(y)
     rhs = term.descent(centre) + term.pull_back(centre, data_noise)
     rhs = rhs + sigma.square() / radius * chunk.normal(centre)
-    return centre + term.solve(rhs, (term.sigma / radius).square(), iterations=iterations)
+    coupling = term.coupling_at(centre)
+    if coupling is not None:  # the same for the coupling of the slices, a Gaussian once it is majorised
+        rhs = rhs - coupling(centre) + sigma * coupling.noise(chunk.normal(coupling.weights))
+    return centre + term.solve(rhs, (term.sigma / radius).square(), iterations=iterations, coupling=coupling)
 
 
 def langevin(term: DataTerm, centre: Tensor, radius: float, chunk: Chunk, steps: int, step: float) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from deft_ct.diffusion.samplers import ddim_coefficients, pairs
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.config import ConjugateGradientConfig, GuidedConfig
+from deft_ct.methods.guided.config import ConjugateGradientConfig, GuidedConfig, SliceCouplingConfig
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.spectral import SpectralData
 from deft_ct.methods.guided.start import START, walk_times
@@ -21,7 +21,7 @@ from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDNMConfig(GuidedConfig, ConjugateGradientConfig):
+class DDNMConfig(GuidedConfig, ConjugateGradientConfig, SliceCouplingConfig):
     """How DDNM+ samples.
 
     Args:
@@ -60,6 +60,7 @@ class DDNM(PosteriorSampler):
     name = "ddnm"
     title = "DDNM+"
     config_type = DDNMConfig
+    takes_volumes = True
     can_start_late = True
     needs = "linear"
     search_space: ClassVar[SearchSpace] = {
@@ -126,7 +127,7 @@ def spectral_rectifier(chunk: Chunk) -> Rectify:
 
 def krylov_rectifier(chunk: Chunk, config: DDNMConfig) -> Rectify:
     """The damped pseudo-inverse, by conjugate gradients."""
-    term = DataTerm(chunk.likelihood, weighted=config.weighted)
+    term = DataTerm(chunk.likelihood, weighted=config.weighted, coupling=config.coupling)
 
     def rectify(x0: Tensor, fresh: float, weight: float) -> tuple[Tensor, Tensor | None]:
         if term.exact:

@@ -12,7 +12,7 @@ from torch import Tensor
 from deft_ct.diffusion.samplers import ddim
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.config import ConjugateGradientConfig, GuidedConfig, check_positive
+from deft_ct.methods.guided.config import ConjugateGradientConfig, GuidedConfig, SliceCouplingConfig, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.start import START, walk_times
 from deft_ct.runtime.fields import MaybeInfinite
@@ -20,7 +20,7 @@ from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDSConfig(GuidedConfig, ConjugateGradientConfig):
+class DDSConfig(GuidedConfig, ConjugateGradientConfig, SliceCouplingConfig):
     """Settings of DDS. The defaults are the paper's values for CT (50 steps, eta 0.85, 5 iterations).
 
     Args:
@@ -50,6 +50,7 @@ class DDS(PosteriorSampler):
 
     name = "dds"
     config_type = DDSConfig
+    takes_volumes = True
     can_start_late = True
     needs = "linear"
     search_space: ClassVar[SearchSpace] = {
@@ -63,7 +64,7 @@ class DDS(PosteriorSampler):
         times = walk_times(schedule, config)
 
         def walk(chunk: Chunk) -> Tensor:
-            term = DataTerm(chunk.likelihood, weighted=config.weighted)
+            term = DataTerm(chunk.likelihood, weighted=config.weighted, coupling=config.coupling)
             damping = torch.zeros_like(term.norm) if math.isinf(config.gamma) else term.norm.square() / config.gamma
 
             def denoise(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:

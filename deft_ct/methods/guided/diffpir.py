@@ -10,14 +10,14 @@ from torch import Tensor
 from deft_ct.diffusion.samplers import pairs
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.config import ConjugateGradientConfig, WarmStartConfig, check_positive
+from deft_ct.methods.guided.config import ConjugateGradientConfig, SliceCouplingConfig, WarmStartConfig, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.start import START, walk_times
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffPIRConfig(WarmStartConfig, ConjugateGradientConfig):
+class DiffPIRConfig(WarmStartConfig, ConjugateGradientConfig, SliceCouplingConfig):
     """How DiffPIR samples.
 
     Args:
@@ -46,6 +46,7 @@ class DiffPIR(PosteriorSampler):
     name = "diffpir"
     title = "DiffPIR"
     config_type = DiffPIRConfig
+    takes_volumes = True
     can_start_late = True
     needs = "linear"
     search_space: ClassVar[SearchSpace] = {
@@ -60,7 +61,7 @@ class DiffPIR(PosteriorSampler):
         times = walk_times(schedule, config)
 
         def walk(chunk: Chunk) -> Tensor:
-            term = DataTerm(chunk.likelihood, weighted=config.weighted)
+            term = DataTerm(chunk.likelihood, weighted=config.weighted, coupling=config.coupling)
             x = x0 = chunk.start
             for done, (t, s) in enumerate(pairs(times), start=1):
                 a_t, a_s = float(schedule.alpha_bar(t)), float(schedule.alpha_bar(s))

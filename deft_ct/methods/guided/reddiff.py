@@ -12,13 +12,13 @@ from deft_ct.diffusion import Prior
 from deft_ct.diffusion.schedule import time_grid
 from deft_ct.measurement.data_term import DataTerm, per_sample
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.config import StepsConfig, check_positive
+from deft_ct.methods.guided.config import SliceCouplingConfig, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class REDDiffConfig(StepsConfig):
+class REDDiffConfig(SliceCouplingConfig):
     """How RED-diff optimises.
 
     Args:
@@ -48,6 +48,7 @@ class REDDiff(PosteriorSampler):
     name = "reddiff"
     title = "RED-diff"
     config_type = REDDiffConfig
+    takes_volumes = True
     search_space: ClassVar[SearchSpace] = {
         "strength": Range(1e-3, 10.0, log=True),
         "learning_rate": Range(3e-3, 1.0, log=True),
@@ -72,7 +73,7 @@ def minimise(prior: Prior, chunk: Chunk, config: REDDiffConfig) -> Tensor:
         Clean images ``(B, C, H, W)``.
     """
     schedule = prior.schedule
-    term = DataTerm(chunk.likelihood, weighted=config.weighted)
+    term = DataTerm(chunk.likelihood, weighted=config.weighted, coupling=config.coupling)
     step_norm = per_sample(term.norm.square(), chunk.start)
     image = first_image(chunk).clone()
     optimiser = torch.optim.Adam([image], lr=config.learning_rate, betas=(0.9, 0.99))
@@ -81,7 +82,10 @@ def minimise(prior: Prior, chunk: Chunk, config: REDDiffConfig) -> Tensor:
         noise = chunk.normal(image)
         _, eps = prior.predict(abar**0.5 * image + (1 - abar) ** 0.5 * noise, t)
         pull = config.strength * ((1 - abar) / abar) ** 0.5 * (eps - noise)
-        image.grad = pull - term.descent(image) / step_norm
+        descent, coupling = term.descent(image), term.coupling_at(image)
+        if coupling is not None:
+            descent = descent - coupling(image)
+        image.grad = pull - descent / step_norm
         optimiser.step()
         chunk.tick(done)
     return image

@@ -31,8 +31,8 @@ class Chunk:
     Attributes:
         likelihood: of these samples: each has its own row of data.
         part: which of all samples they are.
-        start: ``(B, C, H, W)``, the image at the first time: standard normal numbers, or a quick reconstruction with
-            noise on it.
+        start: ``(B, C, H, W)``, for volumes ``(B, C, Z, H, W)``: the image at the first time, that is standard normal
+            numbers, or a quick reconstruction with noise on it.
         generators: one for each sample; the noise of ``start`` was drawn from them.
         tick: call with the number of steps done after every step.
     """
@@ -121,8 +121,9 @@ class PosteriorSampler(PriorReconstructor):
             quick = warm_start(likelihood, self.config) if self.can_start_late else None
             noisiest = torch.tensor(walk_times(self.prior.schedule, self.config)[0] if quick is not None else 0)
             repeated = likelihood.repeat(count)
-            for first in range(0, len(names), self.config.batch_size):
-                part = slice(first, first + self.config.batch_size)
+            at_once = 1 if likelihood.operator.on_volumes else self.config.batch_size  # a volume is a batch of slices
+            for first in range(0, len(names), at_once):
+                part = slice(first, first + at_once)
                 generators = [generator_for(request.seed, self.name, key, k) for key, k in names[part]]
                 start = normal_like(torch.empty((len(generators), *shape), dtype=y.dtype, device=y.device), generators)
                 if quick is not None:

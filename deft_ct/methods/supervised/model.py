@@ -203,9 +203,15 @@ def check_unrolled(name: str, likelihood: Likelihood, *, told_scan: bool) -> Non
     operator = likelihood.operator
     if not isinstance(operator, LinearOperator):
         raise UnsupportedError(f"{name} needs a linear operator, {type(operator).__name__} is not")
-    if likelihood.y.ndim != 4 or len(operator.domain_shape) != 2:
+    if len(operator.domain_shape) != 2:
         raise UnsupportedError(
-            f"{name} needs an operator on images (H, W) with one channel, not {type(operator).__name__}"
+            f"{name} needs an operator on images (H, W) with one channel, {type(operator).__name__} is on "
+            f"{operator.domain_shape}"
+        )
+    if likelihood.y.ndim != 4 or likelihood.y.shape[1] != 1:
+        raise UnsupportedError(
+            f"{name} needs data with one channel, (B, 1, {', '.join(map(str, operator.range_shape))}), got "
+            f"{tuple(likelihood.y.shape)}"
         )
     check_initial(name, likelihood, "fbp")
     if told_scan:

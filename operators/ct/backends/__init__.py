@@ -10,8 +10,9 @@ from deft_ct.operators.ct.backends.base import Backend
 from deft_ct.operators.ct.backends.choice import choose_backend
 from deft_ct.operators.ct.backends.matrix import Kernel, MatrixBackend
 from deft_ct.operators.ct.backends.symmetric import SymmetricBackend
-from deft_ct.operators.ct.cone import ConeGeometry
+from deft_ct.operators.ct.scan import VolumeRays
 from deft_ct.operators.ct.system_matrix import Geometry
+from deft_ct.operators.ct.vector_geometry import VectorFanGeometry
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ __all__ = ["Backend", "Kernel", "backend_names", "make_backend"]
 
 
 def _astra(geometry: Geometry) -> Backend:
-    if isinstance(geometry, ConeGeometry):
+    if isinstance(geometry, VolumeRays):
         raise ValueError(
             "ASTRA has no 3D projector without a GPU; use backend='joseph' or 'matrix', or 'astra_cuda' with a GPU"
         )
@@ -29,7 +30,7 @@ def _astra(geometry: Geometry) -> Backend:
 
 
 def _joseph(geometry: Geometry) -> Backend:
-    if isinstance(geometry, ConeGeometry):
+    if isinstance(geometry, VolumeRays):
         from deft_ct.operators.ct.backends.joseph_cone import JosephConeBackend
 
         return JosephConeBackend(geometry)
@@ -39,20 +40,26 @@ def _joseph(geometry: Geometry) -> Backend:
 
 
 def _odl(geometry: Geometry) -> Backend:
-    if isinstance(geometry, ConeGeometry):
+    if isinstance(geometry, VolumeRays):
         raise ValueError("ODL has no 3D projector without a GPU; use backend='joseph' or 'matrix'")
+    if isinstance(geometry, VectorFanGeometry):
+        raise ValueError("ODL has no scans by vectors; use backend='joseph', 'matrix' or 'astra'")
     from deft_ct.operators.ct.backends.odl import OdlBackend
 
     return OdlBackend(geometry)
 
 
 def _astra_cuda(geometry: Geometry) -> Backend:
+    if isinstance(geometry, VectorFanGeometry):
+        raise ValueError("backend 'astra_cuda' does not take fans by vectors; use 'joseph', 'matrix' or 'astra'")
     from deft_ct.operators.ct.backends.cuda import AstraCudaBackend
 
     return AstraCudaBackend(geometry)
 
 
 def _tomosipo(geometry: Geometry) -> Backend:
+    if isinstance(geometry, VectorFanGeometry):
+        raise ValueError("backend 'tomosipo' does not take fans by vectors; use 'joseph', 'matrix' or 'astra'")
     from deft_ct.operators.ct.backends.cuda import TomosipoBackend
 
     return TomosipoBackend(geometry)

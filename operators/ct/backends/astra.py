@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deft_ct.operators.ct.backends.base import Backend
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarGeometry
+from deft_ct.operators.ct.vector_geometry import VectorFanGeometry
 
 
 def import_astra() -> Any:
@@ -30,7 +31,7 @@ def import_astra() -> Any:
     return astra
 
 
-def require_square_pixels(geometry: FanGeometry) -> None:
+def require_square_pixels(geometry: FanGeometry | VectorFanGeometry) -> None:
     """Raise a ValueError unless ASTRA's fan projectors can do this pixel."""
     if geometry.pixel_rc[0] != geometry.pixel_rc[1]:
         raise ValueError(f"ASTRA's fan projector needs square pixels, got {geometry.pixel_rc} mm; use backend='matrix'")
@@ -42,12 +43,12 @@ class AstraBackend(Backend):
     name = "astra"
     dtypes = (torch.float32,)
 
-    def __init__(self, geometry: PlanarGeometry) -> None:
+    def __init__(self, geometry: PlanarGeometry | VectorFanGeometry) -> None:
         from deft_ct.operators.ct.convert import to_astra
 
         self.geometry = geometry
         self._astra = import_astra()
-        if isinstance(geometry, FanGeometry):
+        if isinstance(geometry, FanGeometry | VectorFanGeometry):
             require_square_pixels(geometry)
         volume, projection = to_astra(geometry)
         kind = "linear" if isinstance(geometry, ParallelGeometry) else "line_fanflat"

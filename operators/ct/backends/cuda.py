@@ -16,9 +16,9 @@ from torch import Tensor
 
 from deft_ct.operators.ct.backends.astra import import_astra, require_square_pixels
 from deft_ct.operators.ct.backends.base import Backend
-from deft_ct.operators.ct.cone import ConeGeometry
 from deft_ct.operators.ct.convert import import_tomosipo, to_astra, to_astra_3d, to_tomosipo
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry
+from deft_ct.operators.ct.scan import VolumeRays
 from deft_ct.operators.ct.system_matrix import Geometry
 
 
@@ -70,7 +70,7 @@ class CudaBackend(Backend):
         """Map images on the GPU to sinograms."""
         self._check(x)
         out = x.new_full((len(x), *self.geometry.sinogram_shape), torch.nan)
-        if isinstance(self.geometry, ConeGeometry):
+        if isinstance(self.geometry, VolumeRays):
             for image, sinogram in zip(x.flip(-2), out, strict=True):
                 rows_first = torch.full_like(sinogram.movedim(1, 0), torch.nan, memory_format=torch.contiguous_format)
                 self._apply(len(image), image, rows_first, adjoint=False)
@@ -83,7 +83,7 @@ class CudaBackend(Backend):
         """Map sinograms on the GPU to images, by an approximate transpose."""
         self._check(y)
         out = y.new_full((len(y), *self.geometry.image_shape), torch.nan)
-        if isinstance(self.geometry, ConeGeometry):
+        if isinstance(self.geometry, VolumeRays):
             for image, sinogram in zip(out, y, strict=True):
                 self._apply(len(image), sinogram.movedim(1, 0).contiguous(), image, adjoint=True)
         elif len(y):

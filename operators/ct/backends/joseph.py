@@ -15,6 +15,7 @@ from torch import Tensor
 from deft_ct.operators.ct.backends.base import Backend
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.operators.ct.rays import joseph_rays
+from deft_ct.operators.ct.vector_geometry import VectorFanGeometry
 
 _LINES = 32  # image lines of one back-projection task: 32 * 256 pixels * 8 lanes * 4 B stay in the L2 cache
 _RAYS = 4096  # rays of one projection task
@@ -47,7 +48,7 @@ class JosephBackend(Backend):
 
     name = "joseph"
 
-    def __init__(self, geometry: PlanarGeometry) -> None:
+    def __init__(self, geometry: PlanarGeometry | VectorFanGeometry) -> None:
         self.geometry = geometry
         self._kernels = import_kernels()
         rays = joseph_rays(geometry.rays(), geometry.image_shape, geometry.pixel_rc)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.operators.ct.backends.base import Backend
-from deft_ct.operators.ct.cone import ConeGeometry
+from deft_ct.operators.ct.scan import VolumeRays
 
 _SLABS = 4  # tasks of a back-projection for each major axis; each one goes through all rays
 
@@ -32,11 +32,11 @@ def import_cone_kernels() -> Any:
 
 
 class JosephConeBackend(Backend):
-    """The weights of the ``matrix`` backend for cone beams, circular or helical; exact adjoint."""
+    """The weights of the ``matrix`` backend for cone beams: circular, helical or given by vectors; exact adjoint."""
 
     name = "joseph"
 
-    def __init__(self, geometry: ConeGeometry) -> None:
+    def __init__(self, geometry: VolumeRays) -> None:
         self.geometry = geometry
         self._kernels = import_cone_kernels()
         self._shape = np.array(geometry.image_shape, np.int64)

@@ -131,7 +131,7 @@ class MatrixBackend(Backend):
             return [(slice(0, views), self.geometry)]
         size = max(1, views * BLOCK_BYTES // self._bytes)
         parts = [slice(first, min(first + size, views)) for first in range(0, views, size)]
-        return [(part, self.geometry.replace(angles=self.geometry.angle_array[part])) for part in parts]
+        return [(part, self.geometry.select_views(part)) for part in parts]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, *image_shape)`` to ``(N, *sinogram_shape)``."""
