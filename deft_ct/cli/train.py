@@ -9,10 +9,9 @@ import typer
 
 from deft_ct.cli import options as opt
 from deft_ct.cli import train_supervised
-from deft_ct.cli.errors import one_line_errors
+from deft_ct.cli.commands import CheckedCommand
 from deft_ct.cli.groups import grouped
 from deft_ct.cli.training_options import (
-    RESUME,
     AnyScan,
     AnyStart,
     Batches,
@@ -24,6 +23,7 @@ from deft_ct.cli.training_options import (
     TrainingScans,
     TVIterations,
     finish,
+    training_job,
 )
 from deft_ct.diffusion.schedule import BetaSchedule
 from deft_ct.workflows.training_setup import TrainingData, new_network, random_scans, training_card, training_slices
@@ -31,7 +31,7 @@ from deft_ct.workflows.training_setup import TrainingData, new_network, random_s
 app = typer.Typer(no_args_is_help=True, help="Train a network. Run the same command again to resume.")
 
 
-@app.command()
+@app.command(cls=CheckedCommand)
 @grouped
 def prior(
     out: opt.Out,
@@ -45,29 +45,29 @@ def prior(
     progress: opt.Progress = True,
 ) -> None:
     """Train an unconditional prior and write it to OUT/prior."""
-    with one_line_errors(interrupted=RESUME):
+    with training_job(out):
         from deft_ct.ct.pairs import augment_slices
         from deft_ct.diffusion import load_prior, save_prior
         from deft_ct.diffusion.schedule import Schedule
         from deft_ct.diffusion.train import PriorSpec, train_prior
         from deft_ct.measurement.scales import PriorRange
 
+        config, network = training.config(), new_network(channels, patch, layers)
         source, first = training_slices(data), None if initial is None else load_prior(initial)
         known = None if first is None else getattr(first.network, "config", None)
         spec = PriorSpec(
-            network=known or new_network(channels, patch, layers), value_range=PriorRange(),
+            network=known or network, value_range=PriorRange(),
             schedule=Schedule(kind=schedule), image_shape=(1, *source.image_shape),
         )  # fmt: skip
         made = train_prior(
-            source, out, spec=spec, training=training.config(), augment=augment_slices, initial=first,
-            progress=progress,
-        )  # fmt: skip
-        made.card |= training_card(source, training.config(), out)
+            source, out, spec=spec, training=config, augment=augment_slices, initial=first, progress=progress
+        )
+        made.card |= training_card(source, config, out)
         made.card |= {} if first is None else {"initial_sha256": first.content_hash()}
-        finish(out / "prior", made.content_hash(), lambda folder: save_prior(made, folder))
+        finish(out / "prior", made, save_prior)
 
 
-@app.command()
+@app.command(cls=CheckedCommand)
 @grouped
 def htransform(
     out: opt.Out,
@@ -108,7 +108,7 @@ def htransform(
     progress: opt.Progress = True,
 ) -> None:
     """Train the h-transform of a prior (DEFT) and write it to OUT/htransform."""
-    with one_line_errors(interrupted=RESUME):
+    with training_job(out):
         from deft_ct.methods.deft import save_htransform
         from deft_ct.workflows.train_networks import HTransformRecipe, htransform_on_slices
 
@@ -118,12 +118,12 @@ def htransform(
             table=table, loss=loss, paths=paths, path_steps=path_steps,
         )  # fmt: skip
         scan_range = random_scans(bool(any_scan), any_start)
-        slices = TrainingData(slices=training_slices(data), scans=simulated.scans(), scan_range=scan_range)
+        slices = TrainingData(scans=simulated.scans(), scan_range=scan_range, slices=training_slices(data))
         made = htransform_on_slices(slices, out, settings, progress=progress)
-        finish(out / "htransform", made.content_hash(), lambda folder: save_htransform(made, folder))
+        finish(out / "htransform", made, save_htransform)
 
 
-@app.command()
+@app.command(cls=CheckedCommand)
 @grouped
 def refinement(
     out: opt.Out,
@@ -146,7 +146,7 @@ def refinement(
 
     It improves the TV initial reconstruction. --initial takes a folder. --mirror needs --any-start.
     """
-    with one_line_errors(interrupted=RESUME):
+    with training_job(out):
         from deft_ct.methods.deft import save_refinement
         from deft_ct.workflows.train_networks import RefinementRecipe, refinement_on_slices
 
@@ -155,9 +155,9 @@ def refinement(
             channels=channels, patch=patch, mirror=mirror,
         )  # fmt: skip
         scan_range = random_scans(bool(any_scan), any_start)
-        slices = TrainingData(slices=training_slices(data), scans=simulated.scans(), scan_range=scan_range)
+        slices = TrainingData(scans=simulated.scans(), scan_range=scan_range, slices=training_slices(data))
         made = refinement_on_slices(slices, out, settings, progress=progress)
-        finish(out / "refinement", made.content_hash(), lambda folder: save_refinement(made, folder))
+        finish(out / "refinement", made, save_refinement)
 
 
 for _name, _train in (
@@ -166,4 +166,4 @@ for _name, _train in (
     ("conditional", train_supervised.conditional),
     ("i2sb", train_supervised.i2sb),
 ):
-    app.command(_name)(_train)
+    app.command(_name, cls=CheckedCommand)(_train)

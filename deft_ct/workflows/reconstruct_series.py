@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -87,8 +86,6 @@ class SparseView:
         for name in ("views", "samples", "size", "refine"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not (math.isfinite(self.photons) and self.photons >= 0):
-            raise ValueError(f"photons must be a positive number, or 0 for noise-free data, got {self.photons}")
         if self.geometry not in _GEOMETRIES:
             raise ValueError(f"geometry must be one of {', '.join(_GEOMETRIES)}, got {self.geometry!r}")
         if idle := sorted(set(self.options) - set(self.methods)):
