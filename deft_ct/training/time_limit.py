@@ -21,7 +21,7 @@ class TimeLimit:
     """
 
     training: TrainingConfig
-    _began: float = field(default_factory=time.monotonic, init=False)
+    _began: float = field(default_factory=lambda: time.monotonic(), init=False)
 
     def reached(self) -> bool:
         """Whether the time is over. With several processes all get the same answer, so all of them must ask."""

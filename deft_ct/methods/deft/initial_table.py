@@ -139,8 +139,8 @@ def tabulate(
         config: see :class:`TableConfig`.
         folder: of the blocks.
         overwrite: replace the table of another training.
-        should_stop: asked before every block but the first of those that are missing; True ends the work until the next
-            call.
+        should_stop: asked before every block but the first, also before those that are there: the processes of a
+            training ask equally often. True ends the work until the next call.
         progress: show a progress bar.
 
     Returns:
@@ -161,15 +161,14 @@ def tabulate(
     if record.is_file() and not overwrite:
         key.check(_known(record), folder)
     write_text(record, json.dumps(dict(key.parts), indent=1, sort_keys=True) + "\n")
-    blocks, computed = [], 0
+    blocks = []
     firsts = range(0, config.batches, BLOCK)
     for first in track(firsts, "references") if progress else firsts:
-        if computed and should_stop is not None and should_stop():
+        if first and should_stop is not None and should_stop():
             return None
         path = folder / f"{first:06d}.safetensors"
         block = _read(path, key.digest)
         if block is None:
-            computed += 1
             steps = range(first, min(first + BLOCK, config.batches))
             made = [_batch(pairs, config, step) for step in steps]
             block = {name: torch.cat([batch[name] for batch in made]) for name in made[0]}
