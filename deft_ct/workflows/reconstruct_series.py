@@ -19,6 +19,7 @@ from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import load_reconstructor, method_class
 from deft_ct.networks.precision import Precision
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.memory import check_memory
 from deft_ct.problems.ct import nearest_preset
 from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.reconstruction import Reconstruction
@@ -197,6 +198,10 @@ def reconstruct_series(
         reconstructors = {name: _load(name, settings, presets.get(name)) for name in settings.methods}
         series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
         check_derivable(series, output.dicom)
+        check_memory(
+            8 * settings.samples * len(series.slice_uids) * settings.size**2, f"{settings.samples} samples of a series",
+            "take fewer samples (--samples)",
+        )  # fmt: skip
         scan = simulate_scan(series, settings)
         results = {name: _reconstruct(one, scan, settings, progress) for name, one in reconstructors.items()}
         rows = tuple(_row(result, scan.truth_hu, settings) for result in results.values())

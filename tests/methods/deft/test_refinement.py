@@ -181,7 +181,7 @@ def test_an_interrupted_table_goes_on_and_a_damaged_block_is_made_anew(tmp_path)
     assert len(list((tmp_path / "late").glob("*.safetensors"))) == 2  # of three
     late = tabulate(pairs, config, tmp_path / "late", should_stop=lambda: False, progress=False)
     assert torch.equal(whole.batch(everything).initial, late.batch(everything).initial)
-    with pytest.raises(ValueError, match="a table of 1000000000 batches of 2 pairs needs at least .* take fewer"):
+    with pytest.raises(ValueError, match=r"a table of 1000000000 batches of 2 pairs needs at least .* take fewer"):
         tabulate(pairs, replace(config, batches=10**9), tmp_path / "large", progress=False)
     assert not (tmp_path / "large").exists()
     with pytest.raises(ValueError, match="was started with seed 0 and this run has seed 1"):
