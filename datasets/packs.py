@@ -100,8 +100,7 @@ class CTPack(Dataset[CTSlice]):
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
         self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"no such data pack: {self.path}; set {DATA_ROOT_VARIABLE} or pass its path")
+        check_pack(self.path)
         arrays: list[NDArray[np.int16]] = []
         infos: list[PackGroup] = []
         z_mm: list[NDArray[np.float32]] = []
@@ -237,13 +236,28 @@ def _read_group(file: HDF5File, name: str) -> tuple[NDArray[np.int16], NDArray[n
     return hu, z, info
 
 
+def check_pack(path: Path) -> None:
+    """Look whether a slice dataset is there.
+
+    Raises:
+        FileNotFoundError: it is not.
+    """
+    if "\0" in str(path) or not path.is_file():
+        raise FileNotFoundError(f"no such data pack: {path}; set {DATA_ROOT_VARIABLE} or pass its path")
+
+
 def pack_path(name: str) -> Path:
     """The file of a slice dataset: a path that ends in ``.h5`` or ``.hdf5`` as it is, else ``DATA_ROOT/ct256/NAME.h5``.
 
     Raises:
         FileNotFoundError: a name was given and there is no data root.
     """
-    return Path(name) if name.endswith((".h5", ".hdf5")) else data_root() / "ct256" / f"{name}.h5"
+    if name.endswith((".h5", ".hdf5")):
+        return Path(name)
+    try:
+        return data_root() / "ct256" / f"{name}.h5"
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no data {name!r}: {error}") from None
 
 
 def read_pack(name: str, every: int = 1) -> CTPack:

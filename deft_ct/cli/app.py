@@ -6,7 +6,7 @@ import typer
 
 from deft_ct.cli import prior, train
 from deft_ct.cli.calibrate import calibrate
-from deft_ct.cli.commands import Commands, set_traceback
+from deft_ct.cli.commands import CheckedCommand, Commands, set_traceback
 from deft_ct.cli.compare import compare
 from deft_ct.cli.demo import demo
 from deft_ct.cli.finetune import finetune_command
@@ -25,13 +25,13 @@ app = typer.Typer(
     "**Research only, not for clinical use.** Exit status: 0 done, 1 unexpected error, 2 refused, 130 interrupted.",
 )
 app.callback()(set_traceback)
-app.command()(reconstruct)
-app.command()(demo)
-app.command()(compare)
-app.command("tune")(tune_command)
-app.command()(calibrate)
+app.command(cls=CheckedCommand)(reconstruct)
+app.command(cls=CheckedCommand)(demo)
+app.command(cls=CheckedCommand)(compare)
+app.command("tune", cls=CheckedCommand)(tune_command)
+app.command(cls=CheckedCommand)(calibrate)
 app.add_typer(train.app, name="train")
-app.command("finetune")(finetune_command)
+app.command("finetune", cls=CheckedCommand)(finetune_command)
 app.add_typer(prior.app, name="prior")
-app.command()(models)
-app.command()(info)
+app.command(cls=CheckedCommand)(models)
+app.command(cls=CheckedCommand)(info)

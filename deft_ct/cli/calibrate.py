@@ -67,16 +67,17 @@ def calibrate(
             raise ValueError(f"only deft can be calibrated, got {name!r}")
         chosen = Scan.from_name(opt.only(scan or ["parallel60_1e5"], "--scan"))
         networks = Networks(prior=prior, htransform=htransform, device=device, precision=precision)
+        packs = {text: read_pack(text, every) for text in dict.fromkeys([data, *(also or ())])}
+        fitted = None if calibration is None else SpreadCalibration.read(calibration)
         built, preset = build_for_scan(networks, name, options, chosen, presets=presets)
         if preset is not None:
             console.print(f"[dim]{escape(method)}: preset {preset}[/]")
         assert isinstance(built, DEFT)
         solver = DEFT(built.prior, built.htransform, replace(built.config, calibrated=False))
         problems = {
-            text: CTProblem(read_pack(text, every), chosen, seed=seed, batch_size=batch_size, device=device)
-            for text in dict.fromkeys([data, *(also or ())])
+            text: CTProblem(pack, chosen, seed=seed, batch_size=batch_size, device=device)
+            for text, pack in packs.items()
         }
-        fitted = None if calibration is None else SpreadCalibration.read(calibration)
         if fitted is None:
             refuse_test_data(problems[data])
         else:

@@ -1,19 +1,62 @@
-"""The group of all commands: ``--traceback`` at any place, and no failure outside the contract of ``cli.errors``."""
+"""The group of all commands: ``--traceback`` at any place, and no failure outside the contract of ``cli.errors``.
+
+Every command is a :class:`CheckedCommand`: values that no option can take are refused with the name of the option.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from numbers import Integral, Real
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from deft_ct.cli.errors import SHOW_TRACEBACK, one_line_errors
+from deft_ct.runtime.fields import LARGEST_COUNT
 
 FLAG = "--traceback"
+MAY_BE_EMPTY = {"compare"}
+"""Parameters for which an empty text says something: ``--compare ''`` compares with nothing."""
+
+
+class CheckedCommand(TyperCommand):
+    """A command that refuses empty texts, infinite numbers and whole numbers beyond 64 bits, by the option's name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words after the command.
+
+        Raises:
+            typer.BadParameter: a value is none that an option can take.
+        """
+        # The words as they are given: an empty path would become ".", the working directory.
+        parameters: list[Any] = self.get_params(ctx)
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in parameters:
+            blank = any(isinstance(v, str) and not v.strip() for v in _single(given.get(parameter.name)))
+            if blank and parameter.name not in MAY_BE_EMPTY:
+                raise typer.BadParameter("it is empty: give a value, or leave it out", ctx, parameter)
+        rest: list[str] = super().parse_args(ctx, args)
+        for parameter in parameters:
+            for value in _single(ctx.params.get(parameter.name)):
+                if isinstance(value, Integral) and abs(int(value)) > LARGEST_COUNT:
+                    raise typer.BadParameter(f"it must be at most {LARGEST_COUNT}, got a larger one", ctx, parameter)
+                if isinstance(value, Real) and not isinstance(value, Integral) and not math.isfinite(value):
+                    raise typer.BadParameter(f"it must be a finite number, got {value}", ctx, parameter)
+        return rest
+
+
+def _single(value: Any) -> Iterator[Any]:
+    """The values of an option that may be repeated, or take several at once."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _single(item)
+    else:
+        yield value
 
 
 class Commands(TyperGroup):

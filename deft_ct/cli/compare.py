@@ -65,6 +65,10 @@ def compare(
         solvers: dict[str, dict[str, Reconstructor]] = {scan.name: {} for scan in chosen}
         if preset_folder is not None and not preset_folder.is_dir():
             raise FileNotFoundError(f"there is no folder {preset_folder} with presets")
+        for text in methods or ():
+            method_class(parse_method(text)[0])
+        pack = read_pack(data, every)  # before the networks: they take long
+        networks.load_named()
         for text in methods or default_methods():
             try:
                 for scan in chosen:
@@ -75,7 +79,6 @@ def compare(
                 if methods:
                     raise
                 console.print(f"[yellow]left out:[/] {escape(text)} ({escape(str(error))})", soft_wrap=True)
-        pack = read_pack(data, every)
         problems = [CTProblem(pack, scan, seed=seed, batch_size=batch_size, device=device) for scan in chosen]
         comparison = Comparison(problems, samples=samples)
         comparison.run(

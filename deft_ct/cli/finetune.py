@@ -8,9 +8,16 @@ from typing import Annotated
 import typer
 
 from deft_ct.cli import options as opt
-from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.groups import grouped
-from deft_ct.cli.training_options import RESUME, AnyScan, Initial, TrainingOptions, TrainingScans, finish, log_once
+from deft_ct.cli.training_options import (
+    AnyScan,
+    Initial,
+    TrainingOptions,
+    TrainingScans,
+    finish,
+    log_once,
+    training_job,
+)
 from deft_ct.workflows.finetune import FinetuneSettings, finetune
 from deft_ct.workflows.training_setup import FolderSource
 
@@ -51,7 +58,7 @@ def finetune_command(
     shipped h-transform. The prior does not change. First the refinement network is trained, then the h-transform
     network. `deft-ct train htransform` trains a new one. Research only, not for clinical use.
     """
-    with one_line_errors(interrupted=RESUME):
+    with training_job(out):
         from deft_ct.methods.deft import save_htransform
 
         settings = FinetuneSettings(
@@ -65,4 +72,4 @@ def finetune_command(
             f"Use it: deft-ct reconstruct SERIES_FOLDER --htransform {out / 'htransform'}"
             f"{f' --prior {prior}' if prior else ''} --out RESULT"
         )
-        finish(out / "htransform", made.content_hash(), lambda folder: save_htransform(made, folder))
+        finish(out / "htransform", made, save_htransform)

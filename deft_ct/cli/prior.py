@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deft_ct.cli import options as opt
+from deft_ct.cli.commands import CheckedCommand
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.diffusion import save_prior
 from deft_ct.diffusion.importers import ImportOptions, import_prior
@@ -21,7 +22,7 @@ from deft_ct.measurement.scales import PriorRange
 app = typer.Typer(no_args_is_help=True, help="Priors that other programs have trained.")
 
 
-@app.command("import")
+@app.command("import", cls=CheckedCommand)
 def import_command(
     source: Annotated[
         Path,

@@ -9,10 +9,9 @@ import typer
 
 from deft_ct.cli import options as opt
 from deft_ct.cli import train_supervised
-from deft_ct.cli.errors import one_line_errors
+from deft_ct.cli.commands import CheckedCommand
 from deft_ct.cli.groups import grouped
 from deft_ct.cli.training_options import (
-    RESUME,
     AnyScan,
     AnyStart,
     Batches,
@@ -24,6 +23,7 @@ from deft_ct.cli.training_options import (
     TrainingScans,
     TVIterations,
     finish,
+    training_job,
 )
 from deft_ct.diffusion.schedule import BetaSchedule
 from deft_ct.workflows.train_priors import PriorRecipe, image_domain, prior_on_images
@@ -32,7 +32,7 @@ from deft_ct.workflows.training_setup import TrainingData, random_scans, trainin
 app = typer.Typer(no_args_is_help=True, help="Train a network. Run the same command again to resume.")
 
 
-@app.command()
+@app.command(cls=CheckedCommand)
 @grouped
 def prior(
     out: opt.Out,
@@ -52,17 +52,18 @@ def prior(
 
     --data photos:FOLDER[:SIZE] trains on photographs: pictures of any format, cut to their central square.
     """
-    with one_line_errors(interrupted=RESUME):
+    with training_job(out):
         from deft_ct.diffusion import save_prior
 
+        config = training.config()
         recipe = PriorRecipe(
             channels=channels, patch=patch, layers=layers, attention=attention, schedule=schedule, initial=initial
         )
-        made = prior_on_images(image_domain(data), out, recipe, training.config(), progress=progress)
-        finish(out / "prior", made.content_hash(), lambda folder: save_prior(made, folder))
+        made = prior_on_images(image_domain(data), out, recipe, config, progress=progress)
+        finish(out / "prior", made, save_prior)
 
 
-@app.command()
+@app.command(cls=CheckedCommand)
 @grouped
 def htransform(
     out: opt.Out,
@@ -103,7 +104,7 @@ def htransform(
     progress: opt.Progress = True,
 ) -> None:
     """Train the h-transform of a prior (DEFT) and write it to OUT/htransform."""
-    with one_line_errors(interrupted=RESUME):
+    with training_job(out):
         from deft_ct.methods.deft import save_htransform
         from deft_ct.workflows.train_networks import HTransformRecipe, htransform_on_slices
 
@@ -113,12 +114,12 @@ def htransform(
             table=table, loss=loss, paths=paths, path_steps=path_steps,
         )  # fmt: skip
         scan_range = random_scans(bool(any_scan), any_start)
-        slices = TrainingData(slices=training_slices(data), scans=simulated.scans(), scan_range=scan_range)
+        slices = TrainingData(scans=simulated.scans(), scan_range=scan_range, slices=training_slices(data))
         made = htransform_on_slices(slices, out, settings, progress=progress)
-        finish(out / "htransform", made.content_hash(), lambda folder: save_htransform(made, folder))
+        finish(out / "htransform", made, save_htransform)
 
 
-@app.command()
+@app.command(cls=CheckedCommand)
 @grouped
 def refinement(
     out: opt.Out,
@@ -141,7 +142,7 @@ def refinement(
 
     It improves the TV initial reconstruction. --initial takes a folder. --mirror needs --any-start.
     """
-    with one_line_errors(interrupted=RESUME):
+    with training_job(out):
         from deft_ct.methods.deft import save_refinement
         from deft_ct.workflows.train_networks import RefinementRecipe, refinement_on_slices
 
@@ -150,9 +151,9 @@ def refinement(
             channels=channels, patch=patch, mirror=mirror,
         )  # fmt: skip
         scan_range = random_scans(bool(any_scan), any_start)
-        slices = TrainingData(slices=training_slices(data), scans=simulated.scans(), scan_range=scan_range)
+        slices = TrainingData(scans=simulated.scans(), scan_range=scan_range, slices=training_slices(data))
         made = refinement_on_slices(slices, out, settings, progress=progress)
-        finish(out / "refinement", made.content_hash(), lambda folder: save_refinement(made, folder))
+        finish(out / "refinement", made, save_refinement)
 
 
 for _name, _train in (
@@ -161,4 +162,4 @@ for _name, _train in (
     ("conditional", train_supervised.conditional),
     ("i2sb", train_supervised.i2sb),
 ):
-    app.command(_name)(_train)
+    app.command(_name, cls=CheckedCommand)(_train)

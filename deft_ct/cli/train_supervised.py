@@ -8,10 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from deft_ct.cli import options as opt
-from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.groups import grouped
 from deft_ct.cli.training_options import (
-    RESUME,
     AnyScan,
     AnyStart,
     Channels,
@@ -22,6 +20,7 @@ from deft_ct.cli.training_options import (
     TrainingScans,
     TypicalError,
     finish,
+    training_job,
 )
 from deft_ct.ct.scan_range import ScanRange
 from deft_ct.workflows.training_setup import TrainingData, new_network, random_scans, training_slices
@@ -38,15 +37,16 @@ class CommonOptions:
 
 
 def _train(
-    new: Any, common: CommonOptions, simulated: TrainingScans, training: TrainingOptions,
+    model_type: Any, shape: Any, common: CommonOptions, simulated: TrainingScans, training: TrainingOptions,
     scan_range: ScanRange | None = None,
 ) -> None:  # fmt: skip
     from deft_ct.workflows.train_networks import load_initial, model_on_slices
 
-    data = TrainingData(slices=training_slices(common.data), scans=simulated.scans(), scan_range=scan_range)
-    initial = None if common.initial is None else load_initial(type(new), common.initial, scan_range)
-    made = model_on_slices(new, data, common.out, training.config(), initial=initial, progress=common.progress)
-    finish(common.out / "model", made.content_hash(), made.save)
+    config, scans = training.config(), simulated.scans()
+    data = TrainingData(slices=training_slices(common.data), scans=scans, scan_range=scan_range)
+    initial = None if common.initial is None else load_initial(model_type, common.initial, scan_range)
+    made = model_on_slices(model_type(shape), data, common.out, config, initial=initial, progress=common.progress)
+    finish(common.out / "model", made, model_type.save)
 
 
 def _quick(name: Literal["none", "fbp", "tv"]) -> Literal["fbp", "tv"]:
@@ -67,13 +67,13 @@ def fbp_unet(
     patch: Patch = 4,
 ) -> None:
     """Train FBP followed by a U-Net and write the model to OUT/model."""
-    with one_line_errors(interrupted=RESUME):
+    with training_job(common.out):
         from deft_ct.methods.supervised.fbp_unet import FBPUNetModel, FBPUNetShape
 
         shape = FBPUNetShape(
             reference=_quick(initial_reconstruction), spread=typical_error, network=new_network(channels, patch)
         )
-        _train(FBPUNetModel(shape), common, simulated, training)
+        _train(FBPUNetModel, shape, common, simulated, training)
 
 
 @grouped
@@ -94,7 +94,7 @@ def learned_primal_dual(
     --initial-reconstruction none starts at a zero image, as in the paper. tv is not possible. With --any-scan,
     --initial may be a network for fixed scans: training starts from its weights.
     """
-    with one_line_errors(interrupted=RESUME):
+    with training_job(common.out):
         from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
 
         scan_range = random_scans(bool(any_scan), any_start)
@@ -103,7 +103,7 @@ def learned_primal_dual(
             start="zero" if initial_reconstruction == "none" else initial_reconstruction,
             scan_features=scan_range is not None,
         )  # fmt: skip
-        _train(PrimalDualModel(shape), common, simulated, training, scan_range)
+        _train(PrimalDualModel, shape, common, simulated, training, scan_range)
 
 
 @grouped
@@ -120,14 +120,14 @@ def conditional(
     patch: Patch = 4,
 ) -> None:
     """Train a conditional diffusion model and write it to OUT/model."""
-    with one_line_errors(interrupted=RESUME):
+    with training_job(common.out):
         from deft_ct.methods.supervised.conditional import ConditionalModel, ConditionalShape
 
         shape = ConditionalShape(
             reference=_quick(initial_reconstruction), residual=residual, spread=typical_error,
             network=new_network(channels, patch),
         )  # fmt: skip
-        _train(ConditionalModel(shape), common, simulated, training)
+        _train(ConditionalModel, shape, common, simulated, training)
 
 
 @grouped
@@ -140,8 +140,8 @@ def i2sb(
     patch: Patch = 4,
 ) -> None:
     """Train the Schroedinger bridge from an initial reconstruction to the image and write it to OUT/model."""
-    with one_line_errors(interrupted=RESUME):
+    with training_job(common.out):
         from deft_ct.methods.supervised.i2sb import I2SBModel, I2SBShape
 
         shape = I2SBShape(reference=_quick(initial_reconstruction), network=new_network(channels, patch))
-        _train(I2SBModel(shape), common, simulated, training)
+        _train(I2SBModel, shape, common, simulated, training)

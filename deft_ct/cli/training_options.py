@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeVar
 
 import typer
 
 from deft_ct.cli import options as opt
+from deft_ct.cli.errors import one_line_errors
 
 if TYPE_CHECKING:  # imports accelerate, which takes seconds
     from deft_ct.training import TrainingConfig
+
+
+def _typical(value: float) -> float:
+    """The typical error, where the loss that it scales is still a number of single precision."""
+    if not 1e-6 <= value <= 1e3:
+        raise typer.BadParameter(f"it must lie in [1e-6, 1000], got {value}")
+    return value
+
 
 Channels = Annotated[
     str, typer.Option(help="Features of each level of a new network. With --initial, its shape is used.")
@@ -46,7 +56,10 @@ InitialReconstruction = Annotated[
 ]
 TVIterations = Annotated[int, typer.Option(help="Iterations of the TV initial reconstruction.", min=1)]
 TypicalError = Annotated[
-    float, typer.Option(help="Typical error of the initial reconstruction in units of 1000 HU. It scales the loss.")
+    float,
+    typer.Option(
+        callback=_typical, help="Typical error of the initial reconstruction in units of 1000 HU. It scales the loss."
+    ),
 ]
 Batches = Annotated[
     int,
@@ -57,6 +70,19 @@ Batches = Annotated[
     ),
 ]
 RESUME = "run the same command again to resume from the last checkpoint"
+
+
+@contextmanager
+def training_job(out: Path) -> Iterator[None]:
+    """Failures in one line, see :func:`~deft_ct.cli.errors.one_line_errors`, in a folder that is held until the end.
+
+    Without it, a second command would notice the first one only after its table of initial reconstructions.
+    """
+    with one_line_errors(interrupted=RESUME):
+        from deft_ct.training import training_folder
+
+        with training_folder(out):
+            yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +125,33 @@ class TrainingScans(opt.ScanOptions):
     detectors: opt.Detectors = None
 
 
-def finish(folder: Path, sha256: str, save: Callable[[Path], object]) -> None:
-    """Write a model from the main process, and print its folder and hash."""
+class Hashed(Protocol):
+    """A model with a hash of its weights."""
+
+    def content_hash(self) -> str:
+        """SHA-256."""
+        ...
+
+
+Made = TypeVar("Made", bound=Hashed)
+
+
+def finish(folder: Path, made: Made | None, save: Callable[[Made, Path], object]) -> None:
+    """Write a model from the main process, and print its folder and hash.
+
+    Args:
+        folder: of the model.
+        made: the model; None if the time limit came before there was one.
+        save: writes a model to a folder.
+    """
     from deft_ct.training import is_main_process
 
+    if made is None:
+        log_once("stopped by the time limit before the initial reconstructions were complete; run again to resume")
+        return
     if is_main_process():
-        save(folder)
-        typer.echo(json.dumps({"model": str(folder), "sha256": sha256}))
+        save(made, folder)
+        typer.echo(json.dumps({"model": str(folder), "sha256": made.content_hash()}))
 
 
 def log_once(text: str) -> None:

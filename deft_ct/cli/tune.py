@@ -61,10 +61,13 @@ def tune_command(
         networks = Networks(
             prior=prior, htransform=htransform, models=opt.parse_models(model), device=device, precision=precision
         )
-        pack = read_pack(data, every)
-        problems = [CTProblem(pack, scan, seed=seed, batch_size=batch_size, device=device) for scan in wanted]
         searches = [Search(method=name, fixed=fixed) for name, fixed in chosen.items()]
+        for search in searches:
+            _ = search.space  # raises ValueError for an unknown method
         budget = Budget(trials=trials, objective=objective, samples=samples, overwrite=overwrite)
+        pack = read_pack(data, every)
+        networks.load_named()
+        problems = [CTProblem(pack, scan, seed=seed, batch_size=batch_size, device=device) for scan in wanted]
         if estimate:
             costs = seconds_per_trial(searches, networks.build, problems[0], budget)
             for name, cost in costs.items():

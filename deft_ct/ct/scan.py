@@ -26,6 +26,10 @@ FULL_DEGREES = {"parallel": 180.0, "fan": 360.0}
 
 MOST_VIEWS = 10**5
 """Largest number of views, and of detector elements, of a simulated scan: far above any scanner."""
+LEAST_DEGREES = 1e-3
+"""Smallest angular range. With less, all views are one in single precision."""
+LEAST_PHOTONS, MOST_PHOTONS = 1e-3, 1e15
+"""Photons of a simulated scan. Below, no photon is counted; above, there is no noise in single precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +66,17 @@ class Scan:
         if max(self.views, self.detectors or 0) > MOST_VIEWS:
             raise ValueError(f"views and detectors must be at most {MOST_VIEWS}, got {self.views} and {self.detectors}")
         few = self.views < 1 or (self.detectors is not None and self.detectors < 1)
-        if few or not 0 < self.degrees <= 360:
-            raise ValueError(f"views and detectors must be at least 1 and degrees lie in (0, 360], got {self}")
+        if few or not LEAST_DEGREES <= self.degrees <= 360:
+            raise ValueError(
+                f"views and detectors must be at least 1 and degrees lie in [{LEAST_DEGREES}, 360], got {self}"
+            )
         if not 0 <= self.start < 360:
             raise ValueError(f"start must lie in [0, 360) degrees, got {self.start}")
-        if self.photons is not None and not (math.isfinite(self.photons) and self.photons > 0):
-            raise ValueError(f"photons must be a positive number, or None for noise-free data, got {self.photons}")
+        if self.photons is not None and not LEAST_PHOTONS <= self.photons <= MOST_PHOTONS:
+            raise ValueError(
+                f"photons must be a positive number from {LEAST_PHOTONS:g} to {MOST_PHOTONS:g}, or None for noise-free "
+                f"data, got {self.photons}"
+            )
 
     @classmethod
     def from_name(cls, name: str) -> Scan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from deft_ct.diffusion.prior import Prior
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.networks import NetworkConfig
+from deft_ct.operators.memory import check_memory
 from deft_ct.training import TrainingConfig, fit
 from deft_ct.training.augment import Augmentation, unchanged
 from deft_ct.training.pairs import TrainingSource, augmentation_name, images_digest
@@ -91,10 +93,15 @@ def train_prior(
         The prior with the averaged weights, on the CPU.
 
     Raises:
-        ValueError: ``initial`` has another network, schedule, prediction or range of values.
+        ValueError: ``initial`` has another network, schedule, prediction or range of values, or a batch does not fit
+            into memory.
         OtherContentError: the folder is of another training.
     """
-    span, schedule = spec.value_range, spec.schedule
+    span, schedule, part = spec.value_range, spec.schedule, training.batch_size // training.accumulate
+    check_memory(
+        16 * part * math.prod(spec.image_shape), f"a batch of {part} images",
+        "take a smaller batch_size, or accumulate more parts",
+    )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         model = spec.network.build()

@@ -33,6 +33,8 @@ Build = Callable[[str, dict[str, Any]], Reconstructor]
 Log = Callable[[str], None]
 
 JOURNAL = "study.journal"
+MOST_TRIALS = 10**5
+"""Largest number of trials of a search. The sampler reads all of them before each one."""
 _STUDY, _KEY = "tune", "content_key"
 _PROBE_STEPS = 4
 
@@ -81,7 +83,7 @@ class Budget:
         overwrite: forget the trials of earlier runs.
 
     Raises:
-        ValueError: a count is below 1.
+        ValueError: a count is below 1, or too large.
     """
 
     trials: int = 30
@@ -94,6 +96,8 @@ class Budget:
         for name in ("trials", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.trials > MOST_TRIALS:
+            raise ValueError(f"trials must be at most {MOST_TRIALS}, got {self.trials}")
 
 
 def tune(

@@ -176,6 +176,19 @@ class Networks:
         )
         return found
 
+    def load_named(self) -> None:
+        """Load what was named and not what is shipped, so that a wrong name is found before any work.
+
+        Raises:
+            FileNotFoundError: there is no such network.
+            ValueError: it is of another kind.
+        """
+        if self.prior is not None:
+            self.load_prior()
+        self.load_htransform(required=False)
+        for method in self.models:
+            self.build(method, {})
+
     def build(self, name: str, options: Mapping[str, Any], *, preset: str | Path | None = None) -> Reconstructor:
         """Build a method; see :func:`load_reconstructor` for its name, options and preset."""
         cls = method_class(name)

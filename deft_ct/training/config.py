@@ -12,6 +12,8 @@ from deft_ct.runtime.fields import check_fields
 
 MOST_ITEMS = 2**20
 """Largest batch of a training step."""
+LEAST_RATE = 1e-10
+"""Smallest learning rate: with a lower one float32 weights do not change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +74,8 @@ class TrainingConfig:
             raise ValueError("steps, batch_size, accumulate and log_every must be at least 1")
         if self.batch_size > MOST_ITEMS:
             raise ValueError(f"batch_size must be at most {MOST_ITEMS}, got {self.batch_size}")
-        if not 0 < self.learning_rate < 1:
-            raise ValueError(f"learning_rate must lie in (0, 1), got {self.learning_rate}")
+        if not LEAST_RATE <= self.learning_rate < 1:
+            raise ValueError(f"learning_rate must be at least {LEAST_RATE} and below 1, got {self.learning_rate}")
         if self.warmup < 0 or not 0 <= self.final_rate <= 1 or self.weight_decay < 0 or self.grad_clip <= 0:
             raise ValueError(
                 "warmup and weight_decay must be at least 0, final_rate lie in [0, 1] and grad_clip be above 0, got "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,6 +15,7 @@ from deft_ct.measurement.content import measurement_content
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
+from deft_ct.operators.memory import check_memory
 from deft_ct.runtime.content_key import content_digest
 from deft_ct.training.augment import Augmentation, unchanged
 
@@ -127,7 +129,13 @@ class PairSource:
             indices: int64 ``(B,)``, on the CPU.
             seed: of all randomness.
             device: of the pairs.
+
+        Raises:
+            ValueError: they do not fit into memory.
         """
+        operator = self.measurements[0].operator
+        needed = 4 * len(indices) * (2 * math.prod(operator.domain_shape) + math.prod(operator.range_shape))
+        check_memory(needed, f"a batch of {len(indices)} pairs", "take a smaller batch_size, or accumulate more parts")
         host = torch.Generator().manual_seed(seed)
         images = self.augment(self.source.batch(indices), host).to(device)
         if self.weights is None:

@@ -35,6 +35,9 @@ class FinetuneSettings:
         refinement_steps: steps for the refinement network of the initial h-transform, which is trained first. 0 keeps
             it unchanged.
         refinement_rate: peak learning rate of these steps.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     training: TrainingConfig
@@ -44,6 +47,18 @@ class FinetuneSettings:
     prior: str | None = None
     refinement_steps: int = 200
     refinement_rate: float = 2e-3
+
+    def __post_init__(self) -> None:
+        if self.refinement_steps < 0:
+            raise ValueError(f"refinement_steps must be at least 0, got {self.refinement_steps}")
+        try:
+            self.of_refinement()
+        except ValueError as error:
+            raise ValueError(f"refinement_steps or refinement_rate: {error}") from None
+
+    def of_refinement(self) -> TrainingConfig:
+        """Settings of the training of the refinement network."""
+        return replace(self.training, steps=max(1, self.refinement_steps), learning_rate=self.refinement_rate)
 
 
 def finetune(
@@ -67,7 +82,8 @@ def finetune(
         progress: show progress bars.
 
     Returns:
-        The h-transform with its model card; None if the time limit ended the training of the refinement.
+        The h-transform with its model card; None if the time limit, which is that of all parts together, came before
+        the refinement was finished.
 
     Raises:
         ValueError: unusable slices, or random scans for an h-transform that is not conditioned on the scan.
@@ -76,8 +92,10 @@ def finetune(
     from deft_ct.diffusion import load_prior
     from deft_ct.methods.deft import load_htransform
     from deft_ct.methods.deft.train import HTransformTraining, train_htransform
-    from deft_ct.training import training_record
+    from deft_ct.training import TimeLimit, training_record
 
+    limit = TimeLimit(settings.training)
+    source.check()
     frozen, first = load_prior(settings.prior), load_htransform(settings.initial)
     if settings.any_scan and not first.config.scan_features:
         raise ValueError(
@@ -98,13 +116,17 @@ def finetune(
     pairs = data.pairs(training.seed)
     refined = None
     if first.refinement is not None and settings.refinement_steps:
-        shorter = replace(training, steps=settings.refinement_steps, learning_rate=settings.refinement_rate)
+        shorter = limit.rest(settings.of_refinement())
         refined = _fitted_refinement(first, pairs, out / "refinement", shorter, progress)
+        if refined is None:
+            if log is not None:
+                log(f"stopped by the time limit before the table in {out} was complete; run again to resume")
+            return None
         done = training_record(out / "refinement").steps
         if done < settings.refinement_steps:  # the h-transform needs the finished refinement
             return None
     made = train_htransform(
-        pairs, frozen, out, config=first.config, training=training,
+        pairs, frozen, out, config=first.config, training=limit.rest(training),
         options=HTransformTraining(initial=first, refinement=refined), progress=progress,
     )  # fmt: skip
     made.card = {"initial_sha256": first.content_hash(), **data.card(training, out)}
@@ -114,8 +136,8 @@ def finetune(
 
 def _fitted_refinement(
     first: HTransform, pairs: SlicePairs, folder: Path, training: TrainingConfig, progress: bool
-) -> Refinement:
-    """The refinement network of an h-transform after more training."""
+) -> Refinement | None:
+    """The refinement network of an h-transform after more training; None if the time limit came first."""
     from deft_ct.methods.deft.initial_table import TableConfig
     from deft_ct.methods.deft.train_refinement import train_refinement
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import load_reconstructor, method_class
 from deft_ct.networks.precision import Precision
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.memory import check_memory
 from deft_ct.problems.ct import nearest_preset
 from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.reconstruction import Reconstruction
@@ -87,8 +87,6 @@ class SparseView:
         for name in ("views", "samples", "size", "refine"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not (math.isfinite(self.photons) and self.photons >= 0):
-            raise ValueError(f"photons must be a positive number, or 0 for noise-free data, got {self.photons}")
         if self.geometry not in _GEOMETRIES:
             raise ValueError(f"geometry must be one of {', '.join(_GEOMETRIES)}, got {self.geometry!r}")
         if idle := sorted(set(self.options) - set(self.methods)):
@@ -200,6 +198,10 @@ def reconstruct_series(
         reconstructors = {name: _load(name, settings, presets.get(name)) for name in settings.methods}
         series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
         check_derivable(series, output.dicom)
+        check_memory(
+            8 * settings.samples * len(series.slice_uids) * settings.size**2, f"{settings.samples} samples of a series",
+            "take fewer samples (--samples)",
+        )  # fmt: skip
         scan = simulate_scan(series, settings)
         results = {name: _reconstruct(one, scan, settings, progress) for name, one in reconstructors.items()}
         rows = tuple(_row(result, scan.truth_hu, settings) for result in results.values())

@@ -14,14 +14,15 @@ from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import HTransform, HTransformConfig, load_htransform, load_refinement
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
 from deft_ct.methods.deft.control import ControlConfig
-from deft_ct.methods.deft.initial_table import tabulate
+from deft_ct.methods.deft.initial_table import RECORD, tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.train import HTransformTraining, train_htransform
 from deft_ct.methods.deft.train_control import ControlTraining, SimulatedMeasurements, train_control
 from deft_ct.methods.deft.train_refinement import train_refinement
 from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
 from deft_ct.methods.supervised.train import Model, train_model
-from deft_ct.training import TrainingConfig
+from deft_ct.runtime.fields import check_fields
+from deft_ct.training import TimeLimit, TrainingConfig
 from deft_ct.workflows.training_setup import TrainingData, htransform_network, new_network, table_config
 
 Loss = Literal["denoising", "log-variance", "trajectory-balance"]
@@ -46,6 +47,9 @@ class HTransformRecipe:
             one scan.
         paths: sampling paths of each measurement, without images.
         path_steps: network evaluations of each path, without images.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     training: TrainingConfig
@@ -62,10 +66,20 @@ class HTransformRecipe:
     paths: int = 8
     path_steps: int = 25
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        new_network(self.channels)
+        ControlConfig(steps=self.path_steps, paths=self.paths)
+        if self.batches < 0:
+            raise ValueError(f"batches must be at least 0, got {self.batches}")
+        if self.table is not None and not self.batches:
+            raise ValueError("a table needs its number of batches: give --batches as in the training that made it")
+        table_config(max(1, self.batches), self.training, self.tv_iterations, None)
+
 
 def htransform_on_slices(
     data: TrainingData, out: Path, settings: HTransformRecipe, *, progress: bool = False
-) -> HTransform:
+) -> HTransform | None:
     """Train an h-transform on CT slices. The same call resumes.
 
     Args:
@@ -75,14 +89,17 @@ def htransform_on_slices(
         progress: show progress bars.
 
     Returns:
-        The h-transform with its model card.
+        The h-transform with its model card; None if ``max_minutes`` ended the work before the table was complete.
 
     Raises:
         ValueError: the settings do not fit together.
-        FileNotFoundError: a network does not exist.
+        FileNotFoundError: a network or the table does not exist.
     """
     if settings.loss != "denoising" and (data.scan_range is not None or len(data.scans) != 1):
         raise ValueError(f"--loss {settings.loss} trains for one scan: give one --scan, and no --any-scan")
+    if settings.table is not None and not (settings.table / RECORD).is_file():
+        raise FileNotFoundError(f"{settings.table} is no table of initial reconstructions: it holds no {RECORD}")
+    limit = TimeLimit(settings.training)
     frozen, training, random = load_prior(settings.prior), settings.training, data.scan_range
     first = None if settings.initial is None else load_htransform(settings.initial)
     refined = None if settings.refinement is None else load_refinement(settings.refinement)
@@ -115,10 +132,13 @@ def htransform_on_slices(
                 table_config(settings.batches, training, settings.tv_iterations, random),
                 settings.table or out / "references",
                 overwrite=training.overwrite and settings.table is None,  # the table of another training is not ours
+                should_stop=limit.reached,
                 progress=progress,
             )
+            if table is None:
+                return None
         made = train_htransform(
-            pairs, frozen, out, config=config, training=training,
+            pairs, frozen, out, config=config, training=limit.rest(training),
             options=HTransformTraining(initial=first, refinement=refined, table=table), progress=progress,
         )  # fmt: skip
     made.card |= data.card(training, out)
@@ -137,6 +157,9 @@ class RefinementRecipe:
         channels: features of each level of a new network.
         patch: side of the space-to-depth stem in pixels.
         mirror: at inference, average with the results of mirrored inputs.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     training: TrainingConfig
@@ -147,10 +170,15 @@ class RefinementRecipe:
     patch: int = 2
     mirror: bool = False
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        new_network(self.channels, self.patch)
+        table_config(self.batches, self.training, self.tv_iterations, None)
+
 
 def refinement_on_slices(
     data: TrainingData, out: Path, settings: RefinementRecipe, *, progress: bool = False
-) -> Refinement:
+) -> Refinement | None:
     """Train the refinement network of TV reconstructions on CT slices. The same call resumes.
 
     Args:
@@ -160,7 +188,8 @@ def refinement_on_slices(
         progress: show progress bars.
 
     Returns:
-        The refinement network with its model card.
+        The refinement network with its model card; None if ``max_minutes`` ended the work before the table was
+        complete.
     """
     training, random = settings.training, data.scan_range
     first = None if settings.initial is None else load_refinement(settings.initial)
@@ -174,6 +203,8 @@ def refinement_on_slices(
         table=table_config(settings.batches, training, settings.tv_iterations, random), training=training,
         initial=first, progress=progress,
     )  # fmt: skip
+    if made is None:
+        return None
     made.card |= data.card(training, out)
     return made
 

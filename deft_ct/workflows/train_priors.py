@@ -34,7 +34,7 @@ class PriorRecipe:
         initial: path or name of a prior to start from, whose shape is used.
 
     Raises:
-        ValueError: a value is of another type.
+        ValueError: a value is of another type, or the network cannot be.
     """
 
     channels: str = "64,96,128"
@@ -46,6 +46,11 @@ class PriorRecipe:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        self.network()
+
+    def network(self) -> UNetConfig:
+        """The shape of a new network for images of one channel."""
+        return new_network(self.channels, self.patch, self.layers, self.attention)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +121,7 @@ def prior_on_images(
 
     channels = domain.image_shape[0]
     first = None if recipe.initial is None else load_prior(recipe.initial)
-    network = new_network(recipe.channels, recipe.patch, recipe.layers, recipe.attention).with_channels(
-        channels, channels
-    )
+    network = recipe.network().with_channels(channels, channels)
     if first is not None:
         config = getattr(first.network, "config", None)
         network = config if isinstance(config, UNetConfig) else network

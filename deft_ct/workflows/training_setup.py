@@ -12,7 +12,7 @@ import numpy as np
 from deft_ct.ct.scan import Scan
 from deft_ct.ct.scan_range import ScanRange, unit_measurements
 from deft_ct.datasets.dicom_folder import CTFolder
-from deft_ct.datasets.packs import CTPack, pack_path
+from deft_ct.datasets.packs import CTPack, check_pack, pack_path
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.networks import UNetConfig
@@ -68,6 +68,19 @@ class FolderSource:
         if (self.hu_range is None) != (self.pixel_mm is None):
             raise ValueError("pictures need both --hu-range BLACK WHITE and --pixel-mm, or neither for other files")
 
+    def check(self) -> None:
+        """Look whether the data are there, before networks are loaded.
+
+        Raises:
+            FileNotFoundError: the data do not exist.
+        """
+        if self.data in PACK_NAMES or not Path(self.data).is_dir():
+            check_pack(self._path)
+
+    @property
+    def _path(self) -> Path:
+        return pack_path(self.data) if self.data in PACK_NAMES else Path(self.data)
+
     def read(self, size: int) -> CTPack | CTFolder:
         """The slices at ``size`` x ``size`` pixels.
 
@@ -79,8 +92,7 @@ class FolderSource:
             return CTFolder(
                 self.data, size=size, every=self.every, picture_hu=self.hu_range, picture_pixel_mm=self.pixel_mm
             )
-        path = pack_path(self.data) if self.data in PACK_NAMES else Path(self.data)
-        pack = CTPack(path, every=self.every)
+        pack = CTPack(self._path, every=self.every)
         if pack.image_shape != (size, size):
             raise ValueError(
                 f"{self.data} has slices of {pack.image_shape[0]} x {pack.image_shape[1]} pixels and the prior is "

@@ -1,14 +1,17 @@
-"""Every option of `reconstruct` and `demo` with bad values: one error message, status 2, and OUT is not touched."""
+"""Every option of every command with bad values: one line that names it, status 2, no long work, and OUT untouched."""
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+import typer.testing
 from commands import leaf_commands
+from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
 from deft_ct.cli import app
@@ -18,40 +21,101 @@ BAD = (
     "nan", "inf", "-inf", "-1", "0", "1e308", "1e-320", "2.5", "1" + "0" * 30, "9" * 5000, "", " ", "é", "[/red]", "\0",
     "\x1b[2J", "x" * 5000, "1_0", "0x10", "\u0661",
 )  # fmt: skip
-NEEDED = {"reconstruct": ["no-such-series"], "finetune": ["--data", "no-such-data"]}
-SKIPPED = {"help", "out", "progress"}
+QUICK = ("nan", "inf", "-1", "1e308", "1" + "0" * 30, "", "\x1b[2J", "x" * 5000)
+"""Those that every run of the tests tries; the others are for the slow runs."""
 
+SKIPPED = {"help", "out", "progress"}
+ON_DISK = {
+    "--prior", "--htransform", "--initial", "--refinement", "--table", "--calibration", "--preset-folder", "--report",
+    "--model",
+}  # fmt: skip
+"""What these name is looked for after the data, so the data must be there."""
+
+GOOD: dict[str, set[str]] = {
+    "--start": {"0", "2.5"}, "--degrees": {"2.5"}, "--photons": {"0", "2.5", "1_0"}, "--compare": {"", " "},
+    "--seed": {"-1", "0"}, "--momentum": {"0", "1e-320"}, "--ema-decay": {"0", "1e-320"},
+    "--max-minutes": {"0", "1e308", "1e-320", "2.5", "1" + "0" * 30}, "--refinement-steps": {"0"}, "--batches": {"0"},
+    "--pixel-mm": {"2.5"},
+}  # fmt: skip
+"""Values among the bad ones that are good for an option; the command then goes on and finds no data."""
+TEN = "1_0"
+"""Python, and so Typer, reads it as 10, which is good for most numbers."""
+
+COMMANDS = dict(leaf_commands(typer.main.get_command(app)))
 CASES = [
     (path, parameter)
-    for path, command in leaf_commands(typer.main.get_command(app))
-    if path in ("reconstruct", "demo")
+    for path, command in COMMANDS.items()
     for parameter in command.params
-    if parameter.param_type_name == "option" and parameter.name not in SKIPPED
-    if not getattr(parameter, "is_flag", False)
+    if parameter.name not in SKIPPED and not getattr(parameter, "is_flag", False)
+    if path != "reconstruct" or parameter.param_type_name == "option"
 ]
 
 
 def test_the_options_are_found() -> None:
-    assert len(CASES) >= 18 and len({path for path, _ in CASES}) == 2
+    assert len(CASES) >= 150 and len({path for path, _ in CASES}) >= 12
 
 
-@pytest.mark.parametrize(("command", "option"), CASES, ids=[f"{path} {p.opts[0]}" for path, p in CASES])
-def test_a_bad_value_is_one_error(command: str, option: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are no data, so that a value which is no error by itself ends there, too, and no work begins."""
+@cache
+def _tree() -> Any:
+    return typer.main.get_command(app)
 
-    def stop(*_: object, **__: object) -> None:
-        raise ValueError("no such data")
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("deft_ct.cli.demo.reconstruct_series", stop)
-    for value in BAD:
-        words = [*command.split(), *NEEDED.get(command, []), "--out", "out"]
-        if option.opts[0] != "--data" and command not in NEEDED and command != "demo":
-            words += ["--data", "no-such-data"]
-        words += [option.opts[0], *[value] * option.nargs]
-        result = CliRunner().invoke(app, words)
-        text = ANSI.sub("", result.output)
-        assert result.exit_code == 2, (value[:40], text[-600:], result.exception)
-        assert sum(line.startswith(("error: ", "╭─ Error ─")) for line in text.splitlines()) == 1, (value[:40], text)
-        assert "Traceback" not in text and "\x1b[2J" not in result.output
-        assert not list(tmp_path.iterdir()), value[:40]
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The commands are described to Typer once, and work that begins is an error of the test."""
+
+    def begun(*_: object, **__: object) -> None:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(typer.testing, "_get_command", lambda _: _tree())
+    monkeypatch.delenv("DEFT_CT_DATA", raising=False)
+    monkeypatch.setattr("deft_ct.cli.demo.reconstruct_series", begun)
+    for name in ("evaluation.runner.Comparison.run", "training.loop._fit", "methods.deft.initial_table._batch"):
+        monkeypatch.setattr(f"deft_ct.{name}", begun)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+def _words(command: str, parameter: Any, value: str, pack: Path) -> list[str]:
+    name = parameter.opts[0]
+    words = [*command.split(), "--out", "out"]
+    if command == "reconstruct":
+        words.append("no-such-series")
+    elif command != "demo" and name != "--data":
+        words += ["--data", str(pack) if name in ON_DISK else "no-such-data.h5"]
+    if parameter.param_type_name != "option":
+        return [*words, "--", value]
+    if name == "--table":
+        words += ["--batches", "1"]
+    return [*words, name, *[value] * parameter.nargs]
+
+
+def _try(command: str, parameter: Any, values: tuple[str, ...], folder: Path) -> None:
+    pack, name = write_tiny_pack(folder / "pack.h5", count=1), parameter.opts[0]
+    for value in values:
+        result = CliRunner().invoke(app, _words(command, parameter, value, pack))
+        text = " ".join(ANSI.sub("", result.output).replace("│", " ").split())
+        told = (command, name, value[:40], text[-600:], result.exception)
+        assert result.exit_code == 2, told
+        assert text.count("error: ") + text.count("╭─ Error ─") == 1, told
+        assert "Traceback" not in text and "\x1b[2J" not in result.output, told
+        shown = value.encode("unicode_escape").decode() if not value.isprintable() else value
+        names = {name, parameter.name, name.lstrip("-").replace("-", "_"), parameter.metavar or name}
+        named = any(word in text for word in names) or (value.strip() and shown[:20] in text)
+        if "no-such-data" in text or "no-such-series" in text:
+            good = value in GOOD.get(name, ()) or value == TEN or name == "--series"
+            assert good, told
+        else:
+            assert named, told
+        assert not list(Path.cwd().iterdir()), told
+
+
+@pytest.mark.parametrize(("command", "parameter"), CASES, ids=[f"{path} {p.opts[0]}" for path, p in CASES])
+def test_a_bad_value_is_one_error(command: str, parameter: Any, tmp_path: Path) -> None:
+    _try(command, parameter, QUICK, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "parameter"), CASES, ids=[f"{path} {p.opts[0]}" for path, p in CASES])
+def test_any_bad_value_is_one_error(command: str, parameter: Any, tmp_path: Path) -> None:
+    _try(command, parameter, BAD, tmp_path)

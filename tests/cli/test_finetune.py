@@ -151,6 +151,30 @@ def test_the_refinement_of_the_reference_is_fitted_first(models: tuple[Path, Pat
     assert load_htransform(tmp_path / "part" / "htransform").content_hash() == made[2].content_hash()
 
 
+def test_the_time_limit_bounds_the_initial_reconstructions_too(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deft_ct.methods.deft.initial_table.BLOCK", 1)
+    shape = RefinementConfig(network=replace(NETWORK, norm_groups=16), scan_features=True)
+    refined = tiny_htransform(tiny_prior(), scan_features=True, refinement=shape, tv_iterations=2)
+    save_htransform(refined, tmp_path / "refined")
+    _write("nifti", tmp_path / "data")
+
+    def run(out: str, *more: object) -> Result:
+        parts = ("--one-scan", "--refinement-steps", 7, *more)
+        result = _finetune(tmp_path / "data", tmp_path / out, (models[0], tmp_path / "refined"), *parts)
+        assert result.exit_code == 0, result.output
+        return result
+
+    assert "before the table" in run("part", "--max-minutes", 0).output
+    blocks = list((tmp_path / "part" / "refinement" / "references").glob("*.safetensors"))
+    assert len(blocks) == 1 and not (tmp_path / "part" / "htransform").exists()  # of three
+    run("part")
+    run("whole")
+    made = [load_htransform(tmp_path / out / "htransform").content_hash() for out in ("part", "whole")]
+    assert made[0] == made[1]
+
+
 def test_a_broken_file_is_left_out_and_named(
     models: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

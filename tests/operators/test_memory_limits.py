@@ -7,12 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny_scan, tiny_slices
 
+from deft_ct.ct.pairs import SlicePairs
 from deft_ct.ct.scan import MOST_VIEWS, Scan
+from deft_ct.evaluation.tuning import Budget
 from deft_ct.methods.classical.tv import TV, TVConfig
+from deft_ct.methods.deft.initial_table import TableConfig
+from deft_ct.methods.supervised.learned_primal_dual import PrimalDualShape
 from deft_ct.networks import UNetConfig
 from deft_ct.operators import memory
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
@@ -51,6 +56,12 @@ def test_huge_numbers_are_refused_at_once() -> None:
         UNetConfig(channels=(32 * 10**6,), attention=(False,))
     with pytest.raises(ValueError, match="batch_size must be at most"):
         TrainingConfig(steps=1, batch_size=10**9)
+    with pytest.raises(ValueError, match="a network of 10 iterations with 10000000 features needs at least"):
+        PrimalDualShape(channels=10**7)
+    with pytest.raises(ValueError, match="trials must be at most 100000, got 1000000000000"):
+        Budget(trials=10**12)
+    with pytest.raises(ValueError, match="tv_iterations must be at most 100000, got 1000000000000"):
+        TableConfig(batches=1, tv_iterations=10**12)
 
 
 def test_work_is_refused_before_memory_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +76,21 @@ def test_work_is_refused_before_memory_is_taken(monkeypatch: pytest.MonkeyPatch)
         TV(TVConfig(iterations=1)).reconstruct(y, measurement, num_samples=1000)
     with pytest.raises(ValueError, match="a network with channels"):
         UNetConfig(channels=(64,), attention=(False,))
+    pairs = SlicePairs(TinySlices(), [measurement], refine=1)
+    with pytest.raises(ValueError, match=r"a batch of 3 pairs needs at least .* take a smaller batch_size"):
+        pairs.seeded(torch.zeros(3, dtype=torch.int64), 0)
+
+
+class TinySlices:
+    """Slices that must not be read."""
+
+    pixel_mm = np.ones(2)
+
+    def __len__(self) -> int:
+        return 2
+
+    def batch(self, indices: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("memory was taken")
 
 
 def test_a_kernel_runs_where_its_cache_cannot_be_written(repository_root: Path) -> None:

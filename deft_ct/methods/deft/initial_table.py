@@ -8,6 +8,8 @@ stopped. The data are cheap and not stored: :func:`draw_batch` simulates the dat
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from torch import Tensor
 from deft_ct.methods.deft.conditioning import scan_features
 from deft_ct.methods.deft.guidance import guidance_for
 from deft_ct.methods.initial import initial_for
+from deft_ct.operators.memory import check_memory
 from deft_ct.runtime.atomic import atomic_file, write_text
 from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
 from deft_ct.runtime.fields import check_fields
@@ -29,8 +32,12 @@ from deft_ct.training.pairs import Pairs, PairSource
 
 BLOCK = 8
 """Batches in a file."""
+RECORD = "table.json"
+"""File that says what a table depends on."""
 KEY = "content_key"
 """Metadata of a file: digest of the key that its content depends on."""
+MOST_ITERATIONS = 10**5
+"""Largest number of TV iterations: far above what changes an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,7 @@ class TableConfig:
         seed: of the order of the slices, their changes, scans and noise.
 
     Raises:
-        ValueError: a count is below 1.
+        ValueError: a count is below 1, or too large.
     """
 
     batches: int
@@ -63,7 +70,12 @@ class TableConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if min(self.batches, self.batch_size, self.tv_iterations) < 1:
-            raise ValueError("batches, batch_size and tv_iterations must be at least 1")
+            raise ValueError(
+                "batches, batch_size and tv_iterations must be at least 1, got "
+                f"{self.batches}, {self.batch_size} and {self.tv_iterations}"
+            )
+        if self.tv_iterations > MOST_ITERATIONS:
+            raise ValueError(f"tv_iterations must be at most {MOST_ITERATIONS}, got {self.tv_iterations}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values, the direction only where it is kept: so older tables stay known."""
@@ -110,8 +122,14 @@ class ReferenceTable:
 
 @torch.no_grad()
 def tabulate(
-    pairs: PairSource, config: TableConfig, folder: Path, *, overwrite: bool = False, progress: bool = True
-) -> ReferenceTable:
+    pairs: PairSource,
+    config: TableConfig,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    should_stop: Callable[[], bool] | None = None,
+    progress: bool = True,
+) -> ReferenceTable | None:
     """Compute the table, or what is missing of it.
 
     Every file says what it depends on, and one that depends on anything else is computed anew.
@@ -121,20 +139,33 @@ def tabulate(
         config: see :class:`TableConfig`.
         folder: of the blocks.
         overwrite: replace the table of another training.
+        should_stop: asked before every block but the first, also before those that are there: the processes of a
+            training ask equally often. True ends the work until the next call.
         progress: show a progress bar.
+
+    Returns:
+        The table; None if ``should_stop`` ended the work before it was complete.
 
     Raises:
         OtherContentError: the folder holds another table, and ``overwrite`` is false.
+        ValueError: the table does not fit into memory.
     """
+    values = 3 * config.batches * config.batch_size * math.prod(pairs.measurements[0].operator.domain_shape)
+    check_memory(
+        torch.float16.itemsize * values, f"a table of {config.batches} batches of {config.batch_size} pairs",
+        "take fewer or smaller batches (--batches; of finetune: --refinement-steps)",
+    )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     key = ContentKey(config.to_dict() | pairs.description() | {"versions": result_versions()})
-    record = folder / "table.json"
+    record = folder / RECORD
     if record.is_file() and not overwrite:
         key.check(_known(record), folder)
     write_text(record, json.dumps(dict(key.parts), indent=1, sort_keys=True) + "\n")
     blocks = []
     firsts = range(0, config.batches, BLOCK)
     for first in track(firsts, "references") if progress else firsts:
+        if first and should_stop is not None and should_stop():
+            return None
         path = folder / f"{first:06d}.safetensors"
         block = _read(path, key.digest)
         if block is None:

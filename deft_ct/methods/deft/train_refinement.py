@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from deft_ct.methods.deft.initial_table import ReferenceBatch, ReferenceTable, TableConfig, tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.scan_embedding import with_new_features
-from deft_ct.training import TrainingConfig, fit
+from deft_ct.training import TimeLimit, TrainingConfig, fit
 from deft_ct.training.pairs import PairSource
 
 SHIFT = 8
@@ -28,7 +28,7 @@ def train_refinement(
     training: TrainingConfig,
     initial: Refinement | None = None,
     progress: bool = True,
-) -> Refinement:
+) -> Refinement | None:
     """Train a refinement; resumes from ``folder``, which keeps the table, the checkpoint and the log.
 
     Args:
@@ -42,7 +42,8 @@ def train_refinement(
         progress: show progress bars.
 
     Returns:
-        The refinement with the averaged weights, on the CPU.
+        The refinement with the averaged weights, on the CPU. None if ``training.max_minutes`` ended the work before the
+        table was complete; the next call goes on.
 
     Raises:
         ValueError: ``initial`` is of another shape, or the table does not fit.
@@ -50,6 +51,7 @@ def train_refinement(
     """
     if table.guidance != config.guidance:
         raise ValueError(f"the table has {table.guidance} residuals, the refinement wants {config.guidance}")
+    limit = TimeLimit(training)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         network = Refinement(config)
@@ -58,19 +60,24 @@ def train_refinement(
         if told.to_dict() != config.to_dict() or (initial.config.arc_direction and not config.arc_direction):
             raise ValueError("the initial refinement has another shape: use its values to start from it")
         network.load_state_dict(with_new_features(initial.state_dict(), network))
-    references = tabulate(pairs, table, folder / "references", overwrite=training.overwrite, progress=progress)
+    references = tabulate(
+        pairs, table, folder / "references", overwrite=training.overwrite, should_stop=limit.reached, progress=progress
+    )
+    if references is None:
+        return None
+    known = references
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
-        batch = _shifted(references.batch(indices), generator)
+        batch = _shifted(known.batch(indices), generator)
         refined = net(batch.initial, batch.residual, batch.features)
         return ((refined - batch.x0) / network.spread(batch.features, batch.x0)).square().mean()
 
     identity = pairs.description() | {
         "table": table.to_dict(), "refinement": config.to_dict(), "initial": initial and initial.content_hash()
     }  # fmt: skip
-    averaged = fit(network, loss, len(references), training, folder, identity=identity, progress=progress)
+    averaged = fit(network, loss, len(known), limit.rest(training), folder, identity=identity, progress=progress)
     trained = cast(Refinement, averaged.cpu())
-    trained.relative_error = relative_error(trained, references)
+    trained.relative_error = relative_error(trained, known)
     return trained
 
 

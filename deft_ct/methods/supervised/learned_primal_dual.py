@@ -22,6 +22,7 @@ from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.methods.supervised.direct import DirectReconstructor
 from deft_ct.methods.supervised.model import TrainedModel, check_unrolled
 from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.memory import check_memory
 from deft_ct.operators.row_order import RowOrder
 from deft_ct.runtime.fields import check_fields
 from deft_ct.training.pairs import Pairs
@@ -63,13 +64,24 @@ class PrimalDualShape:
     def __post_init__(self) -> None:
         check_fields(self)
         if min(self.iterations, self.channels) < 1 or self.memory < 2:
-            raise ValueError("iterations and channels must be at least 1, and memory at least 2")
+            raise ValueError(
+                "iterations and channels must be at least 1, and memory at least 2, got "
+                f"{self.iterations}, {self.channels} and {self.memory}"
+            )
         if max(self.iterations, self.memory) > MOST_ITERATIONS:
-            raise ValueError(f"at most {MOST_ITERATIONS} iterations and as many images of memory")
+            raise ValueError(
+                f"at most {MOST_ITERATIONS} iterations and as many images of memory, got {self.iterations} and "
+                f"{self.memory}"
+            )
         if self.start not in ("zero", "fbp"):
             raise ValueError(f"start must be zero or fbp, got {self.start!r}")
         if not self.spread > 0:
             raise ValueError(f"spread must be positive, got {self.spread}")
+        weights = 18 * self.iterations * self.channels * (self.channels + 2 * self.memory)
+        check_memory(
+            4 * weights, f"a network of {self.iterations} iterations with {self.channels} features",
+            "take fewer iterations or features",
+        )  # fmt: skip
 
 
 class PrimalDualModel(TrainedModel):

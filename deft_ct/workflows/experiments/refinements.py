@@ -92,7 +92,9 @@ class TrainedRefinement:
 
     def references(self) -> ReferenceTable:
         """The initial reconstructions, read from the folder; missing ones are computed."""
-        return tabulate(self.pairs, self.table_config, self.folder, progress=False)
+        found = tabulate(self.pairs, self.table_config, self.folder, progress=False)
+        assert found is not None  # there is no time limit
+        return found
 
 
 class RefinementStudy:
@@ -148,6 +150,8 @@ class RefinementStudy:
             made = train_refinement(
                 pairs, folder, config=config, table=table_config, training=training, initial=initial, progress=False
             )
+            if made is None:
+                raise ValueError(f"{label}: the time limit came before the initial reconstructions were complete")
             made.card |= {"training_steps": training.steps, "seconds": round(time.process_time() - began)}
             save_refinement(made, folder / "refinement", dtype=torch.float32)
             self.study.log(f"{label}: trained, {made.card['seconds']} s of one core")

@@ -174,6 +174,16 @@ def test_an_interrupted_table_goes_on_and_a_damaged_block_is_made_anew(tmp_path)
     assert torch.equal(whole.batch(everything).initial, again.batch(everything).initial)
     assert torch.equal(whole.batch(everything).features, again.batch(everything).features)
     assert len(torch.unique(whole.batch(everything).features[:, 0])) == 2  # both scans are in it
+    asked = []
+    assert tabulate(
+        pairs, config, tmp_path / "late", should_stop=lambda: len(asked) == 1 or asked.append(1), progress=False
+    ) is None  # fmt: skip
+    assert len(list((tmp_path / "late").glob("*.safetensors"))) == 2  # of three
+    late = tabulate(pairs, config, tmp_path / "late", should_stop=lambda: False, progress=False)
+    assert torch.equal(whole.batch(everything).initial, late.batch(everything).initial)
+    with pytest.raises(ValueError, match=r"a table of 1000000000 batches of 2 pairs needs at least .* take fewer"):
+        tabulate(pairs, replace(config, batches=10**9), tmp_path / "large", progress=False)
+    assert not (tmp_path / "large").exists()
     with pytest.raises(ValueError, match="was started with seed 0 and this run has seed 1"):
         tabulate(pairs, replace(config, seed=1), tmp_path / "whole", progress=False)
     (tmp_path / "whole" / "table.json").unlink()  # every file says itself what it depends on

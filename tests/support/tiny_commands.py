@@ -1,0 +1,143 @@
+"""Every command that writes a folder, with settings so small that it takes seconds, and how its result is read.
+
+As a program it is the command line with a small demo; it waits for a line on standard input, so that two of them begin
+at the same moment: ``echo | python tiny_commands.py reconstruct ...``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from tiny import NETWORK, tiny_htransform, tiny_prior
+from tiny_pack import write_tiny_pack
+
+from deft_ct.cli import app
+from deft_ct.diffusion import load_prior, save_prior
+from deft_ct.io import sample_series_path
+from deft_ct.methods.deft import load_htransform, load_refinement, save_htransform
+from deft_ct.methods.deft.refinement import RefinementConfig
+from deft_ct.methods.supervised.conditional import ConditionalModel
+from deft_ct.methods.supervised.fbp_unet import FBPUNetModel
+from deft_ct.methods.supervised.i2sb import I2SBModel
+from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel
+from deft_ct.workflows.reconstruct_series import SparseView
+
+SCAN = ("--scan", "parallel12_1e5_48bins")
+STEPS = ("--steps", 6, "--batch-size", 2, "--no-progress")
+Read = Callable[[Path], Any]
+REPLACED = ("reconstruct", "demo")
+"""Commands that write OUT as a whole, and refuse one that holds a file of the user."""
+TINY_DEMO = partial(SparseView, method="fbp", compare=(), views=12, size=32)
+
+
+def commands(root: Path) -> dict[str, tuple[list[object], Read]]:
+    """Name -> arguments without --out, and what the result is."""
+    prior, head, pack = root / "prior", root / "head", root / "val.h5"
+    save_prior(tiny_prior(), prior)
+    save_htransform(tiny_htransform(tiny_prior(), reference="fbp"), head)
+    shape = RefinementConfig(network=replace(NETWORK, norm_groups=16), scan_features=True)
+    refined = tiny_htransform(tiny_prior(), scan_features=True, refinement=shape, tv_iterations=2)
+    save_htransform(refined, root / "refined")
+    write_tiny_pack(pack, count=2)
+    data = ("--data", pack)
+    networks = ("--prior", prior, "--htransform", head)
+    fbp_only = ("--method", "fbp", "--compare", "", "--views", 12, "--size", 32, "--overwrite", "--no-progress")
+    network = ("--channels", "32,32", "--patch", 2)
+    table = ("--batches", 3, "--tv-iterations", 2)
+    return {
+        "reconstruct": (["reconstruct", sample_series_path(), *fbp_only], _run),
+        "compare": (
+            ["compare", *data, "--every", 1, *SCAN, "--method", "fbp", "--method", "sirt:iterations=5"],
+            _table,
+        ),
+        "tune": (["tune", "fbp", *data, "--every", 1, *SCAN, "--trials", 6], _preset),
+        "calibrate": (
+            ["calibrate", "deft:steps=2", *data, "--every", 1, *SCAN, "--samples", 2, *networks, "--no-progress"],
+            _factor,
+        ),
+        "train prior": (["train", "prior", *data, *network, *STEPS], lambda p: load_prior(p / "prior").content_hash()),
+        "train fbp-unet": (
+            ["train", "fbp-unet", *data, *SCAN, *network, *STEPS],
+            lambda p: FBPUNetModel.load(p / "model").content_hash(),
+        ),
+        "train learned-primal-dual": (
+            ["train", "learned-primal-dual", *data, *SCAN, *STEPS, "--iterations", 2, "--features", 4],
+            lambda p: PrimalDualModel.load(p / "model").content_hash(),
+        ),
+        "train conditional": (
+            ["train", "conditional", *data, *SCAN, *network, *STEPS],
+            lambda p: ConditionalModel.load(p / "model").content_hash(),
+        ),
+        "train i2sb": (
+            ["train", "i2sb", *data, *SCAN, *network, *STEPS],
+            lambda p: I2SBModel.load(p / "model").content_hash(),
+        ),
+        "train refinement": (
+            ["train", "refinement", *data, *SCAN, *network, *STEPS, *table],
+            lambda p: load_refinement(p / "refinement").content_hash(),
+        ),
+        "train htransform": (
+            ["train", "htransform", *data, *SCAN, "--channels", "32,32", *STEPS, *table, "--prior", prior],
+            lambda p: load_htransform(p / "htransform").content_hash(),
+        ),
+        "finetune": (
+            [
+                "finetune", *data, *SCAN, *STEPS, "--prior", prior, "--initial", root / "refined", "--one-scan",
+                "--refinement-steps", 7,
+            ],
+            lambda p: load_htransform(p / "htransform").content_hash(),
+        ),
+        "demo": (["demo", "--samples", 1, "--no-progress"], _run),
+    }  # fmt: skip
+
+
+def _run(out: Path) -> Any:
+    record = json.loads((out / "run.json").read_text())
+    assert all((out / name).is_file() for name in record["files"]) and len(list(out.rglob("*.dcm"))) == 8
+    return [row["metrics"] for row in record["metrics"]]
+
+
+def _table(out: Path) -> Any:
+    cells = json.loads((out / "comparison.json").read_text())["cells"]
+    return [cell["summary"] for cell in cells]
+
+
+def _preset(out: Path) -> Any:
+    [path] = (out / "presets").rglob("fbp.json")
+    return json.loads(path.read_text())["options"]
+
+
+def _factor(out: Path) -> Any:
+    [path] = out.glob("calibration-*.json")
+    return json.loads(path.read_text())["factor"]
+
+
+@contextmanager
+def small() -> Iterator[None]:
+    """What has no option: the settings of the demo, which take minutes, and the batches in a file of a table."""
+    with (
+        mock.patch("deft_ct.cli.demo.SparseView", TINY_DEMO),
+        mock.patch("deft_ct.methods.deft.initial_table.BLOCK", 1),
+    ):
+        yield
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Hidden files and folders: locks and unfinished results."""
+    return [str(p.relative_to(folder)) for p in folder.rglob(".*")]
+
+
+if __name__ == "__main__":
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    with small():
+        app()
