@@ -177,6 +177,17 @@ class CTPack(Dataset[CTSlice]):
         return self._hu.shape[1], self._hu.shape[2]
 
     @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.path.name
+
+    @property
+    def patients(self) -> list[str]:
+        """Patient of each slice, or its series where the file does not say."""
+        named = [group.patient or group.name for group in self.groups]
+        return [named[n] for n in self._group_of]
+
+    @property
     def pixel_mm(self) -> NDArray[np.float64]:
         """(len,) pixel width of each slice."""
         return np.array([g.pixel_mm for g in self.groups])[self._group_of]

@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast, get_args
 
 from deft_ct.ct.scan import Scan
+from deft_ct.datasets.lodopab import LoDoPaB, LoDoPaBSlices, Part
+from deft_ct.datasets.names import DataName, parse_data_name
 from deft_ct.datasets.packs import read_pack
+from deft_ct.datasets.slices import SliceData
 from deft_ct.evaluation.problem import Problem
 from deft_ct.problems.ct import CTProblem
+from deft_ct.problems.ct_lodopab import LoDoPaBProblem
+from deft_ct.problems.options import ProblemOptions
+
+__all__ = ["DEFAULT_SCANS", "KINDS", "Kind", "ProblemOptions", "ct_problems"]
 
 DEFAULT_SCANS = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 """Scans that are simulated where the data have no observations of their own and none are named."""
 
+Make = Callable[[DataName, "Sequence[Scan] | None", ProblemOptions], list[Problem]]
+
 
 @dataclass(frozen=True, kw_only=True)
-class ProblemOptions:
-    """What is taken of the data, and how.
+class Kind:
+    """A kind of data.
 
     Args:
-        every: keep every k-th image of the whole list.
-        limit: keep at most so many of these; all when None.
-        seed: of simulated noise.
-        batch_size: images at once.
-        device: where the data are.
-
-    Raises:
-        ValueError: ``every``, ``limit`` or ``batch_size`` is below 1.
+        make: the problems of such data.
+        words: that may follow the folder.
+        options: names of the options that may follow the folder.
+        help: what it is, in one line.
     """
 
-    every: int = 1
-    limit: int | None = None
-    seed: int = 0
-    batch_size: int = 8
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        for name in ("every", "limit", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+    make: Make
+    words: Sequence[str] = ()
+    options: Sequence[str] = ()
+    help: str
 
 
 def ct_problems(data: str, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
     """The problems of a data set.
 
     Args:
-        data: a slice dataset, see :func:`~deft_ct.datasets.packs.pack_path`.
+        data: ``KIND:FOLDER[:WORD...][:OPTION=VALUE...]`` with a kind of :data:`KINDS`; or a slice dataset, see
+            :func:`~deft_ct.datasets.packs.pack_path`.
         scans: simulated scans; when None, the data's own observations where they have them, else
             :data:`DEFAULT_SCANS`.
         options: which images, and how.
@@ -56,9 +56,38 @@ def ct_problems(data: str, scans: Sequence[Scan] | None, options: ProblemOptions
         ReadError: a file of the data is damaged or of another kind.
         ValueError: a name of another form.
     """
-    chosen = [Scan.from_name(name) for name in DEFAULT_SCANS] if scans is None else list(scans)
-    pack = read_pack(data, options.every, options.limit)
+    if data.partition(":")[0] not in KINDS or ":" not in data:
+        return _simulated(read_pack(data, options.every, limit=options.limit), scans, options)
+    words, names = ({kind: getattr(k, what) for kind, k in KINDS.items()} for what in ("words", "options"))
+    name = parse_data_name(data, words, names)
+    return KINDS[name.kind].make(name, scans, options)
+
+
+def _simulated(slices: SliceData, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+    chosen = [Scan.from_name(name) for name in DEFAULT_SCANS] if scans is None else scans
     return [
-        CTProblem(pack, scan, seed=options.seed, batch_size=options.batch_size, device=options.device)
+        CTProblem(slices, scan, seed=options.seed, batch_size=options.batch_size, device=options.device)
         for scan in chosen
     ]
+
+
+def _lodopab(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+    part = cast(Part, name.word(get_args(Part), "test"))
+    if scans is not None:
+        return _simulated(LoDoPaBSlices(LoDoPaB(name.root, part), options.every, options.limit), scans, options)
+    return [
+        LoDoPaBProblem(
+            source=LoDoPaB(name.root, part, views=views), every=options.every, limit=options.limit, seed=options.seed,
+            batch_size=options.batch_size, device=options.device,
+        )
+        for views in name.integers("views", (1000,))
+    ]  # fmt: skip
+
+
+KINDS: Mapping[str, Kind] = {
+    "lodopab": Kind(
+        make=_lodopab, words=get_args(Part), options=("views",),
+        help="LoDoPaB-CT: own observations, or every 1000/views-th view of them; test by default",
+    ),
+}  # fmt: skip
+"""Every kind of data that has a name."""

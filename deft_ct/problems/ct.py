@@ -17,8 +17,7 @@ from torch import Tensor
 
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.scan import Scan
-from deft_ct.datasets.packs import CTPack
-from deft_ct.datasets.slices import CTSlice
+from deft_ct.datasets.slices import CTSlice, SliceData
 from deft_ct.evaluation.problem import Batch, Floats, Mask, Problem
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.presets import shipped_presets
@@ -53,7 +52,7 @@ class CTProblem(Problem):
         data_range_hu: data range of PSNR and SSIM.
     """
 
-    pack: CTPack
+    pack: SliceData
     scan: Scan
     seed: int = 0
     refine: int = 2
@@ -76,8 +75,8 @@ class CTProblem(Problem):
 
     @property
     def data(self) -> str:
-        """Name of the file of slices."""
-        return self.pack.path.name
+        """Name of the data set of slices."""
+        return self.pack.name
 
     @property
     def split(self) -> DataSplit | None:
@@ -123,9 +122,8 @@ class CTProblem(Problem):
 
     @property
     def patients(self) -> list[str]:
-        """Patient of each slice, or its series where the data set does not say."""
-        of = {group.name: group.patient or group.name for group in self.pack.groups}
-        return [of[item.group] for item in self.pack]
+        """Patient of each slice, or another source where the data set does not say."""
+        return self.pack.patients
 
     def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
         """Metrics of ``(N, H, W)`` HU, see :data:`CT_METRICS`."""
