@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from itertools import islice
+from typing import Protocol, TypeVar
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.data_split import DataSplit
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,6 @@ class CTSlice:
     z_mm: float
 
 
-@runtime_checkable
 class SliceData(Protocol):
     """A data set of slices of one size, as problems need it."""
 
@@ -72,91 +71,62 @@ class SliceData(Protocol):
         """SHA-256 of the slices and where they come from; the place of the files does not count."""
 
 
-@dataclass(frozen=True)
-class SliceSeries:
-    """The slices of one series, all of them.
-
-    Args:
-        name: of the series.
-        patient: or another source.
-        hu: (N, H, W) CT numbers.
-        pixel_mm: width of a pixel.
-        z_mm: (N,) position of each slice along z; NaN if unknown.
-        indices: (N,) place of each slice in its series; 0, 1, ... by default.
-    """
-
-    name: str
-    patient: str
-    hu: NDArray[np.float32]
-    pixel_mm: float
-    z_mm: NDArray[np.float32]
-    indices: Sequence[int] | None = None
-
-
 class SliceStack:
     """Slices of several series in memory, in the order given.
 
     Args:
         name: of the data.
-        series: of slices of one size, at least one slice.
+        items: each slice with its patient, or another source; already chosen, see :func:`chosen`.
         split: which part of the data it is.
-        every: keep every k-th slice of the whole list.
-        limit: of these, keep at most so many.
+        every: how they were chosen, for records.
+        limit: the same.
 
     Raises:
-        ValueError: no slice, slices of different sizes, or ``every`` or ``limit`` < 1.
+        ValueError: no slice, or slices of different sizes.
     """
 
     def __init__(
         self,
         name: str,
-        series: Sequence[SliceSeries],
+        items: Iterable[tuple[CTSlice, str]],
         *,
         split: DataSplit | None = None,
         every: int = 1,
         limit: int | None = None,
     ) -> None:
-        if every < 1 or (limit is not None and limit < 1):
-            raise ValueError(f"every and limit must be at least 1, got {every} and {limit}")
-        shapes = {one.hu.shape[1:] for one in series}
-        if len(shapes) != 1:
-            raise ValueError(f"{name} holds slices of {len(shapes)} sizes, expected one: {sorted(shapes)}")
         self.name, self.split, self.every, self.limit = name, split, every, limit
-        places = [(one, n) for one in series for n in range(len(one.hu))]
-        self._kept = list(enumerate(places))[::every][:limit]
-        if not self._kept:
+        pairs = list(items)
+        self._slices, self.patients = [item for item, _ in pairs], [patient for _, patient in pairs]
+        if not pairs:
             raise ValueError(f"{name} holds no slices")
+        shapes = sorted({tuple(item.hu.shape[-2:]) for item in self._slices})
+        if len(shapes) > 1:
+            raise ValueError(f"{name} holds slices of {len(shapes)} sizes, expected one: {shapes}")
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._slices)
 
     def __iter__(self) -> Iterator[CTSlice]:
-        return (self[n] for n in range(len(self)))
-
-    def __getitem__(self, n: int) -> CTSlice:
-        """Slice ``n`` of those kept."""
-        position, (one, row) = self._kept[n]
-        return CTSlice(
-            hu=torch.from_numpy(one.hu[row].astype(np.float32))[None],
-            pixel_mm=one.pixel_mm,
-            group=one.name,
-            index=row if one.indices is None else int(one.indices[row]),
-            position=position,
-            z_mm=float(one.z_mm[row]),
-        )
+        return iter(self._slices)
 
     @property
     def image_shape(self) -> tuple[int, int]:
         """(H, W) of every slice."""
-        height, width = self._kept[0][1][0].hu.shape[1:]
+        height, width = self._slices[0].hu.shape[-2:]
         return height, width
 
-    @property
-    def patients(self) -> list[str]:
-        """The patient, or another source, of each slice."""
-        return [one.patient for _, (one, _) in self._kept]
-
     def content_hash(self) -> str:
-        """SHA-256 of the kept slices: CT numbers, pixel sizes, series, patients and places."""
+        """SHA-256 of the slices: CT numbers, pixel sizes, series, patients and places."""
         about = [(s.group, s.index, s.position, s.pixel_mm) for s in self]
         return content_digest([about, self.patients, *(s.hu for s in self)])
+
+
+def chosen(items: Iterable[T], every: int, limit: int | None) -> Iterator[T]:
+    """Every k-th item, at most ``limit`` of them; what is not needed of the rest is not read.
+
+    Raises:
+        ValueError: ``every`` or ``limit`` < 1.
+    """
+    if every < 1 or (limit is not None and limit < 1):
+        raise ValueError(f"every and limit must be at least 1, got {every} and {limit}")
+    return islice(items, 0, None if limit is None else (limit - 1) * every + 1, every)

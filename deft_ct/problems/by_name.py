@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast, get_args
 
 from deft_ct.ct.scan import Scan
-from deft_ct.datasets.lodopab import LoDoPaB, LoDoPaBSlices, Part
 from deft_ct.datasets.names import DataName, parse_data_name
 from deft_ct.datasets.packs import read_pack
-from deft_ct.datasets.slices import SliceData
 from deft_ct.evaluation.problem import Problem
-from deft_ct.problems.ct import CTProblem
-from deft_ct.problems.ct_lodopab import LoDoPaBProblem
-from deft_ct.problems.options import ProblemOptions
+from deft_ct.problems import ct_kinds
+from deft_ct.problems.options import DEFAULT_SCANS, ProblemOptions
 
 __all__ = ["DEFAULT_SCANS", "KINDS", "Kind", "ProblemOptions", "ct_problems"]
-
-DEFAULT_SCANS = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
-"""Scans that are simulated where the data have no observations of their own and none are named."""
 
 Make = Callable[[DataName, "Sequence[Scan] | None", ProblemOptions], list[Problem]]
 
@@ -57,37 +50,29 @@ def ct_problems(data: str, scans: Sequence[Scan] | None, options: ProblemOptions
         ValueError: a name of another form.
     """
     if data.partition(":")[0] not in KINDS or ":" not in data:
-        return _simulated(read_pack(data, options.every, limit=options.limit), scans, options)
+        return ct_kinds.simulated(read_pack(data, options.every, limit=options.limit), scans, options)
     words, names = ({kind: getattr(k, what) for kind, k in KINDS.items()} for what in ("words", "options"))
     name = parse_data_name(data, words, names)
     return KINDS[name.kind].make(name, scans, options)
 
 
-def _simulated(slices: SliceData, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
-    chosen = [Scan.from_name(name) for name in DEFAULT_SCANS] if scans is None else scans
-    return [
-        CTProblem(slices, scan, seed=options.seed, batch_size=options.batch_size, device=options.device)
-        for scan in chosen
-    ]
-
-
-def _lodopab(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
-    part = cast(Part, name.word(get_args(Part), "test"))
-    if scans is not None:
-        return _simulated(LoDoPaBSlices(LoDoPaB(name.root, part), options.every, options.limit), scans, options)
-    return [
-        LoDoPaBProblem(
-            source=LoDoPaB(name.root, part, views=views), every=options.every, limit=options.limit, seed=options.seed,
-            batch_size=options.batch_size, device=options.device,
-        )
-        for views in name.integers("views", (1000,))
-    ]  # fmt: skip
-
-
 KINDS: Mapping[str, Kind] = {
     "lodopab": Kind(
-        make=_lodopab, words=get_args(Part), options=("views",),
+        make=ct_kinds.lodopab, words=ct_kinds.LODOPAB_WORDS, options=("views",),
         help="LoDoPaB-CT: own observations, or every 1000/views-th view of them; test by default",
+    ),
+    "aapm": Kind(
+        make=ct_kinds.aapm, words=ct_kinds.AAPM_WORDS, options=("dose", "patients", "dm4ct", "dm4ct-corrected"),
+        help="AAPM 2016 challenge: images of L506 (test), of the other nine (train) or all; dose=quarter scans the "
+        "quarter-dose images and judges with the full dose; dm4ct=i,ii,... as published, or dm4ct-corrected=...",
+    ),
+    "ldct": Kind(
+        make=ct_kinds.ldct, options=("dose", "patients"),
+        help="TCIA LDCT-and-Projection-data: images; dose=low scans the low-dose images and judges with the full dose",
+    ),
+    "folder": Kind(
+        make=ct_kinds.folder, options=("size",),
+        help="CT images of a folder: DICOM series, NIfTI, HDF5, averaged to size x size pixels (256 by default)",
     ),
 }  # fmt: skip
 """Every kind of data that has a name."""

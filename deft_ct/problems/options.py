@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DEFAULT_SCANS = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
+"""Scans that are simulated where the data have no observations of their own and none are named."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemOptions:
