@@ -123,9 +123,7 @@ class CTProblem(Problem):
 
     def true_images(self) -> Floats:
         """``(N, H, W)`` HU, air is -1000."""
-        return np.concatenate([np.stack([s.hu[0].numpy() for s in batch]) for batch in self._runs(self.pack)]).clip(
-            min=-1000.0
-        )
+        return np.stack([item.hu[0].numpy() for item in self.pack]).clip(min=-1000.0)
 
     @cached_property
     def body(self) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 Leuschner, Schmidt, Baguer and Maass, Scientific Data 8:109 (2021). Its board reports PSNR with the range of each true
 image (maximum less minimum), PSNR-FR with the fixed range 1 of the normalised images, and SSIM with the range of each
-image. Values are normalised by ``MU_MAX``, and nothing is clipped. The formulas are those of dival, the authors' library.
+image. Values are normalised by ``MU_MAX``, and nothing is clipped. The formulas are those of the library dival.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class ObservedCTProblem(Problem):
 
     @abc.abstractmethod
     def measurement_of(self, n: int) -> Measurement:
-        """How the observation of image ``n`` came about, on the device of the problem; one object where it is shared."""
+        """How the observation of image ``n`` came about, on the problem's device; one object where it is shared."""
 
     @property
     @abc.abstractmethod

@@ -83,7 +83,7 @@ def test_key_follows_the_content(root: Path) -> None:
 
 
 def test_bad_names(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such folder or file: .*lodopab knows train, validation, test"):
+    with pytest.raises(FileNotFoundError, match=r"no such folder or file: .*lodopab knows train, validation, test"):
         ct_problems(f"lodopab:{root}:tset", None, ProblemOptions())
     with pytest.raises(ValueError, match="test and train exclude each other"):
         ct_problems(f"lodopab:{root}:test:train", None, ProblemOptions())
@@ -91,7 +91,7 @@ def test_bad_names(root: Path, tmp_path: Path) -> None:
         ct_problems(f"lodopab:{root}:views=a", None, ProblemOptions())
     with pytest.raises(ValueError, match="names no folder"):
         ct_problems("lodopab:", None, ProblemOptions())
-    with pytest.raises(FileNotFoundError, match="ground_truth_train_000.hdf5 is missing.*deft-ct data check"):
+    with pytest.raises(FileNotFoundError, match=r"ground_truth_train_000\.hdf5 is missing.*deft-ct data check"):
         ct_problems(f"lodopab:{root}:train", None, ProblemOptions())
 
 
