@@ -104,7 +104,8 @@ class LoDoPaB(Dataset[LoDoPaBSample]):
         self._rows: dict[Path, HDF5Rows] = {}
         for kind in kinds:
             self._open(kind, 0)
-        self.patients = self._read_patients()
+        listed = self.root / f"patient_ids_rand_{part}.csv"
+        self.patients = read_patients(listed, part) if listed.is_file() else None
 
     @property
     def geometry(self) -> ParallelGeometry:
@@ -174,18 +175,6 @@ class LoDoPaB(Dataset[LoDoPaBSample]):
             self._rows[path] = HDF5Rows(lodopab_file(path, kind), "data")
         return self._rows[path]
 
-    def _read_patients(self) -> NDArray[np.int64] | None:
-        path = self.root / f"patient_ids_rand_{self.part}.csv"
-        if not path.is_file():
-            return None
-        try:
-            patients = np.loadtxt(path, dtype=np.int64, ndmin=1)
-        except (ValueError, OverflowError) as error:
-            raise ReadError(path, f"is not a list of patient numbers ({error})") from error
-        if patients.shape != (len(self),):
-            raise ReadError(path, f"lists {patients.size} samples, expected {len(self)}")
-        return patients
-
 
 @dataclass(frozen=True)
 class LoDoPaBSlices:
@@ -250,6 +239,21 @@ class LoDoPaBSlices:
 def file_count(part: Part) -> int:
     """Files of a part, of each kind."""
     return math.ceil(SAMPLES[part] / SAMPLES_PER_FILE)
+
+
+def read_patients(path: Path, part: Part) -> NDArray[np.int64]:
+    """The patient number of each sample of a part.
+
+    Raises:
+        ReadError: it is not such a list, or of another length.
+    """
+    try:
+        patients = np.loadtxt(path, dtype=np.int64, ndmin=1)
+    except (ValueError, OverflowError) as error:
+        raise ReadError(path, f"is not a list of patient numbers ({error})") from error
+    if patients.shape != (SAMPLES[part],):
+        raise ReadError(path, f"lists {patients.size} samples, expected {SAMPLES[part]}")
+    return patients
 
 
 def lodopab_file(path: Path, kind: str) -> HDF5File:

@@ -70,6 +70,14 @@ KINDS: Mapping[str, Kind] = {
         make=ct_kinds.ldct, options=("dose", "patients"),
         help="TCIA LDCT-and-Projection-data: images; dose=low scans the low-dose images and judges with the full dose",
     ),
+    "2detect": Kind(
+        make=ct_kinds.two_detect, options=("mode", "views", "size"),
+        help="2DeteCT: measured fan-beam scans of mode 1, 2 (default) or 3, judged against the reference images",
+    ),
+    "htc2022": Kind(
+        make=ct_kinds.htc2022, options=("degrees", "size"),
+        help="Helsinki Tomography Challenge 2022: measured wedges, judged by the challenge's score",
+    ),
     "folder": Kind(
         make=ct_kinds.folder, options=("size",),
         help="CT images of a folder: DICOM series, NIfTI, HDF5, averaged to size x size pixels (256 by default)",

@@ -167,7 +167,7 @@ class DM4CTProblem(ObservedCTProblem):
         low, high = self.limits
         return (
             f"Data: {self.data}, every {self.pack.every}. DM4CT as published: images scaled from [{low:g}, {high:g}] "
-            "HU to [-1, 1], simulated on the grid of the reconstruction. PSNR and SSIM: data range 2. RMSE: in the body."
+            "HU to [-1, 1], simulated on the grid of the reconstruction. PSNR and SSIM: range 2. RMSE: in the body."
         )
 
     @cached_property

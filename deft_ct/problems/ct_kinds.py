@@ -8,15 +8,17 @@ from typing import Literal, cast, get_args
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.aapm import HELD_OUT, PATIENTS, AAPMChallenge, Dose, Kernel
 from deft_ct.datasets.dicom_folder import CTFolder
+from deft_ct.datasets.htc2022_set import htc2022_files
 from deft_ct.datasets.ldct_images import LDCTImages
 from deft_ct.datasets.lodopab import LoDoPaB, LoDoPaBSlices, Part
 from deft_ct.datasets.names import DataName
 from deft_ct.datasets.slices import SliceData, SliceStack
+from deft_ct.datasets.two_detect import TwoDetect
 from deft_ct.evaluation.problem import Problem
-from deft_ct.operators.ct.presets import DM4CTSetting
 from deft_ct.problems.ct import CTProblem
 from deft_ct.problems.ct_dm4ct import DM4CT_SETTINGS, DM4CTProblem, dm4ct_corrected
 from deft_ct.problems.ct_lodopab import LoDoPaBProblem
+from deft_ct.problems.ct_measured import HTCProblem, TwoDetectProblem
 from deft_ct.problems.options import DEFAULT_SCANS, ProblemOptions
 from deft_ct.runtime.data_split import DataSplit
 
@@ -131,9 +133,47 @@ def _dm4ct(name: DataName, slices: SliceData, options: ProblemOptions) -> list[P
         for setting in filter(None, name.options.get(option, "").split(",")):
             if setting not in DM4CT_SETTINGS:
                 raise ValueError(f"aapm: {option} must be of {', '.join(DM4CT_SETTINGS)}, got {setting!r}")
-            one = cast(DM4CTSetting, setting)
             if option == "dm4ct":
-                found.append(DM4CTProblem(pack=slices, setting=one, seed=options.seed, device=options.device))
+                found.append(DM4CTProblem(pack=slices, setting=setting, seed=options.seed, device=options.device))
             else:
-                found.append(dm4ct_corrected(slices, one, options))
+                found.append(dm4ct_corrected(slices, setting, options))
     return found
+
+
+def htc2022(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+    """Discs of the Helsinki Tomography Challenge 2022."""
+    _own_only(name, scans)
+    files = htc2022_files(name.root)
+    if not files:
+        raise FileNotFoundError(f"{name.root} holds no htc2022_*_full.mat or htc2022_*_limited.mat of the challenge")
+    judged = [one for one in files if one.segmentation is not None]
+    (side,) = name.integers("size", (512,))
+    wedges: list[float | None] = [float(n) for n in name.integers("degrees", ())] or [None]
+    return [
+        HTCProblem(
+            files=(judged or files)[:: options.every][: options.limit], side=side, degrees=degrees,
+            every=options.every, seed=options.seed, device=options.device,
+        )
+        for degrees in wedges
+    ]  # fmt: skip
+
+
+def two_detect(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+    """Slices of 2DeteCT."""
+    _own_only(name, scans)
+    mode = int(name.option("mode", "2", ("1", "2", "3")))
+    source = TwoDetect(name.root, mode)
+    (side,) = name.integers("size", (512,))
+    return [
+        TwoDetectProblem(
+            source=source, numbers=source.slices()[:: options.every][: options.limit],
+            reference_mode=3 if mode == 3 else 2, views=views, side=side, every=options.every, seed=options.seed,
+            batch_size=options.batch_size, device=options.device,
+        )
+        for views in name.integers("views", (3600,))
+    ]  # fmt: skip
+
+
+def _own_only(name: DataName, scans: Sequence[Scan] | None) -> None:
+    if scans is not None:
+        raise ValueError(f"{name.kind} holds measured scans, which are not simulated: leave out --scan")
