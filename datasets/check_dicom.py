@@ -90,7 +90,7 @@ def check_series(root: Path) -> DataFindings | None:
         found.commands.append(f"deft-ct reconstruct {root}" + (f" --series {uid}" if len(held.series) > 1 else ""))
     for damaged in held.damaged:
         found.add(root, root / damaged.name, "damaged", str(damaged.error))
-    found.notes += [f"{count} x {kind}" for kind, count in sorted(held.others.items())]
+    found.notes.extend(f"{count} x {kind}" for kind, count in sorted(held.others.items()))
     return found
 
 

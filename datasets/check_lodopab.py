@@ -16,7 +16,7 @@ def check_lodopab(root: Path) -> DataFindings | None:
     """Every file of each part of which some file is there; None where there is no file of the data set."""
     if not root.is_dir():
         return None
-    names = [found for path in root.iterdir() if (found := _NAME.fullmatch(path.name))]
+    names = [match for path in root.iterdir() if (match := _NAME.fullmatch(path.name))]
     parts = [part for part in get_args(Part) if part in {name["part"] for name in names}]
     if not parts:
         return None

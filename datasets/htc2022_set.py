@@ -20,6 +20,7 @@ from deft_ct.io.matlab import read_matlab
 SCAN = re.compile(r"(?P<stem>htc2022_.+?)_(?P<kind>full|limited)\.mat")
 SIDE = 512
 SEGMENTATION = "reconFullFbpSeg"
+RECONSTRUCTION = "reconFullFbp"
 
 
 @dataclass(frozen=True)

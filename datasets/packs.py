@@ -183,8 +183,8 @@ class CTPack(Dataset[CTSlice]):
 
     @property
     def patients(self) -> list[str]:
-        """Patient of each slice, or its series where the file does not say."""
-        named = [group.patient or group.name for group in self.groups]
+        """Patient of each slice with the collection, which counts its patients anew; else the series."""
+        named = ["_".join(filter(None, (g.collection, g.patient))) if g.patient else g.name for g in self.groups]
         return [named[n] for n in self._group_of]
 
     @property

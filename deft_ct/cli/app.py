@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from deft_ct.cli import train
+from deft_ct.cli import data, train
 from deft_ct.cli.calibrate import calibrate
 from deft_ct.cli.commands import Commands, set_traceback
 from deft_ct.cli.compare import compare
@@ -31,6 +31,7 @@ app.command()(compare)
 app.command("tune")(tune_command)
 app.command()(calibrate)
 app.add_typer(train.app, name="train")
+app.add_typer(data.app, name="data")
 app.command("finetune")(finetune_command)
 app.command()(models)
 app.command()(info)
