@@ -12,14 +12,19 @@ Derived copies (PNG, NPY, slices scaled by their own maximum) have lost their CT
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deft_ct.datasets.patient_series import patient_slices
+from deft_ct.datasets.slices import SliceStack
 from deft_ct.io.dicom_read import Series, read_dicom_series
+from deft_ct.runtime.data_split import DataSplit
 
 PATIENTS = ("L067", "L096", "L109", "L143", "L192", "L286", "L291", "L310", "L333", "L506")
 """The training patients; the usual split holds out L506 (or L067)."""
+HELD_OUT = "L506"
 SUFFIXES = (".ima", ".dcm")
 
 Dose = Literal["full", "quarter"]
@@ -90,6 +95,22 @@ class AAPMChallenge:
             ValueError: the folder is ambiguous or its DICOM files are not a proper series.
         """
         return read_dicom_series(self.folder(patient))
+
+    def slices(
+        self, patients: Sequence[str], *, split: DataSplit | None = None, every: int = 1, limit: int | None = None
+    ) -> SliceStack:
+        """Every k-th slice of the chosen series of some patients, at most ``limit``.
+
+        Raises:
+            FileNotFoundError: a series is not there.
+            ReadError: its files are damaged or no proper series.
+        """
+        return patient_slices(self.name, patients, self.series, split=split, every=every, limit=limit)
+
+    @property
+    def name(self) -> str:
+        """Of the chosen kind of images."""
+        return f"aapm:{self.dose}_{self.thickness_mm}mm_{self.kernel}"
 
     def _all_folders(self, patient: str) -> list[Path]:
         folders = {

@@ -1,13 +1,15 @@
 """LoDoPaB-CT: low-dose parallel-beam data simulated from LIDC-IDRI slices.
 
 Leuschner, Schmidt, Baguer and Maass (2021), Scientific Data 8:109, doi:10.1038/s41597-021-00893-z. The files are at
-Zenodo 3384092. One folder holds ``ground_truth_{part}_{000...}.hdf5`` and ``observation_{part}_{000...}.hdf5``, 128
-samples a file under the key ``data``; sample ``n`` is row ``n % 128`` of file ``n // 128``.
+Zenodo 3384092, the challenge set at 3874937. One folder holds ``ground_truth_{part}_{000...}.hdf5`` and
+``observation_{part}_{000...}.hdf5``, 128 samples a file under the key ``data``; sample ``n`` is row ``n % 128`` of file
+``n // 128``. The challenge set may lack its ground truth.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,14 +20,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.datasets.slices import CTSlice
 from deft_ct.io.errors import ReadError
+from deft_ct.io.hdf5_rows import HDF5Rows
 from deft_ct.io.untrusted import HDF5File
 from deft_ct.operators.ct import ParallelGeometry
+from deft_ct.runtime.content_key import content_digest
+from deft_ct.runtime.data_split import DataSplit
 
-Part = Literal["train", "validation", "test"]
+Part = Literal["train", "validation", "test", "challenge"]
 
-SAMPLES = {"train": 35820, "validation": 3522, "test": 3553}
+SAMPLES = {"train": 35820, "validation": 3522, "test": 3553, "challenge": 3678}
 """Samples of each part. The last ground-truth file may hold more rows than that: never count its rows."""
+SPLITS: dict[Part, DataSplit] = {"train": "train", "validation": "val", "test": "test", "challenge": "test"}
 PATIENTS = {"train": 632, "validation": 60, "test": 60}
 SAMPLES_PER_FILE = 128
 IMAGE_SHAPE = (362, 362)
@@ -60,13 +68,17 @@ class LoDoPaB(Dataset[LoDoPaBSample]):
 
     Args:
         root: the folder of the unpacked HDF5 files.
-        part: "train", "validation" or "test".
+        part: "train", "validation", "test" or "challenge".
         views: keep every ``1000 / views``-th view; must divide 1000.
 
     Raises:
         FileNotFoundError: a file of the part is missing; the message names the first one.
         ReadError: a file that is damaged or not of the data set.
         ValueError: an unknown part, or ``views`` that do not divide 1000.
+
+    Attributes:
+        has_truth: whether the ground truth is there; only the challenge set may lack it.
+        patients: (len,) patient numbers, 0 to 751; None without the patient lists.
     """
 
     def __init__(self, root: str | Path, part: Part, *, views: int = 1000) -> None:
@@ -75,20 +87,25 @@ class LoDoPaB(Dataset[LoDoPaBSample]):
         if views < 1 or SINOGRAM_SHAPE[0] % views:
             raise ValueError(f"views must divide 1000, got {views}")
         self.root, self.part, self.views = Path(root), part, views
-        count = math.ceil(SAMPLES[part] / SAMPLES_PER_FILE)
-        for kind in ("ground_truth", "observation"):
-            for number in range(count):
-                path = self._file(kind, number)
+        kinds = dict.fromkeys(SHAPES)
+        self.has_truth = part != "challenge" or self.file("ground_truth", 0).is_file()
+        if not self.has_truth:
+            del kinds["ground_truth"]
+        for kind in kinds:
+            for number in range(file_count(part)):
+                path = self.file(kind, number)
                 if not path.is_file():
                     raise FileNotFoundError(
-                        f"{path} is missing: the part {part!r} of LoDoPaB-CT has {count} files "
-                        f"ground_truth_{part}_*.hdf5 and as many observation_{part}_*.hdf5 (Zenodo 3384092); unpack "
-                        "them into one folder"
+                        f"{path} is missing: the part {part!r} of LoDoPaB-CT has {file_count(part)} files "
+                        f"ground_truth_{part}_*.hdf5 and as many observation_{part}_*.hdf5 (Zenodo "
+                        f"{3874937 if part == 'challenge' else 3384092}); unpack them into one folder. `deft-ct data "
+                        f"check {self.root}` lists what is missing"
                     )
-        self._files: dict[Path, HDF5File] = {}
-        for kind in SHAPES:
+        self._rows: dict[Path, HDF5Rows] = {}
+        for kind in kinds:
             self._open(kind, 0)
-        self._patients = self._read_patients()
+        listed = self.root / f"patient_ids_rand_{part}.csv"
+        self.patients = read_patients(listed, part) if listed.is_file() else None
 
     @property
     def geometry(self) -> ParallelGeometry:
@@ -107,50 +124,149 @@ class LoDoPaB(Dataset[LoDoPaBSample]):
         if not -len(self) <= n < len(self):
             raise IndexError(f"sample {n} of {len(self)}")
         n %= len(self)
-        truth = self._read("ground_truth", n)
-        observation = self._read("observation", n)[:: SINOGRAM_SHAPE[0] // self.views]
         return LoDoPaBSample(
-            # Stored truth is mu / MU_MAX in 1/m; stored line integrals are divided by MU_MAX as well.
-            attenuation=torch.from_numpy(truth * np.float32(MU_MAX / 1000.0))[None],
-            observation=torch.from_numpy(observation * np.float32(MU_MAX))[None],
+            attenuation=torch.from_numpy(self.truth(n))[None],
+            observation=torch.from_numpy(self.observation(n))[None],
             index=n,
-            patient=None if self._patients is None else int(self._patients[n]),
+            patient=None if self.patients is None else int(self.patients[n]),
         )
 
-    def _file(self, kind: str, number: int) -> Path:
+    def truth(self, n: int) -> NDArray[np.float32]:
+        """(362, 362) attenuation of sample ``n``, 1/mm; stored is its ratio to ``MU_MAX``.
+
+        Raises:
+            FileNotFoundError: the challenge set without its ground truth.
+            ReadError: a file is damaged, or lacks the sample.
+        """
+        if not self.has_truth:
+            raise FileNotFoundError(f"{self.root} holds no ground truth of the part {self.part!r}")
+        return self._read("ground_truth", n, np.float32(MU_MAX / 1000.0))
+
+    def observation(self, n: int) -> NDArray[np.float32]:
+        """(views, 513) line integrals of sample ``n``, dimensionless; stored is their ratio to ``MU_MAX``.
+
+        Raises:
+            ReadError: a file is damaged, or lacks the sample.
+        """
+        return self._read("observation", n, np.float32(MU_MAX), SINOGRAM_SHAPE[0] // self.views)
+
+    def file(self, kind: str, number: int) -> Path:
+        """The file of a kind ("ground_truth" or "observation") and number."""
         return self.root / f"{kind}_{self.part}_{number:03d}.hdf5"
 
-    def _read(self, kind: str, n: int) -> NDArray[np.float32]:
-        file = self._open(kind, n // SAMPLES_PER_FILE)
-        row = n % SAMPLES_PER_FILE
-        if row >= file.item("data").shape[0]:
-            raise ReadError(file.path, f"holds {file.item('data').shape[0]} samples; number {row} is missing")
-        values: NDArray[np.float32] = file.read("data", chosen=(slice(row, row + 1),), dtype=np.float32)[0]
-        if not np.isfinite(values).all():
-            raise ReadError(file.path, f"sample {row} holds values that are not finite")
+    def _read(self, kind: str, n: int, scale: np.float32, every: int = 1) -> NDArray[np.float32]:
+        rows, row = self._open(kind, n // SAMPLES_PER_FILE), n % SAMPLES_PER_FILE
+        path = self.file(kind, n // SAMPLES_PER_FILE)
+        if row >= len(rows):
+            raise ReadError(path, f"holds {len(rows)} samples; number {row} is missing")
+        values = rows.read(row)[::every].astype(np.float32, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = values * scale
+            # One sum is quicker than a look at every value, and finds every NaN and infinity.
+            sound = np.isfinite(values.sum()) or np.isfinite(values).all()
+        if not sound:
+            raise ReadError(path, f"sample {row} holds values that are not finite")
         return values
 
-    def _open(self, kind: str, number: int) -> HDF5File:
-        """A file whose declared shape is right; its structure is read once."""
-        path = self._file(kind, number)
-        if path not in self._files:
-            file, shape = HDF5File(path, depth=1), SHAPES[kind]
-            if not file.is_dataset("data") or file.item("data").shape[1:] != shape:
-                raise ReadError(path, f"is not of LoDoPaB-CT: expected a dataset 'data' of shape (n, *{shape})")
-            self._files[path] = file
-        return self._files[path]
+    def _open(self, kind: str, number: int) -> HDF5Rows:
+        """The rows of a file whose declared shape is right; its structure is read once."""
+        path = self.file(kind, number)
+        if path not in self._rows:
+            self._rows[path] = HDF5Rows(lodopab_file(path, kind), "data")
+        return self._rows[path]
 
-    def _read_patients(self) -> NDArray[np.int64] | None:
-        path = self.root / f"patient_ids_rand_{self.part}.csv"
-        if not path.is_file():
-            return None
-        try:
-            patients = np.loadtxt(path, dtype=np.int64, ndmin=1)
-        except (ValueError, OverflowError) as error:
-            raise ReadError(path, f"is not a list of patient numbers ({error})") from error
-        if patients.shape != (len(self),):
-            raise ReadError(path, f"lists {patients.size} samples, expected {len(self)}")
-        return patients
+
+@dataclass(frozen=True)
+class LoDoPaBSlices:
+    """The true images of a part as CT slices, read when they are needed: for other scans than the data set's own.
+
+    Args:
+        source: the part, with its ground truth.
+        every: keep every k-th image.
+        limit: of these, keep at most so many.
+
+    Raises:
+        ValueError: ``every`` or ``limit`` < 1.
+    """
+
+    source: LoDoPaB
+    every: int = 1
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or (self.limit is not None and self.limit < 1):
+            raise ValueError(f"every and limit must be at least 1, got {self.every} and {self.limit}")
+
+    @property
+    def positions(self) -> list[int]:
+        """Numbers of the images in their part."""
+        return list(range(0, len(self.source), self.every))[: self.limit]
+
+    @property
+    def name(self) -> str:
+        """Of the part."""
+        return f"lodopab:{self.source.part}"
+
+    @property
+    def split(self) -> DataSplit:
+        """Which part it is."""
+        return SPLITS[self.source.part]
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(362, 362)."""
+        return IMAGE_SHAPE
+
+    @property
+    def patients(self) -> list[str]:
+        """Patient numbers; without the patient lists every image stands for itself."""
+        known = self.source.patients
+        return [str(n) if known is None else str(known[n]) for n in self.positions]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[CTSlice]:
+        for n in self.positions:
+            hu = HounsfieldScale().to_hu(torch.from_numpy(self.source.truth(n)))
+            yield CTSlice(hu[None], self.source.geometry.pixel_rc[0], self.source.part, n, n, math.nan)
+
+    def content_hash(self) -> str:
+        """SHA-256 of numbers, patients and images."""
+        return content_digest([self.positions, self.patients, *(item.hu for item in self)])
+
+
+def file_count(part: Part) -> int:
+    """Files of a part, of each kind."""
+    return math.ceil(SAMPLES[part] / SAMPLES_PER_FILE)
+
+
+def read_patients(path: Path, part: Part) -> NDArray[np.int64]:
+    """The patient number of each sample of a part.
+
+    Raises:
+        ReadError: it is not such a list, or of another length.
+    """
+    try:
+        patients = np.loadtxt(path, dtype=np.int64, ndmin=1)
+    except (ValueError, OverflowError) as error:
+        raise ReadError(path, f"is not a list of patient numbers ({error})") from error
+    if patients.shape != (SAMPLES[part],):
+        raise ReadError(path, f"lists {patients.size} samples, expected {SAMPLES[part]}")
+    return patients
+
+
+def lodopab_file(path: Path, kind: str) -> HDF5File:
+    """A file of a kind, whose declared shape is right.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ReadError: it is damaged or of another shape.
+    """
+    file, shape = HDF5File(path, depth=1), SHAPES[kind]
+    if not file.is_dataset("data") or file.item("data").shape[1:] != shape:
+        raise ReadError(path, f"is not of LoDoPaB-CT: expected a dataset 'data' of shape (n, *{shape})")
+    return file
 
 
 def ground_truth_from_hu(hu: NDArray[np.floating], dequantisation: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -1,10 +1,18 @@
-"""What every data set of CT images yields: a slice in HU with its pixel size and where it comes from."""
+"""What every data set of CT images yields: slices in HU with their pixel size and where they come from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol, TypeVar
 
 from torch import Tensor
+
+from deft_ct.runtime.content_key import content_digest
+from deft_ct.runtime.data_split import DataSplit
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,3 +34,99 @@ class CTSlice:
     index: int
     position: int
     z_mm: float
+
+
+class SliceData(Protocol):
+    """A data set of slices of one size, as problems need it."""
+
+    @property
+    def name(self) -> str:
+        """Of the data, for people."""
+
+    @property
+    def split(self) -> DataSplit | None:
+        """Which part of the data it is; None if that is not known."""
+
+    @property
+    def every(self) -> int:
+        """Only every k-th slice of the whole data was kept."""
+
+    @property
+    def limit(self) -> int | None:
+        """Of these, at most so many were kept."""
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(H, W) of every slice."""
+
+    @property
+    def patients(self) -> list[str]:
+        """The patient, or another source, of each slice."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[CTSlice]: ...
+
+    def content_hash(self) -> str:
+        """SHA-256 of the slices and where they come from; the place of the files does not count."""
+
+
+class SliceStack:
+    """Slices of several series in memory, in the order given.
+
+    Args:
+        name: of the data.
+        items: each slice with its patient, or another source; already chosen, see :func:`chosen`.
+        split: which part of the data it is.
+        every: how they were chosen, for records.
+        limit: the same.
+
+    Raises:
+        ValueError: no slice, or slices of different sizes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        items: Iterable[tuple[CTSlice, str]],
+        *,
+        split: DataSplit | None = None,
+        every: int = 1,
+        limit: int | None = None,
+    ) -> None:
+        self.name, self.split, self.every, self.limit = name, split, every, limit
+        pairs = list(items)
+        self._slices, self.patients = [item for item, _ in pairs], [patient for _, patient in pairs]
+        if not pairs:
+            raise ValueError(f"{name} holds no slices")
+        shapes = sorted({tuple(item.hu.shape[-2:]) for item in self._slices})
+        if len(shapes) > 1:
+            raise ValueError(f"{name} holds slices of {len(shapes)} sizes, expected one: {shapes}")
+
+    def __len__(self) -> int:
+        return len(self._slices)
+
+    def __iter__(self) -> Iterator[CTSlice]:
+        return iter(self._slices)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(H, W) of every slice."""
+        height, width = self._slices[0].hu.shape[-2:]
+        return height, width
+
+    def content_hash(self) -> str:
+        """SHA-256 of the slices: CT numbers, pixel sizes, series, patients and places."""
+        about = [(s.group, s.index, s.position, s.pixel_mm) for s in self]
+        return content_digest([about, self.patients, *(s.hu for s in self)])
+
+
+def chosen(items: Iterable[T], every: int, limit: int | None) -> Iterator[T]:
+    """Every k-th item, at most ``limit`` of them; what is not needed of the rest is not read.
+
+    Raises:
+        ValueError: ``every`` or ``limit`` < 1.
+    """
+    if every < 1 or (limit is not None and limit < 1):
+        raise ValueError(f"every and limit must be at least 1, got {every} and {limit}")
+    return islice(items, 0, None if limit is None else (limit - 1) * every + 1, every)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from deft_ct.cli import prior, train
+from deft_ct.cli import data, prior, train
 from deft_ct.cli.calibrate import calibrate
 from deft_ct.cli.commands import CheckedCommand, Commands, set_traceback
 from deft_ct.cli.compare import compare
@@ -31,6 +31,7 @@ app.command(cls=CheckedCommand)(compare)
 app.command("tune", cls=CheckedCommand)(tune_command)
 app.command(cls=CheckedCommand)(calibrate)
 app.add_typer(train.app, name="train")
+app.add_typer(data.app, name="data")
 app.command("finetune", cls=CheckedCommand)(finetune_command)
 app.add_typer(prior.app, name="prior")
 app.command(cls=CheckedCommand)(models)

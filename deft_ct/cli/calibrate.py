@@ -91,7 +91,7 @@ def calibrate(
                     f"{calibration} was fitted for {', '.join(differences)} than this run has: use the same, or leave "
                     "out --calibration to fit a new one"
                 )
-        pictures = _names({text: problem.pack.path.stem for text, problem in problems.items()})
+        pictures = _names({text: Path(problem.data).stem for text, problem in problems.items()})
         reports = {}
         for text, problem in problems.items():
             console.print(f"[dim]{escape(problem.data)}: {len(problem)} slices, {samples} samples each[/]")

@@ -119,8 +119,8 @@ class Problem(abc.ABC):
         """Number of images."""
 
     @abc.abstractmethod
-    def simulate(self) -> list[Batch]:
-        """Data of all images, in order."""
+    def simulate(self) -> Sequence[Batch]:
+        """Data of all images, in order: simulated, or read where the images have data of their own."""
 
     @abc.abstractmethod
     def true_images(self) -> Floats:
@@ -157,9 +157,9 @@ class Problem(abc.ABC):
         """The patient (or another source) of each image; images of one are not independent."""
 
     @cached_property
-    def batches(self) -> list[Batch]:
+    def batches(self) -> Sequence[Batch]:
         """Data of all images, in order."""
-        given: list[Batch] | None = self.__dict__.get(_GIVEN)
+        given: Sequence[Batch] | None = self.__dict__.get(_GIVEN)
         return self.simulate() if given is None else given
 
     @cached_property

@@ -213,6 +213,47 @@ def read(request: dict[str, Any]) -> Iterator[Message]:
             yield _block(np.asarray(data[(rows, *rest)], dtype))
 
 
+def places(request: dict[str, Any]) -> Iterator[Message]:
+    """Where the chunks of a dataset lie in its file, if they are stored as they are (no compression, no checksum).
+
+    The first message has ``"chunks"``, the shape of a chunk, or None where the values cannot be taken from the file
+    directly, and the ``"fill"`` value of chunks that were never written. Then int64 byte offsets follow, one for each
+    chunk in C order of the grid of chunks; -1 for a chunk that was never written. A contiguous dataset has chunks of
+    one row.
+
+    Args:
+        request: ``path``, ``name``, and the ``shape`` and ``dtype`` that :func:`tree` told.
+    """
+    with h5py.File(request["path"], "r") as file:
+        data = resolve(file, request["name"])
+        problem = _refusal(data)
+        if problem:
+            raise RefusedError(f"'{request['name']}': {problem}")
+        if list(data.shape) != request["shape"] or data.dtype.str != request["dtype"]:
+            raise RefusedError(f"'{request['name']}' changed while it was read")
+        plan = data.id.get_create_plist()
+        layout = plan.get_layout()
+        plain = not plan.get_nfilters() and not file.userblock_size and data.ndim and data.size
+        if not plain or layout not in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
+            yield {"chunks": None}, None
+            return
+        chunks = data.chunks or (1, *data.shape[1:])
+        grid = tuple(-(-n // c) for n, c in zip(data.shape, chunks, strict=True))
+        offsets = np.full(grid, -1, np.int64)
+        if layout == h5py.h5d.CHUNKED:
+
+            def note(chunk: Any) -> None:
+                offsets[tuple(n // c for n, c in zip(chunk.chunk_offset, chunks, strict=True))] = chunk.byte_offset
+
+            if data.id.get_num_chunks():
+                data.id.chunk_iter(note)
+        elif data.id.get_offset() is not None:
+            row = data.dtype.itemsize * math.prod(data.shape[1:])
+            offsets.reshape(-1)[:] = data.id.get_offset() + row * np.arange(data.shape[0])
+        yield {"chunks": list(chunks), "fill": float(data.fillvalue)}, None
+        yield _block(offsets)
+
+
 def _block(array: np.ndarray[Any, Any]) -> Message:
     content = np.ascontiguousarray(array)
     return {"bytes": content.nbytes}, content
@@ -264,7 +305,9 @@ def _send(replies: BinaryIO, message: dict[str, Any], content: Any = None) -> No
         replies.write(memoryview(content.reshape(-1).view(np.uint8)))
 
 
-HANDLERS: dict[str, Callable[[dict[str, Any]], Iterator[Message]]] = {"tree": tree, "read": read, "matlab": matlab}
+HANDLERS: dict[str, Callable[[dict[str, Any]], Iterator[Message]]] = {
+    "tree": tree, "read": read, "places": places, "matlab": matlab,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from deft_ct.io.dicom_files import MULTI_FRAME_CLASSES, DicomFile
+from deft_ct.io.dicom_layouts import in_folders
 from deft_ct.io.limits import current_limits
 from deft_ct.io.parsing import parsing
 from deft_ct.runtime.printable import printable
@@ -113,8 +114,10 @@ def check_alike(files: Sequence[DicomFile]) -> None:
                 )
     uid, count = Counter(str(f.header.SOPInstanceUID) for f in files).most_common(1)[0]
     if count > 1:
-        copies = [f.name for f in files if str(f.header.SOPInstanceUID) == uid]
-        raise files[0].refused(f"the same slice is there {count} times: {', '.join(copies[:3])}; remove the copies")
+        copies = [f for f in files if str(f.header.SOPInstanceUID) == uid]
+        where = in_folders([f.path for f in copies])
+        where = where or f"{', '.join(f.name for f in copies[:3])}; remove the copies"
+        raise files[0].refused(f"the same slice is there {count} times: {where}")
     rows, columns = orientation(first.header)
     if abs(rows @ rows - 1) > DIRECTION_TOLERANCE or abs(columns @ columns - 1) > DIRECTION_TOLERANCE:
         raise first.refused("ImageOrientationPatient does not hold unit vectors: the header is damaged")

@@ -14,6 +14,7 @@ from typing import Any
 from pydicom.dataset import FileDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
+from deft_ct.io.dicom_layouts import RAW_PROJECTION, is_raw_projection, raw_projections_error
 from deft_ct.io.dicom_stream import PREFIX_END, is_dicom, peek_series_uid, read_stream
 from deft_ct.io.errors import ReadError
 from deft_ct.io.limits import current_limits
@@ -163,6 +164,8 @@ def _nothing_found(source: Path, found: Found) -> ReadError:
     for damaged in found.damaged:
         if damaged.has_prefix:
             return DicomSeriesError(damaged.error.path, damaged.error.problem)
+    if RAW_PROJECTION in found.others:
+        return raw_projections_error(source, found.others[RAW_PROJECTION])
     if not found.others:
         names = [*(d.name for d in found.damaged), *found.not_dicom]
         return DicomSeriesError(
@@ -264,6 +267,8 @@ def _kind(file: DicomFile) -> str | None:
     sop_class = _text(header, "SOPClassUID")
     if not sop_class:
         raise file.refused("it does not say what it is (no SOPClassUID): it is cut off or damaged; copy it again")
+    if is_raw_projection(header):
+        return RAW_PROJECTION
     modality = printable(_text(header, "Modality") or "unknown", 16)
     if sop_class == CTImageStorage or sop_class in MULTI_FRAME_CLASSES:
         if modality == "unknown":

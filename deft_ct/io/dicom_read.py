@@ -27,6 +27,7 @@ from deft_ct.io.dicom_checks import (
     slice_normal,
 )
 from deft_ct.io.dicom_files import DicomFile, DicomSeriesError, Found, find_series
+from deft_ct.io.dicom_layouts import check_one_folder
 from deft_ct.io.dicom_pixels import read_hu
 from deft_ct.io.errors import ReadError
 from deft_ct.io.limits import current_limits
@@ -158,6 +159,8 @@ def read_dicom_series(
     """
     source = Path(folder).expanduser()
     found = find_series(source)
+    if series_uid is None:
+        check_one_folder(source, (file.path.parent for files in found.series.values() for file in files))
     files = _choose(found, series_uid, source)
     _refuse_damaged(found, files)
     return _read(found, files, source, allow_gaps, units)

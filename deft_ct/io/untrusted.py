@@ -30,8 +30,8 @@ from deft_ct.io.limits import current_limits
 CHILD = Path(__file__).with_name("child_reader.py")
 LINE_BYTES = 64 * 2**20
 """Longest message of the child without its array; a longer one comes from no sound file."""
-_BASE_BYTES = 2**30  # address space of the interpreter, h5py and scipy, and room to work
-_SLOWEST_READ, _SLOWEST_INFLATION = 1e6, 1e8  # bytes per second
+BASE_BYTES = 2**30  # address space of the interpreter, h5py and scipy, and room to work
+SLOWEST_READ, _SLOWEST_INFLATION = 1e6, 1e8  # bytes per second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +76,9 @@ class HDF5File:
         size = self.path.stat().st_size
         request = {
             "do": "tree", "path": str(self.path.absolute()), "depth": depth, "members": limits.members,
-            "seconds": limits.seconds + size / _SLOWEST_READ * 0.1, "memory": _BASE_BYTES,
+            "seconds": limits.seconds + size / SLOWEST_READ * 0.1, "memory": BASE_BYTES,
         }  # fmt: skip
-        with _answering(self.path, request, "cannot be read as HDF5") as child:
+        with answering(self.path, request, "cannot be read as HDF5") as child:
             found = [_item(message) for message in child.messages()]
         self._items = {item.name: item for item in found}
 
@@ -182,10 +182,10 @@ class HDF5File:
             request = {
                 "do": "read", "path": str(self.path.absolute()), "name": name, "shape": list(item.shape),
                 "dtype": item.dtype, "chosen": [[b[0], b[1], b[2]] for b in bounds],
-                "seconds": limits.seconds + item.stored / _SLOWEST_READ + content.nbytes / _SLOWEST_INFLATION,
-                "memory": _BASE_BYTES + 2 * content.nbytes,
+                "seconds": limits.seconds + item.stored / SLOWEST_READ + content.nbytes / _SLOWEST_INFLATION,
+                "memory": BASE_BYTES + 2 * content.nbytes,
             }  # fmt: skip
-            with _answering(self.path, request, "cannot be read as HDF5") as child:
+            with answering(self.path, request, "cannot be read as HDF5") as child:
                 child.fill([content])
         with np.errstate(over="ignore", invalid="ignore"):  # the caller looks for values that are not finite
             return content if wanted == stored_type else content.astype(wanted)
@@ -210,9 +210,9 @@ def read_matlab5(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
     room = min(limits.array_bytes, max(limits.modest_bytes, limits.inflation * size))
     request = {
         "do": "matlab", "path": str(source.absolute()), "names": list(names),
-        "seconds": limits.seconds + size / _SLOWEST_READ, "memory": _BASE_BYTES + 2 * room,
+        "seconds": limits.seconds + size / SLOWEST_READ, "memory": BASE_BYTES + 2 * room,
     }  # fmt: skip
-    with _answering(source, request, "is not a MATLAB file") as child:
+    with answering(source, request, "is not a MATLAB file") as child:
         head = next(child.messages(), None)
         if head is None:
             raise ReadError(source, "is not a MATLAB file (no content); is the download complete?")
@@ -333,7 +333,7 @@ _children: dict[int, _Child] = {}  # by process: a fork (a worker of a data load
 
 
 @contextlib.contextmanager
-def _answering(path: Path, request: Mapping[str, Any], failure: str) -> Iterator[_Child]:
+def answering(path: Path, request: Mapping[str, Any], failure: str) -> Iterator[_Child]:
     """Send a request and give the child that answers; whatever goes wrong names the file. One request at a time."""
     with _lock:
         child = _running()

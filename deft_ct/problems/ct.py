@@ -17,15 +17,16 @@ from torch import Tensor
 
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.scan import Scan
-from deft_ct.datasets.packs import CTPack
-from deft_ct.datasets.slices import CTSlice
+from deft_ct.datasets.slices import CTSlice, SliceData
 from deft_ct.evaluation.problem import Batch, Floats, Mask, Problem
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.presets import shipped_presets
 from deft_ct.methods.registry import Networks, method_class
+from deft_ct.operators.ct.faults import DetectorFault
 from deft_ct.problems.ct_metrics import CT_METRICS, DATA_RANGE_HU, body_mask, measure_ct
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.data_split import DataSplit
+from deft_ct.runtime.seeds import generator_for
 
 CT_STEPS: Mapping[str, Mapping[str, Any]] = {
     "fbp": {}, "sirt": {}, "cgls": {}, "tikhonov": {}, "tv": {},
@@ -51,33 +52,48 @@ class CTProblem(Problem):
         batch_size: slices at once.
         device: where the data are.
         data_range_hu: data range of PSNR and SSIM.
+        scanned: slices of the same places that are scanned instead, for example the quarter-dose images of a pair.
+        fault: of the detector, on top of the noise.
+        label: name of the problem; that of the scan when None.
+
+    Raises:
+        ValueError: the slices of ``scanned`` are of other places or sizes.
     """
 
-    pack: CTPack
+    pack: SliceData
     scan: Scan
     seed: int = 0
     refine: int = 2
     batch_size: int = 8
     device: str = "cpu"
     data_range_hu: float = DATA_RANGE_HU
+    scanned: SliceData | None = None
+    fault: DetectorFault | None = None
+    label: str | None = None
 
     unit = "HU"
     metrics = CT_METRICS
 
+    def __post_init__(self) -> None:
+        if self.scanned is not None:
+            places = [[(s.index, s.pixel_mm, s.hu.shape) for s in data] for data in (self.pack, self.scanned)]
+            if places[0] != places[1]:
+                raise ValueError(f"the slices of {self.scanned.name} do not lie at the places of {self.pack.name}")
+
     @property
     def name(self) -> str:
-        """Name of the scan."""
-        return self.scan.name
+        """Name of the scan, or of the protocol."""
+        return self.label or self.scan.name
 
     @property
     def title(self) -> str:
         """The scan in words."""
-        return str(self.scan)
+        return f"{self.scan}, {type(self.fault).__name__}" if self.fault else str(self.scan)
 
     @property
     def data(self) -> str:
-        """Name of the file of slices."""
-        return self.pack.path.name
+        """Name of the data set of slices."""
+        return self.pack.name
 
     @property
     def split(self) -> DataSplit | None:
@@ -91,7 +107,7 @@ class CTProblem(Problem):
         """Simulated data of every slice, ``(B, 1, views, detectors)``; slices of a batch have one pixel size."""
         measurements: dict[float, Measurement] = {}
         made: list[Batch] = []
-        for width, run in groupby(self._runs(), key=lambda batch: batch[0].pixel_mm):
+        for width, run in groupby(self._runs(self.scanned or self.pack), key=lambda batch: batch[0].pixel_mm):
             shared = measurements.setdefault(width, self._measurement(width))
             # One of its own, for the run alone: the finer grid that it holds takes as much memory as the other.
             simulator = self._measurement(width)
@@ -100,12 +116,14 @@ class CTProblem(Problem):
                 hu = torch.stack([s.hu for s in batch]).clamp_min(-1000.0)
                 x = HounsfieldScale().to_attenuation(hu).to(self.device)
                 y = simulator.simulate(x, seed=self.seed, image_ids=names, refine=self.refine)
+                if self.fault is not None:
+                    y = self.fault(y, [generator_for(self.seed, "fault", name) for name in names])
                 made.append(Batch(y, shared, names))
         return made
 
     def true_images(self) -> Floats:
         """``(N, H, W)`` HU, air is -1000."""
-        return np.concatenate([np.stack([s.hu[0].numpy() for s in batch]) for batch in self._runs()]).clip(min=-1000.0)
+        return np.stack([item.hu[0].numpy() for item in self.pack]).clip(min=-1000.0)
 
     @cached_property
     def body(self) -> NDArray[np.bool_]:
@@ -123,9 +141,8 @@ class CTProblem(Problem):
 
     @property
     def patients(self) -> list[str]:
-        """Patient of each slice, or its series where the data set does not say."""
-        of = {group.name: group.patient or group.name for group in self.pack.groups}
-        return [of[item.group] for item in self.pack]
+        """Patient of each slice, or another source where the data set does not say."""
+        return self.pack.patients
 
     def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
         """Metrics of ``(N, H, W)`` HU, see :data:`CT_METRICS`."""
@@ -134,18 +151,21 @@ class CTProblem(Problem):
     def settings(self) -> dict[str, Any]:
         """Data, seed, refinement and data range."""
         return {
-            "data": self.data, "data_sha256": self._pack_hash, "every": self.pack.every, "slices": len(self),
-            "seed": self.seed, "simulation_refinement": self.refine, "data_range_hu": self.data_range_hu,
+            "data": self.data, "data_sha256": self._pack_hash, "every": self.pack.every, "limit": self.pack.limit,
+            "slices": len(self), "seed": self.seed, "simulation_refinement": self.refine,
+            "data_range_hu": self.data_range_hu,
+            "scanned_sha256": None if self.scanned is None else self.scanned.content_hash(),
         }  # fmt: skip
 
     def describe_measurement(self) -> dict[str, Any]:
-        """The scan."""
-        return self.scan.to_dict()
+        """The scan, and the fault of the detector if there is one."""
+        return self.scan.to_dict() | ({} if self.fault is None else {"fault": str(self.fault)})
 
     def conventions(self) -> str:
         """Data, PSNR and SSIM in words."""
+        scanned = "" if self.scanned is None else f", scanned: {self.scanned.name}"
         return (
-            f"Data: {self.data}, every {self.pack.every}. PSNR and SSIM: whole slice, data range "
+            f"Data: {self.data}, every {self.pack.every}{scanned}. PSNR and SSIM: whole slice, data range "
             f"{self.data_range_hu:g} HU, nothing clipped. RMSE: inside the body."
         )
 
@@ -166,10 +186,10 @@ class CTProblem(Problem):
     def _measurement(self, pixel_mm: float) -> Measurement:
         return self.scan.measurement(self.pack.image_shape, pixel_mm).to(self.device)
 
-    def _runs(self) -> list[list[CTSlice]]:
+    def _runs(self, slices: SliceData) -> list[list[CTSlice]]:
         """Slices of one pixel size in a row, at most ``batch_size`` together."""
         out: list[list[CTSlice]] = []
-        for item in self.pack:
+        for item in slices:
             if out and len(out[-1]) < self.batch_size and out[-1][0].pixel_mm == item.pixel_mm:
                 out[-1].append(item)
             else:

@@ -132,3 +132,13 @@ def test_the_file_says_its_split(pack: Path) -> None:
         file.attrs["split"] = "validation"
     with pytest.raises(ValueError, match="split must be one of train, val, test, got 'validation'"):
         CTPack(path)
+
+
+def test_patients_of_two_collections_are_two(tmp_path: Path) -> None:
+    """Collections count their patients anew: p001 of one is not p001 of the other."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, collection, patient in (("a", "X", "p001"), ("b", "Y", "p001"), ("c", "Y", ""), ("d", "", "p001")):
+            group = file.create_group(name)
+            group.attrs.update({"pixel_mm": 1.0, "collection": collection, "patient": patient})
+            group["hu"] = np.zeros((1, 8, 8), np.int16)
+    assert CTPack(tmp_path / "a.h5").patients == ["X_p001", "Y_p001", "c", "p001"]

@@ -1,0 +1,179 @@
+"""How the problems of each kind of named data are made, see :mod:`deft_ct.problems.by_name`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast, get_args
+
+from deft_ct.ct.scan import Scan
+from deft_ct.datasets.aapm import HELD_OUT, PATIENTS, AAPMChallenge, Dose, Kernel
+from deft_ct.datasets.dicom_folder import CTFolder
+from deft_ct.datasets.htc2022_set import htc2022_files
+from deft_ct.datasets.ldct_images import LDCTImages
+from deft_ct.datasets.lodopab import LoDoPaB, LoDoPaBSlices, Part
+from deft_ct.datasets.names import DataName
+from deft_ct.datasets.slices import SliceData, SliceStack
+from deft_ct.datasets.two_detect import TwoDetect
+from deft_ct.evaluation.problem import Problem
+from deft_ct.problems.ct import CTProblem
+from deft_ct.problems.ct_dm4ct import DM4CT_SETTINGS, DM4CTProblem, dm4ct_corrected
+from deft_ct.problems.ct_lodopab import LoDoPaBProblem
+from deft_ct.problems.ct_measured import HTCProblem, TwoDetectProblem
+from deft_ct.problems.options import DEFAULT_SCANS, ProblemOptions
+from deft_ct.runtime.data_split import DataSplit
+
+LODOPAB_WORDS = get_args(Part)
+_SPLITS = ("test", "train", "all")
+_THICKNESS = ("1mm", "3mm")
+AAPM_WORDS = (*_SPLITS, *_THICKNESS, *get_args(Kernel))
+
+
+def simulated(
+    slices: SliceData, scans: Sequence[Scan] | None, options: ProblemOptions, scanned: SliceData | None = None
+) -> list[Problem]:
+    """Simulated scans of slices.
+
+    Args:
+        slices: what is judged.
+        scans: :data:`~deft_ct.problems.options.DEFAULT_SCANS` when None.
+        options: seed, batch size and device.
+        scanned: slices that are scanned instead, see :class:`~deft_ct.problems.ct.CTProblem`.
+    """
+    chosen = [Scan.from_name(name) for name in DEFAULT_SCANS] if scans is None else scans
+    return [
+        CTProblem(
+            slices, scan, seed=options.seed, batch_size=options.batch_size, device=options.device, scanned=scanned
+        )
+        for scan in chosen
+    ]
+
+
+def lodopab(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+    """LoDoPaB-CT: its own observations, or other scans of its true images."""
+    part = cast(Part, name.word(LODOPAB_WORDS, "test"))
+    if scans is not None:
+        if "views" in name.options:
+            raise ValueError("lodopab: views=... chooses own observations; leave it out to simulate the scans you name")
+        return simulated(LoDoPaBSlices(LoDoPaB(name.root, part), options.every, options.limit), scans, options)
+    return [
+        LoDoPaBProblem(
+            source=LoDoPaB(name.root, part, views=views), every=options.every, limit=options.limit, seed=options.seed,
+            batch_size=options.batch_size, device=options.device,
+        )
+        for views in name.integers("views", (1000,))
+    ]  # fmt: skip
+
+
+def aapm(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+    """Images of the AAPM 2016 challenge: simulated scans, pairs of doses, or the settings of DM4CT."""
+    split = name.word(_SPLITS, "test")
+    thickness = int(name.word(_THICKNESS, "1mm")[0])
+    kernel = cast(Kernel, name.word(get_args(Kernel), "B30"))
+    dose = cast(Dose, name.option("dose", "full", get_args(Dose)))
+    full = AAPMChallenge(name.root, "full", thickness, kernel)
+    patients = _patients(name, full.patients(), split)
+    kind: DataSplit | None = None if split == "all" or "patients" in name.options else cast(DataSplit, split)
+    every, limit = options.every, options.limit
+    slices = full.slices(patients, split=kind, every=every, limit=limit)
+    protocols = _dm4ct(name, slices, options)
+    if protocols:
+        if scans is not None or dose != "full":
+            raise ValueError("aapm: the settings of DM4CT say scan and dose: leave out --scan and dose=...")
+        return protocols
+    pair = None
+    if dose == "quarter":
+        quarter = AAPMChallenge(name.root, "quarter", thickness, kernel)
+        pair = quarter.slices(patients, split=kind, every=every, limit=limit)
+    return simulated(slices, scans, options, pair)
+
+
+def ldct(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+    """Images of TCIA LDCT-and-Projection-data: simulated scans, or pairs of doses."""
+    dose = name.option("dose", "full", ("full", "low"))
+    full, low = LDCTImages(name.root, "full"), LDCTImages(name.root, "low")
+    patients = _patients(name, full.patients() if dose == "full" else low.patients(), "all")
+    slices, pair = (
+        data.slices(patients, every=options.every, limit=options.limit) if wanted else None
+        for data, wanted in ((full, True), (low, dose == "low"))
+    )
+    assert slices is not None
+    return simulated(slices, scans, options, pair)
+
+
+def folder(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+    """CT images of a user's folder, or of a single file of it."""
+    (size,) = name.integers("size", (256,))
+    images = CTFolder(name.root, size=size, every=options.every)
+    pairs = [(item, item.group) for item in images][: options.limit]
+    stack = SliceStack(f"folder:{name.root.name}", pairs, every=options.every, limit=options.limit)
+    return simulated(stack, scans, options)
+
+
+def _patients(name: DataName, there: Sequence[str], split: Literal["test", "train", "all"] | str) -> list[str]:
+    asked = name.options.get("patients")
+    if asked is not None:
+        wanted = asked.split(",")
+    elif split == "test":
+        wanted = [HELD_OUT]
+    else:
+        known = PATIENTS if split == "train" else there
+        wanted = [patient for patient in known if patient in there and (split == "all" or patient != HELD_OUT)]
+    missing = [patient for patient in wanted if patient not in there]
+    if missing or not wanted:
+        raise FileNotFoundError(
+            f"{name.root} has no such images of {', '.join(missing) or 'any patient'}; it has them of "
+            f"{', '.join(there) or 'nobody'}. `deft-ct data check {name.root}` lists what is there"
+        )
+    return wanted
+
+
+def _dm4ct(name: DataName, slices: SliceData, options: ProblemOptions) -> list[Problem]:
+    found: list[Problem] = []
+    for option in ("dm4ct", "dm4ct-corrected"):
+        for setting in filter(None, name.options.get(option, "").split(",")):
+            if setting not in DM4CT_SETTINGS:
+                raise ValueError(f"aapm: {option} must be of {', '.join(DM4CT_SETTINGS)}, got {setting!r}")
+            if option == "dm4ct":
+                found.append(DM4CTProblem(pack=slices, setting=setting, seed=options.seed, device=options.device))
+            else:
+                found.append(dm4ct_corrected(slices, setting, options))
+    return found
+
+
+def htc2022(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+    """Discs of the Helsinki Tomography Challenge 2022."""
+    _own_only(name, scans)
+    files = htc2022_files(name.root)
+    if not files:
+        raise FileNotFoundError(f"{name.root} holds no htc2022_*_full.mat or htc2022_*_limited.mat of the challenge")
+    judged = [one for one in files if one.segmentation is not None]
+    (side,) = name.integers("size", (512,))
+    wedges: list[float | None] = [float(n) for n in name.integers("degrees", ())] or [None]
+    return [
+        HTCProblem(
+            files=(judged or files)[:: options.every][: options.limit], side=side, degrees=degrees,
+            every=options.every, seed=options.seed, device=options.device,
+        )
+        for degrees in wedges
+    ]  # fmt: skip
+
+
+def two_detect(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+    """Slices of 2DeteCT."""
+    _own_only(name, scans)
+    mode = int(name.option("mode", "2", ("1", "2", "3")))
+    source = TwoDetect(name.root, mode)
+    (side,) = name.integers("size", (512,))
+    return [
+        TwoDetectProblem(
+            source=source, numbers=source.slices()[:: options.every][: options.limit],
+            reference_mode=3 if mode == 3 else 2, views=views, side=side, every=options.every, seed=options.seed,
+            batch_size=options.batch_size, device=options.device,
+        )
+        for views in name.integers("views", (3600,))
+    ]  # fmt: skip
+
+
+def _own_only(name: DataName, scans: Sequence[Scan] | None) -> None:
+    if scans is not None:
+        raise ValueError(f"{name.kind} holds measured scans, which are not simulated: leave out --scan")

@@ -1,0 +1,175 @@
+"""``deft-ct data check`` on every layout: complete, with a file missing, and with a damaged one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pydicom
+import pytest
+import scipy.io
+import tifffile
+from typer.testing import CliRunner
+
+from deft_ct.cli.app import app
+from deft_ct.datasets.check import check_data
+from deft_ct.datasets.findings import DataFindings
+from deft_ct.io import sample_series_path
+from tests.support.lodopab_layout import write_lodopab_layout
+
+
+def _states(found: DataFindings, state: str) -> dict[str, str]:
+    return {file.path: file.what for file in found.files if file.state == state}
+
+
+def _shown(path: Path, *words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["data", "check", str(path), *words], env={"COLUMNS": "200"})
+    return result.exit_code, result.output
+
+
+def test_lodopab(tmp_path: Path) -> None:
+    root = write_lodopab_layout(tmp_path, "validation")
+    code, text = _shown(root)
+    assert code == 0 and "validation: 56 of 56 files are sound; 3,522 samples" in text
+    assert "--data lodopab:" in text and "17 more files: --all lists them" in text
+    assert "more files" not in _shown(root, "--all")[1]
+    (root / "observation_validation_013.hdf5").unlink()
+    with h5py.File(root / "observation_validation_027.hdf5", "w") as file:
+        file.create_dataset("data", (65, 1000, 513), np.float32, chunks=(1, 1000, 513))
+    (root / "ground_truth_validation_002.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    (root / "patient_ids_rand_validation.csv").write_text("1\n")
+    (root / "readme.txt").write_text("")
+    found = check_data(root)
+    assert not found.complete
+    assert list(_states(found, "missing")) == ["observation_validation_013.hdf5"]
+    damaged = _states(found, "damaged")
+    assert damaged["observation_validation_027.hdf5"] == "holds 65 samples, expected 66; download it again"
+    assert set(damaged) == {
+        "observation_validation_027.hdf5", "ground_truth_validation_002.hdf5", "patient_ids_rand_validation.csv",
+    }  # fmt: skip
+    assert list(_states(found, "left out")) == ["readme.txt"]
+    code, text = _shown(root)
+    assert code == 2 and "NOT complete" in text and "observation_validation_013.hdf5" in text
+
+
+def _dicom(folder: Path, names: tuple[str, ...] = ("006", "007", "008")) -> None:
+    folder.mkdir(parents=True)
+    for name in names:
+        shutil.copy(sample_series_path() / f"{name}.dcm", folder / f"{name}.IMA")
+
+
+def test_aapm(tmp_path: Path) -> None:
+    for patient in ("L067", "L506"):
+        _dicom(tmp_path / patient / "full_1mm")
+    found = check_data(tmp_path)
+    assert found.kind.startswith("AAPM") and not found.complete
+    assert set(_states(found, "found")) == {"L067/full_1mm", "L506/full_1mm"}
+    assert _states(found, "found")["L067/full_1mm"].startswith("3 slices of 512 x 512")
+    assert len(_states(found, "missing")) == 8
+    (tmp_path / "L067" / "full_1mm" / "007.IMA").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 9)
+    assert list(_states(check_data(tmp_path), "damaged")) == ["L067/full_1mm"]
+
+
+def test_ldct(tmp_path: Path) -> None:
+    _dicom(tmp_path / "L004" / "08-21-2018-1" / "1.000000-Full Dose Images-1")
+    assert check_data(tmp_path).complete
+    raw = tmp_path / "C012" / "08-21-2018-1" / "2.000000-Full dose projections-2"
+    raw.mkdir(parents=True)
+    header = pydicom.dcmread(sample_series_path() / "006.dcm")
+    header.add_new((0x7029, 0x0010), "LO", "CTPD")
+    header.add_new((0x7029, 0x1010), "US", 64)
+    header.save_as(raw / "1.dcm")
+    found = check_data(tmp_path)
+    assert found.kind == "TCIA LDCT-and-Projection-data" and list(_states(found, "missing")) == ["C012"]
+    assert "1 raw projections" in _states(found, "found").values()
+    assert check_data(raw).commands == [f"deft-ct reconstruct --projections {raw} --out OUT"]
+
+
+def test_series(tmp_path: Path) -> None:
+    _dicom(tmp_path / "a")
+    found = check_data(tmp_path)
+    assert found.complete and found.kind == "DICOM series"
+    (tmp_path / "a" / "007.IMA").unlink()
+    assert "1 slice(s) missing" in next(iter(_states(check_data(tmp_path), "damaged").values()))
+
+
+def test_two_detect(tmp_path: Path) -> None:
+    place = tmp_path / "slice00001" / "mode1"
+    place.mkdir(parents=True)
+    for name in ("dark", "flat1", "flat2"):
+        tifffile.imwrite(place / f"{name}.tif", np.zeros((1, 1912), np.uint16))
+    tifffile.imwrite(place / "sinogram.tif", np.zeros((3601, 1912), np.uint16))
+    found = check_data(tmp_path)
+    assert found.complete and any("no reference reconstructions" in note for note in found.notes)
+    (place / "flat2.tif").unlink()
+    tifffile.imwrite(place / "dark.tif", np.zeros((1, 1911), np.uint16))
+    tifffile.imwrite(place / "reconstruction.tif", np.zeros((1024, 1024), np.float32))
+    found = check_data(tmp_path)
+    assert list(_states(found, "missing")) == ["slice00001/mode1/flat2.tif"]
+    assert list(_states(found, "damaged")) == ["slice00001/mode1/dark.tif"]
+
+
+def test_walnuts(tmp_path: Path) -> None:
+    orbit = tmp_path / "Walnut1" / "Projections" / "tubeV2"
+    orbit.mkdir(parents=True)
+    for name in ("di000000", "io000000", "io000001"):
+        tifffile.imwrite(orbit / f"{name}.tif", np.zeros((4, 5), np.uint16))
+    for n in range(1201):
+        if n != 7:
+            (orbit / f"scan_{n:06d}.tif").touch()
+    np.savetxt(orbit / "scan_geom_corrected.geom", np.zeros((1201, 12)))
+    found = check_data(tmp_path)
+    assert list(_states(found, "missing")) == ["Walnut1/Projections/tubeV2/scan_000007.tif"]
+    np.savetxt(orbit / "scan_geom_corrected.geom", np.zeros((1200, 12)))
+    assert "holds 1200 lines" in next(iter(_states(check_data(tmp_path), "damaged").values()))
+
+
+def test_htc2022(tmp_path: Path) -> None:
+    parameters = {
+        "distanceSourceOrigin": 410.66, "distanceSourceDetector": 553.74, "distanceUnit": "mm",
+        "angles": np.arange(0.0, 3.0, 0.5), "numDetectorsPost": 8, "pixelSizePost": 0.2,
+        "effectivePixelSizePost": 0.148,
+    }  # fmt: skip
+    content = {"CtDataLimited": {"sinogram": np.zeros((6, 8)), "parameters": parameters}}
+    scipy.io.savemat(tmp_path / "htc2022_01a_limited.mat", content)
+    found = check_data(tmp_path)
+    assert list(_states(found, "missing")) == ["htc2022_01a_recon_fbp_seg.mat"]
+    scipy.io.savemat(tmp_path / "htc2022_01a_recon_fbp_seg.mat", {"reconFullFbpSeg": np.ones((512, 512))})
+    assert check_data(tmp_path).complete
+    assert check_data(tmp_path / "htc2022_01a_limited.mat").complete
+
+
+def _pack(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        group = file.create_group("a")
+        group.attrs["pixel_mm"] = 1.0
+        group["hu"] = np.zeros((3, 8, 8), np.int16)
+
+
+def _exchange(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["exchange/data"] = np.full((4, 2, 12), 500.0)
+        file["exchange/data_white"], file["exchange/data_dark"] = np.full((2, 2, 12), 1000.0), np.zeros((2, 2, 12))
+        file["exchange/theta"] = np.linspace(0, 180, 4)
+
+
+@pytest.mark.parametrize(("write", "what"), [(_pack, "3 slices of 8 x 8"), (_exchange, "(2, 1, 4, 12)")])
+def test_single_files(tmp_path: Path, write: Callable[[Path], None], what: str) -> None:
+    path = tmp_path / "a.h5"
+    write(path)
+    for place in (path, tmp_path):
+        found = check_data(place)
+        assert found.complete and found.files[0].what.startswith(what)
+    path.write_bytes(path.read_bytes()[:200])
+    assert not check_data(path).complete
+
+
+def test_nothing_known(tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").write_text("")
+    code, text = _shown(tmp_path)
+    assert code == 2 and "holds nothing that is known" in text
+    assert _shown(tmp_path / "nowhere")[0] == 2
+    assert "lodopab:FOLDER" in CliRunner().invoke(app, ["data", "kinds"], env={"COLUMNS": "200"}).output
