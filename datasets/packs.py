@@ -81,31 +81,42 @@ class CTPack(Dataset[CTSlice]):
     Args:
         path: the HDF5 file.
         every: keep every k-th slice of the concatenated list.
+        limit: of these, keep at most so many, the first ones; all when None.
         groups: names of the series to read; all of them when None. ``position`` counts within the chosen groups.
 
     Raises:
         FileNotFoundError: ``path`` does not exist.
         ReadError: the file is not a slice dataset, is damaged, names an unknown split, or exceeds the limits.
-        ValueError: ``every`` < 1, or a group is unknown.
+        ValueError: ``every`` or ``limit`` < 1, or a group is unknown.
 
     Attributes:
         path: the file.
         every: as above.
+        limit: as above.
         split: ``"train"``, ``"val"`` or ``"test"``: the attribute of the file, or that of the official files by their
             exact names; None where neither says it.
         groups: what the file says about each series.
     """
 
-    def __init__(self, path: str | Path, *, every: int = 1, groups: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        every: int = 1,
+        limit: int | None = None,
+        groups: tuple[str, ...] | None = None,
+    ) -> None:
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}")
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"no such data pack: {self.path}; set {DATA_ROOT_VARIABLE} or pass its path")
         arrays: list[NDArray[np.int16]] = []
         infos: list[PackGroup] = []
         z_mm: list[NDArray[np.float32]] = []
-        self.every = every
+        self.every, self.limit = every, limit
         file = HDF5File(self.path)
         self.split: DataSplit | None = _read_split(file)
         names = list(file)
@@ -130,7 +141,7 @@ class CTPack(Dataset[CTSlice]):
         self.groups: tuple[PackGroup, ...] = tuple(infos)
         origin = np.repeat(np.arange(len(infos)), [len(a) for a in arrays])
         starts = np.cumsum([0] + [len(a) for a in arrays])
-        self._positions = np.arange(len(origin))[::every]
+        self._positions = np.arange(len(origin))[::every][:limit]
         self._group_of = origin[self._positions]
         self._index_of = self._positions - starts[self._group_of]
         self._z_mm = np.concatenate(z_mm)[self._positions]
@@ -246,6 +257,6 @@ def pack_path(name: str) -> Path:
     return Path(name) if name.endswith((".h5", ".hdf5")) else data_root() / "ct256" / f"{name}.h5"
 
 
-def read_pack(name: str, every: int = 1) -> CTPack:
-    """Every k-th slice of a slice dataset, see :func:`pack_path`."""
-    return CTPack(pack_path(name), every=every)
+def read_pack(name: str, every: int = 1, limit: int | None = None) -> CTPack:
+    """Every k-th slice of a slice dataset, at most ``limit`` of them; see :func:`pack_path`."""
+    return CTPack(pack_path(name), every=every, limit=limit)

@@ -19,12 +19,11 @@ from deft_ct.methods.method_text import parse_method
 from deft_ct.methods.presets import load_preset
 from deft_ct.methods.registry import Networks, method_class
 from deft_ct.methods.registry import methods as known_methods
+from deft_ct.problems.by_name import DEFAULT_SCANS
 from deft_ct.problems.ct import CTProblem, build_for_scan
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER
 from deft_ct.runtime.atomic import occupy_folder, write_text
-
-DEFAULT_SCANS = ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")
 
 
 def compare(

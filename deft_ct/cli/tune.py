@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from deft_ct.cli import options as opt
-from deft_ct.cli.compare import DEFAULT_SCANS
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
 from deft_ct.evaluation.tuning import Budget, Search, seconds_per_trial, sweep
 from deft_ct.methods.method_text import parse_method
 from deft_ct.methods.registry import Networks
+from deft_ct.problems.by_name import DEFAULT_SCANS
 from deft_ct.problems.ct import CT_STEPS, CTProblem
 from deft_ct.runtime.atomic import occupy_folder
 

@@ -134,8 +134,9 @@ class CTProblem(Problem):
     def settings(self) -> dict[str, Any]:
         """Data, seed, refinement and data range."""
         return {
-            "data": self.data, "data_sha256": self._pack_hash, "every": self.pack.every, "slices": len(self),
-            "seed": self.seed, "simulation_refinement": self.refine, "data_range_hu": self.data_range_hu,
+            "data": self.data, "data_sha256": self._pack_hash, "every": self.pack.every, "limit": self.pack.limit,
+            "slices": len(self), "seed": self.seed, "simulation_refinement": self.refine,
+            "data_range_hu": self.data_range_hu,
         }  # fmt: skip
 
     def describe_measurement(self) -> dict[str, Any]:
