@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from deft_ct.cli import train
+from deft_ct.cli import benchmark, train
 from deft_ct.cli.calibrate import calibrate
 from deft_ct.cli.commands import Commands, set_traceback
 from deft_ct.cli.compare import compare
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.callback()(set_traceback)
 app.command()(reconstruct)
 app.command()(demo)
+app.add_typer(benchmark.app, name="benchmark")
 app.command()(compare)
 app.command("tune")(tune_command)
 app.command()(calibrate)
