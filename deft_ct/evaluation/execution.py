@@ -9,6 +9,7 @@ import abc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -139,8 +140,6 @@ def _library(name: str, extra: str) -> ModuleType:
     Raises:
         MissingExtraError: it is not installed.
     """
-    from importlib import import_module
-
     try:
         return import_module(name)
     except ImportError as error:

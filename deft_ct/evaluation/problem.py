@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 import copy
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -208,9 +207,7 @@ class Problem(abc.ABC):
         names = self.batch_names()
         first = sum(len(batch) for batch in names[:number])
         other = copy.copy(self)
-        for name in self.__dict__:
-            if isinstance(inspect.getattr_static(type(self), name, None), cached_property):
-                del other.__dict__[name]
+        other.release()  # what subclasses have made of data and truth
         other.__dict__["batches"] = [self.batches[number]]
         other.__dict__["truth"] = self.truth[first : first + len(names[number])]
         return other

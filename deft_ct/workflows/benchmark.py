@@ -11,6 +11,7 @@ from pathlib import Path
 from deft_ct.ct.scan import Scan
 from deft_ct.evaluation.comparison import Comparison
 from deft_ct.evaluation.execution import Engine
+from deft_ct.evaluation.problem import Problem
 from deft_ct.evaluation.runner import RunOptions, failures, run_benchmark
 from deft_ct.evaluation.worker import Benchmark
 from deft_ct.methods.presets import load_preset
@@ -106,16 +107,17 @@ def build_benchmark(suite: Suite, say: Say | None = None) -> Benchmark:
     scans = suite.scan_list
     built: dict[tuple[str, str], tuple[Reconstructor, str | None]] = {}
 
-    def chosen(problem: str) -> dict[str, Reconstructor]:
+    def chosen(scan: Scan | None) -> dict[str, Reconstructor]:
+        name = "" if scan is None else scan.name
         for method in suite.chosen or ():
-            if (problem, method.title) not in built:
-                built[problem, method.title] = _with_preset(networks, method, problem, suite)
-                if say is not None and (preset := built[problem, method.title][1]) is not None:
+            if (name, method.title) not in built:
+                built[name, method.title] = _with_preset(networks, method, scan, suite)
+                if say is not None and (preset := built[name, method.title][1]) is not None:
                     say(f"{method.title}: preset {preset}")
-        return {method.title: built[problem, method.title][0] for method in suite.chosen or ()}
+        return {method.title: built[name, method.title][0] for method in suite.chosen or ()}
 
-    # Before the data are read, which may take long.
-    names = {scan.name: chosen(scan.name) for scan in scans or ()}
+    for scan in scans or ():
+        chosen(scan)  # before the data are read, which may take long
     problems = [
         problem
         for data in suite.data
@@ -127,7 +129,7 @@ def build_benchmark(suite: Suite, say: Say | None = None) -> Benchmark:
             ),
         )
     ]  # fmt: skip
-    methods = [names.get(problem.name) or chosen(problem.name) for problem in problems]
+    methods = [chosen(_scan_of(problem)) for problem in problems]
     return Benchmark(problems, methods, samples=suite.samples)
 
 
@@ -171,29 +173,26 @@ def _networks(suite: Suite) -> Networks:
 
 
 def _with_preset(
-    networks: Networks, method: SuiteMethod, problem: str, suite: Suite
+    networks: Networks, method: SuiteMethod, scan: Scan | None, suite: Suite
 ) -> tuple[Reconstructor, str | None]:
     """A method with the preset of the folder of a suite, or else the shipped one, if there is one."""
     folder = None if suite.preset_folder is None else Path(suite.preset_folder)
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder} with presets")
-    path = folder / problem / f"{method.name}.json" if folder is not None and suite.presets else None
-    if path is not None and path.is_file():
-        tuned = load_preset(method.name, path)
-        if tuned.scan != problem:
-            raise ValueError(
-                f"{path} was tuned for {tuned.scan}, not for {problem}: move it to the folder {tuned.scan}"
-            )
-        return networks.build(method.name, method.values, preset=str(path)), str(path)
-    scan = _scan_of(problem)
     if scan is None:
         return networks.build(method.name, method.values), None
+    path = folder / scan.name / f"{method.name}.json" if folder is not None and suite.presets else None
+    if path is not None and path.is_file():
+        tuned = load_preset(method.name, path)
+        if tuned.scan != scan.name:
+            raise ValueError(
+                f"{path} was tuned for {tuned.scan}, not for {scan.name}: move it to the folder {tuned.scan}"
+            )
+        return networks.build(method.name, method.values, preset=str(path)), str(path)
     return build_for_scan(networks, method.name, method.values, scan, presets=suite.presets)
 
 
-def _scan_of(problem: str) -> Scan | None:
-    """The scan that a problem is named after; None for other measurements."""
-    try:
-        return Scan.from_name(problem)
-    except ValueError:
-        return None
+def _scan_of(problem: Problem) -> Scan | None:
+    """The scan that a problem simulates, or that resembles its own measurement most; None where there is none."""
+    found = getattr(problem, "scan", None)
+    return found if isinstance(found, Scan) else None

@@ -83,7 +83,12 @@ def test_scan_names_stand_wherever_scans_are_described() -> None:
 
 def test_one_way_into_every_job() -> None:
     paths = {path for path, _ in leaf_commands(typer.main.get_command(app))}
-    assert "train prior" in paths and "compare" in paths and "benchmark run" in paths and not {"train-prior", "benchmark-run"} & paths
+    assert (
+        "train prior" in paths
+        and "compare" in paths
+        and "benchmark run" in paths
+        and not {"train-prior", "benchmark-run"} & paths
+    )
 
 
 def test_values_and_names_of_a_scan_exclude_each_other() -> None:
