@@ -83,6 +83,7 @@ class Comparison:
 
     def __init__(self, benchmark: Benchmark, rows: Sequence[Row]) -> None:
         self.problems, self.samples = benchmark.problems, benchmark.samples
+        self._names = benchmark.names
         by_key: dict[str, list[Row]] = {}
         for row in rows:
             by_key.setdefault(row["key"], []).append(row)
@@ -106,17 +107,17 @@ class Comparison:
     def markdown(self) -> str:
         """The tables, one for each problem, with a line that states the conventions."""
         parts = []
-        for problem, cells in self._tables:
+        for (problem, cells), name in zip(self._tables, self._names, strict=True):
             table = markdown_table(_headings(problem), [_row(cell, problem) for cell in cells])
-            parts.append(f"### {problem.title} (`{problem.name}`)\n\n{table}\n")
+            parts.append(f"### {problem.title} (`{name}`)\n\n{table}\n")
             parts += [f"{cell.label} failed: {cell.reason}\n" for cell in cells if cell.failed]
         return "\n".join([*parts, self.conventions() + "\n"])
 
     def rich_tables(self) -> list[Table]:
         """The same tables for a terminal."""
         tables = []
-        for problem, cells in self._tables:
-            table = Table(title=f"{problem.title} ({problem.name})")
+        for (problem, cells), name in zip(self._tables, self._names, strict=True):
+            table = Table(title=f"{problem.title} ({name})")
             for k, heading in enumerate(_headings(problem)):
                 table.add_column(heading, justify="left" if k == 0 else "right")
             for cell in cells:

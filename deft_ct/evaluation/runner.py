@@ -106,7 +106,7 @@ def _say_what_is_there(benchmark: Benchmark, store: ParquetStore, say: Log) -> N
         count = sum(len(unit.images) for unit in units)
         if there:
             which = "was measured before" if there == count else f"{there} of {count} were measured before"
-            say(f"{plan.problems[cell.problem].name}: {cell.label} {which}")
+            say(f"{benchmark.names[cell.problem]}: {cell.label} {which}")
 
 
 def failures(rows: Sequence[Row]) -> list[str]:

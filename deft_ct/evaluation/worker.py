@@ -37,6 +37,17 @@ class Benchmark:
         self.units: list[Unit] = self.plan.units()
 
     @property
+    def names(self) -> list[str]:
+        """The name of each problem, with its data and seed where they differ between the problems."""
+        problems = self.plan.problems
+        several = [len({getattr(one, what) for one in problems}) > 1 for what in ("data", "seed")]
+
+        def extra(one: PlannedProblem) -> list[str]:
+            return [f"data {one.data}"] * several[0] + [f"seed {one.seed}"] * several[1]
+
+        return [", ".join([one.name, *extra(one)]) for one in problems]
+
+    @property
     def metrics(self) -> list[Metric]:
         """The metrics of all problems, each once."""
         found = {metric.key: metric for problem in self.problems for metric in problem.metrics}
@@ -86,14 +97,15 @@ class Worker:
         planned = benchmark.plan.problems[cell.problem]
         batches = len(planned.batches)
         which = f" (batch {unit.batch + 1} of {batches})" if batches > 1 else ""
-        self._log(f"{planned.name}: {cell.label}{which}")
+        name = benchmark.names[cell.problem]
+        self._log(f"{name}: {cell.label}{which}")
         part = self._problem(cell.problem).one_batch(unit.batch)
         method = benchmark.methods[cell.problem][cell.label]
         if unit.cell not in self._memory:
             self._memory[unit.cell] = memory_of_one_image(part, method, samples=benchmark.samples)
         found = measure_part(part, method, samples=benchmark.samples, progress=self._progress)
         for image in found:
-            self._say_once(f"{planned.name}: {cell.label}: {image.reason or image.note}", image.reason or image.note)
+            self._say_once(f"{name}: {cell.label}: {image.reason or image.note}", image.reason or image.note)
         return [
             self._row(cell, planned, n, image, self._memory[unit.cell])
             for n, image in zip(unit.images, found, strict=True)
