@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from deft_ct.cli import data, prior, train
+from deft_ct.cli import benchmark, data, prior, train
 from deft_ct.cli.calibrate import calibrate
 from deft_ct.cli.commands import CheckedCommand, Commands, set_traceback
 from deft_ct.cli.compare import compare
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.callback()(set_traceback)
 app.command(cls=CheckedCommand)(reconstruct)
 app.command(cls=CheckedCommand)(demo)
+app.add_typer(benchmark.app, name="benchmark")
 app.command(cls=CheckedCommand)(compare)
 app.command("tune", cls=CheckedCommand)(tune_command)
 app.command(cls=CheckedCommand)(calibrate)

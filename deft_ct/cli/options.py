@@ -45,6 +45,7 @@ Data = Annotated[
     ),
 ]
 Every = Annotated[int, typer.Option(help="Use every k-th slice.", min=1)]
+Limit = Annotated[int | None, typer.Option(help="Keep at most so many slices of each data set.", min=1)]
 Scans = Annotated[
     list[str] | None,
     typer.Option(

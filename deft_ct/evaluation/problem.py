@@ -186,12 +186,43 @@ class Problem(abc.ABC):
         """The name of each image."""
         return [name for batch in self.batches for name in batch.image_ids]
 
+    @property
+    def replaced(self) -> bool:
+        """Whether the data were given and not simulated, see :meth:`with_batches`."""
+        return _GIVEN in self.__dict__
+
     def with_batches(self, batches: Sequence[Batch]) -> Self:
         """The same images and metrics with other data, for example of a measurement that is not as described."""
         other = copy.copy(self)
         other.__dict__.pop("batches", None)
         other.__dict__[_GIVEN] = list(batches)
         return other
+
+    def batch_names(self) -> list[list[str]]:
+        """The names of the images of each batch. Subclasses that know them without making the data say so."""
+        return [list(batch.image_ids) for batch in self.batches]
+
+    def one_batch(self, number: int) -> Self:
+        """One batch with its truth, to be measured on its own; the other attributes stay those of the whole problem."""
+        names = self.batch_names()
+        first = sum(len(batch) for batch in names[:number])
+        other = copy.copy(self)
+        other.release()  # what subclasses have made of data and truth
+        other.__dict__["batches"] = [self.batches[number]]
+        other.__dict__["truth"] = self.truth[first : first + len(names[number])]
+        return other
+
+    def shared_content(self) -> dict[str, Any]:
+        """All that the result of every image depends on, for content keys; :meth:`image_contents` says the rest."""
+        return self.content()
+
+    def image_contents(self) -> list[str]:
+        """What the result of each image depends on besides :meth:`shared_content`, as digests.
+
+        Subclasses that say it here and not in :meth:`shared_content` let results be used again with other images
+        around them, for example when a benchmark is extended.
+        """
+        return [""] * len(self)
 
     def release(self) -> None:
         """Forget data and truth; they are made again when they are asked for."""
@@ -249,12 +280,15 @@ class SingleMeasurementProblem(Problem):
     def __len__(self) -> int:
         return len(self.positions)
 
+    def batch_names(self) -> list[list[str]]:
+        """See ``Problem.batch_names``."""
+        return super().batch_names() if self.replaced else [[str(n) for n in chosen] for chosen in self._chosen()]
+
     def simulate(self) -> list[Batch]:
         """Simulated data of every image; they depend only on the seed and the image's position."""
         measurement = self.measurement.to(self.device)
         made = []
-        for first in range(0, len(self), self.batch_size):
-            chosen = self.positions[first : first + self.batch_size]
+        for chosen in self._chosen():
             names = [str(n) for n in chosen]
             x = self.images_at(chosen).to(self.device)
             made.append(Batch(measurement.simulate(x, seed=self.seed, image_ids=names), measurement, names))
@@ -264,6 +298,10 @@ class SingleMeasurementProblem(Problem):
         """``(N, *shape)`` true images."""
         found: Floats = self.images_at(self.positions).numpy()
         return found
+
+    def _chosen(self) -> list[list[int]]:
+        """The places of the images of each batch."""
+        return [self.positions[first : first + self.batch_size] for first in range(0, len(self), self.batch_size)]
 
     def describe_measurement(self) -> dict[str, Any]:
         """Operator and noise."""

@@ -1,256 +1,124 @@
-"""A table of methods on problems: every cell is measured once and kept, so that an interrupted comparison resumes."""
+"""Run a benchmark in a folder: every row is measured once and kept, so that an interrupted run resumes."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from rich.table import Table
+from deft_ct.evaluation.claims import Claims
+from deft_ct.evaluation.execution import Engine
+from deft_ct.evaluation.parquet_store import ParquetStore, Row
+from deft_ct.evaluation.worker import Benchmark, Log, Worker, WorkerJob
+from deft_ct.runtime.locks import InUseError
 
-from deft_ct.evaluation.problem import Metric, Problem, score, score_json
-from deft_ct.evaluation.statistics import Interval, deviation, mean_interval
-from deft_ct.evaluation.tables import markdown_table
-from deft_ct.networks import weights_digest
-from deft_ct.reconstructor import Reconstructor
-from deft_ct.runtime.atomic import write_text
-from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
-from deft_ct.runtime.plain_values import plain
-
-RESULTS = "results"
-_COSTS = (
-    ("evaluations_per_slice", "network evaluations", ".4g"),
-    ("seconds_per_slice", "s / image", ".3g"),
-    ("peak_memory_one_slice_mib", "peak memory (MiB)", ".0f"),
-)
+_WAIT_S = 0.5
+"""Between two looks at what other workers have finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One method on one problem.
+class RunOptions:
+    """How a benchmark is run.
 
     Attributes:
-        problem: name of the problem.
-        label: name of the method in the table.
-        values: see :func:`~deft_ct.evaluation.problem.score_json`.
-        provenance: configuration, hashes, versions.
-        key: digest of the :class:`~deft_ct.runtime.content_key.ContentKey` of all that the values depend on.
+        overwrite: measure everything anew.
+        progress: show progress bars, if the work is done in this process.
+        log: gets a line on what is being done.
+        engine: where the work is done; this process when None.
+        make: makes the benchmark in another process; needed with an engine.
     """
 
-    problem: str
-    label: str
-    values: dict[str, Any]
-    provenance: dict[str, Any]
-    key: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it is stored; the problem is under ``"scan"``."""
-        return {
-            "scan": self.problem, "label": self.label, "values": self.values, "provenance": self.provenance,
-            "content_key": self.key,
-        }  # fmt: skip
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Cell:
-        """The inverse of :meth:`to_dict`.
-
-        Raises:
-            KeyError: something is missing.
-        """
-        return cls(
-            problem=stored["scan"], label=stored["label"], values=stored["values"], provenance=stored["provenance"],
-            key=stored["content_key"],
-        )  # fmt: skip
+    overwrite: bool = False
+    progress: bool = False
+    log: Log | None = None
+    engine: Engine | None = None
+    make: Callable[[], Benchmark] | None = None
 
 
-class Comparison:
-    """Methods on problems that differ in the measurement alone: one table for each problem.
+def run_benchmark(benchmark: Benchmark, folder: Path, options: RunOptions | None = None) -> list[Row]:
+    """Measure every row of a benchmark that is not in the folder yet, and write ``folder/results.parquet``.
+
+    Several processes, also on several machines, may do so in one folder at the same time: each measures the batches
+    that nobody else has. A row is used again if all that it depends on is the same: data, measurement, settings,
+    configuration, networks and versions. A method that fails has rows with the reason.
 
     Args:
-        problems: what is judged; they share data, metrics and settings.
-        samples: posterior samples of each image, for methods that draw them.
+        benchmark: what is measured.
+        folder: of the results.
+        options: how.
+
+    Returns:
+        The rows in the order of the plan.
 
     Raises:
-        ValueError: there is no problem, or their settings differ.
+        InUseError: ``overwrite``, while another process works in the folder.
+        RuntimeError: processes of the engine were killed again and again.
+        ValueError: an engine without ``make``.
     """
-
-    def __init__(self, problems: Sequence[Problem], *, samples: int = 4) -> None:
-        if not problems:
-            raise ValueError("a comparison needs at least one problem")
-        self.problems, self.samples = list(problems), samples
-        first = self.problems[0]
-        if any(problem.settings() != first.settings() for problem in self.problems):
-            raise ValueError("the problems of a comparison must share their data and settings")
-        self.protocol: dict[str, Any] = {
-            **first.settings(), "samples": samples, "batch_size": first.batch_size, "device": first.device,
-            "versions": result_versions(),
-        }  # fmt: skip
-        self.cells: list[Cell] = []
-
-    def run(
-        self,
-        reconstructors: Mapping[str, Mapping[str, Reconstructor]],
-        folder: Path,
-        *,
-        overwrite: bool = False,
-        progress: bool = False,
-        log: Callable[[str], None] | None = None,
-    ) -> list[Cell]:
-        """Measure every method on every problem, with the same noise for all methods of a problem.
-
-        Each finished pair of problem and method is written to ``folder/results``. A pair that is there already is read
-        instead of measured if all that it depends on is the same: data, measurement, settings, configuration, networks
-        and versions.
-
-        Args:
-            reconstructors: name of the problem -> label -> method.
-            folder: of the results.
-            overwrite: measure everything anew, also in a folder with results of other data or settings.
-            progress: show progress bars.
-            log: gets a line on what is being done.
-
-        Returns:
-            The cells, problem by problem; also kept in :attr:`cells`.
-
-        Raises:
-            OtherContentError: the folder holds results of other data or settings, and ``overwrite`` is false.
-        """
-        self._check_protocol(folder, overwrite)
-        say = log or (lambda _: None)
-        self.cells = []
-        for problem in self.problems:
-            for label, reconstructor in reconstructors[problem.name].items():
-                path = _path(folder, problem.name, label)
-                key = self._key(problem, label, reconstructor)
-                cell = None if overwrite else _read(path, key)
-                if cell is not None:
-                    say(f"{problem.name}: {label} was measured before")
-                else:
-                    say(f"{problem.name}: {label}")
-                    result = score(
-                        label, reconstructor, problem, samples=self.samples, measure_memory=True, progress=progress
-                    )
-                    cell = Cell(
-                        problem=problem.name, label=label, values=score_json(result),
-                        provenance=plain(result.provenance), key=key,
-                    )  # fmt: skip
-                    write_text(path, json.dumps(cell.to_dict(), indent=1) + "\n")
-                self.cells.append(cell)
-            problem.release()
-        return self.cells
-
-    def markdown(self) -> str:
-        """The tables, one for each problem, with a line that states the conventions."""
-        parts = []
-        for problem, cells in self._by_problem():
-            table = markdown_table(self._headings(), [self._row(cell) for cell in cells])
-            parts.append(f"### {problem.title} (`{problem.name}`)\n\n{table}\n")
-        return "\n".join([*parts, self.conventions() + "\n"])
-
-    def rich_tables(self) -> list[Table]:
-        """The same tables for a terminal."""
-        tables = []
-        for problem, cells in self._by_problem():
-            table = Table(title=f"{problem.title} ({problem.name})")
-            for k, heading in enumerate(self._headings()):
-                table.add_column(heading, justify="left" if k == 0 else "right")
-            for cell in cells:
-                table.add_row(*self._row(cell))
-            tables.append(table)
-        return tables
-
-    def conventions(self) -> str:
-        """How the numbers of the tables were taken."""
-        first = self.problems[0]
-        return (
-            f"{first.conventions()} Means over n = {len(first)} images and their standard deviation over images, in "
-            f"brackets the 95 % bootstrap interval of the mean (images of one patient resemble each other, so it is "
-            f"too narrow for new patients). One noise draw for all methods (seed {first.seed}); up to {self.samples} "
-            f"posterior samples, of which the mean is judged. Times with batches of {first.batch_size} on "
-            f"{first.device}; peak memory: one image, beyond what was in use before."
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values: protocol, means with intervals, values of every image, provenance."""
-
-        def summary(cell: Cell, metric: Metric) -> dict[str, Any]:
-            return plain(asdict(_interval(cell, metric)) | {"std": _deviation(cell, metric)})
-
-        return {
-            "protocol": self.protocol,
-            "cells": [
-                cell.to_dict() | {"summary": {metric.key: summary(cell, metric) for metric in self._columns()}}
-                for cell in self.cells
-            ],
-        }
-
-    def _columns(self) -> list[Metric]:
-        return [metric for metric in self.problems[0].metrics if metric.in_table]
-
-    def _by_problem(self) -> list[tuple[Problem, list[Cell]]]:
-        found = [(problem, [c for c in self.cells if c.problem == problem.name]) for problem in self.problems]
-        return [(problem, cells) for problem, cells in found if cells]
-
-    def _headings(self) -> list[str]:
-        return ["method", *(metric.heading for metric in self._columns()), *(h for _, h, _ in _COSTS), "n"]
-
-    def _row(self, cell: Cell) -> list[str]:
-        out = [cell.label]
-        for metric in self._columns():
-            found, digits = _interval(cell, metric), metric.digits
-            over = _deviation(cell, metric)
-            out.append(f"{found.mean:.{digits}f} ± {over:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]")
-        for name, _, form in _COSTS:
-            value = cell.values[name]
-            out.append("-" if value is None else format(value, form))
-        return [*out, str(len(cell.values[self._columns()[0].key]))]
-
-    def _key(self, problem: Problem, label: str, reconstructor: Reconstructor) -> str:
-        method = {
-            "name": reconstructor.name, "config": asdict(reconstructor.config), "networks": reconstructor.describe(),
-            "weights": weights_digest(reconstructor),
-        }  # fmt: skip
-        parts = {**self.protocol, "problem": problem.name, "content": problem.content(), "label": label}
-        return ContentKey(parts | {"method": method}).digest
-
-    def _check_protocol(self, folder: Path, overwrite: bool) -> None:
-        path = folder / "protocol.json"
-        if path.is_file() and not overwrite:
-            try:
-                before = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise OtherContentError(f"{path} is damaged, so its results cannot be resumed: {ANEW}") from error
-            ContentKey(self.protocol).check(before, folder)
-            return
-        write_text(path, json.dumps(self.protocol, indent=1) + "\n")
+    options = options or RunOptions()
+    say, plan = options.log or (lambda _: None), benchmark.plan
+    worker = Worker(
+        benchmark, folder, started=time.time(), progress=options.progress, log=options.log
+    )  # fmt: skip
+    store = worker.store
+    if options.overwrite:
+        if Claims(folder).held_by_others():
+            raise InUseError(f"another process measures in {folder}: wait for it, or leave out --overwrite")
+        store.clear()
+    store.announce(plan)
+    store.refresh()
+    _say_what_is_there(benchmark, store, say)
+    run = _runner(worker, folder, options)
+    while todo := [n for n, unit in enumerate(benchmark.units) if not store.has(plan, unit)]:
+        run(todo)
+        store.refresh()
+        if any(not store.has(plan, benchmark.units[n]) for n in todo):
+            time.sleep(_WAIT_S)  # another worker has the rest
+    for problem in benchmark.problems:
+        problem.release()
+    store.finish(plan)
+    worker.claims.held_by_others()  # removes the claims of killed workers
+    return store.rows(plan)
 
 
-def _values(cell: Cell, metric: Metric) -> list[float]:
-    return [np.nan if v is None else v for v in cell.values[metric.key]]
+def _runner(worker: Worker, folder: Path, options: RunOptions) -> Callable[[Sequence[int]], None]:
+    """What measures some units, or those of them that no other worker has."""
+
+    def here(units: Sequence[int]) -> None:
+        for number in units:
+            worker.attempt(number)
+
+    engine = options.engine
+    if engine is None:
+        return here
+    if options.make is None:
+        raise ValueError("an engine needs make, which makes the benchmark in another process")
+    job = WorkerJob(options.make, folder, worker.store.started, worker.benchmark.plan.digest)
+    return lambda units: engine.run(job, units)
 
 
-def _interval(cell: Cell, metric: Metric) -> Interval:
-    return mean_interval(_values(cell, metric))
+def _say_what_is_there(benchmark: Benchmark, store: ParquetStore, say: Log) -> None:
+    plan = benchmark.plan
+    for number, cell in enumerate(plan.cells):
+        units = [unit for unit in benchmark.units if unit.cell == number]
+        there = sum(len(unit.images) for unit in units if store.has(plan, unit))
+        count = sum(len(unit.images) for unit in units)
+        if there:
+            which = "was measured before" if there == count else f"{there} of {count} were measured before"
+            say(f"{benchmark.names[cell.problem]}: {cell.label} {which}")
 
 
-def _deviation(cell: Cell, metric: Metric) -> float:
-    return deviation(_values(cell, metric))
-
-
-def _path(folder: Path, problem: str, label: str) -> Path:
-    return folder / RESULTS / problem / (re.sub(r"[^A-Za-z0-9=.,_-]+", "-", label) + ".json")
-
-
-def _read(path: Path, key: str) -> Cell | None:
-    """An earlier result, if it depends on the same."""
-    if not path.is_file():
-        return None
-    try:
-        cell = Cell.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError):
-        return None
-    return cell if cell.key == key else None
+def failures(rows: Sequence[Row]) -> list[str]:
+    """A line on each method that failed on a problem: on how many images, and why."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    count: dict[tuple[str, str, str], int] = {}
+    for row in rows:
+        place = (row["method"], row["data"], row["problem"])
+        count[place] = count.get(place, 0) + 1
+        if row["status"] == "failed":
+            found.setdefault(place, []).append(row["reason"])
+    return [
+        f"{method} failed on {len(reasons)} of {count[method, data, problem]} images of {data}, {problem}: {reasons[0]}"
+        for (method, data, problem), reasons in found.items()
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -25,6 +25,7 @@ from deft_ct.methods.registry import Networks, method_class
 from deft_ct.operators.ct.faults import DetectorFault
 from deft_ct.problems.ct_metrics import CT_METRICS, DATA_RANGE_HU, body_mask, measure_ct
 from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.data_split import DataSplit
 from deft_ct.runtime.seeds import generator_for
 
@@ -112,7 +113,7 @@ class CTProblem(Problem):
             # One of its own, for the run alone: the finer grid that it holds takes as much memory as the other.
             simulator = self._measurement(width)
             for batch in run:
-                names = [f"{s.group}/{s.index}" for s in batch]
+                names = _names(batch)
                 hu = torch.stack([s.hu for s in batch]).clamp_min(-1000.0)
                 x = HounsfieldScale().to_attenuation(hu).to(self.device)
                 y = simulator.simulate(x, seed=self.seed, image_ids=names, refine=self.refine)
@@ -120,6 +121,22 @@ class CTProblem(Problem):
                     y = self.fault(y, [generator_for(self.seed, "fault", name) for name in names])
                 made.append(Batch(y, shared, names))
         return made
+
+    def batch_names(self) -> list[list[str]]:
+        """Series and index of each slice of each batch."""
+        return super().batch_names() if self.replaced else [_names(batch) for batch in self._runs()]
+
+    def shared_content(self) -> dict[str, Any]:
+        """Everything but the slices themselves, see :meth:`image_contents`."""
+        of_the_set = ("data_sha256", "every", "limit", "slices")
+        return {name: value for name, value in self.content().items() if name not in of_the_set}
+
+    def image_contents(self) -> list[str]:
+        """Of each slice its CT numbers, pixel size, name and patient: its data are simulated from them alone."""
+        return [
+            content_digest([item.hu, item.pixel_mm, item.group, item.index, patient])
+            for item, patient in zip(self.pack, self.patients, strict=True)
+        ]
 
     def true_images(self) -> Floats:
         """``(N, H, W)`` HU, air is -1000."""
@@ -195,6 +212,10 @@ class CTProblem(Problem):
             else:
                 out.append([item])
         return out
+
+
+def _names(batch: Iterable[CTSlice]) -> list[str]:
+    return [f"{item.group}/{item.index}" for item in batch]
 
 
 def body_regions(truth: Floats, body: Mask) -> dict[str, Mask]:

@@ -13,9 +13,10 @@ from deft_ct.cli import app
 from deft_ct.cli.options import ScanOptions, only
 from deft_ct.ct.scan import Scan
 
-MAX_SLOTS, MAX_NAMES = 341, 82
+MAX_SLOTS, MAX_NAMES = 341, 78
 """Ceilings of option slots (options summed over commands) and of distinct option names. Raise them for a reason: every
-command that resumes takes ``--overwrite``."""
+command that resumes takes ``--overwrite``, and ``benchmark`` says where it runs (``--workers``, ``--ray``,
+``--slurm``)."""
 
 REQUIRED_IN_SOME = {"--out", "--data"}
 """Options with a default in some commands only: demo has its own folder, and finetune needs your data."""
@@ -82,7 +83,12 @@ def test_scan_names_stand_wherever_scans_are_described() -> None:
 
 def test_one_way_into_every_job() -> None:
     paths = {path for path, _ in leaf_commands(typer.main.get_command(app))}
-    assert "train prior" in paths and "compare" in paths and not {"train-prior", "benchmark"} & paths
+    assert (
+        "train prior" in paths
+        and "compare" in paths
+        and "benchmark run" in paths
+        and not {"train-prior", "benchmark-run"} & paths
+    )
 
 
 def test_values_and_names_of_a_scan_exclude_each_other() -> None:

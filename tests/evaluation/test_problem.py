@@ -16,13 +16,14 @@ from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
 from deft_ct.cli import app
-from deft_ct.cli.compare import default_methods
 from deft_ct.cli.options import ScanOptions
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
-from deft_ct.evaluation import runner
+from deft_ct.evaluation import worker
+from deft_ct.evaluation.comparison import Comparison
 from deft_ct.evaluation.problem import score
-from deft_ct.evaluation.runner import Cell, Comparison
+from deft_ct.evaluation.runner import RunOptions, run_benchmark
+from deft_ct.evaluation.worker import Benchmark
 from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.registry import load_reconstructor
 from deft_ct.operators.ct import FanGeometry
@@ -31,6 +32,7 @@ from deft_ct.problems.ct import CTProblem, nearest_preset
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.memory import peak_memory
 from deft_ct.training.pairs import images_digest
+from deft_ct.workflows.benchmark import default_methods
 
 SCAN = Scan(views=16, detectors=48)
 OTHER = Scan(views=16, detectors=48, degrees=120)
@@ -130,43 +132,65 @@ def test_peak_memory_sees_what_was_freed() -> None:
     assert idle.mib < 50
 
 
-def _methods() -> dict[str, dict[str, Reconstructor]]:
-    made = {"fbp": load_reconstructor("fbp"), "tv:iterations=5": load_reconstructor("tv", iterations=5)}
-    return {SCAN.name: made, OTHER.name: made}
+def _methods() -> dict[str, Reconstructor]:
+    return {"fbp": load_reconstructor("fbp"), "tv:iterations=5": load_reconstructor("tv", iterations=5)}
 
 
-def _compare(pack: CTPack, folder: Path, *, scans: tuple[Scan, ...] = (SCAN, OTHER), seed: int = 0) -> list[Cell]:
-    comparison = Comparison([CTProblem(pack, scan, seed=seed) for scan in scans])
-    return comparison.run(_methods(), folder)
+def _compare(
+    pack: CTPack, folder: Path, *, scans: tuple[Scan, ...] = (SCAN, OTHER), seed: int = 0, tv: int = 5
+) -> Comparison:
+    problems = [CTProblem(pack, scan, seed=seed) for scan in scans]
+    methods = _methods() | {"tv:iterations=5": load_reconstructor("tv", iterations=tv)}
+    benchmark = Benchmark(problems, [methods] * len(problems), samples=4)
+    return Comparison(benchmark, run_benchmark(benchmark, folder))
 
 
-def test_an_interrupted_comparison_loses_nothing(pack: CTPack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = _compare(pack, tmp_path / "whole")
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Problem and method of every batch that is measured; the fifth is interrupted if the list begins with a stop."""
+    found: list[tuple[str, str]] = []
+    real = worker.measure_part
+
+    def counting(part: CTProblem, method: Reconstructor, **options: object) -> object:
+        if found[:1] == [("stop", "")] and len(found) == 4:
+            raise KeyboardInterrupt
+        found.append((part.name, method.name))
+        return real(part, method, **options)
+
+    monkeypatch.setattr(worker, "measure_part", counting)
+    return found
+
+
+def test_an_interrupted_comparison_loses_nothing(pack: CTPack, tmp_path: Path, measured: list[tuple[str, str]]) -> None:
+    whole = _compare(pack, tmp_path / "whole").cells
     labels = ("fbp", "tv:iterations=5")
     assert [(c.problem, c.label) for c in whole] == [(s.name, label) for s in (SCAN, OTHER) for label in labels]
-    measured: list[str] = []
-    real = runner.score
-
-    def counting(label: str, *arguments: object, **options: object) -> object:
-        if len(measured) == 3:
-            raise KeyboardInterrupt
-        measured.append(label)
-        return real(label, *arguments, **options)
-
-    monkeypatch.setattr(runner, "score", counting)
+    every = list(measured)
+    assert len(every) == 2 * 2 * 2  # scans, methods, and batches: one for each pixel size
+    measured[:] = [("stop", "")]
     with pytest.raises(KeyboardInterrupt):
         _compare(pack, tmp_path / "parts")
+    first = measured[1:]
     measured.clear()
-    parts = _compare(pack, tmp_path / "parts")
-    assert measured == ["tv:iterations=5"]
+    parts = _compare(pack, tmp_path / "parts").cells
+    assert first + measured == every
     for a, b in zip(whole, parts, strict=True):
         assert a.values["psnr_db"] == b.values["psnr_db"]
-    changed = {SCAN.name: {"fbp": load_reconstructor("fbp", filter="ram-lak")}}
+
+
+def test_what_is_the_same_is_used_again_and_what_has_changed_is_measured(
+    pack: CTPack, tmp_path: Path, measured: list[tuple[str, str]]
+) -> None:
+    before = _compare(pack, tmp_path, scans=(SCAN,)).cells
     measured.clear()
-    Comparison([CTProblem(pack, SCAN)]).run(changed, tmp_path / "parts")
-    assert measured == ["fbp"]  # another configuration under the same label is measured anew
-    with pytest.raises(ValueError, match="was started with seed 0 and this run has seed 1: use seed 0 to resume"):
-        _compare(pack, tmp_path / "parts", seed=1)
+    after = _compare(pack, tmp_path, scans=(SCAN,), tv=6).cells
+    assert measured == [(SCAN.name, "tv")] * 2  # another configuration under the same label
+    assert after[0] == before[0] and after[1].values["psnr_db"] != before[1].values["psnr_db"]
+    measured.clear()
+    other = _compare(pack, tmp_path, scans=(SCAN,), seed=1).cells
+    assert len(measured) == 4 and other[0].values["psnr_db"] != before[0].values["psnr_db"]
+    measured.clear()
+    assert _compare(pack, tmp_path, scans=(SCAN,)).cells == before and not measured
 
 
 def test_data_are_made_when_needed_and_let_go(pack: CTPack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,17 +198,20 @@ def test_data_are_made_when_needed_and_let_go(pack: CTPack, tmp_path: Path, monk
     made: list[int] = []
     real = CTProblem.simulate
     monkeypatch.setattr(CTProblem, "simulate", lambda self: made.append(1) or real(self))
-    Comparison([problem]).run(_methods(), tmp_path)
+    benchmark = Benchmark([problem], [_methods()])
+    run_benchmark(benchmark, tmp_path)
     assert made == [1] and not {"batches", "truth", "body"} & problem.__dict__.keys()
-    Comparison([problem]).run(_methods(), tmp_path)
-    assert made == [1]  # all cells were there
+    run_benchmark(benchmark, tmp_path)
+    assert made == [1]  # all rows were there
+    run_benchmark(benchmark, tmp_path, RunOptions(overwrite=True))
+    assert made == [1, 1]
 
 
-def test_problems_of_one_comparison_share_their_settings(pack: CTPack) -> None:
-    with pytest.raises(ValueError, match="must share their data and settings"):
-        Comparison([CTProblem(pack, SCAN), CTProblem(pack, OTHER, seed=1)])
+def test_a_problem_that_is_there_twice_is_refused(pack: CTPack) -> None:
+    with pytest.raises(ValueError, match="a problem is there twice"):
+        Benchmark([CTProblem(pack, SCAN), CTProblem(pack, SCAN)], [_methods()] * 2)
     with pytest.raises(ValueError, match="at least one problem"):
-        Comparison([])
+        Benchmark([], [])
 
 
 def test_other_data_for_the_same_images(pack: CTPack) -> None:
@@ -197,8 +224,7 @@ def test_other_data_for_the_same_images(pack: CTPack) -> None:
 
 
 def test_tables_and_json_state_the_protocol(pack: CTPack, tmp_path: Path) -> None:
-    comparison = Comparison([CTProblem(pack, SCAN), CTProblem(pack, OTHER)])
-    comparison.run(_methods(), tmp_path / "out")
+    comparison = _compare(pack, tmp_path / "out")
     text = unpadded(comparison.markdown())
     assert "### 16 parallel views over 120 degrees, 100000 photons" in text
     assert re.search(

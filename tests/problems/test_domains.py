@@ -14,9 +14,11 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
+from deft_ct.evaluation.comparison import Comparison
 from deft_ct.evaluation.problem import Problem, score
-from deft_ct.evaluation.runner import Comparison
+from deft_ct.evaluation.runner import run_benchmark
 from deft_ct.evaluation.spread import Draws, spread_report
+from deft_ct.evaluation.worker import Benchmark
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators import GaussianNoise, Inpainting
 from deft_ct.operators.base import LinearOperator
@@ -24,7 +26,6 @@ from deft_ct.problems.natural import ImageSource, NaturalProblem
 from deft_ct.problems.points import PointProblem
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor
-from deft_ct.runtime.content_key import OtherContentError
 from deft_ct.runtime.search_space import Range, SearchSpace
 
 
@@ -80,20 +81,25 @@ def points() -> PointProblem:
 MADE: dict[str, Callable[[], Problem]] = {"photographs": photographs, "points": points}
 
 
+def compared(problem: Problem, methods: dict[str, Reconstructor], folder: Path) -> Comparison:
+    benchmark = Benchmark([problem], [methods], samples=1)
+    return Comparison(benchmark, run_benchmark(benchmark, folder))
+
+
 @pytest.mark.parametrize("domain", MADE)
 def test_a_comparison_of_any_domain(domain: str, tmp_path: Path) -> None:
     problem = MADE[domain]()
     assert len(problem.truth) == len(problem) == len(problem.image_ids) == len(problem.patients) == 3
-    comparison = Comparison([problem], samples=1)
-    methods = {problem.name: {"half": Scaled(ScaledConfig()), "full": Scaled(ScaledConfig(gain=1.0))}}
-    half, full = comparison.run(methods, tmp_path)
+    methods = {"half": Scaled(ScaledConfig()), "full": Scaled(ScaledConfig(gain=1.0))}
+    comparison = compared(problem, methods, tmp_path)
+    half, full = comparison.cells
     key = problem.metrics[0].key
     better = np.mean(full.values[key]) - np.mean(half.values[key])
     assert better * (1 if problem.metrics[0].best == "highest" else -1) > 0
     text = comparison.markdown()
     assert all(metric.heading in text for metric in problem.metrics) and "HU" not in text and "slice" not in text
-    assert json.loads((tmp_path / "protocol.json").read_text())["data"] == problem.data
-    assert comparison.run(methods, tmp_path) == [half, full]
+    assert json.loads((tmp_path / "plan.json").read_text())["problems"][0]["data"] == problem.data
+    assert compared(problem, methods, tmp_path).cells == [half, full]
 
 
 def _changed(problem: Problem, what: str) -> Problem:
@@ -117,21 +123,19 @@ def test_a_comparison_is_of_its_data_and_measurement_and_not_of_their_names(
     domain: str, what: str, tmp_path: Path
 ) -> None:
     problem = MADE[domain]()
-    methods: dict[str, dict[str, Reconstructor]] = {problem.name: {"full": Scaled(ScaledConfig(gain=1.0))}}
-    Comparison([problem], samples=1).run(methods, tmp_path / "run")
+    methods: dict[str, Reconstructor] = {"full": Scaled(ScaledConfig(gain=1.0))}
+    before = compared(problem, methods, tmp_path / "run").cells
     if what == "batches":
         other = problem.with_batches([batch._replace(y=batch.y * 0.5) for batch in problem.batches])
     else:
         other = _changed(problem, what)
     assert (other.name, other.data) == (problem.name, problem.data)
-    if what == "data":
-        with pytest.raises(OtherContentError, match=r"was started with data_sha256 [0-9a-f]{12} and this run has"):
-            Comparison([other], samples=1).run(methods, tmp_path / "run")
-    found = Comparison([other], samples=1).run(methods, tmp_path / "run", overwrite=what == "data")
-    fresh = Comparison([other], samples=1).run(methods, tmp_path / "fresh")
+    found = compared(other, methods, tmp_path / "run").cells
+    fresh = compared(other, methods, tmp_path / "fresh").cells
     key = problem.metrics[0].key
-    assert found[0].values[key] == fresh[0].values[key]
-    assert Comparison([other], samples=1).run(methods, tmp_path / "run") == found
+    assert found[0].values[key] == fresh[0].values[key] and found[0].key != before[0].key
+    assert compared(other, methods, tmp_path / "run").cells == found
+    assert compared(problem, methods, tmp_path / "run").cells == before
 
 
 class Weighted(Scaled):
@@ -153,9 +157,9 @@ def test_a_cell_is_of_the_weights_to_the_last_bit(tmp_path: Path) -> None:
     problem = points()
     key = problem.metrics[0].key
     for weight in (1.0, 1.0 + 1e-6, 1.5):
-        methods: dict[str, dict[str, Reconstructor]] = {problem.name: {"net": Weighted(weight)}}
-        (found,) = Comparison([problem], samples=1).run(methods, tmp_path / "run")
-        (fresh,) = Comparison([problem], samples=1).run(methods, tmp_path / str(weight))
+        methods: dict[str, Reconstructor] = {"net": Weighted(weight)}
+        found = compared(problem, methods, tmp_path / "run").cells[0]
+        fresh = compared(problem, methods, tmp_path / str(weight)).cells[0]
         assert found.values[key] == fresh.values[key]
 
 
