@@ -23,7 +23,7 @@ from deft_ct.evaluation.problem import Batch, Floats, Mask, Problem
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.presets import shipped_presets
 from deft_ct.methods.registry import Networks, method_class
-from deft_ct.problems.ct_metrics import CT_METRICS, DATA_RANGE_HU, body_mask, measure_ct
+from deft_ct.problems.ct_metrics import CT_METRICS, DATA_RANGE_HU, EDGE_HU_PER_PIXEL, body_mask, measure_ct
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.data_split import DataSplit
 
@@ -35,8 +35,6 @@ CT_STEPS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 """Fixed options of every method that applies to CT and has parameters to tune: steps that a CPU affords. At most 50
 network evaluations for the methods that solve for the data, 160 for DAPS."""
-
-_EDGE_HU_PER_PIXEL = 60.0
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ class CTProblem(Problem):
 
     def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
         """Metrics of ``(N, H, W)`` HU, see :data:`CT_METRICS`."""
-        return measure_ct(images, self.truth, self.body, data_range_hu=self.data_range_hu)
+        return measure_ct(images, self.truth, self.body, data_range_hu=self.data_range_hu, pixel_mm=self.pack.pixel_mm)
 
     def settings(self) -> dict[str, Any]:
         """Data, seed, refinement and data range."""
@@ -190,7 +188,7 @@ def body_regions(truth: Floats, body: Mask) -> dict[str, Mask]:
     """
     smooth = np.stack([ndimage.gaussian_filter(s.astype(np.float64), 1.0) for s in truth])
     gradient = np.stack([ndimage.gaussian_gradient_magnitude(s.astype(np.float64), 1.0) for s in truth])
-    edges = body & (gradient > _EDGE_HU_PER_PIXEL)
+    edges = body & (gradient > EDGE_HU_PER_PIXEL)
     calm = body & ~edges
     inside = np.stack([ndimage.binary_erosion(s, iterations=4) for s in body])
     return {
