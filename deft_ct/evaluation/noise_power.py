@@ -22,7 +22,7 @@ class NoisePower:
     Attributes:
         frequency: ``(K,)`` in 1/mm, above zero and up to the Nyquist frequency ``1 / (2 pixel_mm)``.
         power: ``(K,)`` in (unit of the image)^2 mm^2.
-        variance: integral of the two-dimensional spectrum, in (unit of the image)^2.
+        variance: mean square of the noise, which is the integral of the two-dimensional spectrum.
     """
 
     frequency: NDArray[np.float64]
@@ -33,7 +33,7 @@ class NoisePower:
     def mean_frequency(self) -> float:
         """``sum f P(f) / sum P(f)`` of the radial spectrum, in 1/mm (AAPM TG-233, f_av); NaN without any noise."""
         total = float(self.power.sum())
-        return float((self.frequency * self.power).sum()) / total if total > 0 else float("nan")
+        return float((self.frequency * self.power).sum()) / total if total else float("nan")
 
     @property
     def deviation(self) -> float:
@@ -76,7 +76,7 @@ def noise_power(error: Floats, tiles: list[tuple[int, int]], *, pixel_mm: float,
     Args:
         error: ``(H, W)``, reconstruction minus truth.
         tiles: see :func:`uniform_tiles`.
-        pixel_mm: side of a pixel.
+        pixel_mm: side of a pixel; if it is NaN, so are frequencies and powers.
         side_px: of a region.
 
     Raises:
@@ -100,7 +100,7 @@ def noise_power(error: Floats, tiles: list[tuple[int, int]], *, pixel_mm: float,
     radial = np.bincount(rings[kept], power[kept], minlength=last + 1)[1:] / counts
     return NoisePower(
         frequency=np.arange(1, last + 1) / (side_px * pixel_mm), power=radial,
-        variance=float(power.sum()) / (side_px * pixel_mm) ** 2,
+        variance=float(np.square(rest).mean()),
     )  # fmt: skip
 
 

@@ -127,7 +127,8 @@ class CTProblem(Problem):
 
     def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
         """Metrics of ``(N, H, W)`` HU, see :data:`CT_METRICS`."""
-        return measure_ct(images, self.truth, self.body, data_range_hu=self.data_range_hu, pixel_mm=self.pack.pixel_mm)
+        widths = [pixel_size(batch.measurement) for batch in self.batches for _ in batch.image_ids]
+        return measure_ct(images, self.truth, self.body, data_range_hu=self.data_range_hu, pixel_mm=widths)
 
     def settings(self) -> dict[str, Any]:
         """Data, seed, refinement and data range."""
@@ -198,6 +199,12 @@ def body_regions(truth: Floats, body: Mask) -> dict[str, Mask]:
         "soft_tissue": calm & (np.abs(smooth) < 150),
         "lung": calm & (smooth < -500),
     }
+
+
+def pixel_size(measurement: Measurement) -> float:
+    """Side of the pixels of a ray transform in mm, the mean of both; NaN for an operator without a geometry."""
+    geometry = getattr(measurement.operator, "geometry", None)
+    return float(np.mean(getattr(geometry, "pixel_mm", math.nan)))
 
 
 def build_for_scan(

@@ -37,8 +37,14 @@ def test_white_noise_has_a_flat_spectrum_of_its_variance() -> None:
 def test_parseval() -> None:
     tile = np.random.default_rng(1).normal(size=(16, 16))
     design = np.stack([np.ones(256), *np.indices((16, 16)).reshape(2, -1)], axis=1)
-    plane = design @ np.linalg.lstsq(design, tile.ravel(), rcond=None)[0]
-    assert noise_power(tile, [(0, 0)], pixel_mm=PIXEL).variance == pytest.approx(np.mean((tile.ravel() - plane) ** 2))
+    rest = tile - (design @ np.linalg.lstsq(design, tile.ravel(), rcond=None)[0]).reshape(16, 16)
+    power = np.abs(np.fft.fft2(rest)) ** 2 * PIXEL**2 / 256
+    found = noise_power(tile, [(0, 0)], pixel_mm=PIXEL)
+    assert found.variance == pytest.approx(power.sum() / (16 * PIXEL) ** 2)
+    along = [np.abs(np.hypot(*np.meshgrid(*[np.fft.fftfreq(16, 1 / 16)] * 2)) - k) < 0.5 for k in range(1, 9)]
+    np.testing.assert_allclose(found.power, [power[ring].mean() for ring in along])
+    unknown = noise_power(tile, [(0, 0)], pixel_mm=np.nan)
+    assert unknown.deviation == found.deviation and np.isnan(unknown.mean_frequency)
 
 
 def expected_rings(sigma_px: float) -> np.ndarray:
