@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from deft_ct.evaluation.problem import Metric
-from deft_ct.evaluation.summary import COSTS, GROUP, PAIRED, check_rows, finished, image_values, paired_line
+from deft_ct.evaluation.summary import COSTS, GROUP, PAIRED, check_rows, finished, image_values, paired_line, records
 from deft_ct.evaluation.tables import markdown_table
 
 __all__ = ["diff_markdown", "diff_table"]
@@ -123,11 +123,11 @@ def diff_markdown(table: pd.DataFrame, metrics: Sequence[Metric]) -> str:
     parts = []
     both = table[(table["status"] == "both") & table["metric"].isin(list(shown))]
     for names, part in both.groupby(["data", "split", "problem"], sort=False, dropna=False):
-        cells = [_cells(line, shown[line["metric"]]) for line in part.to_dict("records")]
+        cells = [_cells(line, shown[line["metric"]]) for line in records(part)]
         data, split, problem = names
         head = f"### {problem} on {data}" + (f" ({split})" if split and split != "None" else "")
         parts.append(f"{head}\n\n{markdown_table(_HEADINGS, cells, align='llrrrrrrll')}\n")
-    for line in table[table["status"] != "both"].to_dict("records"):
+    for line in records(table[table["status"] != "both"]):
         parts.append(f"- {line['method']} on {line['problem']} of {line['data']}: {line['status']}\n")
     return "\n".join([*parts, _LEGEND])
 

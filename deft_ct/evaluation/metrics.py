@@ -165,7 +165,7 @@ def _ranges(data_range: ArrayLike, count: int) -> Floats:
     if given.shape not in ((), (count,)) or not bool(np.all(np.isfinite(defined) & (defined > 0))):
         raise ValueError(
             f"data_range must be a positive number in the unit of the images, or one for each of {count} images, got "
-            f"{data_range}"
+            f"{given}"
         )
     return np.broadcast_to(given, (count,))
 

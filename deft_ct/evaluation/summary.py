@@ -18,14 +18,17 @@ from deft_ct.evaluation.problem import Metric
 from deft_ct.evaluation.statistics import Interval, cluster_interval, deviation, mean_interval
 
 __all__ = [
-    "COSTS", "GROUP", "Judged", "best_method", "check_rows", "finished", "image_values", "paired_frame", "summarize",
-    "summary_frame",
+    "COSTS", "GROUP", "PAIRED", "Judged", "best_method", "check_rows", "finished", "image_values", "paired_frame",
+    "paired_line", "records", "summarize", "summary_frame",
 ]  # fmt: skip
 
 GROUP = ("data", "split", "problem", "method")
 """What a line of a summary is for."""
 COSTS = ("seconds", "evaluations", "peak_memory_mib", "data_residual")
 """Costs of an image, and how well the data are explained; their means are reported without intervals."""
+_MOST_DRAWN = (
+    20_000_000  # values in a bootstrap, which takes 16 bytes for each: fewer resamples of 2,000 images or more
+)
 _NEEDED = (*GROUP, "seed", "image_id", "patient", "status", "reason", "note", *COSTS)
 
 
@@ -44,7 +47,8 @@ class Judged:
 
     def __init__(self, values: Sequence[float], patients: Sequence[str]) -> None:
         defined = bool(np.any(~np.isnan(np.asarray(values, dtype=np.float64))))
-        self.images: Interval | None = mean_interval(values) if defined else None
+        draws = max(1000, min(10_000, _MOST_DRAWN // max(len(values), 1)))
+        self.images: Interval | None = mean_interval(values, resamples=draws) if defined else None
         self.patients: Interval | None = cluster_interval(values, patients) if defined else None
         self.std = deviation(values)
 
@@ -72,6 +76,11 @@ def finished(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["status"] == "ok"]
 
 
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The lines of a frame as dictionaries."""
+    return [{str(name): value for name, value in line.items()} for line in table.to_dict("records")]
+
+
 def image_values(rows: pd.DataFrame, key: str) -> pd.DataFrame:
     """A column of one method on one problem, image by image: the mean over seeds, with the patient.
 
@@ -84,7 +93,7 @@ def image_values(rows: pd.DataFrame, key: str) -> pd.DataFrame:
     """
     table = finished(rows)[["image_id", "patient", key]].rename(columns={key: "value"})
     table["value"] = table["value"].astype(float)
-    return table.groupby(["image_id", "patient"], as_index=False, sort=True)["value"].mean()
+    return table.groupby(["image_id", "patient"], as_index=False, sort=True).agg({"value": "mean"})
 
 
 def summarize(rows: pd.DataFrame, key: str) -> Judged:
@@ -147,14 +156,14 @@ def best_method(rows: pd.DataFrame, metric: Metric) -> str | None:
     """
     if metric.best is None:
         return None
-    found = {name: image_values(part, metric.key) for name, part in rows.groupby("method", sort=False)}
+    found = {str(name): image_values(part, metric.key) for name, part in rows.groupby("method", sort=False)}
     most = max((len(table) for table in found.values()), default=0)
-    means = {name: table["value"].mean() for name, table in found.items() if len(table) == most}
-    means = {str(name): value for name, value in means.items() if not np.isnan(value)}
+    means = {name: float(table["value"].mean()) for name, table in found.items() if len(table) == most}
+    means = {name: value for name, value in means.items() if not np.isnan(value)}
     if not means:
         return None
-    choose = max if metric.best == "highest" else min
-    return choose(means, key=lambda name: means[name])
+    order = sorted(means, key=lambda name: means[name], reverse=metric.best == "highest")
+    return order[0]
 
 
 def paired_frame(rows: pd.DataFrame, metric: Metric, *, against: str) -> pd.DataFrame:

@@ -38,7 +38,7 @@ CT_METRICS = (
            in_table=False),
     Metric(name="edge_slope", key="edge_slope", heading="edge slope (1: as the truth)", digits=3, best=None,
            in_table=False),
-    Metric(name="noise", key="noise_hu", heading="noise in uniform tissue (HU)", digits=1, best="lowest",
+    Metric(name="noise", key="noise_hu", heading="noise in uniform tissue (HU)", digits=1, best=None,
            in_table=False),
     Metric(name="noise_frequency", key="noise_mean_frequency_per_mm", heading="mean noise frequency (1/mm)", digits=3,
            best=None, in_table=False),
