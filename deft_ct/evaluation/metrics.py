@@ -2,7 +2,8 @@
 
 Published PSNRs of the same images differ by more than 4 dB because data range, clipping and averaging differ. Here:
 
-- the data range is always an explicit argument (a fixed number in the unit of the images, not the range of each);
+- the data range is always said: a fixed number in the unit of the images, or the range of each true image
+  (:func:`own_range`), which is what dival's PSNR and SSIM take when they are given none;
 - nothing is clipped;
 - the first axis counts images, a metric is computed for each of them in float64, and a figure for a set is the mean;
 - SSIM is scikit-image's with its defaults (7x7 uniform window, sample covariance), as dival reports it for LoDoPaB-CT;
@@ -28,7 +29,7 @@ def psnr(
     recon: ArrayLike | torch.Tensor,
     truth: ArrayLike | torch.Tensor,
     *,
-    data_range: float,
+    data_range: ArrayLike,
     mask: ArrayLike | None = None,
 ) -> Floats:
     """Peak signal-to-noise ratio ``10 log10(data_range^2 / MSE)`` of every image.
@@ -36,28 +37,29 @@ def psnr(
     Args:
         recon: reconstructions, ``(N, *image_shape)``, or one image ``(H, W)``.
         truth: true images, same shape and unit.
-        data_range: the peak, in the unit of the images (dival's PSNR takes ``truth.max() - truth.min()`` of each image,
-            its PSNR-FR 1.0).
+        data_range: the peak, in the unit of the images: one number, or ``(N,)``, one for each image. dival's PSNR of
+            LoDoPaB-CT is at :func:`own_range` of the truth, its PSNR-FR ("fixed range") at 1.
         mask: where to take the mean squared error, boolean, same shape; everywhere by default.
 
     Returns:
-        ``(N,)`` in dB; infinite where the images are equal, NaN where the mask of an image is empty.
+        ``(N,)`` in dB; infinite where the images are equal, NaN where the mask of an image is empty or its range is
+        NaN.
 
     Raises:
         ValueError: shapes differ, an image has NaN or infinite values, or ``data_range`` is not positive.
     """
     recon, truth, inside = _checked(recon, truth, mask)
-    _check_range(data_range)
+    peaks = _ranges(data_range, len(truth))
     error = _masked_mean(np.square(recon - truth), inside)
     with np.errstate(divide="ignore"):
-        return 20.0 * np.log10(data_range) - 10.0 * np.log10(error)
+        return 20.0 * np.log10(peaks) - 10.0 * np.log10(error)
 
 
 def ssim(
     recon: ArrayLike | torch.Tensor,
     truth: ArrayLike | torch.Tensor,
     *,
-    data_range: float,
+    data_range: ArrayLike,
     gaussian_weights: bool = False,
 ) -> Floats:
     """Mean structural similarity of every image, by scikit-image.
@@ -66,19 +68,20 @@ def ssim(
         recon: reconstructions, ``(N, H, W)``, ``(N, C, H, W)`` (mean over channels) or one image ``(H, W)``; each side
             at least 7 pixels.
         truth: true images, same shape and unit.
-        data_range: dynamic range in the unit of the images; it sets the constants ``(0.01 L)^2`` and ``(0.03 L)^2``.
+        data_range: dynamic range L in the unit of the images, one number or ``(N,)``; it sets the constants
+            ``(0.01 L)^2`` and ``(0.03 L)^2``.
         gaussian_weights: a Gaussian window of sigma 1.5 with population covariance, as in Wang et al. 2004 (Image
             quality assessment: from error visibility to structural similarity), instead of dival's uniform 7x7 window.
 
     Returns:
-        ``(N,)`` between -1 and 1.
+        ``(N,)`` between -1 and 1; NaN where the range of an image is NaN.
 
     Raises:
         ValueError: shapes differ or are of another kind, an image has NaN or infinite values or is smaller than the
             window, or ``data_range`` is not positive.
     """
     recon, truth, _ = _checked(recon, truth, None)
-    _check_range(data_range)
+    ranges = _ranges(data_range, len(truth))
     window = 11 if gaussian_weights else _SSIM_WINDOW
     if truth.ndim > 4:
         raise ValueError(f"ssim needs images (N, H, W) or (N, C, H, W), got shape {truth.shape}")
@@ -89,8 +92,27 @@ def ssim(
     )
     if truth.ndim == 4:
         options["channel_axis"] = 0
-    pairs = zip(recon, truth, strict=True)
-    return np.array([structural_similarity(a, b, data_range=data_range, **options) for a, b in pairs], dtype=np.float64)
+    triples = zip(recon, truth, ranges, strict=True)
+    found = [np.nan if np.isnan(L) else structural_similarity(a, b, data_range=L, **options) for a, b, L in triples]
+    return np.array(found, dtype=np.float64)
+
+
+def own_range(truth: ArrayLike | torch.Tensor) -> Floats:
+    """``max - min`` of every true image: the data range of dival's PSNR and SSIM.
+
+    Args:
+        truth: ``(N, *image_shape)``, or one image ``(H, W)``.
+
+    Returns:
+        ``(N,)`` in the unit of the images; NaN for a constant image, which has no contrast to compare with.
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
+    values = as_float64("truth", truth)
+    flat = values.reshape(1 if values.ndim == 2 else len(values), -1)
+    found = flat.max(1) - flat.min(1)
+    return np.where(found > 0, found, np.nan)
 
 
 def rmse(recon: ArrayLike | torch.Tensor, truth: ArrayLike | torch.Tensor, *, mask: ArrayLike | None = None) -> Floats:
@@ -136,9 +158,16 @@ def _checked(
     return (first[None], second[None], inside[None]) if second.ndim == 2 else (first, second, inside)
 
 
-def _check_range(data_range: float) -> None:
-    if not (np.isfinite(data_range) and data_range > 0):
-        raise ValueError(f"data_range must be a positive number in the unit of the images, got {data_range}")
+def _ranges(data_range: ArrayLike, count: int) -> Floats:
+    """One range for each of ``count`` images; NaN stays, and one number must not be NaN."""
+    given = np.asarray(data_range, dtype=np.float64)
+    defined = given[~np.isnan(given)] if given.ndim else given
+    if given.shape not in ((), (count,)) or not bool(np.all(np.isfinite(defined) & (defined > 0))):
+        raise ValueError(
+            f"data_range must be a positive number in the unit of the images, or one for each of {count} images, got "
+            f"{given}"
+        )
+    return np.broadcast_to(given, (count,))
 
 
 def _masked_mean(values: Floats, inside: Mask) -> Floats:

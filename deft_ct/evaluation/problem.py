@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deft_ct.evaluation.spread import half_width, interval_coverage
 from deft_ct.measurement.content import measurement_content
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.reconstruction import Reconstruction
@@ -27,8 +28,8 @@ from deft_ct.runtime.memory import peak_memory
 from deft_ct.runtime.plain_values import plain
 
 __all__ = [
-    "Batch", "Metric", "Problem", "Score", "SingleMeasurementProblem", "refuse_test_data", "score", "score_json",
-    "values_in_unit",
+    "COVERAGE", "Batch", "Metric", "Problem", "Score", "SingleMeasurementProblem", "refuse_test_data", "score",
+    "score_json", "values_in_unit",
 ]  # fmt: skip
 
 Floats = NDArray[np.floating[Any]]
@@ -72,6 +73,12 @@ class Metric:
     digits: int
     best: Literal["highest", "lowest"] | None
     in_table: bool = True
+
+
+COVERAGE = Metric(
+    name="coverage_90", key="coverage_90", heading="coverage of 90 % intervals", digits=3, best=None, in_table=False
+)
+"""Of the posterior standard deviation, inside the mask of a problem; undefined for methods without one."""
 
 
 class Problem(abc.ABC):
@@ -319,7 +326,7 @@ class Score:
     Attributes:
         label: name in the table.
         values: name of the metric -> a value for every image.
-        metrics: of the problem.
+        metrics: of the problem, and :data:`COVERAGE`.
         seconds_per_image: wall-clock time.
         evaluations_per_image: network evaluations.
         data_residual: relative, mean over the batches.
@@ -402,10 +409,14 @@ def score(
     found = [values_in_unit(result) for result in results]
     estimate = np.concatenate([problem.to_numpy(mean) for mean, _, _ in found])
     spreads = [problem.to_numpy(std) for _, std, _ in found if std is not None]
+    covered = np.full(len(estimate), np.nan)
+    if spreads:
+        half = [std * half_width(result, 0.9) for std, result in zip(spreads, results, strict=True)]
+        covered = interval_coverage(problem.truth, estimate, np.concatenate(half), problem.mask)
     return Score(
         label=label,
-        values=problem.measure(estimate),
-        metrics=problem.metrics,
+        values={**problem.measure(estimate), COVERAGE.name: covered},
+        metrics=(*problem.metrics, COVERAGE),
         seconds_per_image=average("seconds_per_image"),
         evaluations_per_image=average("network_evaluations_per_image"),
         data_residual=average("data_residual"),

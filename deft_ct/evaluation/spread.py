@@ -22,10 +22,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import stats
 
 from deft_ct.evaluation.statistics import mean_interval
+from deft_ct.reconstruction import Reconstruction
 from deft_ct.runtime.intervals import interval_factor, normal_factor
 from deft_ct.runtime.plain_values import plain
 
@@ -112,6 +114,38 @@ def coverage(draws: Draws, calibration: Rescaling | None = None, *, level: float
     """
     ratio, factor = _error_over_std(draws, calibration)
     return float((ratio[draws.mask] <= factor(level)).mean())
+
+
+def half_width(result: Reconstruction, level: float) -> float:
+    """Half of the central interval of a level around the mean of a result, in its standard deviations.
+
+    A calibrated standard deviation has the intervals of the normal distribution, a raw one those of a few samples.
+
+    Args:
+        result: with a standard deviation.
+        level: nominal coverage, between 0 and 1.
+    """
+    calibrated = (result.provenance["spread"] or {}).get("calibrated", False)
+    if calibrated or result.samples is None or result.samples.shape[1] < 2:
+        return normal_factor(level)
+    around = torch.allclose(result.mean, result.samples.mean(1), rtol=1e-5, atol=1e-8)
+    return interval_factor(level, result.samples.shape[1], around_samples=around)
+
+
+def interval_coverage(truth: Floats, centre: Floats, half_width: Floats, mask: Mask) -> NDArray[np.float64]:
+    """Share of the pixels of every image whose truth lies within ``centre +- half_width``.
+
+    Args:
+        truth: ``(n, *shape)``.
+        centre: ``(n, *shape)``.
+        half_width: ``(n, *shape)``.
+        mask: ``(n, *shape)``, the pixels that count.
+
+    Returns:
+        ``(n,)``; NaN where the mask of an image is empty.
+    """
+    covered = np.abs(truth - centre) <= half_width
+    return np.array([c[m].mean() if m.any() else np.nan for c, m in zip(covered, mask, strict=True)], dtype=np.float64)
 
 
 def spread_report(draws: Draws, calibration: Rescaling | None = None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.presets import shipped_presets
 from deft_ct.methods.registry import Networks, method_class
 from deft_ct.operators.ct.faults import DetectorFault
-from deft_ct.problems.ct_metrics import CT_METRICS, DATA_RANGE_HU, body_mask, measure_ct
+from deft_ct.problems.ct_metrics import CT_METRICS, DATA_RANGE_HU, EDGE_HU_PER_PIXEL, body_mask, measure_ct
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.data_split import DataSplit
@@ -37,8 +37,6 @@ CT_STEPS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 """Fixed options of every method that applies to CT and has parameters to tune: steps that a CPU affords. At most 50
 network evaluations for the methods that solve for the data, 160 for DAPS."""
-
-_EDGE_HU_PER_PIXEL = 60.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ class CTProblem(Problem):
 
     def batch_names(self) -> list[list[str]]:
         """Series and index of each slice of each batch."""
-        return super().batch_names() if self.replaced else [_names(batch) for batch in self._runs()]
+        return super().batch_names() if self.replaced else [_names(batch) for batch in self._runs(self.pack)]
 
     def shared_content(self) -> dict[str, Any]:
         """Everything but the slices themselves, see :meth:`image_contents`."""
@@ -163,7 +161,8 @@ class CTProblem(Problem):
 
     def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
         """Metrics of ``(N, H, W)`` HU, see :data:`CT_METRICS`."""
-        return measure_ct(images, self.truth, self.body, data_range_hu=self.data_range_hu)
+        widths = [pixel_size(batch.measurement) for batch in self.batches for _ in batch.image_ids]
+        return measure_ct(images, self.truth, self.body, data_range_hu=self.data_range_hu, pixel_mm=widths)
 
     def settings(self) -> dict[str, Any]:
         """Data, seed, refinement and data range."""
@@ -231,7 +230,7 @@ def body_regions(truth: Floats, body: Mask) -> dict[str, Mask]:
     """
     smooth = np.stack([ndimage.gaussian_filter(s.astype(np.float64), 1.0) for s in truth])
     gradient = np.stack([ndimage.gaussian_gradient_magnitude(s.astype(np.float64), 1.0) for s in truth])
-    edges = body & (gradient > _EDGE_HU_PER_PIXEL)
+    edges = body & (gradient > EDGE_HU_PER_PIXEL)
     calm = body & ~edges
     inside = np.stack([ndimage.binary_erosion(s, iterations=4) for s in body])
     return {
@@ -241,6 +240,12 @@ def body_regions(truth: Floats, body: Mask) -> dict[str, Mask]:
         "soft_tissue": calm & (np.abs(smooth) < 150),
         "lung": calm & (smooth < -500),
     }
+
+
+def pixel_size(measurement: Measurement) -> float:
+    """Side of the pixels of a ray transform in mm, the mean of both; NaN for an operator without a geometry."""
+    geometry = getattr(measurement.operator, "geometry", None)
+    return float(np.mean(getattr(geometry, "pixel_mm", math.nan)))
 
 
 def build_for_scan(

@@ -5,7 +5,8 @@ The data range is a fixed number of HU and nothing is clipped, see :mod:`deft_ct
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -13,9 +14,12 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
+from deft_ct.evaluation.edges import edge_slope, strong_edges
 from deft_ct.evaluation.metrics import Floats, Mask, as_float64, bias, mae, psnr, rmse, ssim
+from deft_ct.evaluation.noise_power import noise_power_of_images
 from deft_ct.evaluation.problem import Metric
 from deft_ct.evaluation.statistics import Interval, mean_interval
+from deft_ct.problems.ct_lodopab_metrics import LODOPAB_METRICS, lodopab_values, measure_lodopab
 
 CT_METRICS = (
     Metric(name="psnr", key="psnr_db", heading="PSNR (dB)", digits=2, best="highest"),
@@ -25,11 +29,31 @@ CT_METRICS = (
     Metric(name="ssim", key="ssim", heading="SSIM", digits=4, best="highest"),
     Metric(name="rmse", key="rmse_body_hu", heading="RMSE in body (HU)", digits=1, best="lowest"),
     Metric(name="bias", key="bias_body_hu", heading="bias in body (HU)", digits=1, best=None, in_table=False),
+    *(replace(metric, heading=f"{metric.heading}, LoDoPaB", in_table=False) for metric in LODOPAB_METRICS),
+    Metric(name="rmse_lung", key="rmse_lung_window_hu", heading="RMSE, lung window (HU)", digits=1, best="lowest",
+           in_table=False),
+    Metric(name="rmse_soft", key="rmse_soft_tissue_window_hu", heading="RMSE, soft-tissue window (HU)", digits=1,
+           best="lowest", in_table=False),
+    Metric(name="rmse_bone", key="rmse_bone_window_hu", heading="RMSE, bone window (HU)", digits=1, best="lowest",
+           in_table=False),
+    Metric(name="edge_slope", key="edge_slope", heading="edge slope (1: as the truth)", digits=3, best=None,
+           in_table=False),
+    Metric(name="noise", key="noise_hu", heading="noise in uniform tissue (HU)", digits=1, best=None,
+           in_table=False),
+    Metric(name="noise_frequency", key="noise_mean_frequency_per_mm", heading="mean noise frequency (1/mm)", digits=3,
+           best=None, in_table=False),
 )  # fmt: skip
-"""PSNR and SSIM of the whole slice; RMSE and bias inside the body."""
+"""PSNR and SSIM of the whole slice; RMSE and bias inside the body. See :func:`measure_ct` for the others."""
 
 DATA_RANGE_HU = 2000.0
 """Default data range of PSNR and SSIM: the span of the prior's range, [-1000, 1000] HU."""
+WINDOWS_HU: Mapping[str, tuple[float, float]] = {
+    "lung": (-1350.0, 150.0), "soft": (-160.0, 240.0), "bone": (-500.0, 1300.0),
+}  # fmt: skip
+"""Black and white of the usual displays: level -600 and width 1500, 40 and 400, 400 and 1800 HU."""
+EDGE_HU_PER_PIXEL = 60.0
+"""Smoothed gradient of an edge, for :func:`measure_ct` and the regions of a problem."""
+_UNIFORM_HU_PER_PIXEL = 30.0  # organs and muscle of a clinical slice with its own noise lie below it, vessels above
 _AIR_HU = -960.0  # lungs are above it, air around the patient is below
 
 
@@ -184,17 +208,53 @@ def evaluate(
     )
 
 
-def measure_ct(images: ArrayLike, truth: ArrayLike, body: Mask, *, data_range_hu: float) -> dict[str, Floats]:
+def measure_ct(
+    images: ArrayLike, truth: ArrayLike, body: Mask, *, data_range_hu: float, pixel_mm: ArrayLike
+) -> dict[str, Floats]:
     """The metrics of :data:`CT_METRICS`: name -> a value for every slice.
+
+    - ``psnr_lodopab``, ``psnr_fr``, ``ssim_lodopab``, ``ssim_fr``: whole slice, in the two conventions of LoDoPaB-CT,
+      see :func:`~deft_ct.problems.ct_lodopab_metrics.measure_lodopab`.
+    - ``rmse_lung``, ``rmse_soft`` and ``rmse_bone``: in the body, after both images were clipped to a display window of
+      :data:`WINDOWS_HU`: what a reader sees at that window.
+    - ``edge_slope``: see :func:`~deft_ct.evaluation.edges.edge_slope`, at edges of the body steeper than
+      :data:`EDGE_HU_PER_PIXEL`.
+    - ``noise`` and ``noise_frequency``: standard deviation and mean frequency of the error in squares of 16 pixels of
+      uniform tissue, see :func:`~deft_ct.evaluation.noise_power.noise_power`; NaN where a slice has none.
 
     Args:
         images: ``(N, H, W)`` HU.
         truth: ``(N, H, W)`` HU.
         body: ``(N, H, W)``, see :func:`body_mask`.
         data_range_hu: data range of PSNR and SSIM.
+        pixel_mm: side of a pixel, one number or ``(N,)``.
     """
     found = evaluate(images, truth, data_range_hu=data_range_hu, body=body)
+    recon, true = as_float64("recon", images), as_float64("truth", truth)
+    edges = strong_edges(true, least=EDGE_HU_PER_PIXEL, within=body)
+    widths = np.broadcast_to(np.asarray(pixel_mm, dtype=np.float64), len(true))
+    spectra = noise_power_of_images(recon - true, uniform_tissue(true, body), pixel_mm=widths)
     return {
         "psnr": found.psnr, "psnr_body": found.psnr_body, "ssim": found.ssim, "rmse": found.rmse_hu,
         "bias": found.bias_hu,
+        **measure_lodopab(lodopab_values(recon), lodopab_values(true)),
+        **{f"rmse_{name}": rmse(recon.clip(*ends), true.clip(*ends), mask=body) for name, ends in WINDOWS_HU.items()},
+        "edge_slope": edge_slope(recon, true, edges),
+        "noise": np.array([np.nan if power is None else power.deviation for power in spectra]),
+        "noise_frequency": np.array([np.nan if power is None else power.mean_frequency for power in spectra]),
     }  # fmt: skip
+
+
+def uniform_tissue(truth: Floats, body: Mask) -> Mask:
+    """Tissue without structure: pixels of the body whose smoothed gradient is low, lungs and bone left out.
+
+    Args:
+        truth: ``(N, H, W)`` HU.
+        body: ``(N, H, W)``.
+
+    Returns:
+        ``(N, H, W)``: smoothed value between -200 and 200 HU, smoothed gradient below 30 HU a pixel.
+    """
+    smooth = np.stack([ndimage.gaussian_filter(image, 1.5) for image in truth])
+    gradient = np.stack([ndimage.gaussian_gradient_magnitude(image, 1.5) for image in truth])
+    return np.asarray(body & (np.abs(smooth) < 200.0) & (gradient < _UNIFORM_HU_PER_PIXEL), dtype=np.bool_)

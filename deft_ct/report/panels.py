@@ -76,7 +76,7 @@ def panel_figure(
         )
     window = window or window_for(reference)
     body = body_mask(reference)
-    part = _around(body)
+    part = around_body(body)
     columns = max(1 + len(images), len(errors_of) + len(energies))
     height, width = reference[part].shape
     cell = _CELL_INCHES * min(1.0, height / width)
@@ -117,8 +117,8 @@ def _quality(image: NDArray[np.float64], truth: NDArray[np.float64], body: Mask,
     return f"{ratio:.1f} dB, {rmse(image, truth, mask=body)[0]:.0f} HU"
 
 
-def _around(body: Mask) -> tuple[slice, slice]:
-    """The rectangle around the body, with a margin; everything where there is none."""
+def around_body(body: Mask) -> tuple[slice, slice]:
+    """The rectangle around the body ``(H, W)``, with a margin; everything where there is none."""
     if not body.any():
         return slice(None), slice(None)
     spans = [np.flatnonzero(body.any(axis=axis)) for axis in (1, 0)]

@@ -120,7 +120,7 @@ def test_test_data_and_methods_without_parameters_are_refused(problem: CTProblem
         tune(
             Search(method="fbp", fixed={"filter": "hann", "cutoff": 1.0}), build, problem, tmp_path / "study", Budget()
         )
-    with pytest.raises(ValueError, match="objective must be one of psnr, psnr_body, ssim, rmse, got 'bias'"):
+    with pytest.raises(ValueError, match=r"objective must be one of psnr, psnr_body, ssim, rmse, .*, got 'bias'"):
         tune(FBP, build, problem, tmp_path / "study", Budget(objective="bias"))
     assert not (tmp_path / "study").exists()
 

@@ -10,7 +10,16 @@ import pytest
 from numpy.typing import NDArray
 
 from deft_ct.evaluation.metrics import psnr, rmse
-from deft_ct.problems.ct_metrics import CTMetrics, body_mask, evaluate, metric_names
+from deft_ct.problems.ct_metrics import (
+    CT_METRICS,
+    WINDOWS_HU,
+    CTMetrics,
+    body_mask,
+    evaluate,
+    measure_ct,
+    metric_names,
+)
+from deft_ct.report.figures import LUNG, SOFT_TISSUE
 
 Volume = NDArray[np.float64]
 
@@ -96,3 +105,35 @@ def test_bad_input_is_named() -> None:
         body_mask(hu, opening_radius_px=-1)
     with pytest.raises(ValueError, match="hu must be"):
         body_mask(hu[None])
+
+
+def test_every_metric_of_ct_is_measured_and_few_are_in_the_table() -> None:
+    truth = np.stack([drawn_patient()[0], np.full((128, 128), -1000.0)])
+    recon = truth + np.random.default_rng(0).normal(10.0, 40.0, truth.shape)
+    body = body_mask(truth)
+    found = measure_ct(recon, truth, body, data_range_hu=2000.0, pixel_mm=[2.0, 1.0])
+    assert list(found) == [metric.name for metric in CT_METRICS] and len({m.key for m in CT_METRICS}) == len(CT_METRICS)
+    assert [metric.name for metric in CT_METRICS if metric.in_table] == ["psnr", "ssim", "rmse"]
+    for name, values in found.items():
+        assert values.shape == (2,) and np.isfinite(values[0]), name
+    assert found["noise"][0] == pytest.approx(40.0, rel=0.1) and np.isnan(found["noise"][1])
+    finer = measure_ct(recon, truth, body, data_range_hu=2000.0, pixel_mm=1.0)
+    assert 2 * found["noise_frequency"][0] == pytest.approx(finer["noise_frequency"][0])
+    assert 0.2 < finer["noise_frequency"][0] < 0.32  # 0.28 for white noise; there are few squares
+    assert found["edge_slope"][0] == pytest.approx(1.0, abs=0.02)
+
+
+def test_errors_outside_a_window_do_not_count_there() -> None:
+    truth = drawn_patient()[0][None]
+    body = body_mask(truth)
+    lungs = truth[0] == -860.0
+    recon = truth.copy()
+    recon[0][lungs] += 100.0  # black in the soft-tissue window before and after
+    found = measure_ct(recon, truth, body, data_range_hu=2000.0, pixel_mm=1.0)
+    share = np.sqrt(lungs.sum() / body.sum())
+    assert found["rmse_soft"][0] == 0 and found["rmse_bone"][0] == 0
+    assert found["rmse_lung"][0] == found["rmse"][0] == pytest.approx(100.0 * share)
+
+
+def test_the_windows_are_those_of_the_figures() -> None:
+    assert WINDOWS_HU["lung"] == LUNG.limits and WINDOWS_HU["soft"] == SOFT_TISSUE.limits
