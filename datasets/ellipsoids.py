@@ -1,7 +1,6 @@
-"""Phantoms of ellipsoids: voxel values and, in closed form, the line integrals of any ray.
+"""Phantoms of ellipsoids, whose line integrals through a volume are known in closed form.
 
-A ray's integral is the value times the chord, so such data come from no projector of this package and from no voxels.
-Coordinates in mm are the caller's own.
+Coordinates as in :mod:`deft_ct.operators.ct.cone`: mm, x to the right, y up, z along the slices, origin at the centre.
 """
 
 from __future__ import annotations
@@ -11,128 +10,101 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
-Array = NDArray[np.float64]
+from deft_ct.operators.ct.rays import Array, Rays
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ellipsoid:
-    """One ellipsoid of constant value.
+    """An ellipsoid that may be turned about the z axis.
 
     Args:
-        value: what it adds, for example attenuation in 1/mm.
         center_mm: (x, y, z).
-        half_axes_mm: half lengths along its own axes.
-        angle: turn about z, anticlockwise from x to y, radians.
+        semi_axes_mm: half the lengths of the axes along its own (x, y, z), > 0.
+        value: attenuation that it adds to what is there, 1/mm.
+        angle: turn about z, counter-clockwise, radians.
 
     Raises:
-        ValueError: a half axis that is not positive, or a value that is not finite.
+        ValueError: a semi-axis that is not positive.
     """
 
-    value: float
     center_mm: tuple[float, float, float]
-    half_axes_mm: tuple[float, float, float]
+    semi_axes_mm: tuple[float, float, float]
+    value: float
     angle: float = 0.0
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(v) for v in (self.value, *self.center_mm, *self.half_axes_mm, self.angle)):
-            raise ValueError(f"an ellipsoid needs finite numbers, got {self}")
-        if min(self.half_axes_mm) <= 0:
-            raise ValueError(f"half_axes_mm must be positive, got {self.half_axes_mm}")
+        if not all(axis > 0 for axis in self.semi_axes_mm):
+            raise ValueError(f"semi_axes_mm must be > 0, got {self.semi_axes_mm}")
 
     def normalised(self, points: Array, *, vectors: bool = False) -> Array:
-        """Coordinates in which it is the unit ball; for ``vectors`` without its place. ``(..., 3)``."""
+        """``(..., 3)`` points (or directions) in coordinates in which the ellipsoid is the unit ball."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
-        moved = points if vectors else points - np.asarray(self.center_mm)
-        turned: Array = moved @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) / np.asarray(self.half_axes_mm)
-        return turned
+        x, y, z = np.moveaxis(points if vectors else points - np.array(self.center_mm), -1, 0)
+        return np.stack([cos * x + sin * y, -sin * x + cos * y, z], -1) / np.array(self.semi_axes_mm)
 
-    def chords(self, origin: Array, direction: Array) -> Array:
-        """Length inside, in mm, of lines through ``origin`` along unit vectors ``direction``, ``(..., 3)``."""
-        start, step = self.normalised(origin), self.normalised(direction, vectors=True)
-        square, along = np.einsum("...i,...i", step, step), np.einsum("...i,...i", start, step)
-        inside = 1 - np.einsum("...i,...i", start, start)
-        lengths: Array = 2 * np.sqrt(np.maximum(along**2 + square * inside, 0.0)) / square
-        return lengths
+    def chords(self, rays: Rays) -> Array:
+        """Lengths of the rays inside, mm, of the shape of the rays."""
+        o, d = self.normalised(rays.origin), self.normalised(rays.direction, vectors=True)
+        dd, od, oo = (d * d).sum(-1), (o * d).sum(-1), (o * o).sum(-1)
+        return np.asarray(2 * np.sqrt(np.maximum(od**2 - dd * (oo - 1), 0)) / dd)
 
 
 @dataclass(frozen=True)
 class EllipsoidPhantom:
-    """A sum of ellipsoids.
+    """A sum of ellipsoids."""
 
-    Args:
-        ellipsoids: what is added up; may overlap.
-    """
-
-    ellipsoids: tuple[Ellipsoid, ...]
+    parts: tuple[Ellipsoid, ...]
 
     @classmethod
-    def body(cls, mu_water: float, *, radius_mm: float = 100.0, half_length_mm: float = 400.0) -> Self:
-        """A long trunk of water, with structures that lie apart in all three directions.
-
-        Two lungs, a spine, and ten balls of -100 to 120 HU on a screw about the axis. HU as of air without
-        attenuation.
+    def head(cls, width_mm: float, value: float = 0.02) -> Self:
+        """A body with a shell, two cavities and small inserts of low contrast, after Shepp and Logan (1974).
 
         Args:
-            mu_water: attenuation of water, 1/mm.
-            radius_mm: half width of the trunk, which is 0.8 as deep.
-            half_length_mm: half length of the trunk along z; it is to reach beyond the scan.
+            width_mm: of the cube that it fills.
+            value: attenuation of the body, 1/mm; water is about 0.02.
         """
-        r = radius_mm
-        parts = [
-            (1000.0, (0.0, 0.0, 0.0), (r, 0.8 * r, half_length_mm), 0.0),
-            (-800.0, (-0.5 * r, 0.1 * r, 0.0), (0.27 * r, 0.45 * r, half_length_mm), 0.2),
-            (-800.0, (0.5 * r, 0.1 * r, 0.0), (0.27 * r, 0.45 * r, half_length_mm), -0.2),
-            (400.0, (0.0, -0.55 * r, 0.0), (0.14 * r, 0.12 * r, half_length_mm), 0.0),
-        ]
-        balls = np.linspace(-60, 60, 10)
-        for n, z in enumerate(balls):
-            place = (0.14 * r * math.cos(2.4 * n), (0.15 + 0.3 * math.sin(2.4 * n)) * r, float(z))
-            hu = (120.0, -100.0, 60.0)[n % 3]
-            parts.append((hu, place, (0.08 * r, 0.08 * r, 0.1 * r), 0.0))
-        return cls(
-            tuple(
-                Ellipsoid(value=hu / 1000 * mu_water, center_mm=center, half_axes_mm=axes, angle=angle)
-                for hu, center, axes, angle in parts
-            )
+        r = width_mm / 2
+        table = (  # centre, semi-axes, factor of the value, turn
+            ((0.0, 0.0, 0.0), (0.72, 0.9, 0.85), 1.8, 0.0),
+            ((0.0, 0.0, 0.0), (0.67, 0.85, 0.8), -0.8, 0.0),
+            ((0.25, 0.05, -0.05), (0.13, 0.32, 0.25), -0.6, -0.3),
+            ((-0.25, 0.05, 0.05), (0.17, 0.38, 0.3), -0.6, 0.3),
+            ((0.0, 0.42, 0.1), (0.22, 0.2, 0.3), 0.15, 0.0),
+            ((0.0, -0.5, 0.15), (0.15, 0.08, 0.1), 0.3, 0.0),
+            ((0.05, -0.5, -0.35), (0.1, 0.12, 0.15), 0.2, 0.0),
+            ((-0.1, 0.1, -0.5), (0.2, 0.2, 0.1), 0.4, 0.0),
         )
+        return cls(tuple(
+            Ellipsoid(center_mm=_scaled(center, r), semi_axes_mm=_scaled(axes, r), value=factor * value, angle=turn)
+            for center, axes, factor, turn in table
+        ))  # fmt: skip
 
-    def volume(self, x: Array, y: Array, z: Array, *, oversampling: int = 3) -> NDArray[np.float32]:
-        """Mean values of voxels.
+    def line_integrals(self, rays: Rays) -> Tensor:
+        """Line integrals of the rays, float64, of the shape of the rays: for a cone ``(views, rows, columns)``."""
+        return torch.from_numpy(sum((part.value * part.chords(rays) for part in self.parts), np.zeros(())))
 
-        Args:
-            x: ``(columns,)`` evenly spaced centres of the voxels, mm.
-            y: ``(rows,)`` likewise.
-            z: ``(slices,)`` likewise.
-            oversampling: points along each side of a voxel that are averaged.
+    def volume(
+        self, image_shape: tuple[int, int, int], voxel_zyx: tuple[float, float, float], *, oversampling: int = 3
+    ) -> Tensor:
+        """Means over the voxels ``(slices, rows, columns)``, float64, from ``oversampling`` points along each side."""
+        axes = []
+        for count, step, sign in zip(image_shape, voxel_zyx, (1, -1, 1), strict=True):
+            fine = (np.arange(count * oversampling) + 0.5) / oversampling - 0.5
+            axes.append(sign * (fine - (count - 1) / 2) * step)
+        out = np.zeros(image_shape)
+        for k in range(image_shape[0]):
+            z = axes[0][k * oversampling : (k + 1) * oversampling]
+            points = np.stack(np.meshgrid(z, axes[1], axes[2], indexing="ij"), -1)[..., ::-1]
+            fine_slice = np.zeros(points.shape[:-1])
+            for part in self.parts:
+                fine_slice += part.value * ((part.normalised(points) ** 2).sum(-1) <= 1)
+            blocks = fine_slice.reshape(oversampling, image_shape[1], oversampling, image_shape[2], oversampling)
+            out[k] = blocks.mean((0, 2, 4))
+        return torch.from_numpy(out)
 
-        Returns:
-            ``(slices, rows, columns)``.
-        """
-        shift = (np.arange(oversampling) - (oversampling - 1) / 2) / oversampling
 
-        def fine(centers: Array) -> Array:
-            step = float(centers[1] - centers[0]) if len(centers) > 1 else 0.0
-            points: Array = (centers[:, None] + shift * step).ravel()
-            return points
-
-        fx, fy = fine(x), fine(y)
-        out = np.zeros((len(z), len(y), len(x)), np.float32)
-        for place in range(len(z)):
-            layers = fine(z)[place * oversampling : (place + 1) * oversampling]
-            grid = np.stack(np.broadcast_arrays(fx[None, None], fy[None, :, None], layers[:, None, None]), -1)
-            total = np.zeros(grid.shape[:-1])
-            for part in self.ellipsoids:
-                total += part.value * ((part.normalised(grid) ** 2).sum(-1) <= 1)
-            k = oversampling
-            out[place] = total.reshape(k, len(y), k, len(x), k).mean((0, 2, 4))
-        return out
-
-    def integrals(self, origin: Array, direction: Array) -> Array:
-        """Line integrals of lines through ``origin`` along unit vectors ``direction``, ``(..., 3)``; dimensionless."""
-        shape = np.broadcast_shapes(origin.shape, direction.shape)[:-1]
-        total: Array = np.zeros(shape)
-        for part in self.ellipsoids:
-            total += part.value * part.chords(origin, direction)
-        return total
+def _scaled(values: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
+    return values[0] * factor, values[1] * factor, values[2] * factor

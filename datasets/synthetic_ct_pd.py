@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from deft_ct.datasets import ldct_projection as ct_pd
-from deft_ct.datasets.ellipsoids import EllipsoidPhantom
+from deft_ct.datasets.ellipsoids import Ellipsoid, EllipsoidPhantom
 from deft_ct.io.dicom_derive import hashed_uid
+from deft_ct.operators.ct.rays import Rays
 
 Array = NDArray[np.float64]
 
@@ -128,10 +129,51 @@ class SyntheticScan:
             source = np.array([-radius * math.sin(p + turn), radius * math.cos(p + turn), z + up])
             ray = element - source
             ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
-            values = phantom.integrals(source, ray).reshape(self.rows, k, self.columns, k).mean((1, 3))
+            fine = phantom.line_integrals(Rays(origin=source, direction=ray)).numpy()
+            values = fine.reshape(self.rows, k, self.columns, k).mean((1, 3))
             if self.photons:
                 values = -np.log(np.maximum(rng.poisson(self.photons * np.exp(-values)), 1) / self.photons)
             yield values
+
+
+def trunk(mu_water: float, *, radius_mm: float = 100.0, half_length_mm: float = 400.0) -> EllipsoidPhantom:
+    """A long trunk of water in the axes of the format, with structures that differ in all three directions.
+
+    Two lungs, a spine, and ten balls of -100 to 120 HU on a screw about the axis; air has no attenuation.
+
+    Args:
+        mu_water: attenuation of water, 1/mm.
+        radius_mm: half width of the trunk, which is 0.8 as deep.
+        half_length_mm: half length of the trunk along z; it is to reach far beyond the scan.
+    """
+    r = radius_mm
+    parts = [
+        (1000.0, (0.0, 0.0, 0.0), (r, 0.8 * r, half_length_mm), 0.0),
+        (-800.0, (-0.5 * r, 0.1 * r, 0.0), (0.27 * r, 0.45 * r, half_length_mm), 0.2),
+        (-800.0, (0.5 * r, 0.1 * r, 0.0), (0.27 * r, 0.5 * r, half_length_mm), -0.2),
+        (400.0, (0.0, -0.55 * r, 0.0), (0.14 * r, 0.12 * r, half_length_mm), 0.0),
+    ]
+    for n, z in enumerate(np.linspace(-60, 60, 10).tolist()):
+        place = (0.14 * r * math.cos(2.4 * n), (0.15 + 0.3 * math.sin(2.4 * n)) * r, z)
+        parts.append(((120.0, -100.0, 60.0)[n % 3], place, (0.08 * r, 0.08 * r, 0.1 * r), 0.0))
+    return EllipsoidPhantom(
+        tuple(
+            Ellipsoid(value=hu / 1000 * mu_water, center_mm=center, semi_axes_mm=axes, angle=angle)
+            for hu, center, axes, angle in parts
+        )
+    )
+
+
+def as_reconstructed(phantom: EllipsoidPhantom, z_mm: float = 0.0) -> EllipsoidPhantom:
+    """A phantom in the axes of a reconstruction (x mirrored) whose middle is at ``z_mm``."""
+    return EllipsoidPhantom(
+        tuple(
+            replace(
+                part, center_mm=(-part.center_mm[0], part.center_mm[1], part.center_mm[2] - z_mm), angle=-part.angle
+            )
+            for part in phantom.parts
+        )
+    )
 
 
 def write_synthetic_scan(folder: str | Path, phantom: EllipsoidPhantom, scan: SyntheticScan) -> Path:

@@ -99,6 +99,27 @@ class HelicalScan:
         """``(rows,)`` place of each row along z against the focal centre, mm."""
         return (np.arange(self.detectors[0]) - self.central[0]) * self.detector_mm[0]
 
+    @property
+    def reach_mm(self) -> float:
+        """Radius about the axis that every view covers, where the detector is not cut off."""
+        ends = self.fan_angles[[0, -1]]
+        return float(self.radius_mm.mean()) * math.sin(float(np.abs(ends).min()))
+
+    def complete_range(self, radius_mm: float) -> tuple[float, float]:
+        """First and last place along the axis of slices that are measured from all sides.
+
+        The first complete parallel view comes when half the fan has passed, and a slice needs half a turn of them,
+        from where the detector reaches back to it. The upper end may lie below the lower one: then there is none.
+
+        Args:
+            radius_mm: of the field of view.
+        """
+        feed, fan = abs(self.feed_mm), float(np.ptp(self.fan_angles))
+        far = float(self.radius_mm.mean())
+        half = 0.5 * self.collimation_mm * max(0.0, 1 - radius_mm / far)
+        margin = feed * (math.pi + fan) / (2 * math.pi) - half
+        return float(self.z_mm.min()) + margin, float(self.z_mm.max()) - margin
+
     def sources(self) -> Array:
         """``(views, 3)`` positions of the source, mm."""
         angle, radius = self.angles + self.source_shifts[:, 0], self.radius_mm + self.source_shifts[:, 2]

@@ -156,6 +156,28 @@ class ParallelBeams:
         near = (row - (rows - 1) / 2).abs() <= BEYOND * rows / 2
         return self.row_weight(row).clamp_min(LEAST_WEIGHT) * near
 
+    def is_turned(self, beam: Beam) -> bool:
+        """Whether a view runs against the view of the same lines in the first half turn: its bins count backwards."""
+        return round(beam.angle * self.half_turn / math.pi) // self.half_turn % 2 == 1
+
+    def slice_values(self, beam: Beam, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What a view says of the lines of slices: the rays that cross them where they pass the rotation axis.
+
+        Args:
+            beam: the view.
+            z: ``(slices, 1)`` places along the axis, mm.
+
+        Returns:
+            Line integrals within the slices and the detector rows that they come from, each ``(slices, bins)``.
+        """
+        row = self.rows_at(beam, z, torch.zeros_like(beam.z))
+        values = (beam.data * self.obliquity(beam)).expand(len(z), -1, -1)
+        last = values.shape[-1] - 1
+        place = row.clamp(0, last)
+        low = place.floor().clamp_max(max(last - 1, 0))
+        pair = values.gather(-1, torch.stack([low, (low + 1).clamp_max(last)], -1).long())
+        return torch.lerp(pair[..., 0], pair[..., 1], place - low), row
+
     def obliquity(self, beam: Beam) -> Tensor:
         """``(bins, rows)`` cosine of the angle of each ray to the plane of a slice."""
         height = self._tensor(self.scan.heights) - beam.axial
@@ -219,15 +241,8 @@ def rebin_slices(data: Tensor, scan: HelicalScan, grid: VolumeGrid) -> tuple[Ten
     for number in range(beams.half_turn):
         total, weight, measured = (data.new_zeros(len(z), beams.bins) for _ in range(3))
         for beam in beams.of_direction(number):
-            row = beams.rows_at(beam, z, torch.zeros_like(beam.z))
-            values = (beam.data * beams.obliquity(beam)).expand(len(z), -1, -1)
-            place = row.clamp(0, values.shape[-1] - 1)
-            low = place.floor().clamp_max(max(values.shape[-1] - 2, 0))
-            pair = torch.stack([low, (low + 1).clamp_max(values.shape[-1] - 1)], -1).long()
-            near = values.gather(-1, pair)
-            value = torch.lerp(near[..., 0], near[..., 1], place - low)
-            share = beams.share(row)
-            turned = round(beam.angle * beams.half_turn / math.pi) // beams.half_turn % 2 == 1
+            value, row = beams.slice_values(beam, z)
+            share, turned = beams.share(row), beams.is_turned(beam)
             parts = (share * value, share, beams.row_weight(row))
             for sum_, part in zip((total, weight, measured), parts, strict=True):
                 sum_ += part.flip(-1) if turned else part
