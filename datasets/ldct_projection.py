@@ -30,6 +30,8 @@ from torch import Tensor
 from deft_ct.io.dicom_stream import quiet_pydicom
 from deft_ct.io.errors import ReadError
 from deft_ct.io.limits import current_limits
+from deft_ct.operators.memory import check_memory
+from deft_ct.runtime.progress import progress_bar
 
 COLUMN_SPACING = (0x7029, 0x1002)
 ROW_SPACING = (0x7029, 0x1006)
@@ -67,12 +69,15 @@ class HelicalProjections:
         source_to_detector_mm: radius of the cylindrical detector about the focal centre.
         column_mm: width of a detector column, along the arc.
         row_mm: height of a detector row.
-        central_element: (column, row) that the central ray meets, counted from 1 as in the file.
+        central_element: (column, row) of ``projections`` that the central ray meets, counted from 1; that of the file,
+            or its mirror image where the rows were turned round.
         mu_water: attenuation of water as stored, 1/mm; None where the file has none.
         photon_statistics: (views, columns) as stored (inverse noise variance), or None.
         detector_shape: as stored, "CYLINDRICAL" for clinical scanners.
         flying_focal_spot: as stored: "FFSNONE", "FFSZ", "FFSXY" or "FFSXYZ".
         instance_numbers: (views,) InstanceNumber of each file.
+        sop_uids: SOPInstanceUID of each file.
+        header: the first file without its pixels and private attributes.
     """
 
     projections: Tensor
@@ -89,6 +94,8 @@ class HelicalProjections:
     detector_shape: str
     flying_focal_spot: str
     instance_numbers: NDArray[np.int64]
+    sop_uids: tuple[str, ...]
+    header: Dataset
 
     @property
     def turns(self) -> float:
@@ -137,7 +144,12 @@ def find_projection_series(root: str | Path, patient: str, kind: str = "full dos
 
 
 def read_projections(
-    folder: str | Path, *, every: int = 1, reverse_rows: bool = True, swap_focal_shifts: bool = False
+    folder: str | Path,
+    *,
+    every: int = 1,
+    reverse_rows: bool = True,
+    swap_focal_shifts: bool = False,
+    progress: bool = False,
 ) -> HelicalProjections:
     """Read one series of projections.
 
@@ -147,12 +159,13 @@ def read_projections(
             apart.
         reverse_rows: turn the rows of the detector round, as the public readers do.
         swap_focal_shifts: take (7033,100B) for the axial and (7033,100C) for the angular shift.
+        progress: show a progress bar.
 
     Raises:
         FileNotFoundError: ``folder`` does not exist.
         ReadError: no DICOM files, a damaged or compressed one, files without the attributes of the format or with
             values that no scanner has, missing or doubled projections, or detectors that differ. It names the file.
-        ValueError: ``every`` < 1.
+        ValueError: ``every`` < 1, or more projections than fit into memory.
     """
     source = Path(folder)
     if not source.is_dir():
@@ -160,7 +173,7 @@ def read_projections(
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
     paths = _ordered(source)
-    views = [_read_view(path) for path in paths[::every]]
+    stack, views = _read_views(paths[::every], reverse_rows, progress)
     first = views[0]
     for name in ("shape", "source_to_detector", "column_mm", "row_mm", "central", "detector_shape"):
         if any(getattr(v, name) != getattr(first, name) for v in views):
@@ -175,9 +188,9 @@ def read_projections(
     statistics = [v.statistics for v in views]
     if len({s is None for s in statistics}) > 1:
         raise ReadError(source, "some projections have photon statistics and some have not")
-    stack = np.stack([v.pixels[::-1] if reverse_rows else v.pixels for v in views])
+    column, row = first.central
     return HelicalProjections(
-        projections=torch.from_numpy(np.ascontiguousarray(stack)),
+        projections=torch.from_numpy(stack),
         angles=angles,
         z_mm=np.array([v.z for v in views]),
         radius_mm=np.array([v.radius for v in views]),
@@ -185,19 +198,68 @@ def read_projections(
         source_to_detector_mm=first.source_to_detector,
         column_mm=first.column_mm,
         row_mm=first.row_mm,
-        central_element=first.central,
+        central_element=(column, first.shape[0] + 1 - row) if reverse_rows else first.central,
         mu_water=first.mu_water,
         photon_statistics=np.stack([s for s in statistics if s is not None]) if statistics[0] is not None else None,
         detector_shape=first.detector_shape,
         flying_focal_spot=first.flying_focal_spot,
         instance_numbers=numbers,
+        sop_uids=tuple(v.uid for v in views),
+        header=_public_header(paths[0]),
     )
+
+
+def is_projection_folder(folder: str | Path) -> bool:
+    """Whether the first DICOM file of a folder holds a projection, not an image; False for anything else."""
+    source = Path(folder)
+    if not source.is_dir():
+        return False
+    for path in sorted(p for p in source.iterdir() if p.is_file()):
+        try:
+            with quiet_pydicom():
+                _check_encoding(path)
+                header = pydicom.dcmread(path, stop_before_pixels=True)
+        except Exception:  # not DICOM, or damaged: what reads the folder says so
+            continue
+        return DETECTOR_ROWS in header and FOCAL_ANGLE in header
+    return False
+
+
+def _read_views(paths: list[Path], reverse: bool, progress: bool) -> tuple[NDArray[np.float32], list[_View]]:
+    """Line integrals ``(views, rows, columns)`` and the rest of every file, without a second copy of the pixels.
+
+    The columns vary slowest in memory, because rebinning takes whole columns.
+    """
+    first, _ = _read_view(paths[0])
+    rows, columns = first.shape
+    check_memory(
+        4 * len(paths) * rows * columns, f"a scan of {len(paths)} projections of {rows} x {columns} elements",
+        "read fewer projections (every=...), or a part of the series",
+    )  # fmt: skip
+    stack = np.empty((len(paths), columns, rows), np.float32)
+    views = []
+    with progress_bar("reading", len(paths), enabled=progress) as tick:
+        for place, path in zip(stack, paths, strict=True):
+            view, pixels = _read_view(path)
+            if view.shape != first.shape:
+                raise ReadError(path, f"shape differs between projections: {first.shape} and {view.shape}")
+            place[:] = pixels[::-1].T if reverse else pixels.T
+            views.append(view)
+            tick()
+    return stack.transpose(0, 2, 1), views
+
+
+def _public_header(path: Path) -> Dataset:
+    with quiet_pydicom():
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+    header.remove_private_tags()
+    return header
 
 
 @dataclass(frozen=True, eq=False)
 class _View:
     number: int
-    pixels: NDArray[np.float32]
+    uid: str
     shape: tuple[int, int]
     angle: float
     z: float
@@ -251,7 +313,7 @@ def _damaged(path: Path, error: Exception) -> ReadError:
     return ReadError(path, f"is damaged DICOM ({str(error)[:200] or type(error).__name__}); copy or download it again")
 
 
-def _read_view(path: Path) -> _View:
+def _read_view(path: Path) -> tuple[_View, NDArray[np.float32]]:
     try:
         with quiet_pydicom(), np.errstate(all="ignore"):  # values that are not finite are looked for
             return _view(pydicom.dcmread(path), path)
@@ -261,7 +323,7 @@ def _read_view(path: Path) -> _View:
         raise _damaged(path, error) from error
 
 
-def _view(dataset: FileDataset, path: Path) -> _View:
+def _view(dataset: FileDataset, path: Path) -> tuple[_View, NDArray[np.float32]]:
     if DETECTOR_ROWS not in dataset or FOCAL_ANGLE not in dataset:
         raise ReadError(
             path,
@@ -279,9 +341,10 @@ def _view(dataset: FileDataset, path: Path) -> _View:
     central = values.numbers(CENTRAL_ELEMENT, "FL")
     if len(central) != 2:
         raise ReadError(path, f"DetectorCentralElement must hold two numbers, got {central[:5]}")
-    return _View(
+    pixels = _line_integrals(dataset, rows, columns, path)
+    view = _View(
         number=int(dataset.InstanceNumber),
-        pixels=_line_integrals(dataset, rows, columns, path),
+        uid=str(dataset.get("SOPInstanceUID", "")),
         shape=(rows, columns),
         angle=values.number(FOCAL_ANGLE, "FL"),
         z=values.number(FOCAL_AXIAL, "FL"),
@@ -296,6 +359,7 @@ def _view(dataset: FileDataset, path: Path) -> _View:
         detector_shape=values.text(DETECTOR_SHAPE),
         flying_focal_spot=values.text(FLYING_FOCAL_SPOT),
     )
+    return view, pixels
 
 
 def _line_integrals(dataset: FileDataset, rows: int, columns: int, path: Path) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deft_ct.report import FOOTER, metrics_table
+from deft_ct.workflows.projection_output import NOTICE, VolumeRun
 from deft_ct.workflows.reconstruct_series import Run, SparseView
 
 
@@ -17,3 +18,18 @@ def print_run(run: Run, settings: SparseView) -> None:
     console.print(metrics_table(run.rows, title=settings.summary))
     console.print(f"written to [bold]{escape(str(run.folder))}[/]", soft_wrap=True)
     console.print(f"[bold]{FOOTER}.[/]")
+
+
+def print_volume(run: VolumeRun) -> None:
+    """What was reconstructed of raw data, and where the results are. Warnings were printed when they came up."""
+    console, scan = Console(), run.scan
+    for note in run.place.notes:
+        console.print(f"[yellow]note:[/] {escape(note)}")
+    slices, rows, columns = scan["image_shape"]
+    dz, _, dx = scan["voxel_zyx_mm"]
+    console.print(
+        f"{scan['views']} views, pitch {scan['pitch']:.3g}: {slices} slices of {rows} x {columns} pixels, "
+        f"{dz:.4g} x {dx:.4g} x {dx:.4g} mm, {escape(run.summary)}"
+    )
+    console.print(f"written to [bold]{escape(str(run.folder))}[/]", soft_wrap=True)
+    console.print(f"[bold]{NOTICE}.[/]")

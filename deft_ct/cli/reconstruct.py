@@ -11,9 +11,13 @@ import typer
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.groups import grouped
-from deft_ct.cli.output import print_run
+from deft_ct.cli.output import print_run, print_volume
+from deft_ct.cli.projection_options import ProjectionOptions, parse_z_range
 from deft_ct.ct.scan import Scan
+from deft_ct.datasets.ldct_projection import is_projection_folder
 from deft_ct.methods.method_text import parse_method, split_methods
+from deft_ct.workflows.projection_series import Slices
+from deft_ct.workflows.reconstruct_projections import ON_THE_HELIX, HelixSettings, reconstruct_projections
 from deft_ct.workflows.reconstruct_series import SparseView, reconstruct_series
 from deft_ct.workflows.series_output import Output
 
@@ -22,9 +26,15 @@ _DEFAULTS = SparseView()
 
 @grouped
 def reconstruct(
-    series_folder: Annotated[Path, typer.Argument(help="Folder, .zip or DICOMDIR with one axial CT series.")],
     out: opt.Out,
+    series_folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder, .zip or DICOMDIR with one axial CT series; or a folder of raw data, see --projections."
+        ),
+    ] = None,
     simulated: opt.ScanOptions = opt.ScanOptions(),
+    raw: ProjectionOptions = ProjectionOptions(),
     method: opt.Methods = None,
     samples: opt.Samples = _DEFAULTS.samples,
     compare: Annotated[
@@ -62,12 +72,48 @@ def reconstruct(
     overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
-    """Simulate a sparse-view scan of a CT series and reconstruct it.
+    """Simulate a sparse-view scan of a CT series and reconstruct it. Or reconstruct helical raw data.
 
     Writes the posterior mean and the posterior standard deviation in HU as DICOM series and as NIfTI. Also writes a
-    comparison figure, a report and run.json. OUT must be new or empty. Research only, not for clinical use.
+    comparison figure, a report and run.json. OUT must be new or empty. Raw data need no simulated scan: `deft-ct
+    reconstruct --projections FOLDER --out OUT --method fbp`. Research only, not for clinical use.
     """
+    output = Output(
+        overwrite=overwrite,
+        parametric_map=parametric_map,
+        unmeasured_map=unmeasured_map,
+        deidentify=deidentify,
+        allow_burned_in=allow_burned_in,
+    )
     with one_line_errors():
+        folder = _raw_data(series_folder, raw)
+        if folder is not None:
+            _check_raw(simulated, {"--compare": compare, "--series": series, "--unmeasured-map": unmeasured_map})
+            name, options = parse_method(opt.only(method or [HelixSettings().method], "--method"))
+            helix = HelixSettings(
+                method=name,
+                options=options,
+                rebin=raw.rebin,
+                slices=Slices(
+                    size=size, fov_mm=raw.fov, slice_mm=raw.slice_distance, z_range=parse_z_range(raw.z_range)
+                ),
+                mu_water=raw.mu_water,
+                reverse_rows=raw.reverse_rows,
+                photons=simulated.photons or 0.0,
+                samples=samples if name not in ON_THE_HELIX else 1,
+                seed=seed,
+                device=device,
+                precision=precision,
+                prior=prior,
+                htransform=htransform,
+                models=opt.parse_models(model),
+            )
+            print_volume(reconstruct_projections(folder, out, helix, output=output, progress=progress))
+            return
+        if series_folder is None:
+            raise ValueError("name the folder of a series, or that of raw data with --projections")
+        if raw.given:
+            raise ValueError(f"{', '.join(raw.given)}: for raw data, and {series_folder} holds none")
         main, *others = [
             parse_method(text) for text in (opt.only(method or [_DEFAULTS.method], "--method"), *_compared(compare))
         ]
@@ -92,15 +138,25 @@ def reconstruct(
             htransform=htransform,
             models=opt.parse_models(model),
         )
-        output = Output(
-            overwrite=overwrite,
-            parametric_map=parametric_map,
-            unmeasured_map=unmeasured_map,
-            deidentify=deidentify,
-            allow_burned_in=allow_burned_in,
-        )
         run = reconstruct_series(series_folder, out, settings, output=output, series_uid=series, progress=progress)
     print_run(run, settings)
+
+
+def _raw_data(series_folder: Path | None, raw: ProjectionOptions) -> Path | None:
+    """The folder of raw data, if that is what was named."""
+    if raw.projections is not None and series_folder is not None:
+        raise ValueError("name one folder: a series, or raw data with --projections")
+    if raw.projections is not None:
+        return raw.projections
+    return series_folder if series_folder is not None and is_projection_folder(series_folder) else None
+
+
+def _check_raw(simulated: opt.ScanOptions, more: dict[str, Any]) -> None:
+    """Refuse what belongs to a simulated scan."""
+    given = [f"--{name}" for name, value in vars(simulated).items() if value is not None and name != "photons"]
+    given += [name for name, value in more.items() if value not in (None, False)]
+    if given:
+        raise ValueError(f"leave out {', '.join(given)}: raw data have a scan of their own, and no truth to compare with")
 
 
 def _compared(texts: list[str] | None) -> list[str]:

@@ -25,6 +25,10 @@ from deft_ct.ct.hounsfield import HU_MIN
 PROGRAM = "deft-ct"
 WARNING = "RESEARCH ONLY - NOT FOR CLINICAL USE"
 DERIVATION = "simulated sparse view; research only, not for clinical use"
+SIMULATED = (
+    "Exposure, dose and acquisition attributes describe the scan that the source images come from, not the simulated "
+    "measurement."
+)
 IMPLEMENTATION_CLASS = UID("2.25.262204361379563912411404868271542137206")
 IMPLEMENTATION_PREFIX = "DEFT_CT"
 
@@ -90,6 +94,8 @@ class Derivation:
         series_number: the new SeriesNumber.
         frame_of_reference: FrameOfReferenceUID of every image.
         created: date and time of the new images.
+        process: how the images came about, the start of the DerivationDescription.
+        comment: what the ImageComments say after the warning.
     """
 
     description: str
@@ -100,6 +106,8 @@ class Derivation:
     series_number: int
     frame_of_reference: str
     created: datetime
+    process: str = DERIVATION
+    comment: str = SIMULATED
 
 
 def program_version() -> str:
@@ -221,12 +229,9 @@ def _describe_instance(image: Dataset, source: Dataset, derivation: Derivation, 
     image.InstanceCreationDate = image.ContentDate = derivation.created.strftime("%Y%m%d")
     image.InstanceCreationTime = image.ContentTime = derivation.created.strftime("%H%M%S")
     image.ImageType = ["DERIVED", "SECONDARY", "AXIAL", *([derivation.kind] if derivation.kind else [])]
-    text = f"{DERIVATION}. {derivation.description}"
+    text = f"{derivation.process}. {derivation.description}"
     image.DerivationDescription = _short_text(f"{text}. {derivation.details}" if derivation.details else text)
-    image.ImageComments = (
-        f"{WARNING}. Exposure, dose and acquisition attributes describe the scan that the source images come from, not "
-        "the simulated measurement."
-    )
+    image.ImageComments = f"{WARNING}. {derivation.comment}"
     reference = Dataset()
     reference.ReferencedSOPClassUID = source.SOPClassUID
     reference.ReferencedSOPInstanceUID = source.SOPInstanceUID

@@ -15,7 +15,6 @@ from pydicom.uid import CTImageStorage
 
 from deft_ct.io.deidentify import STATEMENTS, is_burned_in
 from deft_ct.io.dicom_derive import (
-    DERIVATION,
     IMPLEMENTATION_CLASS,
     IMPLEMENTATION_PREFIX,
     PROGRAM,
@@ -98,7 +97,7 @@ def save_parametric_map(
             content_label="POSTERIOR_STD",
             series_description=series_description(about.description),
         )
-    parametric.DerivationDescription = f"{DERIVATION}. {about.description}"[:1024]
+    parametric.DerivationDescription = f"{about.process}. {about.description}"[:1024]
     parametric.ImageComments = WARNING
     parametric.add_new("ContributingEquipmentSequence", "SQ", [equipment_item(about.created, about.details)])
     for name in STATEMENTS:

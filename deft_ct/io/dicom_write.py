@@ -20,7 +20,9 @@ from deft_ct.ct.volume import Volume
 from deft_ct.io.deidentify import NO_DATE, deidentified
 from deft_ct.io.dicom_derive import (
     CT_NUMBERS,
+    DERIVATION,
     IMPLEMENTATION_PREFIX,
+    SIMULATED,
     SPREAD,
     Derivation,
     PixelFormat,
@@ -83,6 +85,8 @@ class DicomOptions:
         deidentify: drop or replace what identifies the patient in every derived object, by the Basic Application Level
             Confidentiality Profile of DICOM PS3.15; needs the extra ``deidentify``. UIDs are then new each time.
         allow_burned_in: de-identify images, too, that are known to show text (BurnedInAnnotation YES).
+        process: how the images came about, the start of the DerivationDescription.
+        comment: what the ImageComments say after the warning.
 
     Raises:
         ValueError: ``uids`` is unknown.
@@ -94,6 +98,8 @@ class DicomOptions:
     created: datetime | None = None
     deidentify: bool = False
     allow_burned_in: bool = False
+    process: str = DERIVATION
+    comment: str = SIMULATED
 
     def __post_init__(self) -> None:
         if self.uids not in ("hash", "random"):
@@ -145,7 +151,10 @@ def write_dicom_series(
     target = check_writable(folder, overwrite=overwrite, source=like.source)
     like = check_derivable(like, options)
     number = _series_number(like, options)
-    base = Derivation(description, details, "", CT_NUMBERS, "", number, _frame_of_reference(like), _created(options))
+    base = Derivation(
+        description, details, "", CT_NUMBERS, "", number, _frame_of_reference(like), _created(options),
+        options.process, options.comment,
+    )  # fmt: skip
     map_path = None
     with atomic_folder(target, overwrite=overwrite, is_own=is_own_output) as work:
         mean_names = _write_series(work, "mean" if nested else "", mean, like, base, options.uids)

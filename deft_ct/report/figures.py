@@ -162,19 +162,20 @@ def comparison_figure(
     return figure
 
 
-def save_png(figure: Figure, path: str | Path) -> Path:
+def save_png(figure: Figure, path: str | Path, *, comment: str = FOOTER) -> Path:
     """Write a figure as PNG: the same figure gives the same bytes (no date, no software version).
 
     Args:
         figure: from :func:`comparison_figure`, or any other.
         path: file to write, whole or not at all; an old one is replaced.
+        comment: a note that the file carries.
 
     Returns:
         The path.
     """
     target = Path(path)
     with rc_context(STYLE), atomic_file(target) as part:
-        figure.savefig(part, format="png", metadata={"Software": None, "Comment": FOOTER})
+        figure.savefig(part, format="png", metadata={"Software": None, "Comment": comment})
     return target
 
 

@@ -46,6 +46,7 @@ def write_html(
     rows: Sequence[Row] = (),
     warnings: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
+    notice: str = FOOTER,
 ) -> Path:
     """Write a report.
 
@@ -56,6 +57,7 @@ def write_html(
         rows: metrics of the methods; no table when empty (a measurement without a truth).
         warnings: sentences on the data and the result that a reader must see first.
         provenance: versions, seeds, hashes, settings: shown as JSON as it is, so it must not hold patient data.
+        notice: what the result is not for, above everything else.
 
     Returns:
         The path.
@@ -83,6 +85,6 @@ def write_html(
     if provenance is not None:
         parts += ["<h2>Provenance</h2>", f"<pre>{escape(json.dumps(provenance, indent=2, sort_keys=True))}</pre>"]
     target = Path(path)
-    page = _PAGE.format(title=escape(title), notice=escape(FOOTER), body="\n".join(parts))
+    page = _PAGE.format(title=escape(title), notice=escape(notice), body="\n".join(parts))
     write_text(target, page)
     return target

@@ -148,7 +148,7 @@ def write_run(folder: Path, run: FinishedRun) -> None:
         provenance=shared,
     )
     kept = shared if run.output.deidentify else record
-    kept["files"] = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    kept["files"] = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
     write_text(folder / RUN_RECORD, json.dumps(kept, indent=2, allow_nan=False) + "\n")
 
 
@@ -235,10 +235,11 @@ def is_own_file(path: Path) -> bool:
         files = {}
     if files and path.name == RUN_RECORD:
         return True
-    return (path.name in files and files[path.name] == _sha256(path)) or is_own_output(path)
+    return (path.name in files and files[path.name] == file_sha256(path)) or is_own_output(path)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as ``run.json`` lists it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
