@@ -15,6 +15,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
+from deft_ct.io import sample
 from deft_ct.io.dicom_checks import check_slice
 from deft_ct.io.dicom_files import DicomFile, DicomSeriesError, find_series
 from deft_ct.io.dicom_pixels import read_hu
@@ -236,6 +237,15 @@ def test_the_height_of_a_single_slice(
     assert read_dicom_series(tmp_path).z_mm == expected
 
 
+def test_a_series_is_halved_unless_told_otherwise(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path)
+    series = read_dicom_series(tmp_path)
+    halved, whole = series.resampled(), series.resampled(1)
+    assert halved.image_shape == (8, 8) and halved.pixel_mm == 1.5 and halved.headers[0].Rows == 8
+    np.testing.assert_array_equal(whole.hu, series.hu)
+    assert whole.headers[0].ImagePositionPatient == series.headers[0].ImagePositionPatient
+
+
 def test_coarse_headers_hold_numbers_that_fit(tmp_path: Path, make_series: MakeSeries) -> None:
     """A decimal string has at most 16 characters."""
     angle = math.radians(10)
@@ -360,3 +370,20 @@ def test_a_single_file_is_what_its_beginning_says(tmp_path: Path, make_slice: Ca
     (tmp_path / "text").write_text("hello")
     with pytest.raises(DicomSeriesError, match=r"it holds 1 file\(s\), none of them DICOM \(text\)"):
         read_dicom_series(tmp_path / "text")
+
+
+def test_three_files_are_named_where_none_is_dicom(tmp_path: Path) -> None:
+    for name in ("d", "b.dcm", "c", "a"):
+        (tmp_path / name).write_text("hello")
+    with pytest.raises(
+        DicomSeriesError, match=r"it holds 4 file\(s\), none of them DICOM \(a, b\.dcm, c\); name a folder"
+    ):
+        read_dicom_series(tmp_path)
+
+
+def test_an_installation_without_the_sample_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "files", lambda package: tmp_path / package)
+    with pytest.raises(FileNotFoundError, match=r"the sample series is missing .*; install deft-ct again"):
+        sample.sample_series_path()
+    (tmp_path / "deft_ct" / "assets" / "sample_series" / "LIDC-IDRI-0314").mkdir(parents=True)
+    assert sample.sample_series_path().name == "LIDC-IDRI-0314"
