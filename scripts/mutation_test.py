@@ -261,6 +261,11 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     os.chdir(ROOT)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Compiled test modules are kept, away from the tree: without them a mutant takes several times as long. The changed
+    # module is never among them.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(options.out.resolve().with_suffix(".pycache"))
+    sys.dont_write_bytecode = False
     for module in ("torch", "scipy.stats", "scipy.ndimage", "scipy.sparse", "skimage.metrics", "skimage.transform",
                    "pydicom", "h5py", "nibabel", "coverage"):  # fmt: skip
         with contextlib.suppress(ImportError):

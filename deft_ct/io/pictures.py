@@ -40,5 +40,4 @@ def read_picture(path: str | Path, mode: str | None = None) -> Image.Image:
                     f"it declares {file.width} x {file.height} pixels, {declared / 2**20:,.0f} MiB; at most "
                     f"{most / 2**20:,.0f} MiB are read. If it is sound, set {LIMIT_VARIABLE}",
                 )
-            file.load()
             return file.convert(mode) if mode else file.copy()

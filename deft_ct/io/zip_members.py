@@ -76,13 +76,13 @@ def check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         ReadError: two have the same name, or they inflate to more than ``Limits.inflated_bytes`` or than any sound
             archive does.
     """
-    name, count = Counter(info.filename for info in members).most_common(1)[0] if members else ("", 0)
-    if count > 1:
-        raise ReadError(
-            path,
-            f"it holds {count} members called {printable(name)}, so that nobody knows which one is meant; unpack and "
-            "pack it again",
-        )
+    for name, count in Counter(info.filename for info in members).most_common(1):
+        if count > 1:
+            raise ReadError(
+                path,
+                f"it holds {count} members called {printable(name)}, so that nobody knows which one is meant; unpack "
+                "and pack it again",
+            )
     limits = current_limits()
     declared, stored = sum(info.file_size for info in members), sum(info.compress_size for info in members)
     if declared > limits.inflated_bytes:

@@ -132,9 +132,9 @@ def one_sided_padding(geometry: PlanarGeometry) -> tuple[int, int]:
     full = angular_coverage(geometry.angle_array, 2 * math.pi).full
     if not full or _one_sided_weights(lateral, reach) is None:
         return 0, 0
-    step = float(lateral[1] - lateral[0])
-    missing = math.ceil((float(lateral[-1]) + float(lateral[0])) / step)
-    return max(0, missing), max(0, -missing)
+    longer = (float(lateral[-1]) + float(lateral[0])) / float(lateral[1] - lateral[0])  # after the axis, in elements
+    missing = math.ceil(abs(longer) - 1e-6)
+    return (missing, 0) if longer > 0 else (0, missing)
 
 
 def _lateral(geometry: PlanarGeometry) -> tuple[Array, float]:

@@ -76,7 +76,7 @@ def test_what_cannot_be_used_is_listed(tmp_path: Path, volume: Volume, caplog: p
         file["x"] = 1
     data = CTFolder(tmp_path, size=32)
     assert len(data) == 3 and sorted(data.skipped) == ["bad.nii", "other.h5", "wide.nii"]
-    assert "not square" in data.skipped["wide.nii"] and "left out bad.nii" in caplog.text
+    assert data.skipped["wide.nii"] == "slices are 8 x 10, not square" and "left out bad.nii" in caplog.text
 
 
 def _break(path: Path) -> None:

@@ -148,8 +148,11 @@ def test_values_beyond_int16_scanners_are_clipped(tmp_path: Path) -> None:
 def test_pictures_of_both_depths_are_scaled_to_their_ends(tmp_path: Path) -> None:
     for name, kind, top in (("a.png", np.uint8, 255), ("b.png", np.uint16, 65535), ("c.tif", np.uint16, 65535)):
         Image.fromarray(np.array([[0, top], [top // 5, 0]], kind)).save(tmp_path / name)
+    Image.frombytes("I;16B", (2, 2), np.array([0, 65535, 13107, 0], ">u2").tobytes()).save(tmp_path / "d.tif")
+    with Image.open(tmp_path / "d.tif") as picture:
+        assert picture.mode == "I;16B"
     data = CTFolder(tmp_path, size=2, picture_hu=(-1000.0, 1000.0), picture_pixel_mm=0.7)
-    assert len(data) == 3
+    assert len(data) == 4
     for one in data:
         assert one.hu.flatten().tolist() == [-1000, 1000, -600, -1000]
         assert one.pixel_mm == 0.7 and np.isnan(one.z_mm)
@@ -161,7 +164,7 @@ def test_pictures_of_both_depths_are_scaled_to_their_ends(tmp_path: Path) -> Non
     for options in ({"every": 0}, {"size": 0}, {"size": -1}):
         with pytest.raises(ValueError, match="at least 1"):
             CTFolder(tmp_path, **options)
-    assert len(CTFolder(tmp_path, size=1, every=1, picture_hu=(0, 1), picture_pixel_mm=1.0)) == 3
+    assert len(CTFolder(tmp_path, size=1, every=1, picture_hu=(0, 1), picture_pixel_mm=1.0)) == 4
 
 
 def test_three_reasons_are_told_of_a_folder_without_slices(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
+from deft_ct.io import sample
 from deft_ct.io.dicom_checks import check_slice
 from deft_ct.io.dicom_files import DicomFile, DicomSeriesError, find_series
 from deft_ct.io.dicom_pixels import read_hu
@@ -90,7 +91,7 @@ def test_pixels(reads: Callable[..., str]) -> None:
 def test_places(reads: Callable[..., str]) -> None:
     for far in (1e5, -1e5):
         inside = {"z": (0.0,), "ImagePositionPatient": [0, far, 0]}
-        outside = {"z": (0.0,), "ImagePositionPatient": [0, far * 1.001, 0]}
+        outside = {"z": (0.0,), "ImagePositionPatient": [0, far * 1.000005, 0]}
         on_both_sides(reads, inside, outside, "lies more than 100 m away")
 
 
@@ -236,6 +237,15 @@ def test_the_height_of_a_single_slice(
     assert read_dicom_series(tmp_path).z_mm == expected
 
 
+def test_a_series_is_halved_unless_told_otherwise(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path)
+    series = read_dicom_series(tmp_path)
+    halved, whole = series.resampled(), series.resampled(1)
+    assert halved.image_shape == (8, 8) and halved.pixel_mm == 1.5 and halved.headers[0].Rows == 8
+    np.testing.assert_array_equal(whole.hu, series.hu)
+    assert whole.headers[0].ImagePositionPatient == series.headers[0].ImagePositionPatient
+
+
 def test_coarse_headers_hold_numbers_that_fit(tmp_path: Path, make_series: MakeSeries) -> None:
     """A decimal string has at most 16 characters."""
     angle = math.radians(10)
@@ -360,3 +370,56 @@ def test_a_single_file_is_what_its_beginning_says(tmp_path: Path, make_slice: Ca
     (tmp_path / "text").write_text("hello")
     with pytest.raises(DicomSeriesError, match=r"it holds 1 file\(s\), none of them DICOM \(text\)"):
         read_dicom_series(tmp_path / "text")
+
+
+def test_three_files_are_named_where_none_is_dicom(tmp_path: Path) -> None:
+    for name in ("d", "b.dcm", "c", "a"):
+        (tmp_path / name).write_text("hello")
+    with pytest.raises(
+        DicomSeriesError, match=r"it holds 4 file\(s\), none of them DICOM \(a, b\.dcm, c\); name a folder"
+    ):
+        read_dicom_series(tmp_path)
+
+
+def test_an_installation_without_the_sample_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "files", lambda package: tmp_path / package)
+    with pytest.raises(FileNotFoundError, match=r"the sample series is missing .*; install deft-ct again"):
+        sample.sample_series_path()
+    (tmp_path / "deft_ct" / "assets" / "sample_series" / "LIDC-IDRI-0314").mkdir(parents=True)
+    assert sample.sample_series_path().name == "LIDC-IDRI-0314"
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, "u1"), (16, "<u2"), (32, "<u4"), (32, "<f4"), (64, "<f8")])
+def test_pixels_of_each_width(tmp_path: Path, make_slice: Callable[..., Dataset], bits: int, kind: str) -> None:
+    stored = np.array([[0, 1, 2, 100], [3, 4, 5, 200]], kind)
+    one = make_slice(np.zeros((2, 4)), BitsAllocated=bits, BitsStored=bits, HighBit=bits - 1, RescaleIntercept=-7)
+    if "f" in kind:
+        del one.PixelData, one.BitsStored, one.HighBit, one.PixelRepresentation
+        setattr(one, "FloatPixelData" if bits == 32 else "DoubleFloatPixelData", stored.tobytes())
+    else:
+        one.PixelData = stored.tobytes()
+        one["PixelData"].VR = "OW"
+    one.save_as(tmp_path / "x", enforce_file_format=True)
+    np.testing.assert_array_equal(read_dicom_series(tmp_path / "x").hu[0], stored.astype(np.float32) - 7)
+    one.BitsAllocated = 24
+    one.save_as(tmp_path / "x", enforce_file_format=True)
+    with pytest.raises(ReadError, match="2 x 4 pixels of 24 bits are no CT image"):
+        read_dicom_series(tmp_path / "x")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_value_that_is_missing_names_the_member(
+    tmp_path: Path, make_slice: Callable[..., Dataset], packed: bool
+) -> None:
+    one = make_slice(np.zeros((4, 4)))
+    del one.RescaleSlope
+    one.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    source = tmp_path / "a.dcm"
+    if packed:
+        source = tmp_path / "x.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            archive.write(tmp_path / "a.dcm", "in/a.dcm")
+    (file,) = find_series(source).series["1.2.3.1"]
+    with pytest.raises(ReadError) as caught:
+        read_hu(file)
+    assert caught.value.problem.startswith(f"{'member in/a.dcm: ' if packed else ''}it cannot be read as a CT image")

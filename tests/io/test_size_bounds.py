@@ -192,6 +192,10 @@ def test_notes_and_names_of_nifti(tmp_path: Path) -> None:
     assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
     assert header.get_xyzt_units()[0] == "mm" and header.get_data_dtype() == np.float32
     np.testing.assert_array_equal(read_nifti(write_nifti(volume, tmp_path / "X.NII.GZ")).hu, volume.hu)
+    timed = nib.Nifti1Image(np.zeros((4, 3, 2), np.int16), np.eye(4))
+    timed.header.set_xyzt_units("mm", "sec")
+    nib.save(timed, tmp_path / "timed.nii")
+    assert read_nifti(tmp_path / "timed.nii").hu.shape == (2, 3, 4)
     data = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
     for shape in ((4, 3, 2), (4, 3, 2, 1), (4, 3, 2, 1, 1)):
         nib.save(nib.Nifti1Image(data.reshape(shape), np.diag([-1.0, -1.0, 1.0, 1.0])), tmp_path / "y.nii")

@@ -88,3 +88,31 @@ def test_it_stops_at_the_first_residual_within_the_tolerance(tolerance: float, p
 
     reached, used = residual(500, tolerance)
     assert reached <= tolerance < residual(used - 1)[0]
+
+
+@pytest.mark.parametrize("start", [None, 0.5])
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("iterations", [0, 1, 2, 5])
+def test_each_step_is_that_of_a_second_program(iterations: int, preconditioned: bool, start: float | None) -> None:
+    """Hestenes and Stiefel, and algorithm 11.5.1 of Golub and Van Loan, in NumPy; as many steps as were asked for."""
+    matrix, rhs, _ = _system()
+    inverse = _nearly_inverse(matrix) if preconditioned else torch.eye(SIZE, dtype=torch.float64)
+    a, m = matrix.numpy(), inverse.numpy()
+    expected = []
+    for b in rhs.numpy():
+        x = np.zeros(SIZE) if start is None else np.full(SIZE, start)
+        r = b - a @ x
+        z = p = m @ r
+        for _ in range(iterations):
+            alpha = (r @ z) / (p @ a @ p)
+            x, previous = x + alpha * p, r @ z
+            r = r - alpha * (a @ p)
+            z = m @ r
+            p = z + (r @ z) / previous * p
+        expected.append(x)
+    found, used = conjugate_gradient(
+        lambda v: v @ matrix, rhs, x0=None if start is None else torch.full_like(rhs, start), iterations=iterations,
+        tolerance=0.0, preconditioner=(lambda v: v @ inverse) if preconditioned else None,
+    )  # fmt: skip
+    assert used == iterations
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)

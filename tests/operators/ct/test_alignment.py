@@ -243,3 +243,22 @@ def test_the_search_ends_when_nothing_moves(line_integrals):
     assert found.converged and len(found.residual) < 12
     with pytest.raises(FrozenInstanceError):
         found.converged = False
+
+
+@pytest.mark.parametrize("make", [ParallelGeometry, FanGeometry])
+@pytest.mark.parametrize("names", [["axis_offset_mm"], ["angles"]])
+def test_the_unit_of_length_does_not_matter(line_integrals, make, names):
+    """A step is judged in detector elements. The unit is 64 times another, which rounds nothing."""
+    options = {} if make is ParallelGeometry else {"source_to_center_mm": 200, "source_to_detector_mm": 300}
+    nominal = make.for_image((24, 24), 4.0, 40, **options)
+    y = line_integrals(nominal.replace(axis_offset_mm=9.0, start_angle=0.0), BODY)
+    lengths = ["detector_mm", "axis_offset_mm", "detector_offset_mm", *options]
+    small = nominal.replace(
+        pixel_mm=tuple(v / 64 for v in nominal.pixel_rc), **{n: getattr(nominal, n) / 64 for n in lengths}
+    )
+    found, other = (align_scan(y, one, names, levels=(2,), iterations=5) for one in (nominal, small))
+    # The weight of the penalty follows the norm of the transform, so the images agree as well.
+    assert other.residual == pytest.approx(found.residual, rel=1e-6) and other.converged == found.converged
+    assert 64 * other.geometry.axis_offset_mm == pytest.approx(found.geometry.axis_offset_mm, rel=1e-6)
+    np.testing.assert_allclose(other.geometry.angle_array, found.geometry.angle_array, atol=1e-9)
+    assert len(found.residual) > 1

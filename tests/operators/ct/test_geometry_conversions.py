@@ -76,3 +76,20 @@ def test_the_scanner_of_the_helsinki_challenge() -> None:
     assert (geometry.detectors, geometry.detector_mm, geometry.detector) == (560, 0.2, "flat")
     assert geometry.image_shape == (512, 512)
     assert (geometry.detector_offset_mm, geometry.axis_offset_mm) == (0, 0)
+
+
+@pytest.mark.parametrize(("part", "joined"), [(5e-10, True), (2e-9, False)])
+def test_a_detector_in_the_axis_up_to_rounding_is_in_the_axis(part, joined):
+    """A fan whose detector passes through the axis, with a distance that is short by a part of itself."""
+    geometry = FanGeometry(
+        image_shape=(6, 5), pixel_mm=1.0, views=7, detectors=9, detector_mm=1.0, source_to_center_mm=50.0,
+        source_to_detector_mm=50.0,
+    )  # fmt: skip
+    vectors = scan_vectors(geometry)
+    short = replace(vectors, center=vectors.center + part * (vectors.beam - vectors.center))
+    if joined:
+        found = geometry_from_vectors(short, (1, 6, 5), (1.0, 1.0, 1.0))
+        assert found.source_to_detector_mm == found.source_to_center_mm == pytest.approx(50.0)
+    else:
+        with pytest.raises(ValueError, match="must not be below source_to_center_mm"):
+            geometry_from_vectors(short, (1, 6, 5), (1.0, 1.0, 1.0))

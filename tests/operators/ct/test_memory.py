@@ -70,3 +70,19 @@ def test_stored_bytes_are_those_of_both_matrices() -> None:
     operator.adjoint(y)
     assert pair.stored_bytes(cpu) == forward + 8 * entries + 4 * (columns + 1), "nothing is built twice"
     assert pair.stored_bytes(torch.device("meta")) == 0
+
+
+def test_the_matrices_used_longest_ago_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that were made first."""
+    operators = [RayTransform(ParallelGeometry.for_image((16, 16), 0.7 + 0.1 * k, 8), "matrix") for k in range(3)]
+    image = torch.ones(1, 16, 16)
+    for operator in operators:
+        operator(image)
+    operators[0](image)  # again
+    sizes = [matrix_pair(o.geometry).stored_bytes(image.device) for o in operators]
+    assert min(sizes) > 0
+    monkeypatch.setattr(matrix, "KEPT_SHARE", 2.5 * max(sizes) / psutil.virtual_memory().total)
+    another = RayTransform(ParallelGeometry.for_image((16, 16), 1.5, 8), "matrix")
+    another(image)
+    kept = [matrix_pair(o.geometry).stored_bytes(image.device) > 0 for o in (*operators, another)]
+    assert kept[0] and not kept[1] and kept[3]

@@ -258,6 +258,36 @@ def test_faults_are_told_apart(element: int) -> None:
         assert torch.equal(found.data[..., kept], body()[..., kept])
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_faults_do_not_depend_on_the_unit(scale: float) -> None:
+    """Of each fault a size that is just found and one that is not, in parts of the largest line integral."""
+    for kind, sizes in (
+        ("dead", (1.7, 1.95, 5.0)), ("noisy", (0.05, 0.1, 0.2, 1.0)), ("offset", (0.04, 0.08, 0.16, 0.6)),
+    ):  # fmt: skip
+        seen = []
+        for size in sizes:
+            one = bad_elements(faulty(35, kind, size))
+            other = bad_elements(scale * faulty(35, kind, size))
+            for name in ("dead", "noisy", "offset", "repaired"):
+                assert torch.equal(getattr(one, name), getattr(other, name)), (kind, size, name)
+            torch.testing.assert_close(other.data, scale * one.data)
+            seen.append(bool(one.any.any()))
+        assert seen[-1] and (kind == "dead" or not seen[0]), (kind, seen)
+    ends = faulty(35, "dead", 5.0)
+    ends[..., 0] = 0.5
+    assert torch.equal(bad_elements(scale * ends).dead, bad_elements(ends).dead)
+    wide = body(2, detectors=140)
+    weights = torch.ones_like(wide)
+    torch.testing.assert_close(noise_ratio(scale * wide, weights / scale**2), noise_ratio(wide, weights))
+    torch.testing.assert_close(metal_ratio(scale * body(2), GEOMETRY), metal_ratio(body(2), GEOMETRY))
+    assert torch.equal(looks_unlogged(scale * transmittances()), looks_unlogged(transmittances()))
+    cut = body(2)
+    cut[0, :4, :3] += 0.3
+    found, same = truncation(cut, GEOMETRY), truncation(scale * cut, GEOMETRY)
+    assert found is not None and same is not None and found.views == same.views > 0
+    assert found.level == pytest.approx(same.level)
+
+
 @pytest.mark.parametrize(("width", "repaired"), [(2, True), (3, True), (4, False)])
 def test_gaps_are_bridged_by_a_straight_line(width: int, repaired: bool) -> None:
     """Three of 70 elements are less than 5 %, four are more."""

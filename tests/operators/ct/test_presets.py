@@ -81,6 +81,14 @@ def test_transmittance_scale():
     torch.testing.assert_close(transmittance_scale(y[1:2]), factor[1:2])
     with pytest.raises(ValueError, match="see nothing"):
         transmittance_scale(torch.zeros(1, 1, 4, 4))
+    half = torch.tensor([[[[0.0, 1.0, 2.0, 3.0]]]])
+    for mean in (0.26, 0.99):
+        assert float((-transmittance_scale(half, mean) * half).exp().mean()) == pytest.approx(mean, abs=1e-5)
+    for mean in (0.0, 1.0, 1.5, 0.25, 0.2):
+        with pytest.raises(ValueError, match=f"no factor gives a mean transmittance of {mean}"):
+            transmittance_scale(half, mean)
+    with pytest.raises(ValueError, match="must not be negative"):
+        transmittance_scale(half - 0.01)
 
 
 def test_genregbench_has_square_images():

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
 
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry
 from deft_ct.operators.ct.redundancy import missing_fraction
@@ -56,3 +57,17 @@ def test_half_a_detector_misses_nothing_in_a_full_turn_and_much_in_a_short_one()
     half = {"detector_offset_mm": fan(360).detectors * fan(360).detector_mm / 2}
     assert missing_fraction(fan(360, **half)) == pytest.approx(0, abs=1e-9)
     assert missing_fraction(fan(240, **half)) == pytest.approx(1 / 3, abs=0.02)  # each line from one end alone
+
+
+@pytest.mark.parametrize("degrees", [60, 150, 165, 180, 200])
+def test_the_missing_share_is_the_integral_over_the_distance(degrees: float) -> None:
+    """Of lines at the distance ``R sin g`` the gaps between both arcs of directions are missing."""
+    arc = math.radians(degrees)
+
+    def missing(distance: float) -> float:
+        g = math.asin(distance / TO_CENTER)
+        return (max(0.0, math.pi + 2 * g - arc) + max(0.0, math.pi - 2 * g - arc)) / (2 * math.pi)
+
+    bends = [TO_CENTER * math.sin(abs(arc - math.pi) / 2)]
+    expected = quad(missing, 0, RADIUS, points=[b for b in bends if 0 < b < RADIUS], epsabs=1e-10)[0] / RADIUS
+    assert missing_fraction(fan(degrees)) == pytest.approx(expected, abs=2e-6)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry
-from deft_ct.operators.ct.redundancy import ray_weights
+from deft_ct.operators.ct.redundancy import one_sided_padding, ray_weights
 
 COUNT, STEP = 180, math.pi / 180  # views of a half turn, so that the twin of a ray is a ray of another view
 
@@ -108,3 +108,19 @@ def test_a_detector_cut_off_on_either_side_takes_wangs_weights(side: int, fan: b
     # Both ends of a line inside the overlap, from opposite views, count once together.
     inside = np.abs(lateral) <= overlap + 1e-9
     np.testing.assert_allclose(weights[0][inside] + weights[0][inside][::-1], 1, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("offset", "padding"), [(20.0, 40), (20.3, 41), (19.9, 40)])
+def test_a_detector_cut_off_is_made_symmetric(offset: float, padding: int) -> None:
+    """61 elements from -30 + o to 30 + o about the axis lack ``2 o`` on the other side."""
+    for fan in (True, False):
+        for side in (1, -1):
+            geometry: FanGeometry | ParallelGeometry = curved(2 * COUNT, 61, side * offset)
+            if not fan:
+                geometry = ParallelGeometry(
+                    image_shape=(96, 96), pixel_mm=1.0, views=2 * COUNT, angular_range=2 * math.pi, detectors=61,
+                    detector_mm=1.0, detector_offset_mm=side * offset,
+                )  # fmt: skip
+            assert one_sided_padding(geometry) == ((padding, 0) if side > 0 else (0, padding))
+    assert one_sided_padding(curved(2 * COUNT, 61)) == (0, 0)
+    assert one_sided_padding(curved(200, 61, 20)) == (0, 0), "a short scan measures no line from both sides"

@@ -154,3 +154,8 @@ def test_presets_of_the_nonlinear_blur_need_the_weights(tmp_path: Path) -> None:
     np.testing.assert_allclose(codes["daps"], expected, rtol=1e-6)
     assert torch.equal(codes["deft"], sample_code((128, 128)))
     assert not torch.equal(codes["dps"], codes["deft"])
+    for seed in range(4):  # one draw of the generator is the seed of the code
+        drawn, same = (torch.Generator().manual_seed(seed) for _ in range(2))
+        blur = preset("dps", "nonlinear-blur", (3, 128, 128), drawn, bkse_weights=path)[0]
+        expected = sample_code((128, 128), seed=int(torch.randint(2**31, (), generator=same)))
+        assert torch.equal(dict(blur.named_buffers())["model.code"], expected)

@@ -320,3 +320,30 @@ def test_a_kernel_has_a_middle(size: int) -> None:
         gaussian_taps(size, 1.0)
     with pytest.raises(ValueError, match=f"the kernel size must be odd and positive, got {size}"):
         motion_kernel(size, 0.5, rng())
+
+
+@pytest.mark.parametrize("intensity", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("size", "steps"), [(61, 2000), (9, 40), (1, 5)])
+def test_motion_kernels_are_those_of_a_second_program(size: int, steps: int, intensity: float) -> None:
+    """The walk of Boracchi and Foi in vectors of NumPy, with the same random numbers; drawn pixel by pixel."""
+    source = rng(7)
+    draws = torch.randn(steps, 2, generator=source, dtype=torch.float64).numpy()
+    chances, turns = torch.rand(steps, 2, generator=source, dtype=torch.float64).numpy().T
+    headings = np.stack([np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)], -1)  # x, y
+    at, velocity, path = np.zeros(2), headings[0].copy(), []
+    for step in range(steps):
+        path.append(at.copy())
+        if step > 0 and chances[step] * steps < 5 * intensity:
+            velocity = velocity + 2 * headings[step]
+        velocity = velocity + intensity * (4 * draws[step] / np.sqrt(steps) - 6 * at / steps**2)
+        velocity = velocity / np.hypot(*velocity)
+        at = at + velocity
+    points = np.array(path) - np.mean(path, 0)
+    points = points * 0.75 * (size // 2) / np.abs(points).max() + size // 2
+    expected = np.zeros((size, size))
+    for x, y in points:  # a hat function of one pixel on each side
+        rows = np.clip(1 - np.abs(np.arange(size) - y), 0, None)
+        expected += np.outer(rows, np.clip(1 - np.abs(np.arange(size) - x), 0, None))
+    np.testing.assert_allclose(
+        motion_kernel(size, intensity, rng(7), steps=steps), expected / expected.sum(), atol=1e-12
+    )
