@@ -20,8 +20,8 @@ from deft_ct.cli.errors import SHOW_TRACEBACK, one_line_errors
 from deft_ct.runtime.fields import LARGEST_COUNT
 
 FLAG = "--traceback"
-MAY_BE_EMPTY = {"compare"}
-"""Parameters for which an empty text says something: ``--compare ''`` compares with nothing."""
+MAY_BE_EMPTY = {"compare", "out"}
+"""``--compare ''`` compares with nothing, and ``--out`` says by itself what it needs."""
 
 
 class CheckedCommand(TyperCommand):
@@ -31,23 +31,30 @@ class CheckedCommand(TyperCommand):
         """Read the words after the command.
 
         Raises:
-            typer.BadParameter: a value is none that an option can take.
+            ValueError: a value is none that an option can take.
         """
+        if ctx.resilient_parsing:  # a shell completes the words
+            return list(super().parse_args(ctx, args))
         # The words as they are given: an empty path would become ".", the working directory.
         parameters: list[Any] = self.get_params(ctx)
         given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in parameters:
             blank = any(isinstance(v, str) and not v.strip() for v in _single(given.get(parameter.name)))
             if blank and parameter.name not in MAY_BE_EMPTY:
-                raise typer.BadParameter("it is empty: give a value, or leave it out", ctx, parameter)
+                raise ValueError(f"{_name(parameter)} is empty: give a value, or leave it out")
         rest: list[str] = super().parse_args(ctx, args)
         for parameter in parameters:
             for value in _single(ctx.params.get(parameter.name)):
                 if isinstance(value, Integral) and abs(int(value)) > LARGEST_COUNT:
-                    raise typer.BadParameter(f"it must be at most {LARGEST_COUNT}, got a larger one", ctx, parameter)
+                    raise ValueError(f"{_name(parameter)} must be at most {LARGEST_COUNT}, got a larger one")
                 if isinstance(value, Real) and not isinstance(value, Integral) and not math.isfinite(value):
-                    raise typer.BadParameter(f"it must be a finite number, got {value}", ctx, parameter)
+                    raise ValueError(f"{_name(parameter)} must be a finite number, got {value}")
         return rest
+
+
+def _name(parameter: Any) -> str:
+    """An option as it is given, or an argument as the help calls it."""
+    return str(parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar or parameter.name)
 
 
 def _single(value: Any) -> Iterator[Any]:

@@ -15,6 +15,7 @@ from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
 from deft_ct.cli import app
+from deft_ct.cli.commands import CheckedCommand
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 BAD = (
@@ -53,6 +54,7 @@ CASES = [
 
 def test_the_options_are_found() -> None:
     assert len(CASES) >= 150 and len({path for path, _ in CASES}) >= 12
+    assert {type(command) for command in COMMANDS.values()} == {CheckedCommand}
 
 
 @cache
