@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 
 MAPPED = {"deft_ct.operators": "operators", "deft_ct.datasets": "datasets"}
-CONDA_NAMES = {"torch": "pytorch-gpu", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {"torch": "pytorch-gpu", "matplotlib": "matplotlib-base", "ray": "ray-core"}
 PIP_EXTRAS = re.compile(r"^deft-ct\[(?P<names>[^]]*)\]$")
 
 

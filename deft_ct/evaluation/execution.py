@@ -9,19 +9,14 @@ import abc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from deft_ct.evaluation.worker import WorkerJob
+from deft_ct.runtime.extras import optional_library
 
 RETRIES = 3
 """How often a batch is given to another process after the one that had it was killed."""
-
-
-class MissingExtraError(ImportError):
-    """A library of an optional extra is not installed; the message names the extra."""
 
 
 class Engine(abc.ABC):
@@ -48,7 +43,7 @@ class Processes(Engine):
 
     def run(self, job: WorkerJob, units: Sequence[int]) -> None:
         """See :meth:`Engine.run`; a killed process ends the others, and what they have stored stays."""
-        joblib = _library("joblib", "benchmark")
+        joblib = optional_library("joblib", "benchmark")
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         threads = max(1, (os.cpu_count() or 1) // self.workers)
@@ -81,7 +76,7 @@ class RayCluster(Engine):
 
     def run(self, job: WorkerJob, units: Sequence[int]) -> None:
         """See :meth:`Engine.run`; Ray gives the batch of a killed worker to another one."""
-        ray = _library("ray", "cluster")
+        ray = optional_library("ray", "cluster")
         local = self.address == "local"
         started = not ray.is_initialized()
         if started:
@@ -118,7 +113,7 @@ class Slurm(Engine):
 
     def run(self, job: WorkerJob, units: Sequence[int]) -> None:
         """See :meth:`Engine.run`; jobs that have ended early leave their batches to the next round."""
-        submitit = _library("submitit", "cluster")
+        submitit = optional_library("submitit", "cluster")
         options = dict(self.options)
         executor = submitit.AutoExecutor(folder=self.folder, cluster=options.pop("cluster", "slurm"))
         executor.update_parameters(**options)
@@ -132,15 +127,3 @@ class Slurm(Engine):
 def _run_unit(job: WorkerJob, number: int) -> bool:
     """A function, because Ray takes no objects that can be called."""
     return job(number)
-
-
-def _library(name: str, extra: str) -> ModuleType:
-    """A library of an extra.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(f"{name} is not installed: pip install 'deft-ct[{extra}]'") from error

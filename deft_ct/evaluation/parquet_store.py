@@ -27,6 +27,7 @@ from deft_ct.evaluation.plan import Plan, Unit
 from deft_ct.evaluation.problem import Metric
 from deft_ct.runtime.atomic import atomic_file, occupy_folder, write_text
 from deft_ct.runtime.content_key import content_digest
+from deft_ct.runtime.extras import optional_library
 from deft_ct.runtime.json_object import read_json_object
 from deft_ct.runtime.locks import InUseError
 from deft_ct.runtime.read_error import ReadError
@@ -63,9 +64,13 @@ class ParquetStore:
         metrics: the columns of metrics.
         started: time of the start of this run in seconds since 1970. Images for which a method ran out of memory
             before are tried once more.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
     """
 
     def __init__(self, folder: Path, metrics: Sequence[Metric], *, started: float = 0.0) -> None:
+        optional_library("pyarrow", "benchmark")  # before any work
         self.folder, self.metrics, self.started = folder, tuple(metrics), started
         self._files: dict[str, tuple[int, int]] = {}
         self._rows: dict[Place, tuple[float, Row]] = {}
@@ -241,8 +246,7 @@ def _place(row: Mapping[str, Any]) -> Place:
 
 def _table(rows: Sequence[Row], keys: Sequence[str]) -> pa.Table:
     """Rows with these keys of metrics."""
-    import pyarrow as pa
-
+    pa = optional_library("pyarrow", "benchmark")
     kinds = dict.fromkeys(TEXT, pa.string()) | {"seed": pa.int64()}
     columns = dict.fromkeys([*ORDER, *keys, *NUMBERS, *TEXT])
     schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns])
@@ -250,17 +254,14 @@ def _table(rows: Sequence[Row], keys: Sequence[str]) -> pa.Table:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    import pyarrow.parquet as pq
-
+    pq = optional_library("pyarrow.parquet", "benchmark")
     with atomic_file(path) as temporary:
         pq.write_table(table, temporary)
 
 
 def _read(path: Path) -> list[Row]:
     """The rows of a file; none, with a warning, if it is damaged: they are measured again."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    pa, pq = (optional_library(name, "benchmark") for name in ("pyarrow", "pyarrow.parquet"))
     try:
         # Not by its path: a name such as `a=b` in it would be read as a column.
         rows: list[Row] = pq.ParquetFile(path).read().to_pylist()

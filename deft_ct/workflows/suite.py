@@ -14,6 +14,7 @@ from deft_ct.ct.scan import Scan
 from deft_ct.methods.method_text import parse_method, parse_value
 from deft_ct.methods.registry import method_class
 from deft_ct.networks.precision import Precision
+from deft_ct.runtime.extras import optional_library
 from deft_ct.runtime.fields import check_fields, from_values
 from deft_ct.runtime.read_error import ReadError
 
@@ -171,7 +172,7 @@ def read_suite(text: str | Path, *, overrides: Mapping[str, Any] | None = None) 
     Raises:
         FileNotFoundError: there is neither a file nor a shipped suite of that name.
         ReadError: the file is not YAML, or a value does not fit; the message names the key.
-        ImportError: PyYAML is not installed.
+        MissingExtraError: PyYAML is not installed.
     """
     path = suite_path(text)
     content = _read_yaml(path)
@@ -218,10 +219,8 @@ def _of_environment(found: re.Match[str]) -> str:
 
 
 def _read_yaml(path: Path) -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise ImportError("PyYAML is not installed: pip install 'deft-ct[benchmark]'") from error
+    optional_library("yaml", "benchmark")
+    import yaml
 
     class Strict(yaml.SafeLoader):
         """A key that is there twice is an error; PyYAML would take the last."""

@@ -21,13 +21,13 @@ from tiny_pack import write_tiny_pack
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
-from deft_ct.evaluation import execution
 from deft_ct.evaluation.claims import Claims
-from deft_ct.evaluation.execution import MissingExtraError, Processes, RayCluster, Slurm
+from deft_ct.evaluation.execution import Processes, RayCluster, Slurm
 from deft_ct.evaluation.parquet_store import PARTS, read_rows
 from deft_ct.evaluation.runner import RunOptions, run_benchmark
 from deft_ct.evaluation.worker import Benchmark, WorkerJob
 from deft_ct.problems.ct import CTProblem
+from deft_ct.runtime.extras import MissingExtraError
 from deft_ct.runtime.locks import InUseError
 
 BATCH, METHODS = 2, 3
@@ -198,22 +198,26 @@ def test_an_engine_needs_a_way_to_make_the_benchmark(pack: Path, tmp_path: Path)
 def test_a_missing_library_is_named_with_its_extra(
     engine: Any, message: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-    monkeypatch.setattr(execution, "import_module", missing)
+    job = WorkerJob(functools.partial(make, pack), tmp_path / "run", 0.0, "")
+    for name in ("ray", "submitit", "joblib"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=message):
-        run_benchmark(make(pack), tmp_path / "run", options(pack, engine))
+        engine.run(job, [0])
+
+
+def _paths() -> str:
+    """Where other processes find the package, the method of these tests and this module."""
+    here = Path(__file__)
+    return os.pathsep.join(str(path) for path in (here.parents[2], here.parents[1] / "support", here.parent))
 
 
 @pytest.mark.slow
 def test_two_workers_of_ray_of_which_one_is_killed(pack: Path, tmp_path: Path, log: Path) -> None:
     pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
-    support = Path(__file__).parents[1] / "support"
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), str(support), str(Path(__file__).parent)])
+    script = Path(__file__).parents[1] / "support" / "ray_killed_worker.py"
     subprocess.run(
-        [sys.executable, support / "ray_killed_worker.py", pack, tmp_path / "run", log], check=True, timeout=500,
-        env=os.environ | {"PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0"},
+        [sys.executable, script, pack, tmp_path / "run", log], check=True, timeout=500,
+        env=os.environ | {"PYTHONPATH": _paths(), "RAY_USAGE_STATS_ENABLED": "0"},
     )  # fmt: skip
     measured = in_batches(log)
     assert len({process for process, _, _ in logged(log)}) >= 3  # two, and the one in the place of the killed one
@@ -223,8 +227,9 @@ def test_two_workers_of_ray_of_which_one_is_killed(pack: Path, tmp_path: Path, l
 
 
 @pytest.mark.slow
-def test_jobs_of_submitit(pack: Path, tmp_path: Path, log: Path) -> None:
+def test_jobs_of_submitit(pack: Path, tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit", reason="the extra 'cluster' is not installed")
+    monkeypatch.setenv("PYTHONPATH", _paths())
     engine = Slurm(tmp_path / "jobs", workers=2, options={"cluster": "local", "timeout_min": 10})
     run_benchmark(make(pack), tmp_path / "run", options(pack, engine))
     assert len(in_batches(log)) == 8 * METHODS and os.getpid() not in {process for process, _ in in_batches(log)}

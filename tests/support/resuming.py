@@ -58,7 +58,7 @@ COMMANDS = [
         ("compare",),
         {"data": "one.h5", "every": 2, "scan": [SCAN], "method": ["fbp"], "samples": 1},
         SCANS | {
-            "every": 3, "method": ["fbp:filter=ram-lak"], "samples": 2, "seed": 1, "batch-size": 1,
+            "every": 3, "limit": 1, "method": ["fbp:filter=ram-lak"], "samples": 2, "seed": 1, "batch-size": 1,
         },
         {
             "prior": "see test_networks_of_a_comparison", "htransform": "same", "model": "same", "precision": "same",
