@@ -78,6 +78,12 @@ KINDS: Mapping[str, Kind] = {
         make=ct_kinds.htc2022, options=("degrees", "size"),
         help="Helsinki Tomography Challenge 2022: measured wedges, judged by the challenge's score",
     ),
+    "sinogram": Kind(
+        make=ct_kinds.sinogram, words=("ends", "radians", "rings"),
+        options=("angles", "degrees", "counts", "center", "detector", "sod", "sdd", "views", "size"),
+        help="a measured sinogram (.npy, .npz, .mat, .tif): some views judged against the image of all; rings removes "
+        "stripes, center=auto finds the axis, counts=N is the open beam, sod=, sdd= and detector= in mm",
+    ),
     "folder": Kind(
         make=ct_kinds.folder, options=("size",),
         help="CT images of a folder: DICOM series, NIfTI, HDF5, averaged to size x size pixels (256 by default)",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast, get_args
+from pathlib import Path
+from typing import Literal, cast, get_args, overload
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.aapm import HELD_OUT, PATIENTS, AAPMChallenge, Dose, Kernel
@@ -12,13 +13,16 @@ from deft_ct.datasets.htc2022_set import htc2022_files
 from deft_ct.datasets.ldct_images import LDCTImages
 from deft_ct.datasets.lodopab import LoDoPaB, LoDoPaBSlices, Part
 from deft_ct.datasets.names import DataName
+from deft_ct.datasets.sinogram_scan import ScanSetUp, SinogramScan, read_sinogram_scan
 from deft_ct.datasets.slices import SliceData, SliceStack
 from deft_ct.datasets.two_detect import TwoDetect
 from deft_ct.evaluation.problem import Problem
+from deft_ct.io.sinograms import SinogramOptions
 from deft_ct.problems.ct import CTProblem
 from deft_ct.problems.ct_dm4ct import DM4CT_SETTINGS, DM4CTProblem, dm4ct_corrected
 from deft_ct.problems.ct_lodopab import LoDoPaBProblem
 from deft_ct.problems.ct_measured import HTCProblem, TwoDetectProblem
+from deft_ct.problems.ct_sinogram import SinogramProblem
 from deft_ct.problems.options import DEFAULT_SCANS, ProblemOptions
 from deft_ct.runtime.data_split import DataSplit
 
@@ -177,3 +181,50 @@ def two_detect(name: DataName, scans: Sequence[Scan] | None, options: ProblemOpt
 def _own_only(name: DataName, scans: Sequence[Scan] | None) -> None:
     if scans is not None:
         raise ValueError(f"{name.kind} holds measured scans, which are not simulated: leave out --scan")
+
+
+def sinogram(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+    """A measured sinogram of a user."""
+    _own_only(name, scans)
+    given = name.options
+    reading = SinogramOptions(
+        angles=Path(given["angles"]).expanduser() if "angles" in given else None,
+        degrees=_number(name, "degrees", 180.0), ends="ends" in name.words, radians="radians" in name.words,
+        counts=_number(name, "counts", None),
+    )  # fmt: skip
+    center = given.get("center", "middle")
+    how = ScanSetUp(
+        reading=reading, rings="rings" in name.words, detector_mm=_number(name, "detector", 1.0),
+        center="auto" if center == "auto" else "middle" if center == "middle" else _number(name, "center", 0.0),
+        source_to_center_mm=_number(name, "sod", None), source_to_detector_mm=_number(name, "sdd", None),
+    )  # fmt: skip
+    sides = name.integers("size", ())
+    scan = read_sinogram_scan(name.root, how, side=sides[0] if sides else None)
+    kept = scan.sinogram[:: options.every][: options.limit]
+    chosen = SinogramScan(kept, scan.geometry, scan.center, scan.raised)
+    wanted: list[int | None] = [*name.integers("views", ())] or [None]
+    return [
+        SinogramProblem(
+            label=name.root.name, source=chosen, views=views, seed=options.seed, batch_size=options.batch_size,
+            device=options.device,
+        )
+        for views in wanted
+    ]  # fmt: skip
+
+
+@overload
+def _number(name: DataName, option: str, default: float) -> float: ...
+
+
+@overload
+def _number(name: DataName, option: str, default: None) -> float | None: ...
+
+
+def _number(name: DataName, option: str, default: float | None) -> float | None:
+    text = name.options.get(option)
+    if text is None:
+        return default
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name.kind}: {option} must be a number, got {text!r}") from None

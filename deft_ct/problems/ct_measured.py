@@ -283,14 +283,7 @@ class TwoDetectProblem(ObservedCTProblem):
 
     def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
         """See :data:`REFERENCE_METRICS`; PSNR and SSIM with the range of each reference."""
-        made, true = as_float64("images", images), as_float64("truth", self.truth)
-        spans = [float(np.ptp(one)) or 1.0 for one in true]
-        pairs = list(zip(made, true, spans, strict=True))
-        return {
-            "psnr": np.array([psnr(a, b, data_range=span)[0] for a, b, span in pairs]),
-            "ssim": np.array([ssim(a, b, data_range=span)[0] for a, b, span in pairs]),
-            "rmse": rmse(made, true),
-        }
+        return measure_against_references(images, self.truth)
 
     def settings(self) -> dict[str, Any]:
         """Data, modes, views and size."""
@@ -307,6 +300,23 @@ class TwoDetectProblem(ObservedCTProblem):
             f"pixels per side. Truth: the reference reconstruction of mode {self.reference_mode}. PSNR and SSIM: range "
             "of each reference. 0 HU is 0.02/mm."
         )
+
+
+def measure_against_references(images: Floats, truth: Floats) -> dict[str, NDArray[np.float64]]:
+    """The metrics of :data:`REFERENCE_METRICS`.
+
+    Args:
+        images: ``(N, H, W)`` HU.
+        truth: ``(N, H, W)`` HU; the range of each is that of its PSNR and SSIM.
+    """
+    made, true = as_float64("images", images), as_float64("truth", truth)
+    spans = [float(np.ptp(one)) or 1.0 for one in true]
+    pairs = list(zip(made, true, spans, strict=True))
+    return {
+        "psnr": np.array([psnr(a, b, data_range=span)[0] for a, b, span in pairs]),
+        "ssim": np.array([ssim(a, b, data_range=span)[0] for a, b, span in pairs]),
+        "rmse": rmse(made, true),
+    }
 
 
 def _at_size(one: HTCFiles, side: int) -> HTCScan:

@@ -55,7 +55,7 @@ def test_lodopab(tmp_path: Path) -> None:
     assert code == 2 and "NOT complete" in text and "observation_validation_013.hdf5" in text
 
 
-def _dicom(folder: Path, names: tuple[str, ...] = ("006", "007", "008")) -> None:
+def _dicom(folder: Path, names: tuple[str, ...] = ("006", "007", "008", "009")) -> None:
     folder.mkdir(parents=True)
     for name in names:
         shutil.copy(sample_series_path() / f"{name}.dcm", folder / f"{name}.IMA")
@@ -67,7 +67,7 @@ def test_aapm(tmp_path: Path) -> None:
     found = check_data(tmp_path)
     assert found.kind.startswith("AAPM") and not found.complete
     assert set(_states(found, "found")) == {"L067/full_1mm", "L506/full_1mm"}
-    assert _states(found, "found")["L067/full_1mm"].startswith("3 slices of 512 x 512")
+    assert _states(found, "found")["L067/full_1mm"].startswith("4 slices of 512 x 512")
     assert len(_states(found, "missing")) == 8
     (tmp_path / "L067" / "full_1mm" / "007.IMA").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 9)
     assert list(_states(check_data(tmp_path), "damaged")) == ["L067/full_1mm"]
