@@ -167,7 +167,7 @@ def inline_svg(figure: Figure, title: str) -> str:
         text = text.replace(stand_in, f"var(--{name})")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*pt"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*pt"', r"\1", text))
-    quoted = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    quoted = title.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
     return text.replace("<svg", f'<svg role="img" aria-label="{quoted}"', 1).replace("'DejaVu Sans'", "inherit")
 
 

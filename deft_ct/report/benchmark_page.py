@@ -164,8 +164,12 @@ def _records(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Method and problem -> what was recorded of its first image."""
     if "provenance" not in rows.columns:
         return []
-    first = finished(rows).groupby(["problem", "method"], sort=False)["provenance"].first()
-    return [(f"{method}, {problem}", _indented(text)) for (problem, method), text in first.items() if text]
+    first = finished(rows).drop_duplicates(["problem", "method"])
+    return [
+        (f"{line['method']}, {line['problem']}", _indented(line["provenance"]))
+        for line in records(first)
+        if line["provenance"]
+    ]
 
 
 def _indented(text: str) -> str:
