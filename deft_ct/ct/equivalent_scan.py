@@ -16,7 +16,6 @@ from typing import Any
 from deft_ct.ct.trained_range import outside_training, photons_of, trained_span, views_of
 from deft_ct.measurement.measurement import Measurement
 
-
 DENSE_VIEWS = 80
 """Fewest views that a scan is told as because of its photons; with more, views and photons may be exchanged."""
 
