@@ -4,7 +4,8 @@ Neighbouring views of a dense scan measure nearly the same lines, so the noise i
 photons, and 1000 views of 4096 photons are to an image what 200 views of 20,480 photons are. A network that is
 conditioned on the scan, and has never heard of 1000 views, can be told the latter. The data stay as they are. With few
 views this does not hold, because gaps between the views show in the image: 50 views of 4096 photons are better told as
-they are than as 20 views of 10,000 (31.99 and 31.72 dB), while 200 are better told as 82 (34.15 and 33.81 dB).
+they are than as 20 views of 10,000 (31.99 and 31.72 dB), while 200 are better told as 82 (34.15 and 33.81 dB), and 200
+of 1000 photons as 20 (31.33 and 30.69 dB).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from deft_ct.ct.trained_range import outside_training, photons_of, trained_span,
 from deft_ct.measurement.measurement import Measurement
 
 DENSE_VIEWS = 80
-"""Fewest views that a scan is told as because of its photons; with more, views and photons may be exchanged."""
+"""A scan of fewer views is not told as fewer still; from here on, views and photons may be exchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ def equivalent_scan(card: dict[str, Any], measurement: Measurement) -> Equivalen
     """The scan of equal dose that is closest to a given one and inside of the training of a network.
 
     It never has more views than the given one, because views that were not measured cannot be made up, and too few
-    photons never make it less than :data:`DENSE_VIEWS`. It follows from views and photons alone.
+    photons make it less only from :data:`DENSE_VIEWS` on. It follows from views and photons alone.
 
     Args:
         card: metadata of the network, see :func:`~deft_ct.ct.trained_range.outside_training`.
@@ -59,9 +60,10 @@ def equivalent_scan(card: dict[str, Any], measurement: Measurement) -> Equivalen
     views, photons = views_of(measurement), photons_of(measurement)
     if views is None:
         return None
-    _, most = trained_span(card, "views")
+    fewest, most = trained_span(card, "views")
     for_photons = 1.0 if photons is None else trained_span(card, "photons")[0] / photons
-    grouped = max(1.0, views / most, min(for_photons, views / DENSE_VIEWS))
+    fewer = views / fewest if views >= DENSE_VIEWS else 1.0
+    grouped = max(1.0, views / most, min(for_photons, fewer))
     if grouped == 1.0:
         return None
     told = None if photons is None else photons * grouped

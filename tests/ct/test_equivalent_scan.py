@@ -23,8 +23,7 @@ def test_a_scan_of_the_training_is_told_as_it_is(views, photons):
         (1000, 4096, 200, 20480),  # LoDoPaB
         (500, 4096, 200, 10240),
         (200, 4096, 81.92, 1e4),
-        (160, 6e3 / 2, 80, 6e3),  # too few photons never make it less than 80 views
-        (500, 1e3, 80, 6250),
+        (200, 1e3, 20, 1e4),
         (500, 1e5, 200, 2.5e5),
         (1000, 1e3, 100, 1e4),
         (1000, 1e6, 200, 5e6),  # more photons than in training, but no more views than there are
@@ -32,7 +31,7 @@ def test_a_scan_of_the_training_is_told_as_it_is(views, photons):
 )
 def test_the_dose_stays_and_views_go_no_further_than_needed(views, photons, told_views, told_photons):
     found = equivalent_scan(CARD, tiny_scan(views=views, photons=photons))
-    assert found is not None and found.too_weak == (told_photons < 1e4)
+    assert found is not None and not found.too_weak
     assert (found.views, found.photons) == pytest.approx((told_views, told_photons))
     assert found.views * found.photons == pytest.approx(views * photons)
     assert found.grouped == pytest.approx(views / told_views)
@@ -41,13 +40,13 @@ def test_the_dose_stays_and_views_go_no_further_than_needed(views, photons, told
 def test_too_little_dose_is_said():
     found = equivalent_scan(CARD, tiny_scan(views=100, photons=1e3))
     assert found is not None and found.too_weak
-    assert (found.views, found.photons) == pytest.approx((80, 1250))
+    assert (found.views, found.photons) == pytest.approx((15, 1e5 / 15))
 
 
 def test_few_views_are_told_as_they_are():
     """Gaps between them show in the image, so they are not the same as fewer views with more photons."""
     assert equivalent_scan(CARD, tiny_scan(views=50, photons=4096)) is None
-    assert equivalent_scan(CARD, tiny_scan(views=80, photons=1e3)) is None
+    assert equivalent_scan(CARD, tiny_scan(views=79, photons=1e3)) is None
 
 
 def test_views_are_never_made_up():
