@@ -12,19 +12,20 @@ from deft_ct.methods.registry import method_class
 from deft_ct.runtime.search_space import Choice, Range
 
 SHARED = {"batch_size": 8}
+COUPLED = {"coupling": 5.0}  # of volumes alone, so it changes no result on images
 WARM = SHARED | {"start": 1.0, "start_from": "tv"}
 # From the papers named in each module, where they state a value.
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "daps": WARM | {"steps": 200, "cg_iterations": 20, "weighted": True, "ode_steps": 5, "inner": "auto",
+    "daps": WARM | COUPLED | {"steps": 200, "cg_iterations": 20, "weighted": True, "ode_steps": 5, "inner": "auto",
                     "langevin_steps": 100, "langevin_step": 0.5, "radius": 1.0},
-    "ddnm": WARM | {"steps": 100, "cg_iterations": 20, "weighted": True, "eta": 0.85},
+    "ddnm": WARM | COUPLED | {"steps": 100, "cg_iterations": 20, "weighted": True, "eta": 0.85},
     "ddrm": SHARED | {"steps": 20, "eta": 0.85, "eta_b": 1.0},
-    "dds": WARM | {"steps": 50, "cg_iterations": 5, "weighted": True, "eta": 0.85, "gamma": math.inf},
-    "diffpir": WARM | {"steps": 100, "cg_iterations": 20, "weighted": True, "strength": 7.0, "zeta": 0.1},
+    "dds": WARM | COUPLED | {"steps": 50, "cg_iterations": 5, "weighted": True, "eta": 0.85, "gamma": math.inf},
+    "diffpir": WARM | COUPLED | {"steps": 100, "cg_iterations": 20, "weighted": True, "strength": 7.0, "zeta": 0.1},
     "dps": WARM | {"steps": 1000, "eta": 1.0, "zeta": 1.0, "norm": "l2", "weighted": False},
     "mcg": WARM | {"steps": 1000, "eta": 1.0, "zeta": 1.0, "norm": "l2", "weighted": False, "cg_iterations": 5},
     "pigdm": WARM | {"steps": 100, "cg_iterations": 20, "weighted": True, "eta": 1.0, "data_std": 1.0},
-    "reddiff": SHARED | {"steps": 1000, "strength": 0.25, "learning_rate": 0.25, "weighted": True},
+    "reddiff": SHARED | COUPLED | {"steps": 1000, "strength": 0.25, "learning_rate": 0.25, "weighted": True},
     "unconditional": SHARED | {"steps": 100, "eta": 1.0, "sampler": "ddim"},
 }  # fmt: skip
 EITHER, LATE = Choice((True, False)), Range(0.02, 1.0, log=True)
