@@ -51,7 +51,7 @@ def test_projections_of_voxels_are_those_of_the_ball() -> None:
     operator = HelicalTransform(scan, GRID)
     y = operator(BALL.volume(GRID.image_shape, GRID.voxel_zyx)[None])[0]
     truth = exact(scan)
-    assert float((y - truth).square().mean().sqrt()) < 0.01 * float(truth.max())
+    assert float((y - truth).square().mean().sqrt()) < 0.02 * float(truth.max())
     moved = VolumeGrid(image_shape=(30, 40, 42), voxel_zyx=(2.0, 2.0, 2.0), z_mm=4.0)
     wrong = HelicalTransform(scan, moved)(BALL.volume(GRID.image_shape, GRID.voxel_zyx)[None])[0]
     assert float((wrong - truth).square().mean().sqrt()) > 0.05 * float(truth.max())  # z_mm is the place of the grid
@@ -89,7 +89,9 @@ def test_the_pseudo_inverse_finds_the_ball() -> None:
     operator = HelicalTransform(scan, grid)
     found = operator.pseudo_inverse(exact(scan).float()[None, None])[0, 0]
     truth = BALL.volume(grid.image_shape, grid.voxel_zyx)
-    inside = truth > 0.0199
+    core = Ellipsoid(center_mm=(8.0, -5.0, 3.0), semi_axes_mm=(18.0, 14.0, 10.0), value=1.0, angle=0.4)
+    inside = EllipsoidPhantom((core,)).volume(grid.image_shape, grid.voxel_zyx) > 0.99
+    assert int(inside.sum()) > 100
     assert abs(float(found[inside].mean()) / 0.02 - 1) < 0.01
     assert float((found - truth).square().mean().sqrt()) < 0.0015
 
