@@ -219,7 +219,7 @@ def is_projection_folder(folder: str | Path) -> bool:
             with quiet_pydicom():
                 _check_encoding(path)
                 header = pydicom.dcmread(path, stop_before_pixels=True)
-        except Exception:  # not DICOM, or damaged: what reads the folder says so
+        except Exception:  # noqa: BLE001  # not DICOM, or damaged in any way: what reads the folder says so
             continue
         return DETECTOR_ROWS in header and FOCAL_ANGLE in header
     return False

@@ -22,6 +22,7 @@ from deft_ct.workflows.reconstruct_series import SparseView, reconstruct_series
 from deft_ct.workflows.series_output import Output
 
 _DEFAULTS = SparseView()
+_RAW = ProjectionOptions()
 
 
 @grouped
@@ -34,7 +35,7 @@ def reconstruct(
         ),
     ] = None,
     simulated: opt.ScanOptions = opt.ScanOptions(),
-    raw: ProjectionOptions = ProjectionOptions(),
+    raw: ProjectionOptions = _RAW,
     method: opt.Methods = None,
     samples: opt.Samples = _DEFAULTS.samples,
     compare: Annotated[
@@ -156,7 +157,7 @@ def _check_raw(simulated: opt.ScanOptions, more: dict[str, Any]) -> None:
     given = [f"--{name}" for name, value in vars(simulated).items() if value is not None and name != "photons"]
     given += [name for name, value in more.items() if value not in (None, False)]
     if given:
-        raise ValueError(f"leave out {', '.join(given)}: raw data have a scan of their own, and no truth to compare with")
+        raise ValueError(f"leave out {', '.join(given)}: raw data have a scan of their own, and no truth")
 
 
 def _compared(texts: list[str] | None) -> list[str]:

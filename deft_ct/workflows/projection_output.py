@@ -120,6 +120,6 @@ def _details(run: VolumeRun) -> str:
     scan = run.scan
     spot = scan["flying_focal_spot"] or "no flying focal spot"
     return (
-        f"{scan['views']} views of {scan['detectors'][0]} x {scan['detectors'][1]} elements, pitch {scan['pitch']:.3g}, "
-        f"{spot}; water {run.place.series.units.mu_water:g} / mm; seed {run.settings['seed']}"
+        f"{scan['views']} views of {scan['detectors'][0]} x {scan['detectors'][1]} elements, "
+        f"pitch {scan['pitch']:.3g}, {spot}; water {run.place.series.units.mu_water:g} / mm; seed {run.settings['seed']}"
     )

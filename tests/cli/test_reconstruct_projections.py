@@ -32,7 +32,8 @@ def test_one_command_from_a_folder_to_a_dicom_volume(files: Path, tmp_path: Path
     assert status == 0, text
     assert "pitch 1" in text and "unverified on a real file" in text and "not for clinical use" in text
     series = read_dicom_series(out / "dicom" / "mean")
-    assert series.image_shape == (24, 24) and -1100 < series.hu.min() and abs(float(series.hu[:, 10:13, 12].mean())) < 300
+    assert series.image_shape == (24, 24) and series.hu.min() > -1100
+    assert abs(float(series.hu[:, 10:13, 12].mean())) < 300
 
 
 def test_a_folder_of_raw_data_is_known(files: Path, tmp_path: Path) -> None:

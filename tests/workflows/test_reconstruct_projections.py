@@ -10,11 +10,12 @@ import numpy as np
 import pydicom
 import pytest
 
+from deft_ct.datasets.ellipsoids import Ellipsoid, EllipsoidPhantom
 from deft_ct.datasets.ldct_projection import WATER_ATTENUATION, read_projections
 from deft_ct.datasets.synthetic_ct_pd import SyntheticScan, trunk, write_synthetic_scan
 from deft_ct.io import read_dicom_series, read_nifti
 from deft_ct.operators.findings import DataWarning
-from deft_ct.workflows.experiments.helix_accuracy import Accuracy, HelixCase, circular_limit, helix_accuracy, written
+from deft_ct.workflows.experiments.helix_accuracy import HelixCase, circular_limit, helix_accuracy, written
 from deft_ct.workflows.projection_series import Slices
 from deft_ct.workflows.reconstruct_projections import HelixSettings, reconstruct_projections
 from deft_ct.workflows.series_output import Output
@@ -31,7 +32,6 @@ CASES = {
         BASE, pitch=-0.6, turns=3.0, views_per_turn=240, flying_focal_spot="FFSXY", spot_mm=SPOT, z_mm=700.0
     ),
 }
-LIMIT: dict[str, Accuracy] = {}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -177,3 +177,28 @@ def test_what_cannot_be_reconstructed_is_said_first(files: Path, tmp_path: Path)
     ):  # fmt: skip
         with pytest.raises(ValueError, match=why):
             Slices(**change)
+
+
+@pytest.mark.parametrize("rebin", [False, True])
+def test_a_table_that_moves_too_fast_is_warned_of(rebin: bool, tmp_path: Path) -> None:
+    scan = replace(BASE, pitch=2.6, views_per_turn=60, columns=40, column_mm=11.5, rows=4, row_mm=4.4)
+    files = write_synthetic_scan(tmp_path / "scan", trunk(scan.mu_water), scan)
+    with pytest.warns(DataWarning, match="of the rays of a slice were not measured"):
+        run = reconstruct_projections(files, tmp_path / "out", replace(SMALL, rebin=rebin))
+    assert any("missing rays" in text for text in run.warnings)
+    assert "were not measured" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_rows_in_the_wrong_order_are_warned_of(tmp_path: Path) -> None:
+    scan = replace(BASE, views_per_turn=400, columns=40, column_mm=11.5, rows=16, turns=2.2, pitch=0.7)
+    slanted = EllipsoidPhantom(
+        tuple(
+            Ellipsoid(center_mm=(0.0, 0.0, z), semi_axes_mm=(60.0, 60.0, 6.0), value=0.01, angle=0.0)
+            for z in np.arange(-120.0, 120.0, 16.0).tolist()
+        )
+    )
+    files = write_synthetic_scan(tmp_path / "scan", slanted, scan)
+    quick = replace(SMALL, slices=Slices(size=16, slice_mm=4.0, z_range=(-4.0, 4.0)))
+    assert not reconstruct_projections(files, tmp_path / "right", quick).warnings
+    with pytest.warns(DataWarning, match="slices are probably mixed up, try the other --reverse-rows"):
+        reconstruct_projections(files, tmp_path / "wrong", replace(quick, reverse_rows=True))
