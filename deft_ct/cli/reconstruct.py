@@ -12,7 +12,7 @@ from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.groups import grouped
 from deft_ct.cli.output import print_run, print_volume
-from deft_ct.cli.projection_options import ProjectionOptions, parse_z_range
+from deft_ct.cli.projection_options import ProjectionOptions, parse_raw
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.ldct_projection import is_projection_folder
 from deft_ct.methods.method_text import parse_method, split_methods
@@ -91,15 +91,14 @@ def reconstruct(
         if folder is not None:
             _check_raw(simulated, {"--compare": compare, "--series": series, "--unmeasured-map": unmeasured_map})
             name, options = parse_method(opt.only(method or [HelixSettings().method], "--method"))
+            given = parse_raw(raw.raw)
             helix = HelixSettings(
                 method=name,
                 options=options,
-                rebin=raw.rebin,
-                slices=Slices(
-                    size=size, fov_mm=raw.fov, slice_mm=raw.slice_distance, z_range=parse_z_range(raw.z_range)
-                ),
-                mu_water=raw.mu_water,
-                reverse_rows=raw.reverse_rows,
+                rebin=given.rebin,
+                slices=Slices(size=size, fov_mm=given.fov, slice_mm=given.step, z_range=given.z),
+                mu_water=given.mu_water,
+                reverse_rows=given.reversed,
                 photons=simulated.photons or 0.0,
                 samples=samples if name not in ON_THE_HELIX else 1,
                 seed=seed,
@@ -113,8 +112,8 @@ def reconstruct(
             return
         if series_folder is None:
             raise ValueError("name the folder of a series, or that of raw data with --projections")
-        if raw.given:
-            raise ValueError(f"{', '.join(raw.given)}: for raw data, and {series_folder} holds none")
+        if raw.raw is not None:
+            raise ValueError(f"--raw is for raw data, and {series_folder} holds none")
         main, *others = [
             parse_method(text) for text in (opt.only(method or [_DEFAULTS.method], "--method"), *_compared(compare))
         ]

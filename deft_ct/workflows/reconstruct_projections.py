@@ -183,7 +183,7 @@ def calibration(projections: HelicalProjections, mu_water: float | None) -> tupl
     water = projections.mu_water if mu_water is None else mu_water
     if water is None:
         default = HounsfieldScale().mu_water
-        text = f"HU are not calibrated: the files have no attenuation of water, {default} / mm is taken (--mu-water)"
+        text = f"HU are not calibrated: the files have no attenuation of water, {default} / mm is taken"
         return HounsfieldScale(mu_water=default, mu_air=0.0), [text]
     if not _WATER[0] <= water <= _WATER[1]:
         return HounsfieldScale(mu_water=water, mu_air=0.0), [
@@ -276,7 +276,7 @@ def _row_order(projections: HelicalProjections, scan: HelicalScan) -> list[str]:
         return []
     return [
         f"rays of the same lines differ by {evidence.as_given:.2g}, and by {evidence.reversed:.2g} with the detector "
-        "rows in the other order: slices are probably mixed up, try the other --reverse-rows"
+        "rows in the other order: slices are probably mixed up, try the other order (--raw rows=reversed)"
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deft_ct.cli.app import app
-from deft_ct.cli.projection_options import parse_z_range
+from deft_ct.cli.projection_options import RawSettings, parse_raw
 from deft_ct.datasets.synthetic_ct_pd import SyntheticScan, trunk, write_synthetic_scan
 from deft_ct.io import read_dicom_series
 
@@ -37,7 +37,7 @@ def test_one_command_from_a_folder_to_a_dicom_volume(files: Path, tmp_path: Path
 
 
 def test_a_folder_of_raw_data_is_known(files: Path, tmp_path: Path) -> None:
-    words = (files, "--out", tmp_path / "out", "--size", "16", "--slice-distance", "6", "--z-range", "-6:6")
+    words = (files, "--out", tmp_path / "out", "--size", "16", "--raw", "step=6,z=-6:6")
     status, text = run(*words, "--method", "cgls:iterations=2", "--no-progress")
     assert status == 0 and "3 slices of 16 x 16 pixels" in text and "CGLS on the helix" in text
 
@@ -48,8 +48,8 @@ def test_a_folder_of_raw_data_is_known(files: Path, tmp_path: Path) -> None:
         (["--views", "20"], "leave out --views: raw data have a scan of their own"),
         (["--compare", "tv", "--series", "1.2"], "leave out --compare, --series"),
         (["--unmeasured-map"], "leave out --unmeasured-map"),
-        (["--z-range", "5"], "--z-range expects LOW:HIGH in mm, the smaller first, got '5'"),
-        (["--mu-water", "0.2"], "mu_water must lie in"),
+        (["--raw", "z=5"], "--raw: z expects LOW:HIGH in mm, the smaller first, got '5'"),
+        (["--raw", "mu_water=0.2"], "mu_water must lie in"),
         (["--method", "fbp", "--method", "tv"], "this command takes --method once"),
     ],
 )
@@ -61,16 +61,24 @@ def test_bad_options_are_one_line(files: Path, tmp_path: Path, words: list[str],
 
 def test_raw_options_need_raw_data(files: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    status, text = run(tmp_path / "empty", "--out", tmp_path / "out", "--rebin", "--z-range", "0:1")
-    assert status == 2 and "--rebin, --z-range: for raw data" in text
+    status, text = run(tmp_path / "empty", "--out", tmp_path / "out", "--raw", "z=0:1")
+    assert status == 2 and "--raw is for raw data" in text
     status, text = run("--out", tmp_path / "out")
     assert status == 2 and "name the folder of a series, or that of raw data with --projections" in text
     status, text = run(files, "--projections", files, "--out", tmp_path / "out")
     assert status == 2 and "name one folder" in text
 
 
-def test_ranges() -> None:
-    assert parse_z_range(None) is None and parse_z_range("-3.5:7") == (-3.5, 7.0)
-    for text in ("7:3", "a:b", "1:2:3", "nan:1", "0:inf"):
-        with pytest.raises(ValueError, match="expects LOW:HIGH"):
-            parse_z_range(text)
+def test_settings_of_raw_data() -> None:
+    assert parse_raw(None) == parse_raw("") == RawSettings()
+    assert parse_raw("z=-3.5:7, fov=400,step=2,rows=reversed,data=helix") == RawSettings(
+        z=(-3.5, 7.0), fov=400.0, step=2.0, reversed=True, rebin=False
+    )
+    assert parse_raw("data=slices,mu_water=0.019") == RawSettings(rebin=True, mu_water=0.019)
+    for text, why in (
+        ("z=7:3", "LOW:HIGH"), ("z=a:b", "LOW:HIGH"), ("z=1:2:3", "LOW:HIGH"), ("z=nan:1", "LOW:HIGH"),
+        ("fov=-1", "positive number"), ("step=x", "positive number"), ("rows=up", "forward or reversed"),
+        ("data", "helix or slices"), ("size=3", "has no setting 'size'"), ("fov=1,fov=2", "fov twice"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=why):
+            parse_raw(text)

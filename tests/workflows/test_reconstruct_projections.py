@@ -29,7 +29,7 @@ CASES = {
     ),
     "pitch -1, GE, head first": replace(BASE, pitch=-1.0, manufacturer="GE MEDICAL SYSTEMS", patient_position="HFS"),
     "pitch -0.6, spot in the plane": replace(
-        BASE, pitch=-0.6, turns=3.0, views_per_turn=240, flying_focal_spot="FFSXY", spot_mm=SPOT, z_mm=700.0
+        BASE, pitch=-0.6, turns=3.0, views_per_turn=240, flying_focal_spot="FFSXY", spot_mm=SPOT, z_mm=25.0
     ),
 }
 
@@ -200,5 +200,5 @@ def test_rows_in_the_wrong_order_are_warned_of(tmp_path: Path) -> None:
     files = write_synthetic_scan(tmp_path / "scan", slanted, scan)
     quick = replace(SMALL, slices=Slices(size=16, slice_mm=4.0, z_range=(-4.0, 4.0)))
     assert not reconstruct_projections(files, tmp_path / "right", quick).warnings
-    with pytest.warns(DataWarning, match="slices are probably mixed up, try the other --reverse-rows"):
+    with pytest.warns(DataWarning, match="slices are probably mixed up, try the other order"):
         reconstruct_projections(files, tmp_path / "wrong", replace(quick, reverse_rows=True))
