@@ -5,7 +5,8 @@ et al. (2015), Medical Physics 42, 6964, doi:10.1118/1.4935406. One DICOM file h
 line integrals with their own rescale slope, and the geometry in private attributes of the groups 7029 to 7041.
 
 **Not verified on a real file**: none was available. Public readers agree on these attributes. Two things are uncertain
-and left to the caller. ``reverse_rows`` sets the order of the detector rows. ``swap_focal_shifts`` says which
+and left to the caller. ``reverse_rows`` sets the order of the detector rows; readers that turn them round also turn the
+table position round. The data can tell: see ``operators.ct.helix_orientation``. ``swap_focal_shifts`` says which
 attribute, 7033,100B or 7033,100C, holds the angular shift of a flying focal spot and which the axial one.
 """
 
@@ -219,7 +220,7 @@ def is_projection_folder(folder: str | Path) -> bool:
             with quiet_pydicom():
                 _check_encoding(path)
                 header = pydicom.dcmread(path, stop_before_pixels=True)
-        except Exception:  # not DICOM, or damaged: what reads the folder says so
+        except Exception:  # noqa: BLE001  # not DICOM, or damaged in any way: what reads the folder says so
             continue
         return DETECTOR_ROWS in header and FOCAL_ANGLE in header
     return False

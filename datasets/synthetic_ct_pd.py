@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from deft_ct.datasets import ldct_projection as ct_pd
 from deft_ct.datasets.ellipsoids import Ellipsoid, EllipsoidPhantom
@@ -205,7 +205,7 @@ def _header(scan: SyntheticScan, series: str, n: int) -> Dataset:
     image.file_meta = FileMetaDataset()
     ge = scan.manufacturer.startswith("GE")
     image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if ge else ExplicitVRLittleEndian
-    uid = hashed_uid(series, str(n))
+    uid = UID(hashed_uid(series, str(n)))
     image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = CTImageStorage
     image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = uid
     image.SeriesInstanceUID, image.StudyInstanceUID = series, hashed_uid(series, "study")

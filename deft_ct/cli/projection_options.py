@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,49 +23,89 @@ class ProjectionOptions:
             "file.",
         ),
     ] = None
-    rebin: Annotated[
-        bool | None,
+    raw: Annotated[
+        str | None,
         typer.Option(
-            "--rebin/--helix",
-            help="Raw data: rebin to parallel-beam slices, or work on the true rays. Default: the true rays for fbp, "
-            "cgls, sirt and tikhonov.",
+            metavar="SETTINGS",
+            help="Settings of raw data, such as 'fov=400,step=2,z=-50:50': width and distance of the slices and their "
+            "range along the table of the files, in mm; mu_water=0.0192, attenuation of water in 1/mm; rows=reversed, "
+            "detector rows that count against the table position; data=helix or data=slices, the true rays or "
+            "rebinned slices.",
         ),
     ] = None
-    fov: Annotated[float | None, typer.Option(help="Raw data: width of a slice in mm. Default: all.")] = None
-    slice_distance: Annotated[
-        float | None, typer.Option(help="Raw data: distance of the slices in mm. Default: that of the detector rows.")
-    ] = None
-    z_range: Annotated[
-        str | None,
-        typer.Option(metavar="LOW:HIGH", help="Raw data: slices along the table of the files in mm. Default: all."),
-    ] = None
-    mu_water: Annotated[
-        float | None, typer.Option(help="Raw data: attenuation of water in 1/mm. Default: that of the files.")
-    ] = None
-    reverse_rows: Annotated[
-        bool, typer.Option("--reverse-rows", help="Raw data: the detector rows count against the table position.")
-    ] = False
-
-    @property
-    def given(self) -> list[str]:
-        """The options that were given, as they are written."""
-        default = ProjectionOptions()
-        changed = [name for name, value in vars(self).items() if value != getattr(default, name)]
-        return [f"--{name.replace('_', '-')}" for name in changed]
 
 
-def parse_z_range(text: str | None) -> tuple[float, float] | None:
-    """``"LOW:HIGH"`` in mm as numbers.
+@dataclass(frozen=True, kw_only=True)
+class RawSettings:
+    """The values of ``--raw``.
+
+    Attributes:
+        fov: width of a slice, mm.
+        step: distance of the slices, mm.
+        z: first and last slice along the table, mm.
+        mu_water: attenuation of water, 1/mm.
+        reversed: whether the rows count against the table position.
+        rebin: whether to rebin to slices; None: as the method likes it.
+    """
+
+    fov: float | None = None
+    step: float | None = None
+    z: tuple[float, float] | None = None
+    mu_water: float | None = None
+    reversed: bool = False
+    rebin: bool | None = None
+
+
+def parse_raw(text: str | None) -> RawSettings:
+    """The settings of ``--raw``, for example ``"fov=400,z=-50:50,data=slices"``.
 
     Raises:
-        ValueError: another form.
+        ValueError: an unknown name, a name without a value, one that is there twice, or a bad value.
     """
-    if text is None:
-        return None
+    found: dict[str, Any] = {}
+    for item in text.split(",") if text else ():
+        name, _, value = item.strip().partition("=")
+        if name not in _READERS:
+            raise ValueError(
+                f"--raw has no setting {name!r}; expected {', '.join(f'{known}=...' for known in _READERS)}"
+            )
+        field, read = _READERS[name]
+        if field in found:
+            raise ValueError(f"--raw has {name} twice")
+        found[field] = read(name, value)
+    return RawSettings(**found)
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"--raw: {name} must be a positive number, got {text!r}")
+    return value
+
+
+def _range(name: str, text: str) -> tuple[float, float]:
     try:
         low, high = (float(part) for part in text.split(":"))
     except ValueError:
         low = high = math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise ValueError(f"--z-range expects LOW:HIGH in mm, the smaller first, got {text!r}")
+        raise ValueError(f"--raw: {name} expects LOW:HIGH in mm, the smaller first, got {text!r}")
     return low, high
+
+
+def _either(false: str, true: str) -> Callable[[str, str], bool]:
+    def read(name: str, text: str) -> bool:
+        if text not in (false, true):
+            raise ValueError(f"--raw: {name} must be {false} or {true}, got {text!r}")
+        return text == true
+
+    return read
+
+
+_READERS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+    "fov": ("fov", _number), "step": ("step", _number), "z": ("z", _range), "mu_water": ("mu_water", _number),
+    "rows": ("reversed", _either("forward", "reversed")), "data": ("rebin", _either("helix", "slices")),
+}  # fmt: skip

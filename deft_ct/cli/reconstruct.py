@@ -12,7 +12,7 @@ from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.groups import grouped
 from deft_ct.cli.output import print_run, print_volume
-from deft_ct.cli.projection_options import ProjectionOptions, parse_z_range
+from deft_ct.cli.projection_options import ProjectionOptions, parse_raw
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.ldct_projection import is_projection_folder
 from deft_ct.methods.method_text import parse_method, split_methods
@@ -22,6 +22,7 @@ from deft_ct.workflows.reconstruct_series import SparseView, reconstruct_series
 from deft_ct.workflows.series_output import Output
 
 _DEFAULTS = SparseView()
+_RAW = ProjectionOptions()
 
 
 @grouped
@@ -34,7 +35,7 @@ def reconstruct(
         ),
     ] = None,
     simulated: opt.ScanOptions = opt.ScanOptions(),
-    raw: ProjectionOptions = ProjectionOptions(),
+    raw: ProjectionOptions = _RAW,
     method: opt.Methods = None,
     samples: opt.Samples = _DEFAULTS.samples,
     compare: Annotated[
@@ -90,15 +91,14 @@ def reconstruct(
         if folder is not None:
             _check_raw(simulated, {"--compare": compare, "--series": series, "--unmeasured-map": unmeasured_map})
             name, options = parse_method(opt.only(method or [HelixSettings().method], "--method"))
+            given = parse_raw(raw.raw)
             helix = HelixSettings(
                 method=name,
                 options=options,
-                rebin=raw.rebin,
-                slices=Slices(
-                    size=size, fov_mm=raw.fov, slice_mm=raw.slice_distance, z_range=parse_z_range(raw.z_range)
-                ),
-                mu_water=raw.mu_water,
-                reverse_rows=raw.reverse_rows,
+                rebin=given.rebin,
+                slices=Slices(size=size, fov_mm=given.fov, slice_mm=given.step, z_range=given.z),
+                mu_water=given.mu_water,
+                reverse_rows=given.reversed,
                 photons=simulated.photons or 0.0,
                 samples=samples if name not in ON_THE_HELIX else 1,
                 seed=seed,
@@ -112,8 +112,8 @@ def reconstruct(
             return
         if series_folder is None:
             raise ValueError("name the folder of a series, or that of raw data with --projections")
-        if raw.given:
-            raise ValueError(f"{', '.join(raw.given)}: for raw data, and {series_folder} holds none")
+        if raw.raw is not None:
+            raise ValueError(f"--raw is for raw data, and {series_folder} holds none")
         main, *others = [
             parse_method(text) for text in (opt.only(method or [_DEFAULTS.method], "--method"), *_compared(compare))
         ]
@@ -156,7 +156,7 @@ def _check_raw(simulated: opt.ScanOptions, more: dict[str, Any]) -> None:
     given = [f"--{name}" for name, value in vars(simulated).items() if value is not None and name != "photons"]
     given += [name for name, value in more.items() if value not in (None, False)]
     if given:
-        raise ValueError(f"leave out {', '.join(given)}: raw data have a scan of their own, and no truth to compare with")
+        raise ValueError(f"leave out {', '.join(given)}: raw data have a scan of their own, and no truth")
 
 
 def _compared(texts: list[str] | None) -> list[str]:

@@ -14,7 +14,9 @@ _WINDOWS = (("soft tissue", 40.0, 400.0), ("lung", -600.0, 1500.0))
 _INCHES = 3.2
 
 
-def planes_figure(hu: NDArray[np.floating], spacing_zyx: tuple[float, float, float], *, title: str, note: str) -> Figure:
+def planes_figure(
+    hu: NDArray[np.floating], spacing_zyx: tuple[float, float, float], *, title: str, note: str
+) -> Figure:
     """The axial, coronal and sagittal plane through the middle, in two windows, in the proportions of the patient.
 
     Args:

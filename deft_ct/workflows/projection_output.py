@@ -86,7 +86,7 @@ def write_volume(folder: Path, run: VolumeRun) -> None:
     spacing = (series.z_mm, series.pixel_mm, series.pixel_mm)
     figure = planes_figure(hu, spacing, title=run.summary, note=f"{NOTICE}.")
     picture = save_png(figure, folder / "planes.png", comment=NOTICE)
-    record = run_record(run)
+    record = volume_record(run)
     shared = {key: value for key, value in record.items() if key != "source"}
     shared["settings"] = {k: v for k, v in record["settings"].items() if k not in ("prior", "htransform", "models")}
     write_html(
@@ -98,7 +98,7 @@ def write_volume(folder: Path, run: VolumeRun) -> None:
     write_text(folder / RUN_RECORD, json.dumps(kept, indent=2, allow_nan=False) + "\n")
 
 
-def run_record(run: VolumeRun) -> dict[str, Any]:
+def volume_record(run: VolumeRun) -> dict[str, Any]:
     """Everything that is needed to repeat a run, as plain values; ``source`` may tell the patient."""
     series = run.place.series
     return {
@@ -120,6 +120,7 @@ def _details(run: VolumeRun) -> str:
     scan = run.scan
     spot = scan["flying_focal_spot"] or "no flying focal spot"
     return (
-        f"{scan['views']} views of {scan['detectors'][0]} x {scan['detectors'][1]} elements, pitch {scan['pitch']:.3g}, "
-        f"{spot}; water {run.place.series.units.mu_water:g} / mm; seed {run.settings['seed']}"
+        f"{scan['views']} views of {scan['detectors'][0]} x {scan['detectors'][1]} elements, "
+        f"pitch {scan['pitch']:.3g}, {spot}; water {run.place.series.units.mu_water:g} / mm; "
+        f"seed {run.settings['seed']}"
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from deft_ct.ct.hounsfield import HounsfieldScale
@@ -184,7 +183,7 @@ def calibration(projections: HelicalProjections, mu_water: float | None) -> tupl
     water = projections.mu_water if mu_water is None else mu_water
     if water is None:
         default = HounsfieldScale().mu_water
-        text = f"HU are not calibrated: the files have no attenuation of water, {default} / mm is taken (--mu-water)"
+        text = f"HU are not calibrated: the files have no attenuation of water, {default} / mm is taken"
         return HounsfieldScale(mu_water=default, mu_air=0.0), [text]
     if not _WATER[0] <= water <= _WATER[1]:
         return HounsfieldScale(mu_water=water, mu_air=0.0), [
@@ -221,7 +220,7 @@ _Result = tuple[np.ndarray, np.ndarray | None, dict[str, Any]]
 
 def _rebinned(task: _Task, progress: bool) -> _Result:
     y, geometry, missing = rebin_slices(task.data, task.scan, task.grid)
-    _incomplete(missing)
+    incomplete = _incomplete(missing)
     measurement = Measurement(RayTransform(geometry), task.settings.noise, units=task.units).to(task.settings.device)
     uids = list(task.place.series.slice_uids)
     result = task.reconstructor.reconstruct(
@@ -229,7 +228,8 @@ def _rebinned(task: _Task, progress: bool) -> _Result:
         image_ids=uids[::-1] if 0 in task.place.flipped else uids, progress=progress,
     )  # fmt: skip
     std = None if result.std is None else result.std[:, 0].cpu().numpy()
-    return result.mean[:, 0].cpu().numpy(), std, result.provenance
+    record = {**result.provenance, "warnings": [*result.provenance["warnings"], *incomplete]}
+    return result.mean[:, 0].cpu().numpy(), std, record
 
 
 def _on_the_helix(task: _Task, progress: bool) -> _Result:
@@ -253,10 +253,10 @@ def _filtered(task: _Task, progress: bool) -> _Result:
     parts = max(1, round(task.scan.views_per_turn / 2))
     with progress_bar("back-projection", parts, enabled=progress) as tick:
         image = helical_fbp(task.data, task.scan, task.grid, config.filter, config.cutoff, tick)
-    _incomplete(image.missing)
+    incomplete = _incomplete(image.missing)
     record = {
         "method": "fbp", "algorithm": "weighted filtered back-projection of the helix", "config": asdict(config),
-        "images": len(image.volume), "warnings": [], "device": str(task.data.device), "versions": versions(),
+        "images": len(image.volume), "warnings": incomplete, "device": str(task.data.device), "versions": versions(),
         "seconds_per_image": (time.perf_counter() - began) / len(image.volume),
     }  # fmt: skip
     return image.volume.cpu().numpy(), None, record
@@ -276,14 +276,18 @@ def _row_order(projections: HelicalProjections, scan: HelicalScan) -> list[str]:
         return []
     return [
         f"rays of the same lines differ by {evidence.as_given:.2g}, and by {evidence.reversed:.2g} with the detector "
-        "rows in the other order: slices are probably mixed up, try the other --reverse-rows"
+        "rows in the other order: slices are probably mixed up, try the other order (--raw rows=reversed)"
     ]
 
 
-def _incomplete(missing: Tensor) -> None:
+def _incomplete(missing: Tensor) -> list[dict[str, str]]:
+    """A finding where rays of the slices were not measured, also as a warning."""
     worst = float(missing.max())
-    if worst > _MISSING:
-        _warn([f"up to {worst:.1%} of the rays of a slice were not measured: the table moves too fast for the detector"])
+    if worst <= _MISSING:
+        return []
+    text = f"up to {worst:.1%} of the rays of a slice were not measured: the table moves too fast for the detector"
+    _warn([f"missing rays: {text}"])
+    return [{"name": "missing rays", "text": text}]
 
 
 def _warn(texts: list[str]) -> None:

@@ -72,7 +72,7 @@ def helical_fbp(
         sums = data.new_zeros(3, *image.shape)
         for beam in beams.of_direction(number):
             filtered = apply_filter((beam.data * beams.obliquity(beam)).mT, response).mT
-            add(beam._replace(data=filtered.contiguous()), sums)
+            add(beam.with_data(filtered.contiguous()), sums)
         total, weight, measured = sums
         image += total / weight.clamp_min(torch.finfo(data.dtype).tiny) * (math.pi / beams.half_turn)
         missing += (measured <= 0).to(data).mean(0) / beams.half_turn

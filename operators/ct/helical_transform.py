@@ -133,10 +133,7 @@ def covering_grid(scan: HelicalScan, grid: VolumeGrid) -> tuple[VolumeGrid, int]
     Returns:
         The larger grid, and the number of its slices below the wanted ones.
     """
-    radius = float(scan.radius_mm.max())
-    reach = (radius + grid.radius_mm) / scan.source_to_detector_mm  # at the far side of the volume
-    low = float((scan.z_mm + scan.source_shifts[:, 1]).min()) + min(0.0, float(scan.heights[0])) * reach
-    high = float((scan.z_mm + scan.source_shifts[:, 1]).max()) + max(0.0, float(scan.heights[-1])) * reach
+    low, high = (float(end) for end in (_lowest(scan, grid).min(), _highest(scan, grid).max()))
     step, ends = grid.voxel_zyx[0], (float(grid.z[0]), float(grid.z[-1]))
     below, above = max(0, math.ceil((ends[0] - low) / step)), max(0, math.ceil((high - ends[1]) / step))
     return grid.slices(-below, grid.image_shape[0] + above), below
@@ -148,11 +145,26 @@ def views_through(scan: HelicalScan, grid: VolumeGrid) -> slice:
     Raises:
         ValueError: there are none.
     """
-    reach = (float(scan.radius_mm.max()) + grid.radius_mm) / scan.source_to_detector_mm
-    half = 0.5 * grid.voxel_zyx[0]
-    low = scan.z_mm + np.minimum(scan.heights[0] * reach, scan.source_shifts[:, 1])
-    high = scan.z_mm + np.maximum(scan.heights[-1] * reach, scan.source_shifts[:, 1])
-    used = np.flatnonzero((high >= grid.z[0] - half) & (low <= grid.z[-1] + half))
+    step = grid.voxel_zyx[0]  # interpolation reaches one voxel beyond the outer ones
+    used = np.flatnonzero((_highest(scan, grid) >= grid.z[0] - step) & (_lowest(scan, grid) <= grid.z[-1] + step))
     if not len(used):
         raise ValueError(f"no view sees the slices from {grid.z[0]:g} to {grid.z[-1]:g} mm")
     return slice(int(used[0]), int(used[-1]) + 1)
+
+
+def _lowest(scan: HelicalScan, grid: VolumeGrid) -> Array:
+    """``(views,)`` lowest place along the axis that rays have over the pixels of a volume."""
+    axial = scan.source_shifts[:, 1]
+    return scan.z_mm + axial + np.minimum(scan.heights[0] - axial, 0.0) * _farthest(scan, grid)
+
+
+def _highest(scan: HelicalScan, grid: VolumeGrid) -> Array:
+    axial = scan.source_shifts[:, 1]
+    return scan.z_mm + axial + np.maximum(scan.heights[-1] - axial, 0.0) * _farthest(scan, grid)
+
+
+def _farthest(scan: HelicalScan, grid: VolumeGrid) -> float:
+    """Largest share of the way from source to detector at which a ray is still over the pixels."""
+    turn, _, out = np.abs(scan.source_shifts).max(0)
+    radius = float(scan.radius_mm.max())
+    return float((radius + out + grid.radius_mm) / (scan.source_to_detector_mm - out - radius * turn))

@@ -92,12 +92,16 @@ class HelicalScan:
     @property
     def fan_angles(self) -> Array:
         """``(columns,)`` angle of each column to the central ray, at the focal centre, radians."""
-        return (np.arange(self.detectors[1]) - self.central[1]) * self.detector_mm[1] / self.source_to_detector_mm
+        return (
+            (np.arange(self.detectors[1], dtype=np.float64) - self.central[1])
+            * self.detector_mm[1]
+            / self.source_to_detector_mm
+        )
 
     @property
     def heights(self) -> Array:
         """``(rows,)`` place of each row along z against the focal centre, mm."""
-        return (np.arange(self.detectors[0]) - self.central[0]) * self.detector_mm[0]
+        return (np.arange(self.detectors[0], dtype=np.float64) - self.central[0]) * self.detector_mm[0]
 
     @property
     def reach_mm(self) -> float:
@@ -214,17 +218,20 @@ class VolumeGrid:
     @property
     def z(self) -> Array:
         """``(slices,)`` places of the slices along the axis, mm."""
-        return self.z_mm + (np.arange(self.image_shape[0]) - (self.image_shape[0] - 1) / 2) * self.voxel_zyx[0]
+        return (
+            self.z_mm
+            + (np.arange(self.image_shape[0], dtype=np.float64) - (self.image_shape[0] - 1) / 2) * self.voxel_zyx[0]
+        )
 
     @property
     def x(self) -> Array:
         """``(columns,)`` mm, to the right."""
-        return (np.arange(self.image_shape[2]) - (self.image_shape[2] - 1) / 2) * self.voxel_zyx[2]
+        return (np.arange(self.image_shape[2], dtype=np.float64) - (self.image_shape[2] - 1) / 2) * self.voxel_zyx[2]
 
     @property
     def y(self) -> Array:
         """``(rows,)`` mm, up; row 0 is the top one."""
-        return ((self.image_shape[1] - 1) / 2 - np.arange(self.image_shape[1])) * self.voxel_zyx[1]
+        return ((self.image_shape[1] - 1) / 2 - np.arange(self.image_shape[1], dtype=np.float64)) * self.voxel_zyx[1]
 
     @property
     def radius_mm(self) -> float:

@@ -14,11 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.operators.ct.geometry import ParallelGeometry
 from deft_ct.operators.ct.helix import HelicalScan, Spot, VolumeGrid
 from deft_ct.operators.ct.rays import Array
+
+Indices = NDArray[np.int64]
 
 SMOOTH_FROM = 0.6
 """Where the weight of a detector row begins to fall, as a share of the half height (Stierstorfer et al. 2004)."""
@@ -48,6 +51,10 @@ class Beam(NamedTuple):
     start: Tensor
     length: Tensor
     axial: float
+
+    def with_data(self, data: Tensor) -> Beam:
+        """The same rays with other values."""
+        return Beam(self.angle, data, self.z, self.start, self.length, self.axial)
 
 
 class ParallelBeams:
@@ -83,7 +90,7 @@ class ParallelBeams:
         self.bin_mm = scan.detector_mm[1] * float(scan.radius_mm.mean()) / scan.source_to_detector_mm
         reach = max(float(np.abs(spot.lateral).max()) for spot in self._spots)
         self.bins = 2 * math.ceil(reach / self.bin_mm) + 1
-        self.position: Array = (np.arange(self.bins) - (self.bins - 1) / 2) * self.bin_mm
+        self.position: Array = (np.arange(self.bins, dtype=np.float64) - (self.bins - 1) / 2) * self.bin_mm
         self._ranges = [
             self._range(spot, scan.angles[views]) for spot, views in zip(self._spots, self._views, strict=True)
         ]
@@ -109,7 +116,7 @@ class ParallelBeams:
             numbers = np.arange(low, high)
             yield from self._beams(spot, views, numbers[numbers % self.half_turn == number])
 
-    def _beams(self, spot: Spot, views: Array, numbers: Array) -> Iterator[Beam]:
+    def _beams(self, spot: Spot, views: Indices, numbers: Indices) -> Iterator[Beam]:
         scan, columns = self.scan, self.scan.detectors[1]
         known, column = scan.angles[views], np.interp(self.position, spot.lateral, np.arange(columns))
         start, length = (np.interp(column, np.arange(columns), values) for values in (spot.start, spot.length))
@@ -125,7 +132,7 @@ class ParallelBeams:
             z = np.interp(column, np.arange(columns), np.interp(wanted, known, scan.z_mm[views]))
             yield Beam(angle, data, self._tensor(z), self._tensor(start), self._tensor(length), spot.axial)
 
-    def _tensor(self, values: Array, dtype: torch.dtype | None = None) -> Tensor:
+    def _tensor(self, values: Array | Indices, dtype: torch.dtype | None = None) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device, dtype or self._data.dtype)
 
     def rows_at(self, beam: Beam, z: Tensor, depth: Tensor, bins: Tensor | None = None) -> Tensor:
@@ -185,7 +192,7 @@ class ParallelBeams:
         return length / torch.hypot(length, height)
 
 
-def cubic(at: Array, count: int) -> tuple[Array, Array]:
+def cubic(at: Array, count: int) -> tuple[Indices, Array]:
     """Cubic convolution (Keys 1981, IEEE Trans. ASSP 29, 1153): which samples, and with which weights.
 
     Args:

@@ -1,0 +1,160 @@
+"""The geometry of helical scans, against lines computed ray by ray."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deft_ct.operators.ct.helix import HelicalScan, VolumeGrid
+from deft_ct.operators.ct.helix_orientation import row_order_evidence
+from deft_ct.operators.ct.helix_rebinning import ParallelBeams, cubic, rebin_slices
+
+
+def helix(*, views: int = 64, turns: float = 2.0, feed: float = 12.0, spot: tuple[float, ...] = (), **more: Any):
+    """A scan of 4 x 9 elements; ``spot`` shifts the source by (radians, mm, mm) to both sides in turn."""
+    angles = 0.3 + np.arange(views) * 2 * math.pi * turns / views
+    sign = np.where(np.arange(views) % 2, -1.0, 1.0)
+    values: dict[str, Any] = {
+        "angles": angles, "z_mm": feed * angles / (2 * math.pi), "radius_mm": np.full(views, 500.0),
+        "source_shifts": sign[:, None] * np.array(spot or (0.0, 0.0, 0.0)), "source_to_detector_mm": 900.0,
+        "detectors": (4, 9), "detector_mm": (6.0, 30.0), "central": (1.5, 4.25),
+    }  # fmt: skip
+    return HelicalScan(**(values | more))
+
+
+def test_the_source_and_the_detector_lie_where_a_fan_has_them() -> None:
+    scan = helix()
+    b, gamma = scan.angles[5], scan.fan_angles
+    np.testing.assert_allclose(scan.sources()[5], [500 * math.sin(b), -500 * math.cos(b), scan.z_mm[5]])
+    ray = scan.columns()[5] - scan.sources()[5]
+    np.testing.assert_allclose(np.hypot(ray[:, 0], ray[:, 1]), 900.0)
+    np.testing.assert_allclose(np.arctan2(-ray[:, 0], ray[:, 1]), np.mod(b - gamma + math.pi, 2 * math.pi) - math.pi)
+    np.testing.assert_allclose(ray[:, 2], scan.heights[0])
+    assert scan.feed_mm == pytest.approx(12.0) and scan.views_per_turn == pytest.approx(32.0)
+    assert scan.collimation_mm == pytest.approx(24.0 * 500 / 900)
+
+
+@pytest.mark.parametrize("spot", [(), (0.01, 0.5, 0.0), (0.02, -1.0, 3.0)])
+def test_the_spot_knows_the_parallel_view_of_each_ray(spot: tuple[float, ...]) -> None:
+    scan = helix(spot=spot)
+    count = scan.states()
+    assert count == (2 if spot else 1)
+    for view in (4, 7):
+        state = view % count
+        found = scan.spot(state, count)
+        source, element = scan.sources()[view], scan.columns()[view]
+        ray = element - source
+        length = np.hypot(ray[:, 0], ray[:, 1])
+        direction = ray[:, :2] / length[:, None]
+        theta = scan.angles[view] + found.turn
+        np.testing.assert_allclose(np.stack([-np.sin(theta), np.cos(theta)], -1), direction, atol=1e-12)
+        across = np.stack([np.cos(theta), np.sin(theta)], -1)
+        np.testing.assert_allclose(across @ source[:2], found.lateral, atol=1e-9)
+        np.testing.assert_allclose((direction * source[:2]).sum(-1), found.start, atol=1e-9)
+        np.testing.assert_allclose(length, found.length)
+        assert found.axial == pytest.approx(source[2] - scan.z_mm[view])
+
+
+def test_the_cycle_of_the_focal_spot() -> None:
+    angle = np.tile([1.0, 1.0, -1.0, -1.0], 16) * 0.004
+    z = np.tile([1.0, -1.0, -1.0, 1.0], 16)
+    assert helix(source_shifts=np.stack([angle, z, 0 * z], -1)).states() == 4
+    assert helix(source_shifts=np.full((64, 3), 0.01)).states() == 1  # a constant shift
+    with pytest.raises(ValueError, match="cycle of 1, 2 or 4 views"):
+        helix(source_shifts=np.random.default_rng(0).normal(size=(64, 3))).states()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"angles": np.zeros(64)}, "rise or fall"),
+        ({"z_mm": np.zeros(3)}, r"z_mm must be finite, of shape \(64,\)"),
+        ({"z_mm": np.full(64, np.nan)}, "z_mm must be finite"),
+        ({"radius_mm": np.full(64, 950.0)}, "between the source and the detector"),
+        ({"detector_mm": (1.0, 400.0)}, "half a turn or more"),
+        ({"detectors": (0, 9)}, "detectors.*must be >= 1"),
+    ],
+)
+def test_scans_that_are_none(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        helix(**change)
+
+
+def test_less_than_half_a_turn_of_parallel_views_is_refused() -> None:
+    scan = helix(views=40, turns=0.5)
+    with pytest.raises(ValueError, match="at least half a turn and the angle of the fan"):
+        ParallelBeams(torch.zeros(scan.data_shape), scan)
+    with pytest.raises(ValueError, match="data of shape"):
+        ParallelBeams(torch.zeros(3, 4, 9), scan)
+
+
+def test_cubic_convolution_keeps_quadratics_and_repeats_the_ends() -> None:
+    samples = 3 + 2 * np.arange(8.0) - 0.5 * np.arange(8.0) ** 2
+    at = np.array([1.0, 2.25, 4.5, 5.75])
+    taps, weights = cubic(at, 8)
+    np.testing.assert_allclose((samples[taps] * weights).sum(0), 3 + 2 * at - 0.5 * at**2)
+    taps, _ = cubic(np.array([0.0, 7.0]), 8)
+    assert taps.min() == 0 and taps.max() == 7
+
+
+def test_the_grid_and_its_slices() -> None:
+    grid = VolumeGrid(image_shape=(5, 3, 4), voxel_zyx=(2.0, 1.0, 1.0), z_mm=10.0)
+    np.testing.assert_allclose(grid.z, [6, 8, 10, 12, 14])
+    np.testing.assert_allclose(grid.x, [-1.5, -0.5, 0.5, 1.5])
+    np.testing.assert_allclose(grid.y, [1, 0, -1])
+    np.testing.assert_allclose(grid.slices(1, 3).z, [8, 10])
+    np.testing.assert_allclose(grid.slices(-2, 5).z, [2, 4, 6, 8, 10, 12, 14])
+
+
+@pytest.mark.parametrize("falling", [False, True])
+@pytest.mark.parametrize("feed", [12.0, -12.0])
+def test_a_slab_that_is_constant_in_its_plane_comes_out_at_its_place(feed: float, falling: bool) -> None:
+    """Data that depend on the place along z alone, where the ray passes the axis: a slice is what it should be."""
+    scan = helix(views=128, feed=feed, detectors=(16, 9), detector_mm=(1.5, 30.0), central=(7.5, 4.25))
+    if falling:
+        scan = replace(scan, angles=-scan.angles)
+    grid = VolumeGrid(image_shape=(3, 4, 4), voxel_zyx=(3.0, 1.0, 1.0), z_mm=float(scan.z_mm.mean()))
+    heights = scan.heights * 500 / 900
+    at_axis = scan.z_mm[:, None, None] + heights[None, :, None] * np.cos(scan.fan_angles)
+    slope = scan.heights / 900.0
+    data = torch.from_numpy(at_axis * np.hypot(1.0, slope)[:, None])
+    y, geometry, missing = rebin_slices(data, scan, grid)
+    assert y.shape == (3, 1, 32, geometry.detectors) and float(missing.max()) == 0
+    inner = slice(2, -2)
+    expected = torch.from_numpy(grid.z)[:, None, None].expand(-1, 32, geometry.detectors)
+    torch.testing.assert_close(y[:, 0, :, inner], expected[..., inner], atol=0.05, rtol=0)
+
+
+def test_slices_without_rays_are_told() -> None:
+    scan = helix(feed=60.0)
+    grid = VolumeGrid(image_shape=(1, 4, 4), voxel_zyx=(1.0, 1.0, 1.0), z_mm=float(scan.z_mm.mean()))
+    _, _, missing = rebin_slices(torch.ones(scan.data_shape), scan, grid)
+    assert float(missing) > 0.1
+
+
+def test_the_complete_range_is_complete_and_not_far_from_the_longest() -> None:
+    scan = helix(views=192, turns=6.0)
+    low, high = scan.complete_range(60.0)
+    zs = np.linspace(scan.z_mm.min(), scan.z_mm.max(), 49)
+    grid = VolumeGrid(image_shape=(49, 4, 4), voxel_zyx=(float(zs[1] - zs[0]), 1.0, 1.0), z_mm=float(zs.mean()))
+    _, _, missing = rebin_slices(torch.ones(scan.data_shape), scan, grid)
+    complete = zs[missing.numpy() == 0]
+    inside = (zs >= low) & (zs <= high)
+    assert inside.sum() > 20 and (missing.numpy()[inside] == 0).all()
+    assert low - complete[0] < 6.0 and complete[-1] - high < 6.0
+
+
+def test_the_order_of_the_rows_shows_in_the_data() -> None:
+    scan = helix(views=256, turns=3.0)
+    at_axis = scan.z_mm[:, None, None] + (scan.heights * 500 / 900)[None, :, None] * np.cos(scan.fan_angles)
+    data = torch.from_numpy(np.sin(at_axis / 6))
+    right = row_order_evidence(data, scan)
+    assert right.clear and not right.speaks_for_reversed and right.as_given < 0.3 * right.reversed
+    assert row_order_evidence(data.flip(1), scan).speaks_for_reversed
+    flat = row_order_evidence(torch.ones_like(data), scan)
+    assert not flat.speaks_for_reversed
