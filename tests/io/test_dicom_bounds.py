@@ -121,6 +121,16 @@ def test_the_missing_slice_is_described(reads: Callable[..., str]) -> None:
     )
 
 
+@pytest.mark.parametrize("z", [(0, 2.5, 5, 10, 12.5), (0, 2.5, 5, 8.5, 11), (0, 2.5, 5, 5.01, 7.5)])
+def test_the_slice_after_the_fault_is_the_one_that_is_named(
+    tmp_path: Path, make_series: MakeSeries, z: tuple[float, ...]
+) -> None:
+    paths = make_series(tmp_path, z=z)
+    with pytest.raises(DicomSeriesError, match=r"013\.dcm.*018\.dcm|018\.dcm.*013\.dcm") as caught:
+        read_dicom_series(tmp_path)
+    assert Path(caught.value.path) == paths[3]
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_slices_may_be_off_by_half_a_pixel(reads: Callable[..., str], axis: int) -> None:
     def moved(steps: list[float]) -> dict[str, Any]:

@@ -217,3 +217,11 @@ def test_a_folder_holds_at_most_100000_files(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(dicom_files, "visible_files", lambda folder: [folder / "DICOMDIR"] * 100_000)
     with pytest.raises(ReadError, match="it is empty"):
         read_dicom_series(tmp_path)
+
+
+def test_an_empty_array_beside_others(tmp_path: Path) -> None:
+    content = {"s": {"before": np.arange(3.0), "empty": np.zeros((0, 3)), "after": np.arange(5.0)}}
+    scipy.io.savemat(tmp_path / "x.mat", content)
+    found = read_matlab(tmp_path / "x.mat", ("s",))["s"]
+    assert found["before"].tolist() == [0, 1, 2] and found["after"].tolist() == [0, 1, 2, 3, 4]
+    assert found["empty"].size == 0

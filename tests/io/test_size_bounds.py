@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import zipfile
 from collections.abc import Callable
@@ -204,3 +205,13 @@ def test_notes_and_names_of_nifti(tmp_path: Path) -> None:
         nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), tmp_path / "y.nii")
         with pytest.raises(ReadError, match="expected one 3D volume"):
             read_nifti(tmp_path / "y.nii")
+
+
+def test_the_log_of_pydicom_is_quiet_only_while_a_file_is_read(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("pydicom")
+    for before in (logging.NOTSET, logging.INFO):
+        with caplog.at_level(before, logger="pydicom"):
+            with pytest.raises(KeyError), dicom_stream.quiet_pydicom():
+                assert logger.level == logging.ERROR
+                raise KeyError
+            assert logger.level == before
