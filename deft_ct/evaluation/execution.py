@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 from deft_ct.evaluation.worker import WorkerJob
 from deft_ct.runtime.extras import optional_library
+
+_ADDRESS = re.compile(r"local|auto|(ray://)?[\w.-]+:\d+")
 
 RETRIES = 3
 """How often a batch is given to another process after the one that had it was killed."""
@@ -68,11 +71,18 @@ class RayCluster(Engine):
         address: of the cluster, for example ``"auto"`` or ``"ray://head:10001"``; ``"local"`` starts one here.
         workers: processors of a local cluster; its own number when None.
         gpus: GPUs of each batch.
+
+    Raises:
+        ValueError: ``address`` has another form.
     """
 
     address: str
     workers: int | None = None
     gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not _ADDRESS.fullmatch(self.address):
+            raise ValueError(f"--ray must be local, auto, ray://HOST:PORT or HOST:PORT, got {self.address!r}")
 
     def run(self, job: WorkerJob, units: Sequence[int]) -> None:
         """See :meth:`Engine.run`; Ray gives the batch of a killed worker to another one."""

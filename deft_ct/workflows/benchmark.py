@@ -22,6 +22,7 @@ from deft_ct.problems.ct import build_for_scan
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER
 from deft_ct.runtime.atomic import write_text
+from deft_ct.runtime.device import check_device
 from deft_ct.workflows.suite import Suite, SuiteMethod
 
 Say = Callable[[str], None]
@@ -99,6 +100,7 @@ def suite_problems(suite: Suite) -> list[Problem]:
         FileNotFoundError: data are not there.
         ValueError: a name is unknown.
     """
+    check_device(suite.device)
     for method in suite.chosen or ():
         method_class(method.name)
     return [

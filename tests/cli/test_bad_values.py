@@ -25,7 +25,7 @@ BAD = (
 QUICK = ("nan", "inf", "-1", "1e308", "1" + "0" * 30, "", "\x1b[2J", "x" * 5000)
 """Those that every run of the tests tries; the others are for the slow runs."""
 
-SKIPPED = {"help", "out", "progress"}
+SKIPPED = {"help", "out", "benchopt", "progress"}
 ON_DISK = {
     "--prior", "--htransform", "--initial", "--refinement", "--table", "--calibration", "--preset-folder", "--report",
     "--model",
@@ -72,7 +72,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(typer.testing, "_get_command", lambda _: _tree())
     monkeypatch.delenv("DEFT_CT_DATA", raising=False)
     monkeypatch.setattr("deft_ct.cli.demo.reconstruct_series", begun)
-    for name in ("evaluation.runner.Comparison.run", "training.loop._fit", "methods.deft.initial_table._batch"):
+    for name in ("workflows.benchmark.run_benchmark", "training.loop._fit", "methods.deft.initial_table._batch"):
         monkeypatch.setattr(f"deft_ct.{name}", begun)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -80,10 +80,13 @@ def _at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def _words(command: str, parameter: Any, value: str, pack: Path) -> list[str]:
     name = parameter.opts[0]
-    words = [*command.split(), "--out", "out"]
+    known = {option for item in COMMANDS[command].params for option in item.opts}
+    words = [*command.split(), *(["--out", "out"] if "--out" in known else [])]
     if command == "reconstruct":
         words.append("no-such-series")
-    elif command != "demo" and name != "--data":
+    elif command == "benchmark run" and parameter.param_type_name == "option":
+        words.append("ct256")
+    if "--data" in known and name != "--data":
         words += ["--data", str(pack) if name in ON_DISK else "no-such-data.h5"]
     if parameter.param_type_name != "option":
         return [*words, "--", value]

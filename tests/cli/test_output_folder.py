@@ -17,7 +17,7 @@ COMMANDS = [
     for path, command in leaf_commands(typer.main.get_command(app))
     if any("--out" in parameter.opts for parameter in command.params)
 ]
-NEEDED = {"reconstruct": ["no-such-series"], "finetune": ["--data", "no-such-data"]}
+NEEDED = {"reconstruct": ["no-such-series"], "finetune": ["--data", "no-such-data"], "benchmark run": ["no-such-suite"]}
 
 
 def test_the_commands_that_write() -> None:

@@ -58,6 +58,7 @@ def commands(root: Path) -> dict[str, tuple[list[object], Read]]:
             ["compare", *data, "--every", 1, *SCAN, "--method", "fbp", "--method", "sirt:iterations=5"],
             _table,
         ),
+        "benchmark run": (["benchmark", _suite(root, pack), "--no-progress"], _table),
         "tune": (["tune", "fbp", *data, "--every", 1, *SCAN, "--trials", 6], _preset),
         "calibrate": (
             ["calibrate", "deft:steps=2", *data, "--every", 1, *SCAN, "--samples", 2, *networks, "--no-progress"],
@@ -97,6 +98,12 @@ def commands(root: Path) -> dict[str, tuple[list[object], Read]]:
         ),
         "demo": (["demo", "--samples", 1, "--no-progress"], _run),
     }  # fmt: skip
+
+
+def _suite(root: Path, pack: Path) -> Path:
+    path = root / "suite.yaml"
+    path.write_text(f"data: {pack}\nscans: [{SCAN[1]}]\nbatch_size: 1\nmethods: [fbp, 'sirt:iterations=5']\n")
+    return path
 
 
 def _run(out: Path) -> Any:
