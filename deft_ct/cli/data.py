@@ -8,13 +8,22 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from deft_ct.cli import options as opt
 from deft_ct.cli.errors import REFUSED, one_line, one_line_errors
 from deft_ct.datasets.check import check_data
 from deft_ct.datasets.findings import DataFindings, State
+from deft_ct.datasets.lodopab import LoDoPaB
+from deft_ct.methods.method_text import parse_method
+from deft_ct.methods.registry import Networks
 from deft_ct.problems.by_name import KINDS
+from deft_ct.problems.ct import build_for_scan
+from deft_ct.problems.ct_lodopab import lodopab_scan
+from deft_ct.runtime.atomic import occupy_folder
+from deft_ct.workflows.lodopab_challenge import write_submission
 
 app = typer.Typer(no_args_is_help=True, help="Look at data: what is there, what is missing, and how to name it.")
 
@@ -48,6 +57,38 @@ def kinds() -> None:
         options = " ".join(f"{option}=..." for option in one.options)
         table.add_row(f"{kind}:FOLDER", " ".join(one.words), options, one.help)
     Console().print(table)
+
+
+@app.command()
+def challenge(
+    root: Annotated[Path, typer.Argument(help="Folder with observation_challenge_*.hdf5.")],
+    out: opt.Out,
+    method: opt.Methods = None,
+    seed: opt.Seed = 0,
+    batch_size: opt.BatchSize = 8,
+    prior: opt.PriorName = None,
+    htransform: opt.HTransformName = None,
+    model: opt.ModelNames = None,
+    device: opt.Device = "cpu",
+) -> None:
+    """Reconstruct the challenge set of LoDoPaB-CT and write the archive that the challenge takes.
+
+    Run the same command again to resume: finished files of 128 images are kept.
+    """
+    with one_line_errors(interrupted="finished files are kept; run the same command again to resume"):
+        console = Console()
+        name, options = parse_method(opt.only(method or ["fbp"], "--method"))
+        data = LoDoPaB(root.expanduser(), "challenge")
+        networks = Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device)
+        solver, preset = build_for_scan(networks, name, options, lodopab_scan(data.views), presets=True)
+        if preset is not None:
+            console.print(f"[dim]{escape(name)}: preset {escape(preset)}[/]")
+        with occupy_folder(out):
+            path = write_submission(
+                data, solver, out, batch_size=batch_size, seed=seed, device=device,
+                log=lambda line: console.print(f"[dim]{escape(line)}[/]"),
+            )  # fmt: skip
+        console.print(f"written to [bold]{escape(str(path))}[/]", soft_wrap=True)
 
 
 def _show(found: DataFindings, path: Path, all_files: bool) -> None:
