@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> LoDoPaB:
         path.unlink()
     with h5py.File(root / "observation_challenge_028.hdf5", "a") as file:
         assert len(file["data"]) == 94
-        file["data"][93, 0, 256] = 0.5 / MU_MAX
+        file["data"][93, 0] = 0.5 * np.hanning(513) / MU_MAX
     return LoDoPaB(root, "challenge", views=1)
 
 
