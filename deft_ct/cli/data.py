@@ -28,15 +28,11 @@ from deft_ct.workflows.lodopab_challenge import write_submission
 app = typer.Typer(no_args_is_help=True, help="Look at data: what is there, what is missing, and how to name it.")
 
 _STYLES: dict[State, str] = {"found": "green", "missing": "bold red", "damaged": "bold red", "left out": "dim"}
-_ROWS = 40
 
 
 @app.command()
 def check(
     path: Annotated[Path, typer.Argument(help="A folder or file: a data set, DICOM, NIfTI, HDF5, measured scans.")],
-    all_files: Annotated[
-        bool, typer.Option("--all/--problems", help="List every file, or problems and the first files of a kind.")
-    ] = False,
 ) -> None:
     """Say what data a folder or file holds, and what is missing or damaged, file by file.
 
@@ -44,7 +40,7 @@ def check(
     """
     with one_line_errors():
         found = check_data(path.expanduser())
-        _show(found, path, all_files)
+        _show(found, path)
     if not found.complete:
         raise typer.Exit(code=REFUSED)
 
@@ -91,20 +87,18 @@ def challenge(
         console.print(f"written to [bold]{escape(str(path))}[/]", soft_wrap=True)
 
 
-def _show(found: DataFindings, path: Path, all_files: bool) -> None:
+def _show(found: DataFindings, path: Path) -> None:
     console = Console()
     count = Counter(file.state for file in found.files)
     table = Table(title=Text(f"{one_line(path)}: {found.kind}"), title_justify="left")
     for heading in ("file", "state", "what"):
         table.add_column(heading, overflow="fold")
     problems = [file for file in found.files if file.state in ("missing", "damaged")]
-    others = [file for file in found.files if file not in problems]
-    shown = found.files if all_files else [*problems[:_ROWS], *others[: max(_ROWS - len(problems), 5)]]
+    # Problems come last, where a long list ends on the screen.
+    shown = [*(file for file in found.files if file not in problems), *problems]
     for file in shown:
         table.add_row(Text(one_line(file.path)), Text(file.state, _STYLES[file.state]), Text(one_line(file.what)))
     console.print(table)
-    if len(shown) < len(found.files):
-        console.print(f"{len(found.files) - len(shown)} more files: --all lists them")
     for note in found.notes:
         console.print(Text(f"- {one_line(note)}"), soft_wrap=True)
     states = ", ".join(f"{count[state]} {state}" for state in _STYLES if count[state])
