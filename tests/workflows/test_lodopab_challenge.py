@@ -51,6 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> LoDoPaB:
     return LoDoPaB(root, "challenge", views=1)
 
 
+@pytest.mark.slow  # 29 files of 67 MB, twice
 def test_files_of_a_submission(data: LoDoPaB, tmp_path: Path) -> None:
     method = _Numbers(_Config())
     archive = write_submission(data, method, tmp_path, batch_size=128)
