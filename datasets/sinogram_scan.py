@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deft_ct.datasets.data_exchange import estimate_center
 from deft_ct.io.sinograms import SinogramOptions, read_sinogram
-from deft_ct.operators.ct import FanGeometry, ParallelGeometry
+from deft_ct.operators.ct import FanGeometry, ParallelGeometry, detector_shift
 
 Centre = float | Literal["auto", "middle"]
 
@@ -26,8 +26,8 @@ class ScanSetUp:
 
     Args:
         reading: angles and counts.
-        center: detector column that the rotation axis projects to; ``"middle"`` of the detector; or ``"auto"``: from
-            opposite views of parallel beams.
+        center: detector column that the rotation axis projects to; ``"middle"`` of the detector; or ``"auto"``: found
+            in the data, see :func:`deft_ct.operators.ct.detector_shift`.
         rings: remove stripes of detector elements, which are rings in the image (N. T. Vo et al., Optics Express 26,
             28396, 2018; by the package algotom).
         detector_mm: width of a detector element; 1 if it is unknown, which scales the attenuation.
@@ -35,7 +35,7 @@ class ScanSetUp:
         source_to_detector_mm: of a fan beam; None for parallel beams.
 
     Raises:
-        ValueError: a length that is not positive, one distance of a fan without the other, or ``"auto"`` for a fan.
+        ValueError: a length that is not positive, or one distance of a fan without the other.
     """
 
     reading: SinogramOptions = field(default_factory=SinogramOptions)
@@ -48,8 +48,6 @@ class ScanSetUp:
     def __post_init__(self) -> None:
         if (self.source_to_center_mm is None) != (self.source_to_detector_mm is None):
             raise ValueError("a fan beam needs both distances: from the source to the centre and to the detector")
-        if self.center == "auto" and self.source_to_center_mm is not None:
-            raise ValueError("the centre of a fan beam is not found from opposite views: give it, or use align_scan")
         if not (math.isfinite(self.detector_mm) and self.detector_mm > 0):
             raise ValueError(f"the width of a detector element must be positive, got {self.detector_mm}")
 
@@ -84,7 +82,7 @@ def read_sinogram_scan(path: Path, how: ScanSetUp, *, side: int | None = None) -
         FileNotFoundError: no such file.
         ImportError: rings are to be removed and algotom is not installed.
         ReadError: the file is damaged or of another kind.
-        ValueError: a centre outside the detector, or no two opposite views to find it.
+        ValueError: a centre outside the detector, or one that the data do not determine.
     """
     raw = read_sinogram(path, how.reading)
     lines = raw.lines
@@ -93,26 +91,42 @@ def read_sinogram_scan(path: Path, how: ScanSetUp, *, side: int | None = None) -
     detectors = lines.shape[2]
     middle = (detectors - 1) / 2
     sinogram = torch.from_numpy(lines)[:, None]
-    center = estimate_center(sinogram, raw.angles) if how.center == "auto" else how.center
-    at = middle if center == "middle" else float(center)
+    at = _found_centre(sinogram, raw.angles, how) if how.center == "auto" else middle
+    at = at if isinstance(how.center, str) else float(how.center)
     if not 0 < at < detectors - 1:
         raise ValueError(f"the centre {at:g} lies outside the detector's columns 0..{detectors - 1}")
     pixels = side or math.floor(2 * min(at, detectors - 1 - at)) + 1
-    shared: dict[str, Any] = {
-        "image_shape": (pixels, pixels), "angles": raw.angles, "detectors": detectors, "detector_mm": how.detector_mm,
-    }  # fmt: skip
-    offset = (at - middle) * how.detector_mm
-    width = (2 * min(at, detectors - 1 - at) + 1) * how.detector_mm
-    geometry: ParallelGeometry | FanGeometry
-    if how.source_to_center_mm is None or how.source_to_detector_mm is None:
-        geometry = ParallelGeometry(**shared, pixel_mm=width / pixels, axis_offset_mm=offset)
-    else:
-        near = width * how.source_to_center_mm / how.source_to_detector_mm
-        geometry = FanGeometry(
-            **shared, pixel_mm=near / pixels, detector_offset_mm=-offset,
-            source_to_center_mm=how.source_to_center_mm, source_to_detector_mm=how.source_to_detector_mm,
-        )  # fmt: skip
+    geometry = _geometry(raw.angles, detectors, how, at, pixels)
     return SinogramScan(sinogram, geometry, at, raw.raised)
+
+
+def _geometry(
+    angles: NDArray[np.float64], detectors: int, how: ScanSetUp, center: float, pixels: int
+) -> ParallelGeometry | FanGeometry:
+    """Images as wide as the part of the detector that is symmetric about the axis."""
+    shared: dict[str, Any] = {
+        "image_shape": (pixels, pixels), "angles": angles, "detectors": detectors, "detector_mm": how.detector_mm,
+        "detector_offset_mm": ((detectors - 1) / 2 - center) * how.detector_mm,
+    }  # fmt: skip
+    width = (2 * min(center, detectors - 1 - center) + 1) * how.detector_mm
+    if how.source_to_center_mm is None or how.source_to_detector_mm is None:
+        return ParallelGeometry(**shared, pixel_mm=width / pixels)
+    return FanGeometry(
+        **shared, pixel_mm=width * how.source_to_center_mm / how.source_to_detector_mm / pixels,
+        source_to_center_mm=how.source_to_center_mm, source_to_detector_mm=how.source_to_detector_mm,
+    )  # fmt: skip
+
+
+def _found_centre(sinogram: Tensor, angles: NDArray[np.float64], how: ScanSetUp) -> float:
+    """The column of the axis, from the moments of the views, or else from two opposite views of parallel beams."""
+    detectors = sinogram.shape[-1]
+    middle = (detectors - 1) / 2
+    shift = detector_shift(sinogram, _geometry(angles, detectors, how, middle, detectors))
+    if shift is not None:
+        return middle - shift
+    if how.source_to_center_mm is not None:
+        raise ValueError("the data do not determine the centre of this fan beam: give it, or use align_scan")
+    return estimate_center(sinogram, angles)
 
 
 def remove_rings(lines: NDArray[np.float32]) -> NDArray[np.float32]:

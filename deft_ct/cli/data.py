@@ -8,27 +8,32 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from deft_ct.cli import options as opt
 from deft_ct.cli.commands import CheckedCommand
 from deft_ct.cli.errors import REFUSED, one_line, one_line_errors
 from deft_ct.datasets.check import check_data
 from deft_ct.datasets.findings import DataFindings, State
+from deft_ct.datasets.lodopab import LoDoPaB
+from deft_ct.methods.method_text import parse_method
+from deft_ct.methods.registry import Networks
 from deft_ct.problems.by_name import KINDS
+from deft_ct.problems.ct import build_for_scan
+from deft_ct.problems.ct_lodopab import lodopab_scan
+from deft_ct.runtime.atomic import occupy_folder
+from deft_ct.workflows.lodopab_challenge import write_submission
 
 app = typer.Typer(no_args_is_help=True, help="Look at data: what is there, what is missing, and how to name it.")
 
 _STYLES: dict[State, str] = {"found": "green", "missing": "bold red", "damaged": "bold red", "left out": "dim"}
-_ROWS = 40
 
 
 @app.command(cls=CheckedCommand)
 def check(
     path: Annotated[Path, typer.Argument(help="A folder or file: a data set, DICOM, NIfTI, HDF5, measured scans.")],
-    all_files: Annotated[
-        bool, typer.Option("--all/--problems", help="List every file, or problems and the first files of a kind.")
-    ] = False,
 ) -> None:
     """Say what data a folder or file holds, and what is missing or damaged, file by file.
 
@@ -36,7 +41,7 @@ def check(
     """
     with one_line_errors():
         found = check_data(path.expanduser())
-        _show(found, path, all_files)
+        _show(found, path)
     if not found.complete:
         raise typer.Exit(code=REFUSED)
 
@@ -51,20 +56,50 @@ def kinds() -> None:
     Console().print(table)
 
 
-def _show(found: DataFindings, path: Path, all_files: bool) -> None:
+@app.command(cls=CheckedCommand)
+def challenge(
+    root: Annotated[Path, typer.Argument(help="Folder with observation_challenge_*.hdf5.")],
+    out: opt.Out,
+    method: opt.Methods = None,
+    seed: opt.Seed = 0,
+    batch_size: opt.BatchSize = 8,
+    prior: opt.PriorName = None,
+    htransform: opt.HTransformName = None,
+    model: opt.ModelNames = None,
+    device: opt.Device = "cpu",
+) -> None:
+    """Reconstruct the challenge set of LoDoPaB-CT and write the archive that the challenge takes.
+
+    Run the same command again to resume: finished files of 128 images are kept.
+    """
+    with one_line_errors(interrupted="finished files are kept; run the same command again to resume"):
+        console = Console()
+        name, options = parse_method(opt.only(method or ["fbp"], "--method"))
+        data = LoDoPaB(root.expanduser(), "challenge")
+        networks = Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device)
+        solver, preset = build_for_scan(networks, name, options, lodopab_scan(data.views), presets=True)
+        if preset is not None:
+            console.print(f"[dim]{escape(name)}: preset {escape(preset)}[/]")
+        with occupy_folder(out):
+            path = write_submission(
+                data, solver, out, batch_size=batch_size, seed=seed, device=device,
+                log=lambda line: console.print(f"[dim]{escape(line)}[/]"),
+            )  # fmt: skip
+        console.print(f"written to [bold]{escape(str(path))}[/]", soft_wrap=True)
+
+
+def _show(found: DataFindings, path: Path) -> None:
     console = Console()
     count = Counter(file.state for file in found.files)
     table = Table(title=Text(f"{one_line(path)}: {found.kind}"), title_justify="left")
     for heading in ("file", "state", "what"):
         table.add_column(heading, overflow="fold")
     problems = [file for file in found.files if file.state in ("missing", "damaged")]
-    others = [file for file in found.files if file not in problems]
-    shown = found.files if all_files else [*problems[:_ROWS], *others[: max(_ROWS - len(problems), 5)]]
+    # Problems come last, where a long list ends on the screen.
+    shown = [*(file for file in found.files if file not in problems), *problems]
     for file in shown:
         table.add_row(Text(one_line(file.path)), Text(file.state, _STYLES[file.state]), Text(one_line(file.what)))
     console.print(table)
-    if len(shown) < len(found.files):
-        console.print(f"{len(found.files) - len(shown)} more files: --all lists them")
     for note in found.notes:
         console.print(Text(f"- {one_line(note)}"), soft_wrap=True)
     states = ", ".join(f"{count[state]} {state}" for state in _STYLES if count[state])

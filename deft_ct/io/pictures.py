@@ -41,3 +41,14 @@ def read_picture(path: str | Path, mode: str | None = None) -> Image.Image:
                     f"{most / 2**20:,.0f} MiB are read. If it is sound, set {LIMIT_VARIABLE}",
                 )
             return file.convert(mode) if mode else file.copy()
+
+
+def count_pages(path: str | Path) -> int:
+    """Pictures that a file holds; 1 for formats without pages.
+
+    Raises:
+        ReadError: the file is damaged or no picture.
+    """
+    source = Path(path)
+    with parsing(source, "a picture"), Image.open(source) as file:
+        return int(getattr(file, "n_frames", 1))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from deft_ct.io.errors import ReadError
 from deft_ct.io.limits import current_limits
 from deft_ct.io.matlab import read_matlab
-from deft_ct.io.pictures import read_picture
+from deft_ct.io.pictures import count_pages, read_picture
 
 SINOGRAM_SUFFIXES = (".npy", ".npz", ".mat", ".tif", ".tiff")
 DATA_NAMES = ("sinogram", "sino", "projections", "data", "y")
@@ -132,7 +132,7 @@ def _read(path: Path, names: Sequence[str]) -> dict[str, Any]:
         return read_matlab(path, names)
     if suffix in (".tif", ".tiff"):
         picture = read_picture(path)
-        if getattr(picture, "n_frames", 1) > 1:
+        if count_pages(path) > 1:
             raise ReadError(path, "holds several pages; write one sinogram a file, or a .npy of (slices, views, ...)")
         return {names[0]: np.asarray(picture)}
     if suffix in (".txt", ".csv"):
@@ -156,7 +156,7 @@ def _read_numpy(path: Path, names: Sequence[str]) -> dict[str, Any]:
                 shape, _, dtype = read(stream)
             limits.check_declared(path, math.prod(shape) * dtype.itemsize, path.stat().st_size, what="a sinogram")
             return {names[0]: np.load(path, allow_pickle=False)}
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             held = {info.filename.removesuffix(".npy"): info for info in archive.zip.infolist()}
             for name in set(held) & set(names):
                 limits.check_declared(path, held[name].file_size, held[name].compress_size, what=f"'{name}'")

@@ -75,7 +75,7 @@ KINDS: Mapping[str, Kind] = {
         help="2DeteCT: measured fan-beam scans of mode 1, 2 (default) or 3, judged against the reference images",
     ),
     "htc2022": Kind(
-        make=ct_kinds.htc2022, options=("degrees", "size"),
+        make=ct_kinds.htc2022_discs, options=("degrees", "size"),
         help="Helsinki Tomography Challenge 2022: measured wedges, judged by the challenge's score",
     ),
     "sinogram": Kind(

@@ -144,7 +144,7 @@ def _dm4ct(name: DataName, slices: SliceData, options: ProblemOptions) -> list[P
     return found
 
 
-def htc2022(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+def htc2022_discs(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
     """Discs of the Helsinki Tomography Challenge 2022."""
     _own_only(name, scans)
     files = htc2022_files(name.root)

@@ -73,7 +73,7 @@ class LoDoPaBProblem(ObservedCTProblem):
     @property
     def scan(self) -> Scan:  # type: ignore[override]  # read-only
         """The most similar scan by name."""
-        return Scan(views=self.source.views, photons=PHOTONS, detectors=513)
+        return lodopab_scan(self.source.views)
 
     @cached_property
     def slices(self) -> LoDoPaBSlices:
@@ -137,6 +137,11 @@ class LoDoPaBProblem(ObservedCTProblem):
             f"observations, {self.source.views} of 1000 views, {PHOTONS} photons.{unknown} PSNR and SSIM: range of "
             "each true image; PSNR-FR: range 1 of images over 81.36/m; nothing clipped. RMSE: inside the body."
         )
+
+
+def lodopab_scan(views: int = 1000) -> Scan:
+    """The scan of LoDoPaB-CT by name, by which tuned parameters are chosen."""
+    return Scan(views=views, photons=PHOTONS, detectors=513)
 
 
 def lodopab_measurement(views: int = 1000) -> Measurement:
