@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deft_ct.datasets.packs import CTPack
-from deft_ct.datasets.slices import CTSlice
+from deft_ct.datasets.slices import CTSlice, SliceData
 from deft_ct.evaluation.observer import Detectability, detectability, laguerre_gauss_channels
 from deft_ct.evaluation.problem import Floats, Score, score
 from deft_ct.problems.ct import CTProblem
@@ -156,7 +155,7 @@ def lesion_pair(problem: CTProblem, lesions: Lesions = Lesions()) -> LesionPair:
         added[n, row - reach : row + reach + 1, column - reach : column + reach + 1] += lesions.profile
     changed = _WithLesions(problem.pack, [item.hu + torch.from_numpy(more).float() for item, more in
                                           zip(slices, added, strict=True)], lesions)  # fmt: skip
-    present = replace(problem, pack=cast(CTPack, changed), seed=derive_seed(problem.seed, "lesions"))
+    present = replace(problem, pack=cast(SliceData, changed), seed=derive_seed(problem.seed, "lesions"))
     patients = problem.patients
     return LesionPair(
         lesions=lesions, absent=problem, present=present, places=np.array(places, dtype=np.int64),

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.scan import Scan
-from deft_ct.datasets.lodopab import MIN_PHOTONS, MU_MAX, PHOTONS, LoDoPaB, LoDoPaBSlices
-from deft_ct.evaluation.metrics import Mask, as_float64, bias, psnr, rmse, ssim
+from deft_ct.datasets.lodopab import MIN_PHOTONS, PHOTONS, LoDoPaB, LoDoPaBSlices
+from deft_ct.evaluation.metrics import Mask, as_float64, bias, rmse
 from deft_ct.evaluation.problem import Floats, Metric
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
+from deft_ct.problems.ct_lodopab_metrics import lodopab_quality, lodopab_values
 from deft_ct.problems.ct_observed import ObservedCTProblem
 from deft_ct.runtime.data_split import DataSplit
 
@@ -163,16 +164,12 @@ def measure_lodopab(images: ArrayLike, truth: ArrayLike, body: Mask) -> dict[str
         body: ``(N, H, W)``, where errors in HU are taken.
     """
     made, true = as_float64("images", images), as_float64("truth", truth)
-    scale = HounsfieldScale()
-    a, b = (scale.to_attenuation(values) * (1000.0 / MU_MAX) for values in (made, true))
-    # An image of one value has no range; dival divides by zero there, and a range of 1 keeps the numbers finite.
-    ranges = [float(np.ptp(one)) or 1.0 for one in b]
-    pairs = list(zip(a, b, ranges, strict=True))
+    found = lodopab_quality(lodopab_values(made), lodopab_values(true))
     return {
-        "psnr": np.array([psnr(x, y, data_range=span)[0] for x, y, span in pairs]),
-        "psnr_fr": psnr(a, b, data_range=1.0),
-        "ssim": np.array([ssim(x, y, data_range=span)[0] for x, y, span in pairs]),
-        "ssim_fr": ssim(a, b, data_range=1.0),
+        "psnr": found["psnr_lodopab"],
+        "psnr_fr": found["psnr_fr"],
+        "ssim": found["ssim_lodopab"],
+        "ssim_fr": found["ssim_fr"],
         "rmse": rmse(made, true, mask=body),
         "bias": bias(made, true, mask=body),
     }

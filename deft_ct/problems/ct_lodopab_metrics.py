@@ -15,19 +15,19 @@ from deft_ct.datasets.lodopab import MU_MAX
 from deft_ct.evaluation.metrics import Floats, as_float64, own_range, psnr, ssim
 from deft_ct.evaluation.problem import Metric
 
-__all__ = ["LODOPAB_METRICS", "lodopab_values", "measure_lodopab"]
+__all__ = ["LODOPAB_CONVENTIONS", "lodopab_quality", "lodopab_values"]
 
-LODOPAB_METRICS = (
+LODOPAB_CONVENTIONS = (
     Metric(name="psnr_lodopab", key="psnr_lodopab_db", heading="PSNR (dB)", digits=2, best="highest"),
     Metric(name="psnr_fr", key="psnr_fr_lodopab_db", heading="PSNR-FR (dB)", digits=2, best="highest"),
     Metric(name="ssim_lodopab", key="ssim_lodopab", heading="SSIM", digits=4, best="highest"),
     Metric(name="ssim_fr", key="ssim_fr_lodopab", heading="SSIM-FR", digits=4, best="highest", in_table=False),
 )
-"""In the order and with the headings of the table of the LoDoPaB-CT challenge; see :func:`measure_lodopab`."""
+"""In the order and with the headings of the table of the LoDoPaB-CT challenge; see :func:`lodopab_quality`."""
 
 
-def measure_lodopab(recon: ArrayLike, truth: ArrayLike) -> dict[str, Floats]:
-    """The metrics of :data:`LODOPAB_METRICS`: name -> a value for every image.
+def lodopab_quality(recon: ArrayLike, truth: ArrayLike) -> dict[str, Floats]:
+    """The metrics of :data:`LODOPAB_CONVENTIONS`: name -> a value for every image.
 
     Args:
         recon: ``(N, H, W)``, attenuation over ``MU_MAX``; see :func:`lodopab_values` for images in HU.

@@ -19,7 +19,7 @@ from deft_ct.evaluation.metrics import Floats, Mask, as_float64, bias, mae, psnr
 from deft_ct.evaluation.noise_power import noise_power_of_images
 from deft_ct.evaluation.problem import Metric
 from deft_ct.evaluation.statistics import Interval, mean_interval
-from deft_ct.problems.ct_lodopab_metrics import LODOPAB_METRICS, lodopab_values, measure_lodopab
+from deft_ct.problems.ct_lodopab_metrics import LODOPAB_CONVENTIONS, lodopab_quality, lodopab_values
 
 CT_METRICS = (
     Metric(name="psnr", key="psnr_db", heading="PSNR (dB)", digits=2, best="highest"),
@@ -29,7 +29,7 @@ CT_METRICS = (
     Metric(name="ssim", key="ssim", heading="SSIM", digits=4, best="highest"),
     Metric(name="rmse", key="rmse_body_hu", heading="RMSE in body (HU)", digits=1, best="lowest"),
     Metric(name="bias", key="bias_body_hu", heading="bias in body (HU)", digits=1, best=None, in_table=False),
-    *(replace(metric, heading=f"{metric.heading}, LoDoPaB", in_table=False) for metric in LODOPAB_METRICS),
+    *(replace(metric, heading=f"{metric.heading}, LoDoPaB", in_table=False) for metric in LODOPAB_CONVENTIONS),
     Metric(name="rmse_lung", key="rmse_lung_window_hu", heading="RMSE, lung window (HU)", digits=1, best="lowest",
            in_table=False),
     Metric(name="rmse_soft", key="rmse_soft_tissue_window_hu", heading="RMSE, soft-tissue window (HU)", digits=1,
@@ -214,7 +214,7 @@ def measure_ct(
     """The metrics of :data:`CT_METRICS`: name -> a value for every slice.
 
     - ``psnr_lodopab``, ``psnr_fr``, ``ssim_lodopab``, ``ssim_fr``: whole slice, in the two conventions of LoDoPaB-CT,
-      see :func:`~deft_ct.problems.ct_lodopab_metrics.measure_lodopab`.
+      see :func:`~deft_ct.problems.ct_lodopab_metrics.lodopab_quality`.
     - ``rmse_lung``, ``rmse_soft`` and ``rmse_bone``: in the body, after both images were clipped to a display window of
       :data:`WINDOWS_HU`: what a reader sees at that window.
     - ``edge_slope``: see :func:`~deft_ct.evaluation.edges.edge_slope`, at edges of the body steeper than
@@ -237,7 +237,7 @@ def measure_ct(
     return {
         "psnr": found.psnr, "psnr_body": found.psnr_body, "ssim": found.ssim, "rmse": found.rmse_hu,
         "bias": found.bias_hu,
-        **measure_lodopab(lodopab_values(recon), lodopab_values(true)),
+        **lodopab_quality(lodopab_values(recon), lodopab_values(true)),
         **{f"rmse_{name}": rmse(recon.clip(*ends), true.clip(*ends), mask=body) for name, ends in WINDOWS_HU.items()},
         "edge_slope": edge_slope(recon, true, edges),
         "noise": np.array([np.nan if power is None else power.deviation for power in spectra]),

@@ -61,7 +61,7 @@ def error_figure(
     with rc_context(STYLE):
         figure = Figure(figsize=(_CELL_INCHES * (1 + len(images)), 2 * cell + 1.1))
         FigureCanvasAgg(figure)
-        figure.set_layout_engine("compressed", h_pad=0.02, w_pad=0.02, rect=(0.0, 0.05, 1.0, 0.95))
+        figure.set_layout_engine("compressed", h_pad=0.02, w_pad=0.02, rect=(0.0, 0.08, 1.0, 0.92))
         axes = figure.subplots(2, 1 + len(images), squeeze=False)
         low, high = window.limits
         show_image(axes[0, 0], reference[part], "gray", low, high)
@@ -78,7 +78,7 @@ def error_figure(
         bar.set_label("error: reconstruction - truth, HU")
         grey = f"{window.name} window (level {window.level:.0f}, width {window.width:.0f} HU)"
         figure.suptitle(f"{title}; {grey}" if title else grey, fontsize=9)
-        note = f"{FOOTER}.  PSNR of the whole slice at a data range of {data_range_hu:g} HU; RMSE inside the body."
+        note = f"{FOOTER}.\nPSNR of the whole slice, data range {data_range_hu:g} HU; RMSE inside the body."
         figure.text(0.5, 0.012, note, ha="center", va="bottom", fontsize=7)
     return figure
 

@@ -7,7 +7,7 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from deft_ct.datasets.lodopab import MU_MAX
-from deft_ct.problems.ct_lodopab_metrics import LODOPAB_METRICS, lodopab_values, measure_lodopab
+from deft_ct.problems.ct_lodopab_metrics import LODOPAB_CONVENTIONS, lodopab_quality, lodopab_values
 
 
 def dival_psnr(recon: np.ndarray, truth: np.ndarray, data_range: float | None) -> float:
@@ -32,8 +32,8 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 
 def test_both_conventions_equal_those_of_dival() -> None:
     recon, truth = pair()
-    found = measure_lodopab(recon, truth)
-    assert list(found) == [metric.name for metric in LODOPAB_METRICS]
+    found = lodopab_quality(recon, truth)
+    assert list(found) == [metric.name for metric in LODOPAB_CONVENTIONS]
     for name, reference, data_range in (
         ("psnr_lodopab", dival_psnr, None), ("psnr_fr", dival_psnr, 1.0),
         ("ssim_lodopab", dival_ssim, None), ("ssim_fr", dival_ssim, 1.0),
@@ -49,7 +49,7 @@ def test_both_conventions_equal_those_of_dival() -> None:
 def test_a_constant_truth_has_no_range_of_its_own() -> None:
     recon, truth = pair()
     truth[1] = 0.5
-    found = measure_lodopab(recon, truth)
+    found = lodopab_quality(recon, truth)
     assert np.isnan(found["psnr_lodopab"]).tolist() == [False, True, False]
     assert np.isnan(found["ssim_lodopab"]).tolist() == [False, True, False]
     assert np.isfinite(found["psnr_fr"]).all()
