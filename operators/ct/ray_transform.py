@@ -58,6 +58,8 @@ class RayTransform(LinearOperator):
         ImportError: the backend's optional package is missing; the message names the extra.
     """
 
+    _anchor: Tensor
+
     def __init__(self, geometry: Geometry, backend: str = "auto", *, kernel: Kernel = "joseph") -> None:
         if not isinstance(geometry, PlanarGeometry | ConeGeometry):
             raise TypeError(
