@@ -1,7 +1,7 @@
 """What it costs that the sides of an image do not divide by the stride of the networks.
 
 Twice the same pixels are judged: where they belong to an image whose sides divide, and where they belong to a smaller
-one that the networks continue by reflection. First on windows whose border cuts through the anatomy: noisy slices,
+one that the networks continue by its edges. First on windows whose border cuts through the anatomy: noisy slices,
 denoised by the prior. Then on whole slices, by methods that reconstruct the same sinograms. The error in a band along
 the border, beside that of everything, shows a seam.
 

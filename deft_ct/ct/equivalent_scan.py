@@ -45,8 +45,9 @@ class EquivalentScan:
 def equivalent_scan(card: dict[str, Any], measurement: Measurement) -> EquivalentScan | None:
     """The scan of equal dose that is closest to a given one and inside of the training of a network.
 
-    It never has more views than the given one, because views that were not measured cannot be made up, and too few
-    photons make it less only from :data:`DENSE_VIEWS` on. It follows from views and photons alone.
+    It never has more views than the given one, because views that were not measured cannot be made up. Too few photons
+    make it less only from :data:`DENSE_VIEWS` on, and only where the training has a scan of as little dose: 100 views
+    of 1000 photons told as 15 of 6,667 lose 0.18 dB. It follows from views and photons alone.
 
     Args:
         card: metadata of the network, see :func:`~deft_ct.ct.trained_range.outside_training`.
@@ -62,8 +63,8 @@ def equivalent_scan(card: dict[str, Any], measurement: Measurement) -> Equivalen
         return None
     fewest, most = trained_span(card, "views")
     for_photons = 1.0 if photons is None else trained_span(card, "photons")[0] / photons
-    fewer = views / fewest if views >= DENSE_VIEWS else 1.0
-    grouped = max(1.0, views / most, min(for_photons, fewer))
+    exchangeable = views >= DENSE_VIEWS and for_photons <= views / fewest
+    grouped = max(1.0, views / most, for_photons if exchangeable else 1.0)
     if grouped == 1.0:
         return None
     told = None if photons is None else photons * grouped

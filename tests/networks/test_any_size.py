@@ -1,4 +1,4 @@
-"""Images whose sides do not divide: continued by reflection inside of the network, cropped afterwards."""
+"""Images whose sides do not divide: continued by their edges inside of the network, cropped afterwards."""
 
 import itertools
 
@@ -19,14 +19,14 @@ def network(config: UNetConfig = DEEP) -> UNet:
 
 
 @pytest.mark.parametrize(("height", "width"), [(30, 30), (25, 40), (17, 31)])
-def test_the_margin_is_the_reflection_that_torch_makes(height, width):
+def test_the_margin_repeats_the_edge_as_torch_does(height, width):
     x = torch.randn(2, 3, height, width)
     got, top, left = continued(x, 16)
     assert got.shape[-2] % 16 == 0 and got.shape[-1] % 16 == 0
     rows, columns = -height % 16, -width % 16
     assert (top, left) == (rows // 2, columns // 2)
     margins = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-    torch.testing.assert_close(got, torch.nn.functional.pad(x, margins, mode="reflect"), rtol=0, atol=0)
+    torch.testing.assert_close(got, torch.nn.functional.pad(x, margins, mode="replicate"), rtol=0, atol=0)
 
 
 def test_a_size_that_divides_is_passed_on_untouched():
@@ -36,7 +36,7 @@ def test_a_size_that_divides_is_passed_on_untouched():
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5])
-def test_an_image_smaller_than_its_margin_is_reflected_again_and_again(side):
+def test_an_image_smaller_than_its_margin_is_continued(side):
     x = torch.arange(float(side))[None, None, None].expand(1, 1, 16, side)
     row = continued(x, 16)[0][0, 0, 0]
     assert row.shape == (16,)
@@ -64,11 +64,3 @@ def test_gradients_reach_the_image_through_the_margin():
     x = torch.randn(1, 1, 9, 11, dtype=torch.float32, requires_grad=True)
     network()(x, torch.zeros(1)).square().sum().backward()
     assert x.grad is not None and bool((x.grad != 0).all())
-
-
-def test_stripes_are_not_made_of_noise():
-    """A repeated edge has no variation across the margin; a reflected one has that of the image."""
-    x = torch.randn(1, 1, 121, 121, generator=torch.Generator().manual_seed(0))
-    margin = continued(x, 16)[0][..., :3, 3:-4]
-    assert margin.shape[-2] == 3
-    assert float((margin.diff(dim=-2)).square().mean()) > 1.5
