@@ -5,7 +5,7 @@ are cylinders cut from the series of a slice dataset at their own resolution, wi
 simulated on a grid twice as fine. CGLS stops after the number of iterations, and TV has the strength, that is best for
 the volume by the truth, so both are compared at their best. TV at its default strength is a row of its own.
 
-Run: python benchmarks/experiments/volumes.py --json benchmarks/results/volumes.json
+Run: python benchmarks/experiments/volumes.py --size 48 --slices 16 --json benchmarks/results/volumes.json
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from deft_ct.operators.ct.helical_fbp import helical_fbp
 from deft_ct.operators.ct.helix import HelicalScan, VolumeGrid
 from deft_ct.operators.ct.photons import NOISE_FREE_PHOTONS
 from deft_ct.operators.ct.rays import Array
+from deft_ct.operators.ct.tv_hint import divergent_beam_hint
+from deft_ct.operators.findings import RegularisationHint
 from deft_ct.operators.memory import check_memory
 from deft_ct.operators.noise import PoissonNoise
 from deft_ct.operators.threads import run_tasks
@@ -108,6 +110,15 @@ class HelicalTransform(LinearOperator):
         flat = y.reshape(-1, *self.range_shape)
         images = [helical_fbp(data, self.scan, self.grid).volume for data in flat]
         return torch.stack(images).reshape(*y.shape[:-3], *self.domain_shape)
+
+    @property
+    def grid_spacing(self) -> tuple[float, float, float]:
+        """Voxel size along (slices, rows, columns), mm."""
+        return self.grid.voxel_zyx
+
+    def regularisation_hint(self, y: Tensor, weights: Tensor | None) -> RegularisationHint:
+        """See :func:`~deft_ct.operators.ct.tv_hint.divergent_beam_hint`."""
+        return divergent_beam_hint(y, weights)
 
     def nominal_weights(self, y: Tensor) -> Tensor:
         """Photon weights at :data:`~deft_ct.operators.ct.photons.NOISE_FREE_PHOTONS`, as of other ray transforms."""

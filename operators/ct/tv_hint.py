@@ -28,8 +28,17 @@ def total_variation_hint(geometry: Geometry, y: Tensor, weights: Tensor | None) 
         y: line integrals ``(B, 1, views, detectors)``.
         weights: inverse variances, of the shape of ``y``; None for noise-free data.
     """
+    return RegularisationHint(_strength(y, weights), _least_iterations(geometry))
+
+
+def divergent_beam_hint(y: Tensor, weights: Tensor | None) -> RegularisationHint:
+    """The same for cones and helices of any geometry: as many iterations as fan beams need."""
+    return RegularisationHint(_strength(y, weights), ITERATIONS_FAN)
+
+
+def _strength(y: Tensor, weights: Tensor | None) -> Tensor:
     photons = equivalent_photons(y, weights).clamp(*_PHOTONS).to(y)
-    return RegularisationHint((photons / 1e5) ** EXPONENT, _least_iterations(geometry))
+    return (photons / 1e5) ** EXPONENT
 
 
 def _least_iterations(geometry: Geometry) -> int:
