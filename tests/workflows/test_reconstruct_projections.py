@@ -106,21 +106,28 @@ def test_everything_is_written_and_says_what_it_is(files: Path, tmp_path: Path) 
     np.testing.assert_array_equal(again.hu, run.hu)
 
 
-def test_slices_lie_at_their_place_in_the_patient(files: Path, tmp_path: Path) -> None:
+def test_slices_lie_at_their_place_in_the_patient(tmp_path: Path) -> None:
     """Head first: the head is where z falls, and the patient's left is where the format's x rises."""
+    phantom = EllipsoidPhantom(
+        (
+            Ellipsoid(center_mm=(0.0, 0.0, 0.0), semi_axes_mm=(100.0, 80.0, 400.0), value=0.01),
+            Ellipsoid(center_mm=(45.0, 25.0, 8.0), semi_axes_mm=(30.0, 30.0, 9.0), value=0.02),
+        )
+    )
+    scan = replace(BASE, views_per_turn=60, columns=40, column_mm=11.5, rows=8, row_mm=4.4, patient_position="HFS")
+    files = write_synthetic_scan(tmp_path / "scan", phantom, scan)
     run = reconstruct_projections(files, tmp_path / "out", SMALL)
     volume = run.place.series.volume
     k, j, i = np.meshgrid(*(np.arange(n) for n in volume.shape), indexing="ij")
     left, back, head = np.moveaxis((np.stack([i, j, k, np.ones_like(i)], -1) @ volume.affine.T)[..., :3], -1, 0)
     points = np.stack([left, -back, -head], -1)
     mu = np.zeros(volume.shape)
-    for part in trunk(0.0192).parts:
+    for part in phantom.parts:
         mu += part.value * ((part.normalised(points) ** 2).sum(-1) <= 1)
     truth = (mu / 0.0192 - 1) * 1000
     error = float(np.sqrt(((run.hu - truth) ** 2).mean()))
     for axis in range(3):
-        mirrored = float(np.sqrt(((np.flip(run.hu, axis) - truth) ** 2).mean()))
-        assert error < (0.995 if axis == 0 else 0.9) * mirrored
+        assert error < 0.8 * float(np.sqrt(((np.flip(run.hu, axis) - truth) ** 2).mean()))
 
 
 def test_the_range_of_slices(files: Path, tmp_path: Path) -> None:
@@ -164,10 +171,14 @@ def test_a_missing_position_of_the_patient_is_said(tmp_path: Path) -> None:
 def test_what_cannot_be_reconstructed_is_said_first(files: Path, tmp_path: Path) -> None:
     short = tmp_path / "short"
     short.mkdir()
-    for path in sorted(files.iterdir())[:40]:
+    for path in sorted(files.iterdir())[:24]:
         (short / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ValueError, match="no slice is measured from all sides: the table moves"):
+    with pytest.raises(ValueError, match="less than half a turn of complete parallel views"):
         reconstruct_projections(short, tmp_path / "out", SMALL)
+    fast = replace(BASE, pitch=2.6, turns=0.7, views_per_turn=60, columns=40, column_mm=11.5, rows=4)
+    write_synthetic_scan(tmp_path / "fast", trunk(fast.mu_water), fast)
+    with pytest.raises(ValueError, match="no slice is measured from all sides: the table moves"):
+        reconstruct_projections(tmp_path / "fast", tmp_path / "out", SMALL)
     with pytest.raises(ValueError, match="unmeasured_map is for simulated scans"):
         reconstruct_projections(files, tmp_path / "out", SMALL, output=Output(unmeasured_map=True))
     with pytest.raises(ValueError, match="unknown method"):

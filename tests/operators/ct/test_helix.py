@@ -12,7 +12,7 @@ import torch
 
 from deft_ct.operators.ct.helix import HelicalScan, VolumeGrid
 from deft_ct.operators.ct.helix_orientation import row_order_evidence
-from deft_ct.operators.ct.helix_rebinning import ParallelBeams, cubic, rebin_slices
+from deft_ct.operators.ct.helix_rebinning import Beam, ParallelBeams, cubic, rebin_slices
 
 
 def helix(*, views: int = 64, turns: float = 2.0, feed: float = 12.0, spot: tuple[float, ...] = (), **more: Any):
@@ -58,6 +58,21 @@ def test_the_spot_knows_the_parallel_view_of_each_ray(spot: tuple[float, ...]) -
         np.testing.assert_allclose((direction * source[:2]).sum(-1), found.start, atol=1e-9)
         np.testing.assert_allclose(length, found.length)
         assert found.axial == pytest.approx(source[2] - scan.z_mm[view])
+
+
+def test_a_point_of_a_ray_is_seen_in_the_row_of_the_ray() -> None:
+    """Also where the source stands above the detector: halfway along each ray, and near its end."""
+    scan = helix(spot=(0.02, 4.0, 3.0))
+    beams, found, view = ParallelBeams(torch.zeros(scan.data_shape, dtype=torch.float64), scan), scan.spot(1, 2), 7
+    start, length = torch.from_numpy(found.start), torch.from_numpy(found.length)
+    center = torch.full((9,), float(scan.z_mm[view]), dtype=torch.float64)
+    beam = Beam(0.0, torch.zeros(9, 4, dtype=torch.float64), center, start, length, found.axial)
+    source, element = scan.sources()[view], scan.columns()[view]
+    for row in range(4):
+        for share in (0.5, 0.9):
+            z = source[2] + (element[:, 2] + row * 6.0 - source[2]) * share
+            seen = beams.rows_at(beam, torch.from_numpy(z), start + share * length)
+            torch.testing.assert_close(seen, torch.full((9,), float(row), dtype=torch.float64))
 
 
 def test_the_cycle_of_the_focal_spot() -> None:
