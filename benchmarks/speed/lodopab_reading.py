@@ -73,7 +73,7 @@ def compare_fbp(root: Path, samples: list[int], filters: list[str]) -> None:
         print(f"{name}, n = {len(samples)}: PSNR ours {ours:.3f} dB, ODL {theirs_mean:.3f} dB")
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("--every", type=int, default=100)
@@ -84,3 +84,7 @@ if __name__ == "__main__":
     compare_reading(arguments.root, chosen, arguments.rounds)
     if arguments.odl:
         compare_fbp(arguments.root, chosen[: arguments.odl], ["hann", "ram-lak"])
+
+
+if __name__ == "__main__":
+    main()

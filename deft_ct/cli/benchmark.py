@@ -10,6 +10,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from deft_ct.cli import options as opt
+from deft_ct.cli.benchmark_diff import benchmark_diff
 from deft_ct.cli.commands import CheckedCommand
 from deft_ct.cli.compare import RESUME, print_tables, printer
 from deft_ct.cli.errors import one_line_errors
@@ -90,6 +91,9 @@ def benchmark_export(
     with one_line_errors():
         export_benchopt(read_suite(suite), benchopt, overwrite=overwrite)
         Console().print(f"written to [bold]{benchopt}[/]: run it with `benchopt run {benchopt}`", soft_wrap=True)
+
+
+app.command("diff", cls=CheckedCommand)(benchmark_diff)
 
 
 def _engine(out: Path, workers: int, ray: str | None, slurm: str | None, gpus: float) -> Engine | None:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
-from deft_ct.evaluation.problem import Batch, Floats, Problem, values_in_unit
+from deft_ct.evaluation.problem import COVERAGE, Batch, Floats, Problem, values_in_unit
+from deft_ct.evaluation.spread import half_width, interval_coverage
 from deft_ct.reconstruction import Reconstruction
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.memory import peak_memory
@@ -150,12 +152,18 @@ def _piece(batch: Batch, piece: slice) -> Batch:
 
 def _judged(part: Problem, pieces: list[slice], outcomes: list[_Outcome]) -> dict[str, Floats]:
     """Name of each metric -> values of all images; those of failed ones mean nothing."""
-    images = part.truth.copy()
+    images, covered = part.truth.copy(), np.full(len(part.truth), np.nan)
     for piece, outcome in zip(pieces, outcomes, strict=True):
-        if outcome.result is not None:
-            mean, _, _ = values_in_unit(outcome.result)
-            images[piece] = part.to_numpy(mean)
-    return {} if all(outcome.result is None for outcome in outcomes) else dict(part.measure(images))
+        if outcome.result is None:
+            continue
+        mean, deviation, _ = values_in_unit(outcome.result)
+        images[piece] = part.to_numpy(mean)
+        if deviation is not None:
+            half = part.to_numpy(deviation) * half_width(outcome.result, 0.9)
+            covered[piece] = interval_coverage(part.truth[piece], images[piece], half, part.mask[piece])
+    if all(outcome.result is None for outcome in outcomes):
+        return {}
+    return {**part.measure(images), COVERAGE.name: covered}
 
 
 def _residuals(batch: Batch, result: Reconstruction) -> list[float]:

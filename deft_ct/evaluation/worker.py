@@ -12,7 +12,7 @@ from deft_ct.evaluation.claims import Claims
 from deft_ct.evaluation.measuring import MeasuredImage, measure_part, memory_of_one_image
 from deft_ct.evaluation.parquet_store import ParquetStore, Row
 from deft_ct.evaluation.plan import Methods, Plan, PlannedCell, PlannedProblem, Unit, make_plan
-from deft_ct.evaluation.problem import Metric, Problem
+from deft_ct.evaluation.problem import COVERAGE, Metric, Problem
 
 Log = Callable[[str], None]
 
@@ -49,8 +49,8 @@ class Benchmark:
 
     @property
     def metrics(self) -> list[Metric]:
-        """The metrics of all problems, each once."""
-        found = {metric.key: metric for problem in self.problems for metric in problem.metrics}
+        """The metrics of all problems, each once, and the coverage of intervals."""
+        found = {metric.key: metric for problem in self.problems for metric in (*problem.metrics, COVERAGE)}
         return list(found.values())
 
 
@@ -126,7 +126,7 @@ class Worker:
     def _row(
         self, cell: PlannedCell, planned: PlannedProblem, n: int, image: MeasuredImage, memory: float | None
     ) -> Row:
-        metrics = self.benchmark.problems[cell.problem].metrics
+        metrics = (*self.benchmark.problems[cell.problem].metrics, COVERAGE)
         values = {metric.key: image.values.get(metric.name) for metric in metrics}
         return {
             "key": cell.key, "data": planned.data, "split": planned.split, "problem": planned.name,

@@ -89,11 +89,21 @@ class ObservedCTProblem(Problem):
 
     def simulate(self) -> LazyBatches:
         """The observations; images of a batch share one measurement."""
+        return LazyBatches(self, self._places())
+
+    def batch_names(self) -> list[list[str]]:
+        """The names of the images of each batch; nothing is read."""
+        if self.replaced:
+            return super().batch_names()
+        return [[self.image_ids[n] for n in places] for places in self._places()]
+
+    def _places(self) -> list[list[int]]:
+        """Images of each batch."""
         places: list[list[int]] = []
         for _, run in groupby(range(len(self)), key=lambda n: id(self.measurement_of(n))):
             together = list(run)
             places += [together[k : k + self.batch_size] for k in range(0, len(together), self.batch_size)]
-        return LazyBatches(self, places)
+        return places
 
     def read_batch(self, places: Sequence[int]) -> Batch:
         """Data of some images that share one measurement."""

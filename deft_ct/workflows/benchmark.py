@@ -11,6 +11,7 @@ from pathlib import Path
 from deft_ct.ct.scan import Scan
 from deft_ct.evaluation.comparison import Comparison
 from deft_ct.evaluation.execution import Engine
+from deft_ct.evaluation.parquet_store import read_metrics, read_rows
 from deft_ct.evaluation.problem import Problem
 from deft_ct.evaluation.runner import RunOptions, failures, run_benchmark
 from deft_ct.evaluation.worker import Benchmark
@@ -77,9 +78,12 @@ def run_suite(suite: Suite, out: Path, how: SuiteRun | None = None) -> tuple[Com
     )  # fmt: skip
     rows = run_benchmark(benchmark, out, options)
     comparison = Comparison(benchmark, rows)
-    # Markdown, JSON and what else is made of the rows of `out` and the metrics of the benchmark is written here.
     write_text(out / "comparison.json", json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n")
     write_text(out / "comparison.md", comparison.markdown() + f"\n{FOOTER}.\n")
+    from deft_ct.report.benchmark_page import write_benchmark_outputs  # pandas and Matplotlib take a second
+
+    say("drawing the page")
+    write_benchmark_outputs(out, read_rows(out), read_metrics(out))
     return comparison, failures(rows)
 
 

@@ -21,7 +21,7 @@ from deft_ct.operators.findings import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ScanPlan:
     """How a scan is reconstructed.
 
     Attributes:
@@ -40,7 +40,7 @@ class Plan:
         return {"note": self.note, "views_told_as_one": self.grouped} if self.note else {}
 
 
-def plan_for(card: dict[str, Any], measurement: Measurement, *, told_scan: bool) -> Plan:
+def plan_for(card: dict[str, Any], measurement: Measurement, *, told_scan: bool) -> ScanPlan:
     """The plan for a scan.
 
     Args:
@@ -50,12 +50,12 @@ def plan_for(card: dict[str, Any], measurement: Measurement, *, told_scan: bool)
     """
     found = equivalent_scan(card, measurement) if told_scan else None
     if found is None:
-        return Plan(findings=_finding(card, measurement, LOWER_QUALITY))
+        return ScanPlan(findings=_finding(card, measurement, LOWER_QUALITY))
     note = f"networks told of {found}"
     consequence = f"they are told of {found}, of the same dose, and all data are used"
     if found.too_weak:
         consequence += f"; still too noisy for their training, so {LOWER_QUALITY}"
-    return Plan(grouped=found.grouped, note=note, findings=_finding(card, measurement, consequence))
+    return ScanPlan(grouped=found.grouped, note=note, findings=_finding(card, measurement, consequence))
 
 
 def _finding(card: dict[str, Any], measurement: Measurement, consequence: str) -> tuple[Finding, ...]:

@@ -16,7 +16,7 @@ from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft import Condition, HTransform, condition_for
 from deft_ct.methods.deft.conditioning import check_htransform
-from deft_ct.methods.deft.fallback import Plan, plan_for
+from deft_ct.methods.deft.fallback import ScanPlan, plan_for
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
@@ -140,7 +140,7 @@ class DEFT(PosteriorSampler):
         """A scan that the h-transform was not trained for, and what is done about it."""
         return self._plan(request).findings
 
-    def _plan(self, request: Request) -> Plan:
+    def _plan(self, request: Request) -> ScanPlan:
         """What is done with the scan of a request."""
         told_scan = self.config.fallback and self.htransform.config.scan_features
         return plan_for(self.htransform.card, request.measurement, told_scan=told_scan)
