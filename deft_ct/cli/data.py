@@ -19,7 +19,7 @@ from deft_ct.datasets.check import check_data
 from deft_ct.datasets.findings import DataFindings, State
 from deft_ct.datasets.lodopab import LoDoPaB
 from deft_ct.methods.method_text import parse_method
-from deft_ct.methods.registry import Networks
+from deft_ct.methods.registry import Networks, method_class
 from deft_ct.problems.by_name import KINDS
 from deft_ct.problems.ct import build_for_scan
 from deft_ct.problems.ct_lodopab import lodopab_scan
@@ -75,8 +75,10 @@ def challenge(
     with one_line_errors(interrupted="finished files are kept; run the same command again to resume"):
         console = Console()
         name, options = parse_method(opt.only(method or ["fbp"], "--method"))
-        data = LoDoPaB(root.expanduser(), "challenge")
+        method_class(name)
         networks = Networks(prior=prior, htransform=htransform, models=opt.parse_models(model), device=device)
+        networks.load_named()
+        data = LoDoPaB(root.expanduser(), "challenge")
         solver, preset = build_for_scan(networks, name, options, lodopab_scan(data.views), presets=True)
         if preset is not None:
             console.print(f"[dim]{escape(name)}: preset {escape(preset)}[/]")

@@ -87,11 +87,11 @@ def reconstruct(
         allow_burned_in=allow_burned_in,
     )
     with one_line_errors():
+        given = parse_raw(raw.raw)
         folder = _raw_data(series_folder, raw)
         if folder is not None:
             _check_raw(simulated, {"--compare": compare, "--series": series, "--unmeasured-map": unmeasured_map})
             name, options = parse_method(opt.only(method or [HelixSettings().method], "--method"))
-            given = parse_raw(raw.raw)
             helix = HelixSettings(
                 method=name,
                 options=options,
