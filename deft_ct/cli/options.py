@@ -40,8 +40,8 @@ Out = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        help="Slices: an HDF5 file, or a name: train, val, test_volumes or test_singles. `compare` and `benchmark` also "
-        "take KIND:FOLDER, see `deft-ct data kinds`. Training also takes a folder with DICOM, NIfTI or HDF5 files, and "
+        help="Slices: an HDF5 file, or a name: train, val, test_volumes or test_singles. compare and benchmark also "
+        "take KIND:FOLDER, see deft-ct data kinds. Training also takes a folder with DICOM, NIfTI or HDF5 files, and "
         "a prior photos:FOLDER[:SIZE] of pictures."
     ),
 ]
