@@ -9,7 +9,7 @@
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
-EXTRAS ?= dev,astra,odl,numba,diffusers,dicom-compressed,parametric-map,deidentify,tune,tensorboard,benchmark
+EXTRAS ?= dev,astra,odl,numba,diffusers,dicom-compressed,parametric-map,deidentify,tune,tensorboard,benchmark,rings
 OUT ?= demo-output
 PYTEST_ARGS ?=
 

@@ -51,12 +51,14 @@ def test_every_statement_has_a_test(repository_root: Path) -> None:
 
 def test_nothing_that_is_read_can_run_code(repository_root: Path) -> None:
     for path, node in code(repository_root):
-        assert not imported(node) & {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}, path
+        assert not imported(node) & {"pickle", "dill", "cloudpickle", "shelve", "marshal"}, path
+        if "joblib" in imported(node):  # it starts processes; what it would read from a file is a pickle
+            assert ast.unparse(node).endswith("process_executor import TerminatedWorkerError"), path
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
         keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
-        assert called not in ("eval", "exec", "os.system", "yaml.load"), path
+        assert called not in ("eval", "exec", "os.system", "yaml.load", "joblib.load"), path
         assert keywords.get("shell", "False") == "False" and keywords.get("allow_pickle", "False") == "False", path
         if called == "torch.load":
             assert keywords.get("weights_only") == "True", path

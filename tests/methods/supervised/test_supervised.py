@@ -103,7 +103,7 @@ def test_a_stopped_training_resumes_to_the_same_weights(name: str, tmp_path: Pat
 
 def test_a_training_goes_on_from_a_model(tmp_path: Path) -> None:
     model_type, shape = SHAPES["fbp_unet"]
-    first, still = untrained("fbp_unet"), TrainingConfig(steps=1, batch_size=4, learning_rate=1e-12, warmup=0)
+    first, still = untrained("fbp_unet"), TrainingConfig(steps=1, batch_size=4, learning_rate=1e-10, warmup=0)
     made = train_model(model_type, shape, pairs(), tmp_path, training=still, initial=first, progress=False)
     assert all(torch.allclose(value, first.state_dict()[key], atol=1e-9) for key, value in made.state_dict().items())
     with pytest.raises(ValueError, match=r"was started with initial [0-9a-f]{12} and this run has no initial"):
