@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +172,7 @@ class WorkerJob:
         return sum(worker.attempt((first + n) % count) for n in range(count))
 
     def _worker(self) -> Worker:
-        name = pickle.dumps(self)
+        name = (str(self.folder), self.started, self.digest)
         if name not in _WORKERS:
             _WORKERS.clear()
             worker = Worker(self.make(), self.folder, started=self.started)
@@ -186,5 +185,5 @@ class WorkerJob:
         return _WORKERS[name]
 
 
-_WORKERS: dict[bytes, Worker] = {}
+_WORKERS: dict[tuple[str, float, str], Worker] = {}
 """The worker of this process; a benchmark is not made anew for every batch."""
