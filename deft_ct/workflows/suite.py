@@ -236,6 +236,10 @@ def _read_yaml(path: Path) -> Any:
     if path.stat().st_size > MOST_BYTES:
         raise ReadError(path, f"is not a suite: it is larger than {MOST_BYTES // 2**20} MiB")
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=Strict)
+        loader = Strict(path.read_text(encoding="utf-8"))
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ReadError(path, f"is not YAML: {' '.join(str(error).split())[:300]}") from error
