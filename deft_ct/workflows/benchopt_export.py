@@ -145,7 +145,8 @@ class SuiteParts:
         """Key of each metric -> mean over the images."""
         found = self._problem(problem)
         values = found.measure(images)
-        return {metric.key: float(np.nanmean(values[metric.name])) for metric in found.metrics}
+        means = {metric.key: values[metric.name][~np.isnan(values[metric.name])] for metric in found.metrics}
+        return {key: float(defined.mean()) for key, defined in means.items() if len(defined)}
 
     def truth(self, problem: str) -> Floats:
         """``(N, *shape)`` true images of a problem."""

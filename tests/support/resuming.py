@@ -82,7 +82,8 @@ COMMANDS = [
         ("train", "prior"),
         {"data": "one.h5", "steps": 2, "batch-size": 2, "channels": "32", "patch": 2},
         LOOP | {
-            "data": "other.h5", "channels": "64", "patch": 4, "layers": 2, "schedule": "vp_sde", "initial": "prior32",
+            "data": "other.h5", "channels": "64", "patch": 4, "layers": 2, "attention": "1", "schedule": "vp_sde",
+            "initial": "prior32",
         },
         FREE_IN_TRAINING,
     ),

@@ -152,7 +152,7 @@ def test_a_full_scan_is_the_one_without_an_arc() -> None:
 
 
 def test_impossible_arcs_and_idle_options_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"degrees lie in \(0, 360\]"):
+    with pytest.raises(ValueError, match=r"degrees lie in \[0\.001, 360\]"):
         SparseView(degrees=0)
     with pytest.raises(ValueError, match=r"start must lie in \[0, 360\)"):
         SparseView(start=-5)
