@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import torch
 
-from deft_ct.methods.registry import register
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor, UnsupportedError
 
@@ -52,9 +51,6 @@ class Counted(Reconstructor):
         broken = [name == self.config.fails for name in request.image_ids]
         image[torch.tensor(broken)] = torch.nan
         return Estimate(mean=image)
-
-
-register(Counted)
 
 
 def logged(folder: Path) -> list[tuple[int, int, str]]:
