@@ -24,7 +24,8 @@ from torch import Tensor
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
-from deft_ct.evaluation.problem import Batch, score
+from deft_ct.evaluation.problem import Batch
+from deft_ct.evaluation.score import score
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.ct import ParallelGeometry, RayTransform

@@ -21,7 +21,7 @@ import torch
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
-from deft_ct.evaluation.problem import score, score_json
+from deft_ct.evaluation.score import score, score_json
 from deft_ct.evaluation.store import Record, cached_json, content_name, write_result
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.method_text import parse_method

@@ -21,7 +21,8 @@ import torch
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
-from deft_ct.evaluation.problem import Batch, Score, score, score_json
+from deft_ct.evaluation.problem import Batch
+from deft_ct.evaluation.score import Score, score, score_json
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.method_text import method_variants

@@ -23,7 +23,7 @@ import torch
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
 from deft_ct.evaluation.paired import differences, paired_difference, signed_interval
-from deft_ct.evaluation.problem import score, score_json
+from deft_ct.evaluation.score import score, score_json
 from deft_ct.evaluation.statistics import Interval, mean_interval
 from deft_ct.evaluation.store import Record, cached_json, content_name, write_result
 from deft_ct.evaluation.tables import markdown_table

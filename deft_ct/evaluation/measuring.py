@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from deft_ct.evaluation.problem import COVERAGE, Batch, Floats, Problem, values_in_unit
-from deft_ct.evaluation.spread import half_width, interval_coverage
+from deft_ct.evaluation.problem import COVERAGE, Batch, Floats, Problem
+from deft_ct.evaluation.score import estimate_of
 from deft_ct.reconstruction import Reconstruction
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.memory import peak_memory
@@ -154,13 +154,8 @@ def _judged(part: Problem, pieces: list[slice], outcomes: list[_Outcome]) -> dic
     """Name of each metric -> values of all images; those of failed ones mean nothing."""
     images, covered = part.truth.copy(), np.full(len(part.truth), np.nan)
     for piece, outcome in zip(pieces, outcomes, strict=True):
-        if outcome.result is None:
-            continue
-        mean, deviation, _ = values_in_unit(outcome.result)
-        images[piece] = part.to_numpy(mean)
-        if deviation is not None:
-            half = part.to_numpy(deviation) * half_width(outcome.result, 0.9)
-            covered[piece] = interval_coverage(part.truth[piece], images[piece], half, part.mask[piece])
+        if outcome.result is not None:
+            images[piece], _, covered[piece] = estimate_of(part, piece, outcome.result)
     if all(outcome.result is None for outcome in outcomes):
         return {}
     return {**part.measure(images), COVERAGE.name: covered}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self
@@ -17,20 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deft_ct.evaluation.spread import half_width, interval_coverage
 from deft_ct.measurement.content import measurement_content
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.reconstruction import Reconstruction
-from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.data_split import DataSplit
-from deft_ct.runtime.memory import peak_memory
-from deft_ct.runtime.plain_values import plain
 
-__all__ = [
-    "COVERAGE", "Batch", "Metric", "Problem", "Score", "SingleMeasurementProblem", "refuse_test_data", "score",
-    "score_json", "values_in_unit",
-]  # fmt: skip
+__all__ = ["COVERAGE", "Batch", "Metric", "Problem", "SingleMeasurementProblem", "refuse_test_data"]
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
@@ -319,35 +311,6 @@ class SingleMeasurementProblem(Problem):
         return super().content() | {"measurement": measurement_content(self.measurement)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """A method on the images of a problem.
-
-    Attributes:
-        label: name in the table.
-        values: name of the metric -> a value for every image.
-        metrics: of the problem, and :data:`COVERAGE`.
-        seconds_per_image: wall-clock time.
-        evaluations_per_image: network evaluations.
-        data_residual: relative, mean over the batches.
-        memory_mib: peak memory for one image, above the memory used before; None if not measured.
-        estimate: ``(N, *shape)`` in the unit of the problem.
-        spread: ``(N, *shape)`` posterior standard deviation in the same unit, or None.
-        provenance: of the first batch: configuration, hashes, versions.
-    """
-
-    label: str
-    values: Mapping[str, NDArray[np.float64]]
-    metrics: tuple[Metric, ...]
-    seconds_per_image: float
-    evaluations_per_image: float
-    data_residual: float
-    memory_mib: float | None
-    estimate: Floats
-    spread: Floats | None
-    provenance: dict[str, Any]
-
-
 def refuse_test_data(problem: Problem) -> None:
     """Parameters are chosen on training or validation data.
 
@@ -356,81 +319,3 @@ def refuse_test_data(problem: Problem) -> None:
     """
     if problem.split == "test":
         raise ValueError(f"{problem.data} is a test set: parameters are chosen on validation data only (val)")
-
-
-def values_in_unit(result: Reconstruction) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Mean, standard deviation and samples in the unit of the measurement's scale; as they are if it has none."""
-    if result.measurement.units is None:
-        return result.mean, result.std, result.samples
-    found = result.in_units
-    return found.mean, found.std, found.samples
-
-
-def score(
-    label: str,
-    reconstructor: Reconstructor,
-    problem: Problem,
-    *,
-    samples: int = 4,
-    seed: int | None = None,
-    measure_memory: bool = False,
-    progress: bool = False,
-) -> Score:
-    """Reconstruct every image of a problem and compare with the truth.
-
-    Args:
-        label: name in the table.
-        reconstructor: the method.
-        problem: images with their data.
-        samples: posterior samples of each image, for methods that draw them.
-        seed: of the sampling; that of the problem when None.
-        measure_memory: first reconstruct the first image alone and note the peak memory; what a method sets up once is
-            then not part of the times.
-        progress: show progress bars.
-    """
-    seed = problem.seed if seed is None else seed
-    memory = None
-    if measure_memory:
-        y, measurement, image_ids = problem.batches[0]
-        with peak_memory(problem.device) as peak:
-            reconstructor.reconstruct(y[:1], measurement[:1], num_samples=samples, seed=seed, image_ids=image_ids[:1])
-        memory = peak.mib
-    results = [
-        reconstructor.reconstruct(
-            y, measurement, num_samples=samples, seed=seed, image_ids=image_ids, progress=progress
-        )
-        for y, measurement, image_ids in problem.batches
-    ]
-    counts = np.array([len(batch.image_ids) for batch in problem.batches], float)
-
-    def average(field: str) -> float:
-        return float(np.average([r.provenance[field] for r in results], weights=counts))
-
-    found = [values_in_unit(result) for result in results]
-    estimate = np.concatenate([problem.to_numpy(mean) for mean, _, _ in found])
-    spreads = [problem.to_numpy(std) for _, std, _ in found if std is not None]
-    covered = np.full(len(estimate), np.nan)
-    if spreads:
-        half = [std * half_width(result, 0.9) for std, result in zip(spreads, results, strict=True)]
-        covered = interval_coverage(problem.truth, estimate, np.concatenate(half), problem.mask)
-    return Score(
-        label=label,
-        values={**problem.measure(estimate), COVERAGE.name: covered},
-        metrics=(*problem.metrics, COVERAGE),
-        seconds_per_image=average("seconds_per_image"),
-        evaluations_per_image=average("network_evaluations_per_image"),
-        data_residual=average("data_residual"),
-        memory_mib=memory,
-        estimate=estimate,
-        spread=np.concatenate(spreads) if spreads else None,
-        provenance=results[0].provenance,
-    )
-
-
-def score_json(result: Score) -> dict[str, Any]:
-    """A score as plain values, per image; values that JSON cannot hold become null."""
-    return {
-        **{metric.key: plain(result.values[metric.name]) for metric in result.metrics},
-        "seconds_per_slice": result.seconds_per_image, "evaluations_per_slice": result.evaluations_per_image,
-        "peak_memory_one_slice_mib": result.memory_mib, "data_residual": result.data_residual,
-    }  # fmt: skip

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from deft_ct.evaluation.problem import Problem, refuse_test_data, values_in_unit
+from deft_ct.evaluation.problem import Problem, refuse_test_data
+from deft_ct.evaluation.score import values_in_unit
 from deft_ct.evaluation.spread import LEVELS, Draws, coverage, spread_report
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.deft.reconstructor import DEFT

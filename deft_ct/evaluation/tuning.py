@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from deft_ct.evaluation.problem import Problem, refuse_test_data, score
+from deft_ct.evaluation.problem import Problem, refuse_test_data
+from deft_ct.evaluation.score import score
 from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.registry import method_class
 from deft_ct.networks import weights_digest

@@ -18,7 +18,8 @@ from scipy import ndimage
 
 from deft_ct.datasets.slices import CTSlice, SliceData
 from deft_ct.evaluation.observer import Detectability, detectability, laguerre_gauss_channels
-from deft_ct.evaluation.problem import Floats, Score, score
+from deft_ct.evaluation.problem import Floats
+from deft_ct.evaluation.score import Score, score
 from deft_ct.problems.ct import CTProblem
 from deft_ct.problems.ct_metrics import uniform_tissue
 from deft_ct.reconstructor import Reconstructor

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from deft_ct.evaluation.problem import Floats, Problem, values_in_unit
+from deft_ct.evaluation.problem import Floats, Problem
+from deft_ct.evaluation.score import values_in_unit
 from deft_ct.evaluation.worker import Benchmark
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.atomic import atomic_folder

@@ -21,8 +21,8 @@ from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
 from deft_ct.evaluation import worker
 from deft_ct.evaluation.comparison import Comparison
-from deft_ct.evaluation.problem import score
 from deft_ct.evaluation.runner import RunOptions, run_benchmark
+from deft_ct.evaluation.score import score
 from deft_ct.evaluation.worker import Benchmark
 from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.registry import load_reconstructor
@@ -105,11 +105,11 @@ def test_scores_are_those_of_scikit_image_and_data_do_not_depend_on_the_batch(pa
     three = CTProblem(pack, SCAN, batch_size=3)
     together = [torch.cat([y for y, _, _ in problem.batches]) for problem in (one, three)]
     torch.testing.assert_close(together[0], together[1], rtol=1e-5, atol=1e-5)
-    found = score("fbp", load_reconstructor("fbp"), three, measure_memory=True)
+    found = score("fbp", load_reconstructor("fbp"), three)
     pairs = zip(three.truth, found.estimate, strict=True)
     expected = [peak_signal_noise_ratio(t, e, data_range=2000.0) for t, e in pairs]
     np.testing.assert_allclose(found.values["psnr"], expected, rtol=1e-6)
-    assert found.evaluations_per_image == 0 and found.memory_mib is not None
+    assert found.evaluations_per_image == 0
 
 
 def test_the_finer_grids_of_the_simulation_are_not_kept(pack: CTPack) -> None:

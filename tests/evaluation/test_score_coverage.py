@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from deft_ct.evaluation.problem import COVERAGE, Batch, score, score_json
+from deft_ct.evaluation.problem import COVERAGE, Batch
+from deft_ct.evaluation.score import score, score_json
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators import GaussianNoise, Identity
 from deft_ct.problems.natural import ImageSource, NaturalProblem

@@ -15,8 +15,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from deft_ct.evaluation.comparison import Comparison
-from deft_ct.evaluation.problem import Problem, score
+from deft_ct.evaluation.problem import Problem
 from deft_ct.evaluation.runner import run_benchmark
+from deft_ct.evaluation.score import score
 from deft_ct.evaluation.spread import Draws, spread_report
 from deft_ct.evaluation.worker import Benchmark
 from deft_ct.measurement.measurement import Measurement
