@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from deft_ct.datasets import ldct_projection as ct_pd
 from deft_ct.datasets.ellipsoids import Ellipsoid, EllipsoidPhantom
+from deft_ct.io import dicom_ct_pd as ct_pd
 from deft_ct.io.dicom_derive import hashed_uid
 from deft_ct.operators.ct.rays import Rays
 

@@ -11,9 +11,10 @@ import pydicom
 import pytest
 
 from deft_ct.datasets.ellipsoids import Ellipsoid, EllipsoidPhantom
-from deft_ct.datasets.ldct_projection import WATER_ATTENUATION, read_projections
+from deft_ct.datasets.ldct_projection import read_projections
 from deft_ct.datasets.synthetic_ct_pd import SyntheticScan, trunk, write_synthetic_scan
 from deft_ct.io import read_dicom_series, read_nifti
+from deft_ct.io.dicom_ct_pd import WATER_ATTENUATION
 from deft_ct.operators.findings import DataWarning
 from deft_ct.workflows.experiments.helix_accuracy import HelixCase, circular_limit, helix_accuracy, written
 from deft_ct.workflows.projection_series import Slices
