@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from deft_ct.io.dicom_ct_pd import DETECTOR_ROWS, FOCAL_ANGLE
 from deft_ct.io.errors import ReadError
 from deft_ct.runtime.printable import printable
 
@@ -16,7 +17,6 @@ RAW_PROJECTION = "raw projection of a scanner (DICOM-CT-PD)"
 PROJECTIONS_COMMAND = "deft-ct reconstruct --projections"
 """The command that reconstructs raw projections."""
 
-_RAW_TAGS = ((0x7029, 0x1010), (0x7031, 0x1001))  # rows of the detector, angle of its focal centre
 _AAPM = re.compile(r"(full|quarter)_[13]mm(_sharp)?", re.IGNORECASE)
 _TCIA = re.compile(r"(full|low) dose (images|projections)", re.IGNORECASE)
 _NAMED = 4
@@ -24,7 +24,7 @@ _NAMED = 4
 
 def is_raw_projection(header: Dataset) -> bool:
     """Whether a header has the detector of DICOM-CT-PD."""
-    return any(tag in header for tag in _RAW_TAGS)
+    return any(tag in header for tag in (DETECTOR_ROWS, FOCAL_ANGLE))
 
 
 def raw_projections_error(source: Path, count: int) -> ReadError:

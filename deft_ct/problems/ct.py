@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
-from torch import Tensor
 
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.slices import CTSlice, SliceData
-from deft_ct.evaluation.problem import Batch, Floats, Mask, Problem
+from deft_ct.evaluation.problem import Batch, Floats, Mask
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.presets import shipped_presets
 from deft_ct.methods.registry import Networks, method_class
 from deft_ct.operators.ct.faults import DetectorFault
-from deft_ct.problems.ct_metrics import CT_METRICS, DATA_RANGE_HU, EDGE_HU_PER_PIXEL, body_mask, measure_ct
+from deft_ct.problems.ct_metrics import CT_METRICS, DATA_RANGE_HU, measure_ct
+from deft_ct.problems.ct_slices import HounsfieldProblem, body_regions, pixel_size
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.data_split import DataSplit
@@ -40,7 +39,7 @@ network evaluations for the methods that solve for the data, 160 for DAPS."""
 
 
 @dataclass(frozen=True)
-class CTProblem(Problem):
+class CTProblem(HounsfieldProblem):
     """A simulated scan of every slice of a data set, judged in HU.
 
     Args:
@@ -70,7 +69,6 @@ class CTProblem(Problem):
     fault: DetectorFault | None = None
     label: str | None = None
 
-    unit = "HU"
     metrics = CT_METRICS
 
     def __post_init__(self) -> None:
@@ -140,18 +138,8 @@ class CTProblem(Problem):
         """``(N, H, W)`` HU, air is -1000."""
         return np.stack([item.hu[0].numpy() for item in self.pack]).clip(min=-1000.0)
 
-    @cached_property
-    def body(self) -> NDArray[np.bool_]:
-        """``(N, H, W)``, see :func:`~deft_ct.problems.ct_metrics.body_mask`."""
-        return body_mask(self.truth)
-
-    @property
-    def mask(self) -> Mask:
-        """The body."""
-        return self.body
-
     def regions(self) -> dict[str, Mask]:
-        """Parts of the body, see :func:`body_regions`."""
+        """Parts of the body, see :func:`~deft_ct.problems.ct_slices.body_regions`."""
         return body_regions(self.truth, self.body)
 
     @property
@@ -185,16 +173,6 @@ class CTProblem(Problem):
             f"{self.data_range_hu:g} HU, nothing clipped. RMSE: inside the body."
         )
 
-    def to_numpy(self, values: Tensor) -> Floats:
-        """``(B, 1, H, W)`` as ``(B, H, W)``."""
-        found: Floats = values[:, 0].cpu().numpy()
-        return found
-
-    def release(self) -> None:
-        """Forget data, truth and body."""
-        super().release()
-        self.__dict__.pop("body", None)
-
     @cached_property
     def _pack_hash(self) -> str:
         return self.pack.content_hash()
@@ -215,37 +193,6 @@ class CTProblem(Problem):
 
 def _names(batch: Iterable[CTSlice]) -> list[str]:
     return [f"{item.group}/{item.index}" for item in batch]
-
-
-def body_regions(truth: Floats, body: Mask) -> dict[str, Mask]:
-    """Parts of the body, from the true image.
-
-    Args:
-        truth: ``(n, H, W)`` HU.
-        body: ``(n, H, W)``.
-
-    Returns:
-        ``"body"``. ``"edges"`` has a smoothed gradient above 60 HU a pixel. Away from edges, ``"soft_tissue"`` is -150
-        to 150 HU, ``"lung"`` below -500 HU, and ``"interior"`` everything at least 4 pixels inside the body.
-    """
-    smooth = np.stack([ndimage.gaussian_filter(s.astype(np.float64), 1.0) for s in truth])
-    gradient = np.stack([ndimage.gaussian_gradient_magnitude(s.astype(np.float64), 1.0) for s in truth])
-    edges = body & (gradient > EDGE_HU_PER_PIXEL)
-    calm = body & ~edges
-    inside = np.stack([ndimage.binary_erosion(s, iterations=4) for s in body])
-    return {
-        "body": body,
-        "interior": calm & inside,
-        "edges": edges,
-        "soft_tissue": calm & (np.abs(smooth) < 150),
-        "lung": calm & (smooth < -500),
-    }
-
-
-def pixel_size(measurement: Measurement) -> float:
-    """Side of the pixels of a ray transform in mm, the mean of both; NaN for an operator without a geometry."""
-    geometry = getattr(measurement.operator, "geometry", None)
-    return float(np.mean(getattr(geometry, "pixel_mm", math.nan)))
 
 
 def build_for_scan(

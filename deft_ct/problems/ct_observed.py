@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.ct.scan import Scan
-from deft_ct.evaluation.problem import Batch, Floats, Mask, Problem
+from deft_ct.evaluation.problem import Batch, Floats
 from deft_ct.measurement.content import measurement_content
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.problems.ct_metrics import body_mask
+from deft_ct.problems.ct_slices import HounsfieldProblem
 from deft_ct.runtime.content_key import content_digest
 
 
@@ -47,14 +47,13 @@ class LazyBatches(Sequence[Batch]):
         return self._problem.read_batch(self._places[n])
 
 
-class ObservedCTProblem(Problem):
+class ObservedCTProblem(HounsfieldProblem):
     """Images in HU with their own observations. Subclasses say how to read one image.
 
     Attributes:
         scan: the most similar scan by name, by which tuned parameters are chosen.
     """
 
-    unit = "HU"
     scan: Scan
 
     @abc.abstractmethod
@@ -113,26 +112,6 @@ class ObservedCTProblem(Problem):
     def true_images(self) -> Floats:
         """``(N, H, W)`` HU."""
         return np.stack([self.true_image(n) for n in range(len(self))])
-
-    @cached_property
-    def body(self) -> NDArray[np.bool_]:
-        """``(N, H, W)``, see :func:`~deft_ct.problems.ct_metrics.body_mask`."""
-        return body_mask(self.truth)
-
-    @property
-    def mask(self) -> Mask:
-        """The body."""
-        return self.body
-
-    def to_numpy(self, values: Tensor) -> Floats:
-        """``(B, 1, H, W)`` as ``(B, H, W)``."""
-        found: Floats = values[:, 0].cpu().numpy()
-        return found
-
-    def release(self) -> None:
-        """Forget data, truth and body."""
-        super().release()
-        self.__dict__.pop("body", None)
 
     def describe_measurement(self) -> dict[str, Any]:
         """Operator, noise and units of the first image."""
