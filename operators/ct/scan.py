@@ -62,7 +62,47 @@ class VolumeRays(RayGeometry):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScanGeometry(RayGeometry):
+class DescribedRays(RayGeometry):
+    """Rays that follow from the fields of a dataclass: copies with changes, and JSON."""
+
+    kind: ClassVar[str]
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed.
+
+        Raises:
+            TypeError: an unknown field.
+        """
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        if unknown := set(changes) - set(values):
+            raise TypeError(f"{type(self).__name__} has no field {sorted(unknown)}")
+        return type(self)(**(values | changes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; ``geometry_from_dict`` restores an equal geometry."""
+        return {"kind": self.kind} | {f.name: _lists(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: the dictionary describes another kind of geometry, or holds unknown fields.
+        """
+        rest = dict(values)
+        kind = rest.pop("kind", cls.kind)
+        known = {f.name for f in fields(cls)}
+        if kind != cls.kind or set(rest) - known:
+            raise ValueError(f"not a {cls.kind} geometry: kind {kind!r}, unknown fields {sorted(set(rest) - known)}")
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in rest.items()})
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(item) for item in value] if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanGeometry(DescribedRays):
     """A circular scan; see the subclasses.
 
     Args:
@@ -72,7 +112,6 @@ class ScanGeometry(RayGeometry):
         angular_range: angle that the views cover, end excluded, radians; only with ``views``.
     """
 
-    kind: ClassVar[str]
     views: int | None = None
     angles: Sequence[float] | np.ndarray | None = field(default=None, repr=False)
     start_angle: float = field(default=0.0, compare=False, repr=False)
@@ -105,41 +144,23 @@ class ScanGeometry(RayGeometry):
         return self.replace(angles=self.angle_array[views])
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed; changing the views drops the angles that they replace."""
-        unknown = set(changes) - {f.name for f in fields(self)}
-        if unknown:
-            raise TypeError(f"{type(self).__name__} has no field {sorted(unknown)}")
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        """A copy with some fields changed; changing the views drops the angles that they replace.
+
+        Raises:
+            TypeError: an unknown field.
+        """
         if {"views", "start_angle", "angular_range"} & set(changes):
-            values["angles"] = None
+            changes.setdefault("angles", None)
         elif "angles" in changes:
-            values["views"] = None
-        return type(self)(**(values | changes))
+            changes["views"] = None
+        return super().replace(**changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; ``geometry_from_dict`` restores an equal geometry."""
-        out: dict[str, Any] = {"kind": self.kind}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            out[f.name] = list(value) if isinstance(value, tuple) else value
+        out = super().to_dict()
         number, span = len(self.angle_array), self.angular_range
         if out["angles"] == (self.start_angle + span * np.arange(number) / number).tolist():
             out["angles"] = None
         else:
             del out["start_angle"], out["angular_range"]
         return out
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError: the dictionary describes another kind of geometry, or holds unknown fields.
-        """
-        rest = dict(values)
-        kind = rest.pop("kind", cls.kind)
-        known = {f.name for f in fields(cls)}
-        if kind != cls.kind or set(rest) - known:
-            raise ValueError(f"not a {cls.kind} geometry: kind {kind!r}, unknown fields {sorted(set(rest) - known)}")
-        arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in rest.items()}
-        return cls(**arguments)

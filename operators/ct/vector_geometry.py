@@ -7,9 +7,9 @@ centre of the image, and flat detectors. There is no filtered back-projection fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -17,16 +17,15 @@ from deft_ct.operators.ct import _checks
 from deft_ct.operators.ct.cone import ConeGeometry
 from deft_ct.operators.ct.geometry import FanGeometry
 from deft_ct.operators.ct.rays import Array, Rays
-from deft_ct.operators.ct.scan import RayGeometry, VolumeRays
+from deft_ct.operators.ct.scan import DescribedRays, VolumeRays
 
 Vectors = Sequence[Sequence[float]] | np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
-class VectorGeometry(RayGeometry):
+class VectorGeometry(DescribedRays):
     """What the two have in common; use :class:`VectorFanGeometry` or :class:`VectorConeGeometry`."""
 
-    kind: ClassVar[str]
     vector_names: ClassVar[tuple[str, ...]]
     axes: ClassVar[int]
     source_mm: Vectors
@@ -79,42 +78,6 @@ class VectorGeometry(RayGeometry):
     def select_views(self, views: slice) -> Self:
         """The scan with some of its views."""
         return self.replace(**{name: getattr(self, name)[views] for name in self.vector_names})
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed.
-
-        Raises:
-            TypeError: an unknown field.
-        """
-        names = {f.name for f in fields(self)}
-        if unknown := set(changes) - names:
-            raise TypeError(f"{type(self).__name__} has no field {sorted(unknown)}")
-        return type(self)(**({name: getattr(self, name) for name in names} | changes))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; ``geometry_from_dict`` restores an equal geometry."""
-        out: dict[str, Any] = {"kind": self.kind}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name in self.vector_names:
-                out[f.name] = [list(vector) for vector in value]
-            else:
-                out[f.name] = list(value) if isinstance(value, tuple) else value
-        return out
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError: the dictionary describes another kind of geometry, or holds unknown fields.
-        """
-        rest = dict(values)
-        kind = rest.pop("kind", cls.kind)
-        unknown = sorted(set(rest) - {f.name for f in fields(cls)})
-        if kind != cls.kind or unknown:
-            raise ValueError(f"not a {cls.kind} geometry: kind {kind!r}, unknown fields {unknown}")
-        return cls(**rest)
 
 
 @dataclass(frozen=True, kw_only=True)

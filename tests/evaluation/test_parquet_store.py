@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from counted_method import LOG, Counted, CountedConfig, logged
+from counted_method import TIMES, Counted, CountedConfig, logged
 from tiny import tiny_prior
 from tiny_pack import write_tiny_pack
 
@@ -30,20 +30,11 @@ from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.read_error import ReadError
 
 SCAN = Scan(views=8, detectors=48)
-TIMES = ["seconds", "peak_memory_mib"]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return write_tiny_pack(tmp_path / "val.h5")
-
-
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "log"
-    folder.mkdir()
-    monkeypatch.setenv(LOG, str(folder))
-    return folder
 
 
 def benchmark(path: Path, every: int = 1, *, scan: Scan = SCAN, seed: int = 0, **methods: Reconstructor) -> Benchmark:

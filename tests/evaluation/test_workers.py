@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from counted_method import LOG, Counted, CountedConfig, logged
+from counted_method import TIMES, Counted, CountedConfig, logged
 from tiny_pack import write_tiny_pack
 
 from deft_ct.ct.scan import Scan
@@ -31,7 +31,6 @@ from deft_ct.runtime.extras import MissingExtraError
 from deft_ct.runtime.locks import InUseError
 
 BATCH, METHODS = 2, 3
-TIMES = ["seconds", "peak_memory_mib"]
 
 
 def make(pack: Path, seconds: float = 0.0) -> Benchmark:
@@ -54,14 +53,6 @@ def started(*arguments: Any) -> BaseProcess:
 @pytest.fixture
 def pack(tmp_path: Path) -> Path:
     return write_tiny_pack(tmp_path / "val.h5")
-
-
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "log"
-    folder.mkdir()
-    monkeypatch.setenv(LOG, str(folder))
-    return folder
 
 
 def in_batches(log: Path) -> list[tuple[int, str]]:

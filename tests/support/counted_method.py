@@ -16,6 +16,9 @@ from deft_ct.reconstructor import Reconstructor, UnsupportedError
 LOG = "DEFT_CT_TEST_LOG"
 """Environment variable with the folder of the log: a line for each image that was reconstructed, with the process."""
 
+TIMES = ["seconds", "peak_memory_mib"]
+"""Columns of a benchmark that differ from run to run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CountedConfig:
