@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from derived import Result
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from deft_ct.io import Series, read_dicom_series
 
 MakeSeries = Callable[..., list[Path]]
 
@@ -84,3 +88,15 @@ def make_series(phantom: np.ndarray) -> MakeSeries:
         return paths
 
     return make
+
+
+@pytest.fixture
+def series(tmp_path: Path, make_series: MakeSeries) -> Series:
+    make_series(tmp_path / "scan", SeriesNumber=3, ConvolutionKernel="B30f", KVP=120)
+    return read_dicom_series(tmp_path / "scan")
+
+
+@pytest.fixture
+def result(series: Series) -> Result:
+    spread = torch.linspace(0, 200, series.hu.size).reshape(len(series), 1, 16, 16) * series.units.scale
+    return Result(series.attenuation(), spread)

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from smooth_lines import DETECTORS, GEOMETRY, VIEWS, body, transmittances
 
-from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry, diagnosis, fbp
-from deft_ct.operators.ct.bad_elements import bad_elements
-from deft_ct.operators.ct.diagnosis import detector_lines, diagnose_scan
+from deft_ct.operators.ct import ConeGeometry, FanGeometry, diagnosis, fbp
+from deft_ct.operators.ct.diagnosis import diagnose_scan
 from deft_ct.operators.ct.photons import equivalent_photons
 from deft_ct.operators.ct.plausibility import (
     looks_unlogged,
@@ -22,20 +22,6 @@ from deft_ct.operators.ct.plausibility import (
 from deft_ct.operators.ct.truncation import truncation
 from deft_ct.operators.ct.tv_hint import total_variation_hint
 from deft_ct.operators.ct.view_order import distinct_views, view_period
-
-VIEWS, DETECTORS = 12, 70
-GEOMETRY = ParallelGeometry(
-    image_shape=(16, 16), pixel_mm=1.0, views=VIEWS, detectors=DETECTORS, detector_mm=1.0,
-)  # fmt: skip
-
-
-def body(lines: int = 1, views: int = VIEWS, detectors: int = DETECTORS, peak: float = 2.0) -> torch.Tensor:
-    """Smooth views of an object with five elements of air on each side; another phase in each view and line."""
-    place = torch.linspace(-1, 1, detectors - 10, dtype=torch.float64)
-    shape = torch.nn.functional.pad(1 - place**2, (5, 5))
-    turn = torch.arange(views)[:, None] + 7 * torch.arange(lines)[:, None, None]
-    wave = torch.linspace(0, 3, detectors, dtype=torch.float64)
-    return peak * shape * (0.9 + 0.1 * (turn + wave).sin())
 
 
 def test_the_negative_share() -> None:
@@ -52,15 +38,6 @@ def test_three_quarters_may_be_negative(weight: float, wrong: bool) -> None:
     if wrong:
         text = diagnose_scan(torch.cat([y, body()[:, None]]), GEOMETRY).findings[0].text
         assert text.startswith("75% of the line integrals of 1 of 2 slices, by their sum, are negative")
-
-
-def transmittances(*, ends: float = 1.0, top: float = 1.0, shadow: float = 0.2, least: float = 0.2) -> torch.Tensor:
-    """Two elements of air on each side, the brightest element, a shadow, and one darkest reading."""
-    lines = torch.full((1, 10, 20), shadow, dtype=torch.float64)
-    lines[..., [0, 1, -2, -1]] = ends
-    lines[..., 5] = top
-    lines[0, 0, 9] = least
-    return lines
 
 
 def test_counts_are_bright_at_both_ends() -> None:
@@ -225,158 +202,6 @@ def test_one_view_of_twenty_may_be_truncated(views: int, told: bool) -> None:
     if told:
         assert "in 10% of the views the edge of the detector reads up to" in found.findings[0].text
         assert "cover the image" not in found.findings[0].text  # the detector is wide enough for the image
-
-
-# --- elements of the detector -----------------------------------------------------------------------------------------
-
-
-def faulty(element: int, kind: str, size: float, width: int = 1) -> torch.Tensor:
-    """One line with a fault of a size in parts of its scale, which is 2 / 1.4 here."""
-    lines = body()
-    noise = torch.randn(VIEWS, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    where = slice(element, element + width)
-    if kind == "dead":
-        lines[0, :, where] = size
-    elif kind == "noisy":
-        lines[0, :, where] += size * noise
-    else:
-        lines[0, :, where] += size
-    return lines
-
-
-@pytest.mark.parametrize("element", [10, 20, 35, 60])
-def test_faults_are_told_apart(element: int) -> None:
-    for kind, size in (("dead", 5.0), ("noisy", 1.0), ("offset", 0.6), ("offset", -0.6)):
-        found = bad_elements(faulty(element, kind, size))
-        masks = {"dead": found.dead, "noisy": found.noisy, "offset": found.offset}
-        hits = {name: mask[0].nonzero()[:, 0].tolist() for name, mask in masks.items()}
-        assert hits == {name: [element] if name == kind else [] for name in masks}, (kind, size)
-        assert found.any[0].nonzero()[:, 0].tolist() == [element] and found.repaired.tolist() == [True]
-        between = 0.5 * (body()[0, :, element - 1] + body()[0, :, element + 1])
-        torch.testing.assert_close(found.data[0, :, element], between)
-        kept = torch.arange(DETECTORS) != element
-        assert torch.equal(found.data[..., kept], body()[..., kept])
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1e3])
-def test_faults_do_not_depend_on_the_unit(scale: float) -> None:
-    """Of each fault a size that is just found and one that is not, in parts of the largest line integral."""
-    for kind, sizes in (
-        ("dead", (1.7, 1.95, 5.0)), ("noisy", (0.05, 0.1, 0.2, 1.0)), ("offset", (0.04, 0.08, 0.16, 0.6)),
-    ):  # fmt: skip
-        seen = []
-        for size in sizes:
-            one = bad_elements(faulty(35, kind, size))
-            other = bad_elements(scale * faulty(35, kind, size))
-            for name in ("dead", "noisy", "offset", "repaired"):
-                assert torch.equal(getattr(one, name), getattr(other, name)), (kind, size, name)
-            torch.testing.assert_close(other.data, scale * one.data)
-            seen.append(bool(one.any.any()))
-        assert seen[-1] and (kind == "dead" or not seen[0]), (kind, seen)
-    ends = faulty(35, "dead", 5.0)
-    ends[..., 0] = 0.5
-    assert torch.equal(bad_elements(scale * ends).dead, bad_elements(ends).dead)
-    wide = body(2, detectors=140)
-    weights = torch.ones_like(wide)
-    torch.testing.assert_close(noise_ratio(scale * wide, weights / scale**2), noise_ratio(wide, weights))
-    torch.testing.assert_close(metal_ratio(scale * body(2), GEOMETRY), metal_ratio(body(2), GEOMETRY))
-    assert torch.equal(looks_unlogged(scale * transmittances()), looks_unlogged(transmittances()))
-    cut = body(2)
-    cut[0, :4, :3] += 0.3
-    found, same = truncation(cut, GEOMETRY), truncation(scale * cut, GEOMETRY)
-    assert found is not None and same is not None and found.views == same.views > 0
-    assert found.level == pytest.approx(same.level)
-
-
-@pytest.mark.parametrize(("width", "repaired"), [(2, True), (3, True), (4, False)])
-def test_gaps_are_bridged_by_a_straight_line(width: int, repaired: bool) -> None:
-    """Three of 70 elements are less than 5 %, four are more."""
-    found = bad_elements(faulty(30, "dead", 7.0, width))
-    assert found.dead[0].nonzero()[:, 0].tolist() == list(range(30, 30 + width))
-    assert found.repaired.tolist() == [repaired]
-    low, high = body()[0, :, 29], body()[0, :, 30 + width]
-    if not repaired:
-        torch.testing.assert_close(found.data, faulty(30, "dead", 7.0, width))
-        return
-    for step in range(1, width + 1):
-        expected = low + (high - low) * step / (width + 1)
-        torch.testing.assert_close(found.data[0, :, 29 + step], expected)
-
-
-@pytest.mark.parametrize(("width", "repaired"), [(4, True), (5, False)])
-def test_four_elements_side_by_side_are_repaired(width: int, repaired: bool) -> None:
-    lines = body(detectors=140)
-    lines[..., 60 : 60 + width] = 7.0
-    found = bad_elements(lines)
-    assert found.dead[0].nonzero()[:, 0].tolist() == list(range(60, 60 + width))
-    assert found.repaired.tolist() == [repaired]
-
-
-def test_small_scans_and_sound_lines_are_left_alone() -> None:
-    lines = torch.cat([faulty(30, "dead", 7.0), body()])
-    assert bad_elements(lines).repaired.tolist() == [True, False]
-    assert bad_elements(lines[:, :8]).repaired.tolist() == [True, False]
-    assert bad_elements(lines[..., :64]).repaired.tolist() == [True, False]
-    for small in (lines[:, :7], lines[..., :63]):
-        found = bad_elements(small)
-        assert found.data is small and not found.any.any() and found.repaired.tolist() == [False, False]
-    assert not bad_elements(torch.ones(2, VIEWS, DETECTORS)).any.any(), "a line of one constant is no fault of elements"
-    assert bad_elements(lines[:0]).data.shape == (0, VIEWS, DETECTORS)
-
-
-def test_dead_elements_at_the_ends() -> None:
-    """Air reads zero there; another constant is a fault, and so is a zero beside rays through an object."""
-    lines = body()
-    lines[..., :5] = 0.01 * torch.randn(VIEWS, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    lines[..., 0] = 0.0
-    assert not bad_elements(lines).dead.any()
-    lines[..., 0] = 0.5
-    assert bad_elements(lines).dead[0].nonzero().tolist() == [[0]]
-    found = bad_elements(lines)
-    torch.testing.assert_close(found.data[..., 0], lines[..., 1])
-    cut = body(detectors=100)[..., 20:]
-    cut[..., 0] = 0.0
-    assert bad_elements(cut).dead[0].nonzero().tolist() == [[0]]
-    assert bad_elements(cut.flip(-1)).dead[0].nonzero().tolist() == [[79]]
-
-
-def test_elements_are_listed_up_to_eight() -> None:
-    wide = GEOMETRY.replace(detectors=400)
-    for count, listed in ((8, "10, 20, 30, 40, 50, 60, 70, 80 read"), (9, "10, 20, 30, 40, 50, 60, 70, 80, ... read")):
-        y = body(detectors=400)[:, None]
-        y[..., 10 : 10 * count + 1 : 10] = 7.0
-        (finding,) = diagnose_scan(y, wide).findings
-        assert finding.name == diagnosis.DEAD and f"elements {listed} one constant in all views" in finding.text
-        assert finding.repaired and finding.text.endswith("repaired by interpolation between their neighbours")
-    assert diagnose_scan(y, wide).record["bad_elements"] == {diagnosis.DEAD: list(range(10, 91, 10))}
-
-
-# --- the rest of the diagnosis ----------------------------------------------------------------------------------------
-
-
-def test_rows_of_a_panel_are_lines() -> None:
-    panel = ConeGeometry.for_image((8, 8, 8), 1.0, 10)
-    views, rows, columns = panel.sinogram_shape
-    y = torch.arange(2.0 * views * rows * columns).reshape(2, 1, views, rows, columns)
-    lines = detector_lines(y, panel)
-    assert lines.shape == (2 * rows, views, columns)
-    for n in range(2 * rows):
-        assert torch.equal(lines[n], y[n // rows, 0, :, n % rows])
-    flat = torch.arange(3.0 * VIEWS * DETECTORS).reshape(3, 1, VIEWS, DETECTORS)
-    assert torch.equal(detector_lines(flat, GEOMETRY), flat[:, 0])
-
-
-def test_a_repaired_panel_has_its_shape() -> None:
-    panel = ConeGeometry.for_image((8, 8, 8), 1.0, 12).replace(detectors=(3, DETECTORS))
-    y = body(6).reshape(2, 3, VIEWS, DETECTORS).movedim(1, 2)[:, None].contiguous()
-    broken = y.clone()
-    broken[1, 0, :, 2, 30] = 7.0
-    found = diagnose_scan(broken, panel)
-    assert found.repaired is not None and found.repaired.shape == y.shape
-    changed = (found.repaired != broken).nonzero()[:, [0, 1, 3, 4]].unique(dim=0).tolist()
-    assert changed == [[1, 0, 2, 30]]
-    torch.testing.assert_close(found.repaired[1, 0, :, 2, 30], 0.5 * (y[1, 0, :, 2, 29] + y[1, 0, :, 2, 31]))
-    assert "of 1 of 6 slices" in found.findings[0].text
 
 
 def test_equivalent_photons_are_a_geometric_mean() -> None:
