@@ -5,9 +5,14 @@ Kiss, Coban, Batenburg, van Leeuwen and Lucka (2023), Scientific Data 10:576, do
 (3601 views x 1912 elements, uint16 counts), ``dark.tif``, ``flat1.tif``, ``flat2.tif``, and in the second archive
 ``reconstruction.tif`` (1024 x 1024). Mode 1 is low-dose, mode 2 the clean one, mode 3 without filter at 60 kV.
 
-The constants are those of the authors' scripts: pairs of elements are added; the last view repeats the first; the
-detector of the slices 1 to 2830 and 5521 to 5870 is shifted by one added element; attenuation of the reference images
-is per pixel, and their centre lies one pixel beside that of the scan in both directions. Not verified on a real file.
+The constants come from the authors' scripts:
+
+- pairs of elements are added, and the last view repeats the first;
+- the detector is shifted by one added element in the slices 1 to 2830 and 5521 to 5870;
+- the reference images hold attenuation per pixel, and their centre lies one pixel off the centre of the scan, in both
+  directions.
+
+Not verified on a real file.
 """
 
 from __future__ import annotations

@@ -27,10 +27,9 @@ class ProjectionOptions:
         str | None,
         typer.Option(
             metavar="SETTINGS",
-            help="Settings of raw data, such as 'fov=400,step=2,z=-50:50': width and distance of the slices and their "
-            "range along the table of the files, in mm; mu_water=0.0192, attenuation of water in 1/mm; rows=reversed, "
-            "detector rows that count against the table position; data=helix or data=slices, the true rays or "
-            "rebinned slices.",
+            help="Settings of raw data, such as 'fov=400,step=2,z=-50:50': width of a slice, slice distance and range "
+            "along the table, in mm. mu_water=0.0192: attenuation of water in 1/mm. rows=reversed: detector rows count "
+            "against the table position. data=helix: true rays. data=slices: rebinned slices.",
         ),
     ] = None
 

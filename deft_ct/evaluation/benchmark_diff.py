@@ -28,11 +28,15 @@ def diff_table(a: pd.DataFrame, b: pd.DataFrame, metrics: Sequence[Metric]) -> p
         metrics: what is compared.
 
     Returns:
-        A line for each (data, split, problem, method) of either benchmark and each metric: the columns of
-        :data:`~deft_ct.evaluation.summary.GROUP`, ``metric`` (its key), ``a`` and ``b`` (means over the common
-        images), those of :data:`~deft_ct.evaluation.summary.PAIRED`, ``seconds_ratio`` (b over a), ``only_a`` and
-        ``only_b`` (images with a result in one of them alone), ``status`` (``"both"``, ``"only a"`` or ``"only b"``)
-        and ``changed``: what differs between the configurations, versions and hashes that were recorded.
+        A line for each method on each problem and each metric. It has the columns of
+        :data:`~deft_ct.evaluation.summary.GROUP` and :data:`~deft_ct.evaluation.summary.PAIRED`, and these:
+
+        - ``metric``: its key;
+        - ``a`` and ``b``: means over the common images;
+        - ``seconds_ratio``: time of b over time of a;
+        - ``only_a`` and ``only_b``: number of images with a result in one benchmark alone;
+        - ``status``: ``"both"``, ``"only a"`` or ``"only b"``;
+        - ``changed``: the recorded settings, versions and hashes that differ.
 
     Raises:
         ValueError: see :func:`~deft_ct.evaluation.summary.check_rows`, or the benchmarks share no method on a problem.

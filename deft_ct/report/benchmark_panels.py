@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 from deft_ct.evaluation.metrics import psnr, rmse
 from deft_ct.evaluation.problem import Floats, Problem
 from deft_ct.problems.ct_metrics import DATA_RANGE_HU, body_mask
-from deft_ct.report.figures import FOOTER, STYLE, Window, as_image, save_png, show_image
-from deft_ct.report.panels import around_body, window_for
+from deft_ct.report.figures import FOOTER, STYLE, Window, save_png, show_image
+from deft_ct.report.panels import around_body, same_shape, window_for
 
 __all__ = ["PANELS", "error_figure", "write_panels"]
 
@@ -46,13 +46,9 @@ def error_figure(
     Raises:
         ValueError: shapes differ, or there is no reconstruction.
     """
-    reference = as_image("truth", truth, None)
-    images = {name: as_image(name, image, None) for name, image in reconstructions.items()}
+    reference, images = same_shape(truth, reconstructions)
     if not images:
         raise ValueError("a panel needs at least one reconstruction")
-    for name, image in images.items():
-        if image.shape != reference.shape:
-            raise ValueError(f"{name} must have the shape of truth, {reference.shape}, got {image.shape}")
     window = window or window_for(reference)
     body = body_mask(reference)
     part = around_body(body)

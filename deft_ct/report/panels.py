@@ -35,6 +35,22 @@ def window_for(truth: ArrayLike | torch.Tensor) -> Window:
     return LUNG if body.any() and float((image[body] < _LUNG_HU).mean()) > _LUNG_SHARE else SOFT_TISSUE
 
 
+def same_shape(
+    truth: ArrayLike | torch.Tensor, images: Mapping[str, ArrayLike | torch.Tensor]
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """The truth and images as arrays ``(H, W)``.
+
+    Raises:
+        ValueError: an image has another shape than the truth, or values that are not finite.
+    """
+    reference = as_image("truth", truth, None)
+    found = {name: as_image(name, image, None) for name, image in images.items()}
+    for name, image in found.items():
+        if image.shape != reference.shape:
+            raise ValueError(f"{name} must have the shape of truth, {reference.shape}, got {image.shape}")
+    return reference, found
+
+
 def panel_figure(
     truth: ArrayLike | torch.Tensor,
     reconstructions: Mapping[str, ArrayLike | torch.Tensor],
@@ -62,12 +78,8 @@ def panel_figure(
     Raises:
         ValueError: shapes differ, there is nothing to show in a row, or an unknown name in ``errors_of``.
     """
-    reference = as_image("truth", truth, None)
-    images = {name: as_image(name, image, None) for name, image in reconstructions.items()}
-    energies = {name: as_image(name, image, None) for name, image in maps.items()}
-    for name, image in {**images, **energies}.items():
-        if image.shape != reference.shape:
-            raise ValueError(f"{name} must have the shape of truth, {reference.shape}, got {image.shape}")
+    reference, images = same_shape(truth, reconstructions)
+    _, energies = same_shape(truth, maps)
     unknown = [name for name in errors_of if name not in images]
     if unknown or not images or not errors_of or not energies:
         raise ValueError(

@@ -9,11 +9,17 @@ from deft_ct.operators.ct.backends._compile import compiled
 def backproject_beam(data, rays, pixels, angle, steps, edges, sums, begin, end):  # type: ignore[no-untyped-def]
     """Add one parallel view to the pixels ``begin:end``.
 
-    ``data`` is ``(bins, rows)``; ``rays`` ``(3, bins)``: place along z, start and length of each ray; ``pixels``
-    ``(2, pixels)``: x and y; ``angle`` its cosine and sine; ``steps`` the bin width, the first slice and the slice
-    distance, the shift of the source along z, the row height and the central row; ``edges`` where the weight begins to
-    fall, how far the last row stands in, and with which weight. ``sums`` is ``(3, pixels, slices)``: values, weights,
-    weights of measured rays.
+    Args:
+        data: ``(bins, rows)``.
+        rays: ``(3, bins)``: place along z, start and length of each ray.
+        pixels: ``(2, pixels)``: x and y.
+        angle: cosine and sine of the view.
+        steps: bin width, first slice, slice distance, shift of the source along z, row height, central row.
+        edges: share of the half height where the weight begins to fall; share up to which the last row is used; its
+            weight there.
+        begin: first pixel.
+        end: pixel after the last one.
+        sums: ``(3, pixels, slices)``: values, weights, weights of measured rays.
     """
     bins, rows = data.shape
     cos, sin = angle
