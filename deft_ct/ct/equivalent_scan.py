@@ -3,8 +3,8 @@
 Neighbouring views of a dense scan measure nearly the same lines. So the noise in an image follows the dose, which is
 views times photons: 1000 views of 4096 photons give nearly the noise of 200 views of 20,480 photons. A network that is
 conditioned on the scan, and was trained for up to 200 views, is conditioned on the latter. The data stay as they are.
-With few views this does not hold, because gaps between the views show in the image. ``docs/results.md`` has the measured
-gain.
+With few views this does not hold, because gaps between the views show in the image. ``docs/results.md`` has the
+measured gain.
 """
 
 from __future__ import annotations
