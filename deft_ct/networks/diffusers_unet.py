@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from deft_ct.networks.network import TimeNetwork
 from deft_ct.networks.unet import UNetConfig
+from deft_ct.runtime.extras import optional_library
 from deft_ct.runtime.fields import check_fields
 
 _NATIVE_BLOCKS = {"DownBlock2D": False, "AttnDownBlock2D": True}
@@ -53,7 +54,7 @@ class DiffusersUNetConfig:
         """The network, with random weights.
 
         Raises:
-            ImportError: diffusers is not installed.
+            MissingExtraError: diffusers is not installed.
         """
         return DiffusersUNet(self)
 
@@ -86,7 +87,7 @@ class DiffusersUNet(TimeNetwork):
         config: its shape.
 
     Raises:
-        ImportError: diffusers is not installed.
+        MissingExtraError: diffusers is not installed.
     """
 
     config: DiffusersUNetConfig
@@ -96,7 +97,7 @@ class DiffusersUNet(TimeNetwork):
     def __init__(self, config: DiffusersUNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.model: Any = import_diffusers().UNet2DModel.from_config(config.values)
+        self.model: Any = optional_library("diffusers", "diffusers").UNet2DModel.from_config(config.values)
         self.register_state_dict_post_hook(_without_prefix)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_with_prefix)  # type: ignore[no-untyped-call]
 
@@ -175,19 +176,6 @@ _DEFAULTS: Mapping[str, Any] = {
     "num_train_timesteps": None,
 }  # fmt: skip
 """Defaults of ``UNet2DModel``; a test compares them with diffusers'."""
-
-
-def import_diffusers() -> Any:
-    """The ``diffusers`` module.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ImportError("this network needs diffusers: pip install deft-ct[diffusers]") from error
-    return diffusers
 
 
 def _without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:

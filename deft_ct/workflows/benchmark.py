@@ -24,6 +24,7 @@ from deft_ct.reconstructor import Reconstructor
 from deft_ct.report import FOOTER
 from deft_ct.runtime.atomic import write_text
 from deft_ct.runtime.device import check_device
+from deft_ct.runtime.extras import optional_library
 from deft_ct.workflows.suite import Suite, SuiteMethod
 
 Say = Callable[[str], None]
@@ -65,9 +66,12 @@ def run_suite(suite: Suite, out: Path, how: SuiteRun | None = None) -> tuple[Com
         FileNotFoundError: data, or the networks of a named method, are not there.
         ValueError: a name or an option is unknown.
         InUseError: ``overwrite``, while another process works in the folder.
+        MissingExtraError: a library of the extra ``benchmark`` is not installed.
     """
     how = how or SuiteRun()
     say = how.say or (lambda _: None)
+    for library in ("pyarrow", "pandas", "jinja2"):  # before any work
+        optional_library(library, "benchmark")
     suite = replace(suite, data=tuple(suite.data_names))
     problems = suite_problems(suite)  # before the networks: they take long
     suite = with_methods(suite, say)

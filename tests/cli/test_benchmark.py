@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import h5py
@@ -39,6 +40,21 @@ def suite(pack: Path, tmp_path: Path) -> Path:
 def invoke(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "TERM": "dumb"})
     return result.exit_code, re.sub(r"\x1b\[[0-9;]*m", "", result.output)
+
+
+@pytest.mark.parametrize("library", ["pandas", "pyarrow", "jinja2"])
+def test_a_missing_library_is_named_before_any_work(
+    library: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that is needed for the page alone, at the end."""
+    monkeypatch.setitem(sys.modules, library, None)
+    out = tmp_path / "out"
+    code, text = invoke("compare", "--data", pack, "--scan", SCAN, "--method", "fbp", "--out", out, "--no-progress")
+    assert code == 2 and f"{library} is not installed: pip install 'deft-ct[benchmark]'" in text
+    assert not out.exists() or not list(out.iterdir())
+    if library != "jinja2":
+        code, text = invoke("benchmark", "diff", tmp_path / "a", tmp_path / "b")
+        assert code == 2 and "pip install 'deft-ct[benchmark]'" in text
 
 
 def test_a_suite_is_run_and_resumed(suite: Path, tmp_path: Path) -> None:

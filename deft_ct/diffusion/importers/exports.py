@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 from deft_ct.diffusion.diffusers_files import diffusers_config, scheduler_config
 from deft_ct.diffusion.prior import Prior
 from deft_ct.networks import UNet
-from deft_ct.networks.diffusers_unet import DiffusersUNet, import_diffusers
+from deft_ct.networks.diffusers_unet import DiffusersUNet
+from deft_ct.runtime.extras import optional_library
 
 
 def as_diffusers(prior: Prior) -> Any:
@@ -24,10 +24,10 @@ def as_diffusers(prior: Prior) -> Any:
         prior: of images, with a discrete schedule.
 
     Raises:
-        ImportError: diffusers is not installed.
+        MissingExtraError: diffusers is not installed.
         ValueError: the prior is not of images, its schedule is continuous, or its network is of another library.
     """
-    diffusers = import_diffusers()
+    diffusers = optional_library("diffusers", "diffusers")
     if not prior.is_image or prior.schedule.continuous:
         raise ValueError("a DDPMPipeline takes priors of images with a discrete schedule")
     scheduler = diffusers.DDPMScheduler.from_config(scheduler_config(prior))
@@ -72,15 +72,12 @@ def as_deepinv(prior: Prior) -> Any:
         prior: of images.
 
     Raises:
-        ImportError: deepinv is not installed.
+        MissingExtraError: deepinv is not installed.
         ValueError: the prior is not of images.
     """
     if not prior.is_image:
         raise ValueError("deepinv takes priors of images")
-    try:
-        base = importlib.import_module("deepinv.models").Denoiser
-    except ImportError as error:
-        raise ImportError("this needs deepinv: pip install deft-ct[deepinv]") from error
+    base = optional_library("deepinv.models", "deepinv").Denoiser
 
     class PriorDenoiser(base):  # type: ignore[misc, valid-type]
         """A prior of deft-ct as a denoiser of deepinv."""

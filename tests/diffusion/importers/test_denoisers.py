@@ -91,7 +91,7 @@ def test_priors_that_deepinv_cannot_take(monkeypatch: pytest.MonkeyPatch) -> Non
         as_deepinv(points)
     monkeypatch.setitem(sys.modules, "deepinv", None)
     monkeypatch.setitem(sys.modules, "deepinv.models", None)
-    with pytest.raises(ImportError, match=r"pip install deft-ct\[deepinv\]"):
+    with pytest.raises(ImportError, match=r"pip install 'deft-ct\[deepinv\]'"):
         as_deepinv(tiny_prior())
 
 

@@ -173,7 +173,7 @@ def test_the_extra_is_named_where_diffusers_is_missing(monkeypatch: pytest.Monke
     folder = tmp_path / "old"
     _unet(OLD).save_pretrained(folder)
     monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
-    with pytest.raises(ImportError, match=r"pip install deft-ct\[diffusers\]"):
+    with pytest.raises(ImportError, match=r"pip install 'deft-ct\[diffusers\]'"):
         load_prior(folder)
 
 
