@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from deft_ct.datasets.data_exchange import estimate_center
 from deft_ct.io.sinograms import SinogramOptions, read_sinogram
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, detector_shift
+from deft_ct.runtime.extras import optional_library
 
 Centre = float | Literal["auto", "middle"]
 
@@ -133,10 +133,7 @@ def remove_rings(lines: NDArray[np.float32]) -> NDArray[np.float32]:
     """``(views, detectors)`` without the stripes of faulty and uneven detector elements, by algotom.
 
     Raises:
-        ImportError: algotom is not installed.
+        MissingExtraError: algotom is not installed.
     """
-    try:
-        removal: Any = importlib.import_module("algotom.prep.removal")
-    except ImportError as error:
-        raise ImportError("removing rings needs the package algotom: pip install 'deft-ct[rings]'") from error
+    removal: Any = optional_library("algotom.prep.removal", "rings")
     return np.asarray(removal.remove_all_stripe(lines), np.float32)
