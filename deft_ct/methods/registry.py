@@ -216,6 +216,32 @@ class Networks:
         return self._loaded[name]
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkChoice:
+    """Where the networks of a job come from, by names that a record can hold; jobs add their own settings.
+
+    Attributes:
+        device: where to compute.
+        precision: of the network evaluations, see :func:`load_reconstructor`.
+        prior: path or name of a diffusion prior; the shipped one when None.
+        htransform: path or name of an h-transform; the shipped one when None.
+        models: supervised method -> path or name of its trained model; the shipped one where it is left out.
+    """
+
+    device: str = "cpu"
+    precision: Precision = "float32"
+    prior: str | None = None
+    htransform: str | None = None
+    models: dict[str, str] = field(default_factory=dict)
+
+    def networks(self) -> Networks:
+        """The networks, each loaded when it is first needed."""
+        return Networks(
+            prior=self.prior, htransform=self.htransform, models=self.models, device=self.device,
+            precision=self.precision,
+        )  # fmt: skip
+
+
 def load_reconstructor(
     name: str,
     *,

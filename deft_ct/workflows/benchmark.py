@@ -139,7 +139,7 @@ def build_benchmark(suite: Suite, say: Say | None = None, problems: Sequence[Pro
     if suite.chosen is None:
         raise ValueError("a benchmark needs its methods by name")
     problems = suite_problems(suite) if problems is None else list(problems)
-    networks = _networks(suite)
+    networks = suite.networks()
     networks.load_named()
     built: dict[tuple[str, str], tuple[Reconstructor, str | None]] = {}
 
@@ -175,7 +175,7 @@ def with_methods(suite: Suite, say: Say | None = None) -> Suite:
     """
     if suite.methods is not None:
         return suite
-    networks, found = _networks(suite), []
+    networks, found = suite.networks(), []
     for text in default_methods():
         method = SuiteMethod(method=text)
         try:
@@ -186,13 +186,6 @@ def with_methods(suite: Suite, say: Say | None = None) -> Suite:
         else:
             found.append(text)
     return replace(suite, methods=tuple(found))
-
-
-def _networks(suite: Suite) -> Networks:
-    return Networks(
-        prior=suite.prior, htransform=suite.htransform, models=suite.models, device=suite.device,
-        precision=suite.precision,
-    )  # fmt: skip
 
 
 def _with_preset(

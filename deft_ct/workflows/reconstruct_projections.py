@@ -18,8 +18,7 @@ from deft_ct.datasets.ldct_projection import HelicalProjections, read_projection
 from deft_ct.io.dicom_write import check_derivable
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.classical.ct_fbp import FBP
-from deft_ct.methods.registry import load_reconstructor, method_class
-from deft_ct.networks.precision import Precision
+from deft_ct.methods.registry import NetworkChoice, method_class
 from deft_ct.operators.ct import RayTransform
 from deft_ct.operators.ct.helical_fbp import helical_fbp
 from deft_ct.operators.ct.helical_transform import HelicalTransform, covering_grid, views_through
@@ -48,7 +47,7 @@ _MISSING = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class HelixSettings:
+class HelixSettings(NetworkChoice):
     """How raw data are reconstructed.
 
     Args:
@@ -62,11 +61,6 @@ class HelixSettings:
         photons: of a ray without attenuation, for statistical weights; 0: none.
         samples: posterior samples of each slice.
         seed: of sampling.
-        device: where to compute.
-        precision: of the network evaluations.
-        prior: path or name of a diffusion prior. None: the shipped one.
-        htransform: path or name of an h-transform. None: the shipped one.
-        models: supervised method -> path or name of its trained model.
 
     Raises:
         ValueError: a value is out of range, or the method is unknown.
@@ -81,11 +75,6 @@ class HelixSettings:
     photons: float = 0.0
     samples: int = 1
     seed: int = 0
-    device: str = "cpu"
-    precision: Precision = "float32"
-    prior: str | None = None
-    htransform: str | None = None
-    models: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -153,7 +142,7 @@ def reconstruct_projections(
     if output.unmeasured_map:
         raise ValueError("unmeasured_map is for simulated scans: leave it out for raw data")
     with reserve_folder(out, overwrite=output.overwrite, source=source) as target:
-        reconstructor = _load(settings)
+        reconstructor = settings.networks().build(settings.method, settings.options)
         projections = read_projections(source, reverse_rows=settings.reverse_rows, progress=progress)
         scan = helical_scan(projections)
         units, texts = calibration(projections, settings.mu_water)
@@ -260,14 +249,6 @@ def _filtered(task: _Task, progress: bool) -> _Result:
         "seconds_per_image": (time.perf_counter() - began) / len(image.volume),
     }  # fmt: skip
     return image.volume.cpu().numpy(), None, record
-
-
-def _load(settings: HelixSettings) -> Reconstructor:
-    return load_reconstructor(
-        settings.method, prior=settings.prior, htransform=settings.htransform,
-        model=settings.models.get(settings.method), device=settings.device, precision=settings.precision,
-        **settings.options,
-    )  # fmt: skip
 
 
 def _row_order(projections: HelicalProjections, scan: HelicalScan) -> list[str]:

@@ -16,8 +16,7 @@ from deft_ct.ct.scan import FULL_DEGREES, Scan
 from deft_ct.io import Series, read_dicom_series
 from deft_ct.io.dicom_write import check_derivable
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.methods.registry import load_reconstructor, method_class
-from deft_ct.networks.precision import Precision
+from deft_ct.methods.registry import NetworkChoice, method_class
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.memory import check_memory
 from deft_ct.problems.ct import nearest_preset
@@ -34,7 +33,7 @@ _GEOMETRIES: dict[str, type[ParallelGeometry | FanGeometry]] = {"parallel": Para
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseView:
+class SparseView(NetworkChoice):
     """The simulated scan and the methods that reconstruct it.
 
     Args:
@@ -51,11 +50,6 @@ class SparseView:
         size: side of the reconstructed slices in pixels. Larger slices are averaged down to it first.
         refine: the data are simulated on a grid this many times finer than the reconstruction.
         data_range_hu: data range of PSNR and SSIM in HU.
-        device: where to compute.
-        precision: of the network evaluations, see ``load_reconstructor``.
-        prior: path or name of a diffusion prior. None: the shipped one.
-        htransform: path or name of an h-transform. None: the shipped one.
-        models: supervised method -> path or name of its trained model. Left out: the shipped one.
 
     Raises:
         ValueError: a value is out of range, or a method is unknown.
@@ -74,11 +68,6 @@ class SparseView:
     size: int = 256
     refine: int = 2
     data_range_hu: float = 2000.0
-    device: str = "cpu"
-    precision: Precision = "float32"
-    prior: str | None = None
-    htransform: str | None = None
-    models: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -195,7 +184,11 @@ def reconstruct_series(
     with reserve_folder(out, overwrite=output.overwrite, source=source) as target:
         # Everything that can fail fails before the long work: networks first, then the input.
         presets = {name: preset for name in settings.methods if (preset := settings.preset(name)) is not None}
-        reconstructors = {name: _load(name, settings, presets.get(name)) for name in settings.methods}
+        networks = settings.networks()
+        reconstructors = {
+            name: networks.build(name, settings.options.get(name, {}), preset=presets.get(name))
+            for name in settings.methods
+        }
         series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
         check_derivable(series, output.dicom)
         check_memory(
@@ -238,19 +231,6 @@ def simulate_scan(series: Series, settings: SparseView) -> SimulatedScan:
     truth = series.attenuation(nonnegative=True).to(settings.device)
     y = measurement.simulate(truth, seed=settings.seed, image_ids=series.slice_uids, refine=settings.refine)
     return SimulatedScan(series, measurement, truth, y)
-
-
-def _load(name: str, settings: SparseView, preset: str | None) -> Reconstructor:
-    return load_reconstructor(
-        name,
-        prior=settings.prior,
-        htransform=settings.htransform,
-        model=settings.models.get(name),
-        preset=preset,
-        device=settings.device,
-        precision=settings.precision,
-        **settings.options.get(name, {}),
-    )
 
 
 def _reconstruct(

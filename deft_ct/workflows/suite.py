@@ -12,8 +12,7 @@ from typing import Any
 
 from deft_ct.ct.scan import Scan
 from deft_ct.methods.method_text import parse_method, parse_value
-from deft_ct.methods.registry import method_class
-from deft_ct.networks.precision import Precision
+from deft_ct.methods.registry import NetworkChoice, method_class
 from deft_ct.runtime.extras import optional_library
 from deft_ct.runtime.fields import check_fields, from_values
 from deft_ct.runtime.read_error import ReadError
@@ -67,7 +66,7 @@ class SuiteMethod:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Suite:
+class Suite(NetworkChoice):
     """A benchmark: data x scans x noise seeds x methods.
 
     Args:
@@ -81,11 +80,6 @@ class Suite:
         limit: keep at most so many images of each data set.
         samples: posterior samples of each image.
         batch_size: images at once.
-        device: of PyTorch.
-        precision: of the networks.
-        prior: a folder or a shipped name; the shipped one when None.
-        htransform: a folder or a shipped name; the shipped one when None.
-        models: method -> trained model.
         presets: use the tuned parameters for the scan, or for a similar one.
         preset_folder: presets that override the shipped ones.
         name: of the suite.
@@ -103,11 +97,6 @@ class Suite:
     limit: int | None = None
     samples: int = 1
     batch_size: int = 8
-    device: str = "cpu"
-    precision: Precision = "float32"
-    prior: str | None = None
-    htransform: str | None = None
-    models: dict[str, str] = field(default_factory=dict)
     presets: bool = True
     preset_folder: str | None = None
     name: str = ""

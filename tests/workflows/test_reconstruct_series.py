@@ -16,7 +16,7 @@ import torch
 
 from deft_ct.ct.scan import Scan
 from deft_ct.io import read_dicom_series, sample_series_path
-from deft_ct.methods.registry import method_title
+from deft_ct.methods.registry import Networks, method_title
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.workflows import reconstruct_series as pipeline
@@ -47,11 +47,11 @@ class FakeSampler(Reconstructor):
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, **_: Any) -> Reconstructor:
+    def build(_: Networks, name: str, *__: Any, **___: Any) -> Reconstructor:
         assert name == "deft"
         return FakeSampler(NoConfig())
 
-    monkeypatch.setattr(pipeline, "load_reconstructor", load)
+    monkeypatch.setattr(Networks, "build", build)
 
 
 @pytest.mark.parametrize("geometry", ["parallel", "fan"])

@@ -15,6 +15,7 @@ import torch
 
 from deft_ct.io import DicomOptions, Series, read_dicom_series, sample_series_path, write_dicom_series
 from deft_ct.io.errors import ReadError
+from deft_ct.methods.registry import Networks
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.seeds import generator_for, normal_like
@@ -51,7 +52,7 @@ class SeededSampler(Reconstructor):
 
 @pytest.fixture(autouse=True)
 def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "load_reconstructor", lambda name, **_: SeededSampler(NoConfig()))
+    monkeypatch.setattr(Networks, "build", lambda *_, **__: SeededSampler(NoConfig()))
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def test_findings_stand_at_the_top_of_the_report_without_a_uid(source: Path, mon
         def _estimate(self, request: Request) -> Estimate:
             return Estimate(mean=3 * request.measurement.operator.pseudo_inverse(request.y))
 
-    monkeypatch.setattr(pipeline, "load_reconstructor", lambda name, **_: Wrong(NoConfig()))
+    monkeypatch.setattr(Networks, "build", lambda *_, **__: Wrong(NoConfig()))
     with pytest.warns(UserWarning, match="data not explained"):
         folder = run(source, "out").folder
     page = (folder / "report.html").read_text(encoding="utf-8")

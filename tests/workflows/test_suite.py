@@ -52,7 +52,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sedes: [1]\ndata: a.h5", "unknown key sedes; known: data, scans"),
+        ("sedes: [1]\ndata: a.h5", "unknown key sedes; known: device, precision"),
         ("scans: [parallel60_1e5]", "the key data is missing"),
         ("data: a.h5\nseeds: [one]", "seeds must be a list where each value is a whole number, got ['one']"),
         ("data: a.h5\nevery: 0", "every must be at least 1, got 0"),
