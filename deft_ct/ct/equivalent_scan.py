@@ -22,12 +22,12 @@ DENSE_VIEWS = 80
 
 @dataclass(frozen=True, kw_only=True)
 class EquivalentScan:
-    """What a network is told of a scan.
+    """The scan that a network is conditioned on.
 
     Attributes:
         grouped: views that count as one, at least 1.
-        views: views that the network is told of.
-        photons: photons that it is told of; None for noise that has no photon count.
+        views: number of views in the input of the network.
+        photons: photons in the input of the network; None for noise that has no photon count.
         too_weak: whether these are still fewer photons than in its training.
     """
 
@@ -45,15 +45,15 @@ def equivalent_scan(card: dict[str, Any], measurement: Measurement) -> Equivalen
     """The scan of equal dose that is closest to a given one and inside of the training of a network.
 
     It never has more views than the given one, because views that were not measured cannot be made up. Too few photons
-    make it less only from :data:`DENSE_VIEWS` on, and only where the training has a scan of as little dose: 100 views
-    of 1000 photons told as 15 of 6,667 lose 0.18 dB. It follows from views and photons alone.
+    reduce its views only from :data:`DENSE_VIEWS` on, and only where the training has a scan of as little dose. It
+    follows from views and photons alone.
 
     Args:
         card: metadata of the network, see :func:`~deft_ct.ct.trained_range.outside_training`.
         measurement: the given scan.
 
     Returns:
-        The scan; None where the given one is inside of the training, is not of CT, or is best told as it is.
+        The scan; None where the given one is inside of the training, is not of CT, or is best described as it is.
     """
     if not outside_training(card, measurement):
         return None

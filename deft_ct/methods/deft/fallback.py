@@ -1,10 +1,10 @@
 """What DEFT does with a scan that its networks were not trained for.
 
 More data must not make an image worse, and no image of DEFT should be worse than that of TV. The networks are
-conditioned on views and photons, and they extrapolate badly: told of 1000 views of 4096 photons, of which they have
-never heard, they lose what the additional views bring. So they are told the closest scan of equal dose inside of their
-training (:mod:`deft_ct.ct.equivalent_scan`), 200 views of 20,480 photons. All data are used as they are: by the TV
-reconstruction that the networks start from, and by its residual.
+conditioned on the numbers of views and photons, and they extrapolate badly: with 1000 views of 4096 photons as their
+input they lose what the additional views bring. So their input is the closest scan of equal dose within their training
+(:mod:`deft_ct.ct.equivalent_scan`), 200 views of 20,480 photons. All data are used as they are, by the initial TV
+reconstruction and by its residual.
 
 The plan follows from the scan and the card of the h-transform alone.
 """
@@ -25,7 +25,7 @@ class ScanPlan:
     """How a scan is reconstructed.
 
     Attributes:
-        grouped: views that count as one in what the networks are told; 1 for the scan as it is.
+        grouped: views that count as one in the input of the networks; 1 for the scan as it is.
         note: what is done instead of the usual, in a few words for a table; empty for nothing.
         findings: for the user, before the reconstruction.
     """
@@ -37,7 +37,7 @@ class ScanPlan:
     @property
     def record(self) -> dict[str, Any]:
         """For the provenance; nothing where nothing is done."""
-        return {"note": self.note, "views_told_as_one": self.grouped} if self.note else {}
+        return {"note": self.note, "views_counted_as_one": self.grouped} if self.note else {}
 
 
 def plan_for(card: dict[str, Any], measurement: Measurement, *, told_scan: bool) -> ScanPlan:
@@ -46,13 +46,13 @@ def plan_for(card: dict[str, Any], measurement: Measurement, *, told_scan: bool)
     Args:
         card: of the h-transform, see :func:`~deft_ct.ct.trained_range.outside_training`.
         measurement: the given scan.
-        told_scan: whether the networks are conditioned on the scan; others cannot be told anything.
+        told_scan: whether the networks are conditioned on the scan; for others there is nothing to change.
     """
     found = equivalent_scan(card, measurement) if told_scan else None
     if found is None:
         return ScanPlan(findings=_finding(card, measurement, LOWER_QUALITY))
-    note = f"networks told of {found}"
-    consequence = f"they are told of {found}, of the same dose, and all data are used"
+    note = f"networks conditioned on {found}"
+    consequence = f"they are conditioned on {found}, of the same dose, and all data are used"
     if found.too_weak:
         consequence += f"; still too noisy for their training, so {LOWER_QUALITY}"
     return ScanPlan(grouped=found.grouped, note=note, findings=_finding(card, measurement, consequence))

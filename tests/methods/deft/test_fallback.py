@@ -63,13 +63,13 @@ def test_the_image_is_that_of_the_told_scan():
 
 def test_record_and_warning_say_so_once():
     result, warned = run(deft(), 48, 4096)
-    assert result.provenance["note"] == "networks told of 12 views with 1.64e+04 photons"
-    assert result.provenance["views_told_as_one"] == 4
+    assert result.provenance["note"] == "networks conditioned on 12 views with 1.64e+04 photons"
+    assert result.provenance["views_counted_as_one"] == 4
     outside = [text for text in warned if text.startswith("outside the training range")]
     assert outside == [
         "outside the training range: the h-transform was trained for 5 to 12 views, the scan has 48; trained for 10000 "
-        "to 1e+06 photons, the scan has 4096; they are told of 12 views with 1.64e+04 photons, of the same dose, and "
-        "all data are used"
+        "to 1e+06 photons, the scan has 4096; they are conditioned on 12 views with 1.64e+04 photons, of the same dose, "
+        "and all data are used"
     ]
     assert len([w for w in result.provenance["warnings"] if w["name"] == "outside the training range"]) == 1
 
