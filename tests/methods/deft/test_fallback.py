@@ -68,8 +68,8 @@ def test_record_and_warning_say_so_once():
     outside = [text for text in warned if text.startswith("outside the training range")]
     assert outside == [
         "outside the training range: the h-transform was trained for 5 to 12 views, the scan has 48; trained for 10000 "
-        "to 1e+06 photons, the scan has 4096; they are conditioned on 12 views with 1.64e+04 photons, of the same dose, "
-        "and all data are used"
+        "to 1e+06 photons, the scan has 4096; they are conditioned on 12 views with 1.64e+04 photons, of the same "
+        "dose, and all data are used"
     ]
     assert len([w for w in result.provenance["warnings"] if w["name"] == "outside the training range"]) == 1
 
