@@ -149,7 +149,9 @@ def test_slices_without_rays_are_told() -> None:
     scan = helix(feed=60.0)
     grid = VolumeGrid(image_shape=(1, 4, 4), voxel_zyx=(1.0, 1.0, 1.0), z_mm=float(scan.z_mm.mean()))
     _, _, missing = rebin_slices(torch.ones(scan.data_shape), scan, grid)
-    assert float(missing) > 0.1
+    assert 0.1 < float(missing) < 1
+    _, _, missing = rebin_slices(torch.ones(scan.data_shape), scan, replace(grid, z_mm=1e4))
+    assert float(missing) == pytest.approx(1.0)  # every line of a slice far away
 
 
 def test_the_complete_range_is_complete_and_not_far_from_the_longest() -> None:
