@@ -138,7 +138,7 @@ def test_a_scan_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(memory, "free_bytes", lambda: needed)
     HelicalTransform(scan_of(), grid)
     monkeypatch.setattr(memory, "free_bytes", lambda: needed - 1)
-    with pytest.raises(ValueError, match="90 views of 6 x 24 detector elements needs at least .* fewer slices"):
+    with pytest.raises(ValueError, match=r"90 views of 6 x 24 detector elements needs at least .* fewer slices"):
         HelicalTransform(scan_of(), grid)
 
 
