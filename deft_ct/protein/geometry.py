@@ -48,7 +48,7 @@ def radius_of_gyration(chain: Tensor) -> Tensor:
 
 
 def compactness(chain: Tensor) -> Tensor:
-    """``(...)`` radius of gyration over that of a globular protein of the same length; about 1, extended chains more."""
+    """``(...)`` radius of gyration over that of a globular protein of this length; extended chains have more than 1."""
     return radius_of_gyration(chain) / (RADIUS_FACTOR * chain.shape[-2] ** RADIUS_EXPONENT)
 
 

@@ -215,3 +215,16 @@ def test_bad_faults_are_refused(fault: type[RingArtefact | DeadDetectors]) -> No
         fault(fraction=1.5)
     with pytest.raises(ValueError, match="detector_ndim"):
         fault(detector_ndim=3)
+
+
+def test_no_noise_has_no_variance_and_equal_weights() -> None:
+    clean = torch.rand(2, 3, dtype=torch.float64)
+    assert torch.equal(NoNoise().variance(clean), torch.zeros_like(clean))
+    assert torch.equal(NoNoise().weights(clean), torch.ones_like(clean))
+
+
+def test_faults_are_made_by_keywords() -> None:
+    """Two numbers in a row could be either way round."""
+    for kind in (DeadDetectors, RingArtefact):
+        with pytest.raises(TypeError, match="positional"):
+            kind(0.1, 1)

@@ -37,7 +37,8 @@ def test_what_is_no_contig(text: str, why: str) -> None:
 def test_placements_are_uniform_over_all_choices_of_an_allowed_length() -> None:
     contig = Contig.parse("0-2,A1-3,1-3,A9,0-1")
     allowed = {
-        Placement(4 + a + b + c, (a, a + 3 + b)) for a, b, c in product(range(3), range(1, 4), range(2)) if a + b + c <= 4
+        Placement(4 + a + b + c, (a, a + 3 + b))
+        for a, b, c in product(range(3), range(1, 4), range(2)) if a + b + c <= 4
     }  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     drawn = Counter(contig.place(generator, (0, 8)) for _ in range(3000))
@@ -49,7 +50,7 @@ def test_placements_are_uniform_over_all_choices_of_an_allowed_length() -> None:
 def test_a_length_that_does_not_fit_is_refused() -> None:
     contig = Contig.parse("1-2,A1-3,1-2")
     for length in ((1, 4), (8, 20)):
-        with pytest.raises(ValueError, match="no chain of .* residues fits the contig, which gives 5 to 7"):
+        with pytest.raises(ValueError, match=r"no chain of .* residues fits the contig, which gives 5 to 7"):
             contig.place(torch.Generator(), length)
     assert contig.place(torch.Generator(), (7, 7)) == Placement(7, (2,))
     assert contig.place(torch.Generator(), (5, 5)) == Placement(5, (1,))
