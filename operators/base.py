@@ -14,6 +14,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from deft_ct.operators.feature_images import FeatureImage
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
 from deft_ct.operators.linear_function import LinearFunction
 from deft_ct.operators.row_order import RowOrder
@@ -160,6 +161,40 @@ class Operator(nn.Module, abc.ABC):
         raise ValueError(f"{type(self).__name__} has no features that a network could be conditioned on")
 
     @property
+    def feature_images(self) -> tuple[FeatureImage, ...]:
+        """The images that a network should be given, beside the gradient of the likelihood.
+
+        :meth:`data_images` and :meth:`estimate_images` compute them, each in this order. By default it is ``data``, the
+        pseudo-inverse of the data where there is one.
+        """
+        return (FeatureImage(name="data"),) if self.has_pseudo_inverse else ()
+
+    def data_images(self, y: Tensor) -> Tensor:
+        """The declared images of the data, such as a mask or the up-sampled data; computed once for a measurement.
+
+        Args:
+            y: data ``(B, *range_shape)``.
+
+        Returns:
+            ``(B, F, *domain_shape)`` for the F declared images that belong to the data.
+        """
+        if self.has_pseudo_inverse:
+            return self.pseudo_inverse(y).unsqueeze(1)
+        return y.new_zeros((len(y), 0, *self.domain_shape))
+
+    def estimate_images(self, x: Tensor, y: Tensor) -> Tensor:
+        """The declared images of an estimate, such as its projection onto the data; at every evaluation of a network.
+
+        Args:
+            x: estimate ``(B, *domain_shape)``.
+            y: data ``(B, *range_shape)``.
+
+        Returns:
+            ``(B, G, *domain_shape)`` for the G declared images that belong to an estimate.
+        """
+        return y.new_zeros((len(y), 0, *self.domain_shape))
+
+    @property
     def grid_spacing(self) -> tuple[float, ...] | None:
         """Distance of neighbouring samples along each axis of the domain, all in one unit.
 
@@ -275,6 +310,11 @@ class LinearOperator(Operator):
         """Least-squares solution of minimum norm by conjugate gradients; CT overrides it with FBP."""
         solution, _ = conjugate_gradient(self.normal, self.adjoint(y), batch_ndim=y.ndim - len(self.range_shape))
         return solution
+
+    def data_images(self, y: Tensor) -> Tensor:
+        """``A^T y / |A|^2``, which does not amplify noise as the pseudo-inverse does; see ``Operator.data_images``."""
+        scale = y.new_tensor(self.norms()).square().reshape(-1, *(1,) * len(self.domain_shape))
+        return (self.adjoint(y) / scale).unsqueeze(1)
 
     def first_guess(self, y: Tensor) -> Tensor:
         """Where an iteration starts: zero, or a smooth quick reconstruction; ``(N, *range_shape)`` to images."""
