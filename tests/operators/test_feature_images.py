@@ -70,3 +70,13 @@ def test_images_of_phase_retrieval_keep_the_true_image() -> None:
     x = torch.rand((1, *SHAPE), generator=generator()) * 2 - 1
     for image in operator.estimate_images(x, operator(x)).unbind(1):
         torch.testing.assert_close(image, x, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("operator", "expected"),
+    [(HDR(SHAPE, 2.0), 2.0), (PhaseRetrieval(SHAPE, 2.0), 0.5), (SuperResolution(SHAPE, 4), 0.25)],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_norm_of_an_operator_is_that_of_its_derivative(operator: Operator, expected: float) -> None:
+    assert operator.norm() == pytest.approx(expected, rel=0.02)
+    assert operator.norms() == [operator.norm()]
