@@ -50,6 +50,13 @@ AnyStart = Annotated[
         "--any-start", help="With --any-scan: limited arcs start at any angle, and the network is given the angle."
     ),
 ]
+AnyInitial = Annotated[
+    Literal["none", "fbp", "tv", "ridge"] | None,
+    typer.Option(
+        help="Reconstruction that the network starts from. ridge is a pseudo-inverse that keeps noise small. Default: "
+        "tv, and none for photographs."
+    ),
+]
 InitialReconstruction = Annotated[
     Literal["none", "fbp", "tv"],
     typer.Option(help="Reconstruction that the network starts from. Some networks need fbp or tv."),
@@ -123,6 +130,35 @@ class TrainingScans(opt.ScanOptions):
     """Scans of a training. The detector may be given, too."""
 
     detectors: opt.Detectors = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradationOptions:
+    """Degradations of photographs in a training."""
+
+    operator: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:key=value,...]",
+            help="Degradation of photographs: sr4, inpaint_box, gaussian_blur:sigma=2 or dps/sr4, see "
+            "`deft-ct benchmark --help`. Repeat it, and one network learns them all. Needs --data photos:...",
+        ),
+    ] = None
+    noise: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="SIGMA",
+            help="Standard deviation of the noise of photographs in [-1, 1]. Repeat it for several levels. Default: "
+            "that of the degradation.",
+        ),
+    ] = None
+    draws: Annotated[
+        int, typer.Option(help="Random masks, kernels or transforms of a degradation that has such.", min=1)
+    ] = 64
+
+    def given(self) -> bool:
+        """Whether there is a degradation."""
+        return bool(self.operator or self.noise)
 
 
 class Hashed(Protocol):

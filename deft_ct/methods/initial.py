@@ -9,6 +9,7 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
+from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.classical.common import StoppingRule
 from deft_ct.methods.classical.tv import total_variation
@@ -41,11 +42,11 @@ def check_initial(name: str, likelihood: Likelihood, kind: str) -> None:
     Args:
         name: of the method that wants it.
         likelihood: the measurement with its data.
-        kind: ``"fbp"`` or ``"tv"``.
+        kind: ``"fbp"``, ``"tv"`` or ``"ridge"``.
 
     Raises:
         UnsupportedError: the data are counts before the logarithm. For FBP: the operator has no pseudo-inverse. For TV:
-            the operator is not linear, or on neither images ``(H, W)`` nor volumes.
+            the operator is not linear, or on neither images ``(H, W)`` nor volumes. For ridge: it is not linear.
     """
     operator = likelihood.operator
     operator_name = type(operator).__name__
@@ -59,6 +60,10 @@ def check_initial(name: str, likelihood: Likelihood, kind: str) -> None:
     if kind == "tv" and not isinstance(operator, LinearOperator):
         raise UnsupportedError(
             f"{name} starts from a TV reconstruction, which needs a linear operator; {operator_name} is not"
+        )
+    if kind == "ridge" and not isinstance(operator, LinearOperator):
+        raise UnsupportedError(
+            f"{name} starts from a ridge reconstruction, which needs a linear operator; {operator_name} is not"
         )
     if kind == "tv" and difference_scales(operator) is None:
         raise UnsupportedError(
@@ -124,9 +129,38 @@ class TotalVariationInitial:
         return likelihood.to_physical.inverse(mu)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RidgeInitial:
+    """The image that balances the data with their noise against small values: a pseudo-inverse that keeps noise small.
+
+    It minimises ``|y - A x|^2 / v + |x|^2 / q^2`` over images in the prior's range, with the mean variance ``v`` of the
+    data. Any linear operator has it: masked data, up-sampled data, a sharpened blur.
+
+    Args:
+        spread: ``q``, standard deviation of the pixels.
+        iterations: of conjugate gradients, at most.
+    """
+
+    spread: float = 0.5
+    iterations: int = 30
+
+    @torch.no_grad()
+    def __call__(self, likelihood: Likelihood) -> Tensor:
+        """See :class:`InitialReconstruction`."""
+        check_post_log(likelihood, "ridge")
+        operator = likelihood.operator
+        if not isinstance(operator, LinearOperator):
+            raise ValueError(f"the ridge reference needs a linear operator, got {type(operator).__name__}")
+        term = DataTerm(likelihood)
+        y = likelihood.y
+        zero = y.new_zeros(*y.shape[: y.ndim - len(operator.range_shape)], *operator.domain_shape)
+        return term.correction(zero, (term.sigma / self.spread).square(), iterations=self.iterations)
+
+
 INITIALS: dict[str, Callable[[int], InitialReconstruction]] = {
     "fbp": lambda iterations: PseudoInverseInitial(),
     "tv": lambda iterations: TotalVariationInitial(iterations=iterations),
+    "ridge": lambda iterations: RidgeInitial(),
 }
 """The initial reconstructions by the name that is stored with a model; each is made for a number of iterations."""
 
@@ -135,7 +169,8 @@ def initial_for(kind: str, *, iterations: int = TV_ITERATIONS) -> InitialReconst
     """The initial reconstruction of a name.
 
     Args:
-        kind: a key of :data:`INITIALS`: ``"fbp"`` for the pseudo-inverse, ``"tv"`` for total variation.
+        kind: a key of :data:`INITIALS`: ``"fbp"`` for the pseudo-inverse, ``"tv"`` for total variation, ``"ridge"``
+            for a pseudo-inverse that keeps noise small.
         iterations: of an iterative one.
 
     Raises:

@@ -36,7 +36,7 @@ class HTransformRecipe:
         training: settings of the training loop.
         prior: path or name of the frozen prior; the shipped one if None.
         initial: path or name of an h-transform to start from.
-        initial_reconstruction: ``"none"``, ``"fbp"`` or ``"tv"``.
+        initial_reconstruction: ``"none"``, ``"fbp"``, ``"tv"`` or ``"ridge"``.
         tv_iterations: iterations of the TV reconstruction.
         refinement: folder of a trained refinement network.
         guidance: how the data enter the network, see :data:`~deft_ct.methods.deft.guidance.GUIDANCES`.
@@ -55,7 +55,7 @@ class HTransformRecipe:
     training: TrainingConfig
     prior: str | None = None
     initial: str | None = None
-    initial_reconstruction: Literal["none", "fbp", "tv"] = "tv"
+    initial_reconstruction: Literal["none", "fbp", "tv", "ridge"] = "tv"
     tv_iterations: int = 16
     refinement: Path | None = None
     guidance: str = "fbp"
@@ -108,7 +108,7 @@ def htransform_on_slices(
         arc_direction=random is not None and random.any_start,
         tv_iterations=settings.tv_iterations,
         refinement=None if refined is None else refined.config,
-        spread=HTransformConfig.spread if refined is None else refined.typical_error,
+        spread=0.0 if refined is None else refined.typical_error,
         spread_slopes=SPREAD_SLOPES if random is not None and settings.initial_reconstruction == "tv" else (),
         reference=settings.initial_reconstruction,
         guidance=settings.guidance,

@@ -185,8 +185,10 @@ def train_control(
         RuntimeError: started on several processes.
     """
     config, control, training, initial = settings.config, settings.control, settings.training, settings.initial
-    if config.guidance_object().uses_noise_level:
+    if config.guidance_object().has_settings:
         raise ValueError(f"stochastic control takes guidance score, adjoint, fbp or data, got {config.guidance}")
+    if any(image.of_estimate for image in config.operator_images):
+        raise ValueError("stochastic control takes images that the operator declares of the data, not of an estimate")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         head = HTransform(config, prior.schedule, prior_hash=prior.content_hash())
