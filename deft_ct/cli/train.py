@@ -12,13 +12,13 @@ from deft_ct.cli import train_supervised
 from deft_ct.cli.commands import CheckedCommand
 from deft_ct.cli.groups import grouped
 from deft_ct.cli.training_options import (
-    AnyInitial,
     AnyScan,
     AnyStart,
     Batches,
     Channels,
     DegradationOptions,
     Initial,
+    InitialReconstruction,
     Patch,
     TrainingOptions,
     TrainingScans,
@@ -75,11 +75,11 @@ def htransform(
     any_scan: AnyScan = None,
     any_start: AnyStart = False,
     degraded: DegradationOptions = DegradationOptions(),
-    initial_reconstruction: AnyInitial = None,
+    initial_reconstruction: InitialReconstruction = "auto",
     guidance: Annotated[
-        Literal["score", "adjoint", "fbp", "data", "cg", "split"] | None,
-        typer.Option(help="How the data enter the network. Default: fbp; for photographs score."),
-    ] = None,
+        Literal["auto", "score", "adjoint", "fbp", "data", "cg", "split"],
+        typer.Option(help="How the data enter the network. auto is fbp, and score for photographs."),
+    ] = "auto",
     channels: Channels = "64,96,128",
     loss: Annotated[
         Literal["denoising", "log-variance", "trajectory-balance"],
@@ -110,16 +110,21 @@ def htransform(
     """Train the h-transform of a prior (DEFT) and write it to OUT/htransform.
 
     On photographs, --operator names what degrades them: --data photos:FOLDER --operator sr4 --noise 0.05 --prior P.
+    One network learns several operators that are joined by a plus: --operator sr4+hdr+gaussian_blur:sigma=2.
     """
     with training_job(out):
         from deft_ct.methods.deft import save_htransform
-        from deft_ct.workflows.train_networks import HTransformRecipe, htransform_on_slices
+        from deft_ct.workflows.train_networks import (
+            HTransformRecipe,
+            htransform_on_slices,
+        )
 
         photos = is_photographs(data)
         settings = HTransformRecipe(
             training=training.config(), prior=prior, initial=initial,
-            initial_reconstruction=initial_reconstruction or ("none" if photos else "tv"),
-            tv_iterations=tv_iterations, refinement=refinement, guidance=guidance or ("score" if photos else "fbp"),
+            initial_reconstruction=initial_reconstruction,
+            tv_iterations=tv_iterations, refinement=refinement,
+            guidance=guidance,
             channels=channels, batches=batches, table=table, loss=loss, paths=paths, path_steps=path_steps,
         )  # fmt: skip
         if photos:
@@ -135,7 +140,7 @@ def htransform(
                 parse_operators,
             )
 
-            tasks = parse_operators(degraded.operator or (), degraded.noise or ())
+            tasks = parse_operators(degraded.operator, degraded.noise)
             photographs = DegradedPhotographs(domain=image_domain(data), tasks=tasks, draws=degraded.draws)
             finish(
                 out / "htransform", htransform_on_photographs(photographs, out, settings, progress=progress),

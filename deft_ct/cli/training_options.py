@@ -50,16 +50,12 @@ AnyStart = Annotated[
         "--any-start", help="With --any-scan: limited arcs start at any angle, and the network is given the angle."
     ),
 ]
-AnyInitial = Annotated[
-    Literal["none", "fbp", "tv", "ridge"] | None,
-    typer.Option(
-        help="Reconstruction that the network starts from. ridge is a pseudo-inverse that keeps noise small. Default: "
-        "tv, and none for photographs."
-    ),
-]
 InitialReconstruction = Annotated[
-    Literal["none", "fbp", "tv"],
-    typer.Option(help="Reconstruction that the network starts from. Some networks need fbp or tv."),
+    Literal["auto", "none", "fbp", "tv", "data"],
+    typer.Option(
+        help="Reconstruction that the network starts from; data is an image of the data that keeps noise small. Some "
+        "networks need fbp or tv. auto is tv for CT, and data for photographs that have it."
+    ),
 ]
 TVIterations = Annotated[int, typer.Option(help="Iterations of the TV initial reconstruction.", min=1)]
 TypicalError = Annotated[
@@ -136,20 +132,11 @@ class TrainingScans(opt.ScanOptions):
 class DegradationOptions:
     """Degradations of photographs in a training."""
 
-    operator: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[:key=value,...]",
-            help="Degradation of photographs: sr4, inpaint_box, gaussian_blur:sigma=2 or dps/sr4, see "
-            "`deft-ct benchmark --help`. Repeat it, and one network learns them all. Needs --data photos:...",
-        ),
-    ] = None
+    operator: opt.OperatorName = None
     noise: Annotated[
-        list[float] | None,
+        float | None,
         typer.Option(
-            metavar="SIGMA",
-            help="Standard deviation of the noise of photographs in [-1, 1]. Repeat it for several levels. Default: "
-            "that of the degradation.",
+            metavar="SIGMA", help="Standard deviation of the noise on images in [-1, 1]. Default: of the operator."
         ),
     ] = None
     draws: Annotated[
@@ -158,7 +145,7 @@ class DegradationOptions:
 
     def given(self) -> bool:
         """Whether there is a degradation."""
-        return bool(self.operator or self.noise)
+        return self.operator is not None or self.noise is not None
 
 
 class Hashed(Protocol):

@@ -15,11 +15,12 @@ from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft import HTransform, HTransformConfig, load_htransform
 from deft_ct.methods.deft.control import ControlConfig
 from deft_ct.methods.deft.trained_measurements import MEASUREMENTS, measurement_entries
+from deft_ct.methods.initial import has_data_image
 from deft_ct.networks import UNetConfig
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.feature_images import FeatureImage
 from deft_ct.problems.natural_by_name import NaturalTask, parse_task
-from deft_ct.workflows.train_networks import HTransformRecipe
+from deft_ct.workflows.train_networks import AUTO, HTransformRecipe
 from deft_ct.workflows.train_priors import ImageDomain
 from deft_ct.workflows.training_setup import htransform_network, record_card
 
@@ -28,33 +29,36 @@ if TYPE_CHECKING:  # imports accelerate, which takes seconds
 
 DRAWS = 64
 """Random masks, kernels and transforms of one task in a training. One of them serves a whole batch."""
+REACH = 4.0
+"""``HTransformConfig.reach`` over the typical error of the initial reconstruction: the noise at which a prior of
+photographs estimates an image about as well."""
 MEASURED = 64
 """Images that the typical error of an initial reconstruction is measured on."""
 
 
-def parse_operators(operators: Sequence[str], noise: Sequence[float] = ()) -> list[NaturalTask]:
+def parse_operators(text: str | None, noise: float | None = None) -> list[NaturalTask]:
     """The degradations of a training.
 
     Args:
-        operators: ``NAME[:key=value,...]`` each, see :func:`~deft_ct.problems.natural_by_name.parse_task`.
-        noise: standard deviations, on images in [-1, 1], for the operators that do not name their own; each of these
-            operators comes with each of them. None for the usual one of the task.
+        text: ``NAME[:key=value,...]``, see :func:`~deft_ct.problems.natural_by_name.parse_task`; several are joined by
+            a plus.
+        noise: standard deviation, on images in [-1, 1], for those that do not name their own. None for the usual one.
 
     Raises:
-        ValueError: there is no operator, one is unknown, or a noise level is negative or not finite.
+        ValueError: there is none, one is unknown, or the noise is negative or not finite.
     """
-    if not operators:
+    if not text:
         raise ValueError("photographs need a degradation: give --operator NAME, for example --operator sr4")
-    for sigma in noise:
-        if not 0 <= sigma < float("inf"):
-            raise ValueError(f"--noise must be a number from 0, got {sigma}")
-    found = []
-    for task in map(parse_task, operators):
-        own = "noise" in dict(task.given) or not noise
-        found += [task] if own else [
-            replace(task, noise=sigma, given=(*task.given, ("noise", f"{sigma:g}"))) for sigma in noise
-        ]  # fmt: skip
-    return found
+    if noise is not None and not 0 <= noise < float("inf"):
+        raise ValueError(f"--noise must be a number from 0, got {noise}")
+    tasks = [parse_task(part) for part in text.split("+")]
+    if noise is None:
+        return tasks
+    given = ("noise", f"{noise:g}")
+    return [
+        task if "noise" in dict(task.given) else replace(task, noise=noise, given=(*task.given, given))
+        for task in tasks
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,10 +180,17 @@ def photograph_config(pairs: PairSource, prior: Prior, settings: HTransformRecip
         ValueError: an initial reconstruction or a guidance needs a linear operator, and one is not.
     """
     initial, guidance = settings.initial_reconstruction, settings.guidance
-    nonlinear = [type(m.operator).__name__ for m in pairs.measurements if not isinstance(m.operator, LinearOperator)]
-    if nonlinear and (initial in ("ridge", "tv") or guidance in ("cg", "split")):
+    operators = [measurement.operator for measurement in pairs.measurements]
+    without = [type(operator).__name__ for operator in operators if not has_data_image(operator)]
+    nonlinear = [type(operator).__name__ for operator in operators if not isinstance(operator, LinearOperator)]
+    if initial == AUTO:
+        initial = "none" if without else "data"
+    guidance = "score" if guidance == AUTO else guidance
+    if without and initial == "data":
+        raise ValueError(f"the data of {without[0]} have no image: take --initial-reconstruction none")
+    if nonlinear and (initial == "tv" or guidance in ("cg", "split")):
         raise ValueError(
-            f"{nonlinear[0]} is not linear: take --initial-reconstruction none and --guidance score or adjoint"
+            f"{nonlinear[0]} is not linear: take --initial-reconstruction data or none, and --guidance score or adjoint"
         )
     images: dict[str, FeatureImage] = {}
     for measurement in pairs.measurements:
@@ -188,7 +199,10 @@ def photograph_config(pairs: PairSource, prior: Prior, settings: HTransformRecip
         reference=initial, guidance=guidance, tv_iterations=settings.tv_iterations, channels=prior.channels,
         operator_images=tuple(images.values()), network=htransform_network(prior, settings.channels),
     )  # fmt: skip
-    return config if config.initial_object() is None else replace(config, spread=_error(pairs, config))
+    if config.initial_object() is None:
+        return config
+    spread = _error(pairs, config)
+    return replace(config, spread=spread, reach=REACH * spread)
 
 
 @torch.no_grad()

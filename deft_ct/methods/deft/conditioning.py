@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.deft.htransform import Condition, HTransform, HTransformConfig
+from deft_ct.methods.deft.config import HTransformConfig
+from deft_ct.methods.deft.htransform import Condition, HTransform
 from deft_ct.methods.deft.scan_embedding import SCAN_FEATURES, with_fewer_views
 from deft_ct.methods.initial import check_initial
 from deft_ct.operators.base import LinearOperator

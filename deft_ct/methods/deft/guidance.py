@@ -190,6 +190,21 @@ class SplitGuidance(Guidance):
         return proximal_correction(likelihood, x0, x0.new_full((len(x0),), self.spread), iterations=self.steps)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReliableGuidance(Guidance):
+    """A guidance of the reliable part of an estimate, see :func:`reliable_share`.
+
+    Args:
+        of: the guidance.
+    """
+
+    of: Guidance
+
+    def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
+        """See :class:`Guidance`."""
+        return self.of.of_estimate(likelihood, x0 * per_sample(reliable_share(sigma), x0), sigma)
+
+
 GUIDANCES: dict[str, Callable[[float, int], Guidance]] = {
     "score": lambda spread, steps: ScoreGuidance(),
     "adjoint": lambda spread, steps: AdjointGuidance(),
@@ -215,6 +230,16 @@ def guidance_for(kind: str, *, spread: float = 0.2, steps: int = 5) -> Guidance:
     if kind not in GUIDANCES:
         raise ValueError(f"unknown guidance {kind!r}; known: {', '.join(GUIDANCES)}")
     return GUIDANCES[kind](spread, steps)
+
+
+PRIOR_REACH = 25.0
+"""Noise, relative to the signal, where the error of a trained prior's estimate is about the spread of images: the
+prediction of the noise is off by some 2 %, and counts this many times."""
+
+
+def reliable_share(sigma: Tensor, reach: float = PRIOR_REACH) -> Tensor:
+    """Factor of the prior's estimate of the image at the noise ``sigma``; 1 until near the reach, 1/2 there."""
+    return 1 / (1 + (sigma / reach).square())
 
 
 def _norms(likelihood: Likelihood) -> Tensor:

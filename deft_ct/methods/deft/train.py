@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.train import sample_times
 from deft_ct.methods.deft.conditioning import condition_for, with_estimate
-from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
+from deft_ct.methods.deft.config import HTransformConfig
+from deft_ct.methods.deft.htransform import HTransform
 from deft_ct.methods.deft.initial_table import ReferenceTable, TableConfig, draw_batch
 from deft_ct.methods.deft.refinement import Refinement
 from deft_ct.methods.deft.scan_embedding import with_new_features

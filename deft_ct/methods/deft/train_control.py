@@ -15,6 +15,7 @@ from deft_ct.measurement.content import measurement_content
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PerImageMap
 from deft_ct.methods.deft.conditioning import condition_for
+from deft_ct.methods.deft.config import HTransformConfig
 from deft_ct.methods.deft.control import (
     ControlConfig,
     control_times,
@@ -23,7 +24,7 @@ from deft_ct.methods.deft.control import (
     path_costs,
     trajectory_balance,
 )
-from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
+from deft_ct.methods.deft.htransform import HTransform
 from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.seeds import derive_seed
 from deft_ct.training import TrainingConfig, fit
