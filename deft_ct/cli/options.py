@@ -82,6 +82,14 @@ Methods = Annotated[
 Samples = Annotated[int, typer.Option(help="Posterior samples of each slice.", min=1)]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 BatchSize = Annotated[int, typer.Option(help="Slices in one batch.", min=1)]
+OperatorName = Annotated[
+    str | None,
+    typer.Option(
+        "--operator",
+        metavar="NAME[:KEY=VALUE,...]",
+        help="Degradation of photographs: sr4, gaussian_blur:sigma=2, dps/sr4, ... An unknown name lists all.",
+    ),
+]
 PriorName = Annotated[str | None, typer.Option("--prior", help="Diffusion prior: a folder or a shipped name.")]
 HTransformName = Annotated[str | None, typer.Option("--htransform", help="h-transform: a folder or a shipped name.")]
 ModelNames = Annotated[

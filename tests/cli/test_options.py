@@ -13,7 +13,7 @@ from deft_ct.cli import app
 from deft_ct.cli.options import ScanOptions, only
 from deft_ct.ct.scan import Scan
 
-MAX_SLOTS, MAX_NAMES = 361, 89
+MAX_SLOTS, MAX_NAMES = 380, 96
 """Ceilings of option slots (options summed over commands) and of distinct option names. Raise them for a reason: every
 command that resumes takes ``--overwrite``, and ``benchmark`` says where it runs (``--workers``, ``--ray``,
 ``--slurm``)."""
