@@ -15,11 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
+from deft_ct.operators.image_values import ImageValues
 from deft_ct.operators.linear_function import LinearFunction
 from deft_ct.operators.row_order import RowOrder
 from deft_ct.operators.solvers import conjugate_gradient, largest_singular_value
 
 RowPick = Callable[[Tensor], Tensor]
+
+NOISE_FREE_STD = 0.01
+"""Standard deviation that noise-free data count as in a penalised fit, for images in [-1, 1]."""
 
 
 class Operator(nn.Module, abc.ABC):
@@ -42,6 +46,7 @@ class Operator(nn.Module, abc.ABC):
         super().__init__()
         self.domain_shape = tuple(int(n) for n in domain_shape)
         self.range_shape = tuple(int(n) for n in range_shape)
+        self._norms: list[float] | None = None
 
     @abc.abstractmethod
     def _forward_kernel(self, x: Tensor) -> Tensor:
@@ -110,6 +115,21 @@ class Operator(nn.Module, abc.ABC):
             (out,) = torch.autograd.grad(self(point), point, v.detach())
         return out
 
+    def norms(self, *, iterations: int = 50, tolerance: float = 1e-5) -> list[float]:
+        """Largest singular value of the derivative at an image of independent values, for each image's operator.
+
+        One value for all images when they share the parameters. For a linear operator this is its norm. Step sizes are
+        divided by it. The image has normal values of half the contrast of :attr:`image_values`, of a fixed seed.
+
+        Args:
+            iterations: most iterations of the power method.
+            tolerance: stop when the estimate changes by less than this fraction.
+        """
+        if self._norms is None:
+            alone = [self] if self.images in (None, 1) else [self[i : i + 1] for i in range(self.images or 0)]
+            self._norms = [_derivative_norm(one, iterations, tolerance) for one in alone]
+        return self._norms
+
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         """A cheap approximate inverse, where the operator has one.
 
@@ -169,6 +189,11 @@ class Operator(nn.Module, abc.ABC):
         return None
 
     @property
+    def image_values(self) -> ImageValues:
+        """What the values of the images are like; those of images in [-1, 1] unless the operator says otherwise."""
+        return ImageValues()
+
+    @property
     def on_volumes(self) -> bool:
         """Whether the domain is a volume ``(slices, rows, columns)`` of known :attr:`grid_spacing`."""
         return self.grid_spacing is not None and len(self.domain_shape) == 3
@@ -203,8 +228,13 @@ class Operator(nn.Module, abc.ABC):
         return None
 
     def nominal_weights(self, y: Tensor) -> Tensor:
-        """Weights of noise-free data ``y`` in a penalised fit: one each, unless the physics suggests others."""
-        return torch.ones_like(y)
+        """Weights of noise-free data ``y`` in a penalised fit.
+
+        Those of a little noise, :data:`NOISE_FREE_STD`, where the data are in the unit of the image: with weights of
+        one, any penalty that suits noisy data would flatten the image. On a grid of known spacing the data have a unit
+        of their own, and the weights are one unless the physics suggests others.
+        """
+        return torch.full_like(y, 1.0 if self.grid_spacing is not None else NOISE_FREE_STD**-2)
 
 
 class LinearOperator(Operator):
@@ -224,7 +254,6 @@ class LinearOperator(Operator):
     def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
         super().__init__(domain_shape, range_shape)
         self._norm: float | None = None
-        self._norms: list[float] | None = None
 
     @abc.abstractmethod
     def _adjoint_kernel(self, y: Tensor) -> Tensor:
@@ -385,6 +414,26 @@ class LinearOperator(Operator):
                 one.norm(iterations=iterations, tolerance=tolerance) for one in alone if isinstance(one, LinearOperator)
             ]
         return self._norms
+
+
+def _derivative_norm(operator: Operator, iterations: int, tolerance: float) -> float:
+    """Largest singular value of the derivative at an image of normal values."""
+    device, generator = _device_of(operator), torch.Generator().manual_seed(0)
+    values = torch.randn(1, *operator.domain_shape, generator=generator, dtype=torch.float32)
+    point = (0.5 * operator.image_values.contrast * values).to(device).requires_grad_()
+    with torch.enable_grad():
+        out = operator(point)
+        # J v is the derivative of J^T u by u, along v: two passes backwards give one forwards.
+        u = torch.zeros_like(out).requires_grad_()
+        (pulled,) = torch.autograd.grad(out, point, u, create_graph=True)
+
+        def normal(v: Tensor) -> Tensor:
+            (pushed,) = torch.autograd.grad(pulled, u, v.reshape(point.shape), retain_graph=True)
+            (back,) = torch.autograd.grad(out, point, pushed, retain_graph=True)
+            return back.reshape(v.shape)
+
+        norm = largest_singular_value(normal, operator.domain_shape, device, iterations=iterations, tolerance=tolerance)
+    return norm or 1.0  # a derivative of zero has no scale
 
 
 def _device_of(module: nn.Module) -> torch.device:
