@@ -74,7 +74,7 @@ def helix_hands(chain: Tensor) -> tuple[Tensor, Tensor]:
     span = (chain[..., 3:, :] - chain[..., :-3, :]).norm(dim=-1)
     tight = (span >= _HELIX_STEP_3[0]) & (span <= _HELIX_STEP_3[1])
     low, high = HELIX_DIHEDRAL
-    return tuple(  # type: ignore[return-value]
+    return tuple(
         (tight & (hand * angle >= low) & (hand * angle <= high)).to(chain.dtype).mean(-1) for hand in (1.0, -1.0)
     )
 

@@ -233,7 +233,7 @@ def test_other_compositions_claim_nothing_of_their_parts():
         assert not operator.first_guess(whole[:, 0]).any()
         assert len(operator.describe()["of"]) == 2
         assert operator.refined(2).domain_shape == (8,)
-    assert torch.equal((base + A).nominal_weights(y), torch.ones_like(y))
+    assert torch.equal((base + A).nominal_weights(y), A.nominal_weights(y))
 
 
 def test_a_stack_asks_each_part_about_its_data():
@@ -248,7 +248,7 @@ def test_a_stack_asks_each_part_about_its_data():
     assert torch.equal(found.repaired, y + 1)
     assert torch.equal((base | A).diagnose(y).repaired, torch.cat([first + 1, second], -1))
     torch.testing.assert_close(
-        (base | A).nominal_weights(y), torch.cat([base.nominal_weights(first), torch.ones_like(second)], -1)
+        (base | A).nominal_weights(y), torch.cat([base.nominal_weights(first), A.nominal_weights(second)], -1)
     )
 
 
