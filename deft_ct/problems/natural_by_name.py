@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -265,7 +265,7 @@ def _motion(shape: ImageShape, generator: torch.Generator, values: Values) -> Op
 
 def _sensing(shape: ImageShape, generator: torch.Generator, values: Values) -> Operator:
     pixels = shape[1] * shape[2]
-    transform = "dct" if pixels & (pixels - 1) else "hadamard"  # the latter needs a power of two
+    transform: Literal["hadamard", "dct"] = "dct" if pixels & (pixels - 1) else "hadamard"  # the latter needs a power of two
     return CompressedSensing(shape, values["ratio"], generator, transform=transform)
 
 
