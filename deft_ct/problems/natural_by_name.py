@@ -265,7 +265,9 @@ def _motion(shape: ImageShape, generator: torch.Generator, values: Values) -> Op
 
 def _sensing(shape: ImageShape, generator: torch.Generator, values: Values) -> Operator:
     pixels = shape[1] * shape[2]
-    transform: Literal["hadamard", "dct"] = "dct" if pixels & (pixels - 1) else "hadamard"  # the latter needs a power of two
+    transform: Literal["hadamard", "dct"] = (
+        "dct" if pixels & (pixels - 1) else "hadamard"
+    )  # the latter needs a power of two
     return CompressedSensing(shape, values["ratio"], generator, transform=transform)
 
 
