@@ -26,6 +26,7 @@ from deft_ct.report import FOOTER
 from deft_ct.runtime.atomic import write_text
 from deft_ct.runtime.device import check_device
 from deft_ct.runtime.extras import optional_library
+from deft_ct.workflows.natural_networks import NaturalNetworks
 from deft_ct.workflows.suite import Suite, SuiteMethod
 
 Say = Callable[[str], None]
@@ -147,8 +148,12 @@ def build_benchmark(suite: Suite, say: Say | None = None, problems: Sequence[Pro
     if suite.chosen is None:
         raise ValueError("a benchmark needs its methods by name")
     problems = suite_problems(suite) if problems is None else list(problems)
-    networks = suite.networks()
-    networks.load_named()
+    networks, of_tasks = suite.networks(), NaturalNetworks(suite)
+    if suite.photographs:
+        for method in suite.chosen:
+            of_tasks.check(method.name)
+    else:
+        networks.load_named()
     built: dict[tuple[str, str], tuple[Reconstructor, str | None]] = {}
 
     def chosen(problem: Problem) -> dict[str, Reconstructor]:
@@ -157,7 +162,7 @@ def build_benchmark(suite: Suite, say: Say | None = None, problems: Sequence[Pro
         for method in suite.chosen or ():
             if (name, method.title) not in built:
                 built[name, method.title] = (
-                    _with_task_preset(networks, method, name, suite)
+                    _with_task_preset(of_tasks.for_task(name), method, name, suite)
                     if suite.photographs
                     else _with_preset(networks, method, scan, suite)
                 )
@@ -193,11 +198,14 @@ def with_methods(suite: Suite, say: Say | None = None) -> Suite:
     """
     if suite.methods is not None:
         return suite
-    networks, found = suite.networks(), []
+    networks, of_tasks, found = suite.networks(), NaturalNetworks(suite), []
     for text in default_natural_methods() if suite.photographs else default_methods():
         method = SuiteMethod(method=text)
         try:
-            networks.build(method.name, method.values)
+            if suite.photographs:
+                of_tasks.check(method.name)
+            else:
+                networks.build(method.name, method.values)
         except FileNotFoundError as error:
             if say is not None:
                 say(f"left out: {text} ({error})")
