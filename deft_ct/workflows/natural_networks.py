@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deft_ct.diffusion import load_prior
 from deft_ct.diffusion.prior_folder import shipped_priors
 from deft_ct.methods.deft import shipped_htransforms
 from deft_ct.methods.registry import NetworkChoice, Networks, method_class
