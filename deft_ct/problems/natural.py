@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.evaluation.metrics import psnr, rmse, ssim
+from deft_ct.evaluation.perceptual import gmsd, lpips, lpips_missing
 from deft_ct.evaluation.problem import Floats, Metric, SingleMeasurementProblem
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.image.conventions import ImageShape
@@ -23,10 +24,15 @@ NATURAL_METRICS = (
     Metric(name="psnr", key="psnr_db", heading="PSNR (dB)", digits=2, best="highest"),
     Metric(name="ssim", key="ssim", heading="SSIM", digits=4, best="highest"),
     Metric(name="rmse", key="rmse", heading="RMSE", digits=4, best="lowest"),
+    Metric(name="gmsd", key="gmsd", heading="GMSD", digits=4, best="lowest"),
 )
-"""Of the whole image, all channels, at the data range 2 of images in [-1, 1]."""
+"""Of the whole image, all channels, at the data range 2 of images in [-1, 1]; GMSD is of the luminance."""
 
-DATA_RANGE = 2.0
+LPIPS = Metric(name="lpips", key="lpips", heading="LPIPS", digits=4, best="lowest")
+"""Measured where its weights are at hand, see :mod:`deft_ct.evaluation.perceptual`."""
+
+VALUE_RANGE = (-1.0, 1.0)
+DATA_RANGE = VALUE_RANGE[1] - VALUE_RANGE[0]
 
 
 class Images(Protocol):
@@ -100,7 +106,7 @@ class NaturalProblem(SingleMeasurementProblem):
     batch_size: int = 8
     device: str = "cpu"
 
-    metrics = NATURAL_METRICS
+    metrics = NATURAL_METRICS if lpips_missing() else (*NATURAL_METRICS, LPIPS)
     group_noun = "photograph"
 
     @classmethod
@@ -163,11 +169,13 @@ class NaturalProblem(SingleMeasurementProblem):
 
     def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
         """Metrics of ``(N, C, H, W)`` in [-1, 1], see :data:`NATURAL_METRICS`."""
-        return {
+        found = {
             "psnr": psnr(images, self.truth, data_range=DATA_RANGE),
             "ssim": ssim(images, self.truth, data_range=DATA_RANGE),
             "rmse": rmse(images, self.truth),
+            "gmsd": gmsd(images, self.truth, value_range=VALUE_RANGE),
         }
+        return found | ({"lpips": lpips(images, self.truth)} if LPIPS in self.metrics else {})
 
     def settings(self) -> dict[str, Any]:
         """Data, seed and data range."""
@@ -193,6 +201,7 @@ class NaturalProblem(SingleMeasurementProblem):
         """Data, PSNR and SSIM in words."""
         return (
             f"Data: {self.data}, every {self.source.every}. Images in [-1, 1]; PSNR and SSIM: all pixels and channels, "
-            f"data range {DATA_RANGE:g}, nothing clipped. One mask, kernel or transform for all images of a task and "
-            "seed."
+            f"data range {DATA_RANGE:g}, nothing clipped; GMSD: of the luminance, without weights. "
+            f"{lpips_missing() or 'LPIPS: AlexNet, on [-1, 1]'}. One mask, kernel or transform for all images of a "
+            "task and seed."
         )
