@@ -12,6 +12,7 @@ from deft_ct.evaluation.problem import Problem
 from deft_ct.problems.natural import ImageSource, NaturalProblem
 from deft_ct.problems.natural_by_name import parse_task
 from deft_ct.problems.options import ProblemOptions
+from deft_ct.runtime.search_space import Range, SearchSpace
 
 NATURAL_STEPS: Mapping[str, Mapping[str, Any]] = {
     "cgls": {}, "tikhonov": {}, "tv": {}, "sirt": {},
@@ -20,6 +21,12 @@ NATURAL_STEPS: Mapping[str, Mapping[str, Any]] = {
     "mcg": {"steps": 200}, "deft": {"steps": 20},
 }  # fmt: skip
 """Fixed options of every method that applies to photographs: steps that a CPU affords."""
+
+NATURAL_RANGES: Mapping[str, SearchSpace] = {
+    "tv": {"strength": Range(0.2, 200.0, log=True)},
+    "tikhonov": {"strength": Range(0.5, 5000.0, log=True)},
+}
+"""Where ``deft-ct tune`` searches for photographs, of methods whose own ranges are in the units of CT."""
 
 
 def natural_problems(
