@@ -22,6 +22,7 @@ from deft_ct.operators.image.conventions import ImageShape
 from deft_ct.operators.image.inpainting import Inpainting
 from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise
 from deft_ct.problems.natural_by_name import NOISE, NaturalTask, parse_task
+from deft_ct.problems.natural_pictures import data_pictures
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
 from deft_ct.runtime.device import check_device
 from deft_ct.runtime.fields import check_fields
@@ -32,8 +33,6 @@ _MULTIPLES = (1, 2, 4, 8, 16)
 _SCALES = (1, 2, 3, 4, 8)
 _OVERLAP = 4
 """Tiles share a quarter of their side."""
-_LARGEST = 10.0
-"""Data beyond it are no picture, for example magnitudes of a spectrum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,14 +308,7 @@ def _continued(x: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def _as_picture(case: _Case, bits: int) -> Photograph | None:
-    """Simulated data as a picture: as they are where they are one, else their pseudo-inverse, or nothing."""
-    wanted = case.measurement.operator.range_shape
-    y = case.y.detach().cpu()
-    if len(wanted) == 3 and wanted[0] in (1, 3) and float(y.abs().max()) < _LARGEST:
-        pixels = y.flatten(0, 1)
-    elif case.measurement.operator.has_pseudo_inverse:
-        pixels = case.measurement.operator.pseudo_inverse(case.y).detach().cpu().flatten(0, 1)
-    else:
-        return None
+    """Simulated data as a picture; None where a picture of their own for each channel has not one shape."""
+    pixels = data_pictures(case.y, case.measurement.operator).flatten(0, 1)
     pixels = pixels.mean(0, keepdim=True) if case.grey else pixels
     return Photograph(pixels, bits=bits) if len(pixels) in (1, 3) else None
