@@ -30,8 +30,10 @@ def output_folder(text: str | Path) -> Path:
         raise ValueError("--out is empty: name a folder for the results ('.' for this one)")
     if "\0" in str(text):
         raise ValueError("--out holds a null character, which no name of a folder may")
-    check_writable(text, overwrite=True)
-    return Path(text).expanduser()
+    path = Path(text).expanduser()
+    if not (path.suffix.lower() == ".png" and path.is_file()):  # a picture that restore may replace, and nobody else
+        check_writable(text, overwrite=True)
+    return path
 
 
 Out = Annotated[
