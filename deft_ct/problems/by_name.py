@@ -74,6 +74,11 @@ KINDS: Mapping[str, Kind] = {
         make=ct_kinds.two_detect, options=("mode", "views", "size"),
         help="2DeteCT: measured fan-beam scans of mode 1, 2 (default) or 3, judged against the reference images",
     ),
+    "walnut": Kind(
+        make=ct_kinds.walnuts, options=("orbits", "views", "bins", "size"),
+        help="walnuts of Der Sarkissian et al. (2019): measured cone beams of orbit 2 (default) or several, with the "
+        "geometry of each view, judged against the reference of all orbits; volumes of size voxels along each axis",
+    ),
     "htc2022": Kind(
         make=ct_kinds.htc2022_discs, options=("degrees", "size"),
         help="Helsinki Tomography Challenge 2022: measured wedges, judged by the challenge's score",

@@ -16,6 +16,7 @@ from deft_ct.datasets.names import DataName
 from deft_ct.datasets.sinogram_scan import ScanSetUp, SinogramScan, read_sinogram_scan
 from deft_ct.datasets.slices import SliceData, SliceStack
 from deft_ct.datasets.two_detect import TwoDetect
+from deft_ct.datasets.walnuts import Walnuts, WalnutScanOptions
 from deft_ct.evaluation.problem import Problem
 from deft_ct.io.sinograms import SinogramOptions
 from deft_ct.problems.ct import CTProblem
@@ -23,6 +24,7 @@ from deft_ct.problems.ct_dm4ct import DM4CT_SETTINGS, DM4CTProblem, dm4ct_correc
 from deft_ct.problems.ct_lodopab import LoDoPaBProblem
 from deft_ct.problems.ct_measured import HTCProblem, TwoDetectProblem
 from deft_ct.problems.ct_sinogram import SinogramProblem
+from deft_ct.problems.ct_walnuts import WalnutProblem
 from deft_ct.problems.options import DEFAULT_SCANS, ProblemOptions
 from deft_ct.runtime.data_split import DataSplit
 
@@ -106,7 +108,7 @@ def ldct(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) 
 
 def folder(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
     """CT images of a user's folder, or of a single file of it."""
-    (size,) = name.integers("size", (256,))
+    size = name.integer("size", 256)
     images = CTFolder(name.root, size=size, every=options.every)
     pairs = [(item, item.group) for item in images][: options.limit]
     stack = SliceStack(f"folder:{name.root.name}", pairs, every=options.every, limit=options.limit)
@@ -151,7 +153,7 @@ def htc2022_discs(name: DataName, scans: Sequence[Scan] | None, options: Problem
     if not files:
         raise FileNotFoundError(f"{name.root} holds no htc2022_*_full.mat or htc2022_*_limited.mat of the challenge")
     judged = [one for one in files if one.segmentation is not None]
-    (side,) = name.integers("size", (512,))
+    side = name.integer("size", 512)
     wedges: list[float | None] = [float(n) for n in name.integers("degrees", ())] or [None]
     return [
         HTCProblem(
@@ -167,7 +169,7 @@ def two_detect(name: DataName, scans: Sequence[Scan] | None, options: ProblemOpt
     _own_only(name, scans)
     mode = int(name.option("mode", "2", ("1", "2", "3")))
     source = TwoDetect(name.root, mode)
-    (side,) = name.integers("size", (512,))
+    side = name.integer("size", 512)
     return [
         TwoDetectProblem(
             source=source, numbers=source.slices()[:: options.every][: options.limit],
@@ -176,6 +178,25 @@ def two_detect(name: DataName, scans: Sequence[Scan] | None, options: ProblemOpt
         )
         for views in name.integers("views", (3600,))
     ]  # fmt: skip
+
+
+def walnuts(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+    """Volumes of walnuts."""
+    _own_only(name, scans)
+    source = Walnuts(name.root)
+    side, bins = name.integer("size", 128), name.integer("bins", 6)
+    found: list[Problem] = []
+    for views in name.integers("views", (120,)):
+        how = WalnutScanOptions(orbits=tuple(name.integers("orbits", (2,))), views=views, bins=bins, side=side)
+        judged = set(source.referenced())
+        numbers = [n for n in source.numbers(how.orbits) if n in judged]
+        found.append(
+            WalnutProblem(
+                source=source, numbers=numbers[:: options.every][: options.limit], how=how, every=options.every,
+                seed=options.seed, device=options.device,
+            )
+        )  # fmt: skip
+    return found
 
 
 def _own_only(name: DataName, scans: Sequence[Scan] | None) -> None:
@@ -198,8 +219,8 @@ def sinogram(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptio
         center="auto" if center == "auto" else "middle" if center == "middle" else _number(name, "center", 0.0),
         source_to_center_mm=_number(name, "sod", None), source_to_detector_mm=_number(name, "sdd", None),
     )  # fmt: skip
-    sides = name.integers("size", ())
-    scan = read_sinogram_scan(name.root, how, side=sides[0] if sides else None)
+    side = name.integer("size", 1) if "size" in given else None
+    scan = read_sinogram_scan(name.root, how, side=side)
     kept = scan.sinogram[:: options.every][: options.limit]
     chosen = SinogramScan(kept, scan.geometry, scan.center, scan.raised)
     wanted: list[int | None] = [*name.integers("views", ())] or [None]
