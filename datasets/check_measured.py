@@ -9,6 +9,7 @@ from deft_ct.datasets.data_exchange import read_data_exchange
 from deft_ct.datasets.findings import DataFindings
 from deft_ct.datasets.htc2022 import STRUCTS, read_htc2022
 from deft_ct.datasets.htc2022_set import RECONSTRUCTION, SEGMENTATION, htc2022_files, read_segmentation
+from deft_ct.datasets.nexus_scan import is_nexus, read_nexus
 from deft_ct.datasets.packs import CTPack
 from deft_ct.datasets.two_detect import MODES, RAW_FILES, REFERENCE_SIDE, SLICE_FOLDER, VIEWS, raw_counts
 from deft_ct.datasets.walnuts import DARK, GEOMETRY, OPEN_BEAMS, Walnuts, projection_file, read_vectors, walnut_orbits
@@ -18,6 +19,7 @@ from deft_ct.io.nifti import SUFFIXES as NIFTI_SUFFIXES
 from deft_ct.io.nifti import read_nifti
 from deft_ct.io.pictures import read_picture
 from deft_ct.io.untrusted import HDF5File
+
 
 def check_htc2022(root: Path) -> DataFindings | None:
     """Scans and reference segmentations of the challenge; None where there is none."""
@@ -119,6 +121,12 @@ def _check_hdf5(path: Path) -> DataFindings:
         found = DataFindings("HDF5 file")
         found.add(path, path, "damaged", str(error))
         return found
+    if is_nexus(file):
+        found = DataFindings(
+            "NeXus file of CIL (measured)", commands=[f"deft-ct compare --data sinogram:{path} --out OUT"]
+        )
+        found.look(path, path, _nexus)
+        return found
     if "exchange/data" in file:
         found = DataFindings("projections in data-exchange HDF5 (measured)")
         found.look(path, path, lambda p: f"{tuple(read_data_exchange(p, center=0).sinogram.shape)} line integrals")
@@ -126,6 +134,12 @@ def _check_hdf5(path: Path) -> DataFindings:
     found = DataFindings("slice dataset", commands=[f"deft-ct compare --data {path} --out OUT"])
     found.look(path, path, lambda p: _pack(CTPack(p)))
     return found
+
+
+def _nexus(path: Path) -> str:
+    sinogram, geometry = read_nexus(path)
+    views, elements = geometry.sinogram_shape
+    return f"{len(sinogram)} fan-beam scans of {views} views, {elements} elements"
 
 
 def _pack(pack: CTPack) -> str:
@@ -151,4 +165,3 @@ def _two_detect_reference(path: Path) -> str:
     if (width, height) != (REFERENCE_SIDE, REFERENCE_SIDE):
         raise ValueError(f"an image of {height} x {width}, expected {REFERENCE_SIDE} x {REFERENCE_SIDE}")
     return f"{height} x {width}"
-

@@ -1,9 +1,9 @@
 """NeXus files as the Core Imaging Library (CIL) writes them: line integrals with the geometry of a fan beam.
 
-Jorgensen et al. (2021), Phil. Trans. R. Soc. A 379:20200192, doi:10.1098/rsta.2020.0192. ``entry1/tomo_entry/data/data``
-holds (views, elements) or (channels, views, elements), already the negative logarithm, with the kind of geometry and
-the width of an element in its attributes. ``entry1/tomo_entry/config`` holds the angles and the positions of source,
-detector and axis for angle 0. The data may be a time series, whose frames are the channels.
+Jorgensen et al. (2021), Phil. Trans. R. Soc. A 379:20200192, doi:10.1098/rsta.2020.0192. The dataset
+``entry1/tomo_entry/data/data`` holds (views, elements) or (channels, views, elements), already the negative logarithm,
+with the kind of geometry and the width of an element in its attributes. ``entry1/tomo_entry/config`` holds the angles
+and the positions of source, detector and axis for angle 0. The channels may be the frames of a time series.
 
 In CIL's plane a scan at angle ``theta`` is the one at angle 0, mirrored in y and turned counter-clockwise by ``theta``
 in an image whose row 0 is the top one (as CIL's own conversion to ASTRA has it). This was checked on one measured file:
@@ -73,11 +73,15 @@ def read_nexus(path: Path, *, side: int | None = None) -> tuple[Tensor, FanGeome
     lines = file.read(DATA, dtype=np.float32).reshape(-1, 1, *shape[-2:])
     if 0 in lines.shape or not np.isfinite(lines).all():
         raise ReadError(path, f"holds {shape} values, of which some are not finite, or none at all")
-    geometry = _geometry(file, path, shape[-2], shape[-1], side)
-    return torch.from_numpy(lines), geometry
+    geometry, reversed_elements = _geometry(file, path, shape[-2], shape[-1], side)
+    ordered = np.ascontiguousarray(lines[..., ::-1] if reversed_elements else lines)
+    return torch.from_numpy(ordered), geometry
 
 
-def _geometry(file: HDF5File, path: Path, views: int, elements: int, side: int | None) -> FanGeometry:
+def _geometry(
+    file: HDF5File, path: Path, views: int, elements: int, side: int | None
+) -> tuple[FanGeometry, bool]:  # fmt: skip
+    """The scan, and whether its elements count against those of the file."""
     turn = _angles(file, path, views)
     step = _number(path, file.attribute(DATA, "pixel_size_h"))
     origin = str(file.attribute(DATA, "panel_origin", "bottom-left"))
@@ -87,6 +91,9 @@ def _geometry(file: HDF5File, path: Path, views: int, elements: int, side: int |
     )
     mirrored = np.array([1.0, -1.0])
     row = step * across * (-1.0 if "right" in origin else 1.0)
+    ahead = mirrored * (detector - source)
+    clockwise = bool(row[0] * ahead[1] - row[1] * ahead[0] < 0)
+    row = -row if clockwise else row
     cos, sin = np.cos(turn), np.sin(turn)
 
     def turned(vector: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -109,7 +116,7 @@ def _geometry(file: HDF5File, path: Path, views: int, elements: int, side: int |
         raise ReadError(path, f"the axis projects to column {center:.1f}, outside the detector")
     pixels = side or elements
     magnification = scan.source_to_detector_mm / scan.source_to_center_mm
-    return scan.replace(image_shape=(pixels, pixels), pixel_mm=width / magnification / pixels)
+    return scan.replace(image_shape=(pixels, pixels), pixel_mm=width / magnification / pixels), clockwise
 
 
 def _angles(file: HDF5File, path: Path, views: int) -> NDArray[np.float64]:
