@@ -47,6 +47,7 @@ def benchmark(
     out: opt.Out,
     data: opt.Data = "",
     limit: opt.Limit = None,
+    panels: opt.Panels = None,
     workers: Annotated[
         int, typer.Option(help="Processes, or jobs of --slurm, or processors of `--ray local`.", min=1)
     ] = 1,
@@ -67,7 +68,7 @@ def benchmark(
     share the work. A method that fails has rows with the reason; the others go on, and the exit status is 2.
     """
     with one_line_errors(interrupted=RESUME):
-        given = {"data": data or None, "limit": limit}
+        given = {"data": data or None, "limit": limit, "panels": panels}
         chosen = read_suite(suite, overrides={name: value for name, value in given.items() if value is not None})
         gpus = 1.0 if chosen.device.startswith("cuda") else 0.0
         console = Console()

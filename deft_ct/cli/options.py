@@ -46,7 +46,18 @@ Data = Annotated[
     ),
 ]
 Every = Annotated[int, typer.Option(help="Use every k-th slice.", min=1)]
-Limit = Annotated[int | None, typer.Option(help="Keep at most so many slices of each data set.", min=1)]
+Limit = Annotated[
+    int | None, typer.Option(help="Keep at most so many slices of each data set, spread over its patients.", min=1)
+]
+Panels = Annotated[
+    int | None,
+    typer.Option(
+        help="Images of each problem that the page shows with every method and its error, the first of each patient; "
+        "1 if the suite does not say.",
+        min=0,
+        max=8,
+    ),
+]
 Scans = Annotated[
     list[str] | None,
     typer.Option(

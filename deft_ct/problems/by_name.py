@@ -87,7 +87,8 @@ KINDS: Mapping[str, Kind] = {
         make=ct_kinds.sinogram, words=("ends", "radians", "rings"),
         options=("angles", "degrees", "counts", "center", "detector", "sod", "sdd", "views", "size"),
         help="a measured sinogram (.npy, .npz, .mat, .tif, or .nxs of CIL with its geometry): some views judged "
-        "against the image of all; rings removes stripes, center=auto finds the axis, counts=N is the open beam, sod=, sdd= and detector= in mm",
+        "against the image of all; rings removes stripes, center=auto finds the axis, counts=N is the open beam, sod=, "
+        "sdd= and detector= in mm",
     ),
     "folder": Kind(
         make=ct_kinds.folder, options=("size",),

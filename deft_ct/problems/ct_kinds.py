@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, cast, get_args, overload
+from typing import Literal, TypeVar, cast, get_args, overload
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.aapm import HELD_OUT, PATIENTS, AAPMChallenge, Dose, Kernel
@@ -14,7 +14,7 @@ from deft_ct.datasets.ldct_images import LDCTImages
 from deft_ct.datasets.lodopab import LoDoPaB, LoDoPaBSlices, Part
 from deft_ct.datasets.names import DataName
 from deft_ct.datasets.sinogram_scan import ScanSetUp, SinogramScan, read_sinogram_scan
-from deft_ct.datasets.slices import SliceData, SliceStack
+from deft_ct.datasets.slices import SliceData, SliceStack, chosen
 from deft_ct.datasets.two_detect import TwoDetect
 from deft_ct.datasets.walnuts import Walnuts, WalnutScanOptions
 from deft_ct.evaluation.problem import Problem
@@ -31,6 +31,7 @@ from deft_ct.runtime.data_split import DataSplit
 LODOPAB_WORDS = get_args(Part)
 _SPLITS = ("test", "train", "all")
 _THICKNESS = ("1mm", "3mm")
+T = TypeVar("T")
 AAPM_WORDS = (*_SPLITS, *_THICKNESS, *get_args(Kernel))
 
 
@@ -110,7 +111,8 @@ def folder(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions
     """CT images of a user's folder, or of a single file of it."""
     size = name.integer("size", 256)
     images = CTFolder(name.root, size=size, every=options.every)
-    pairs = [(item, item.group) for item in images][: options.limit]
+    pairs = [(item, item.group) for item in images]
+    pairs = [pairs[n] for n in chosen([group for _, group in pairs], 1, options.limit)]
     stack = SliceStack(f"folder:{name.root.name}", pairs, every=options.every, limit=options.limit)
     return simulated(stack, scans, options)
 
@@ -157,7 +159,7 @@ def htc2022_discs(name: DataName, scans: Sequence[Scan] | None, options: Problem
     wedges: list[float | None] = [float(n) for n in name.integers("degrees", ())] or [None]
     return [
         HTCProblem(
-            files=(judged or files)[:: options.every][: options.limit], side=side, degrees=degrees,
+            files=_kept(judged or files, options), side=side, degrees=degrees,
             every=options.every, seed=options.seed, device=options.device,
         )
         for degrees in wedges
@@ -172,7 +174,7 @@ def two_detect(name: DataName, scans: Sequence[Scan] | None, options: ProblemOpt
     side = name.integer("size", 512)
     return [
         TwoDetectProblem(
-            source=source, numbers=source.slices()[:: options.every][: options.limit],
+            source=source, numbers=_kept(source.slices(), options),
             reference_mode=3 if mode == 3 else 2, views=views, side=side, every=options.every, seed=options.seed,
             batch_size=options.batch_size, device=options.device,
         )
@@ -192,11 +194,16 @@ def walnuts(name: DataName, scans: Sequence[Scan] | None, options: ProblemOption
         numbers = [n for n in source.numbers(how.orbits) if n in judged]
         found.append(
             WalnutProblem(
-                source=source, numbers=numbers[:: options.every][: options.limit], how=how, every=options.every,
+                source=source, numbers=_kept(numbers, options), how=how, every=options.every,
                 seed=options.seed, device=options.device,
             )
         )  # fmt: skip
     return found
+
+
+def _kept(items: Sequence[T], options: ProblemOptions) -> list[T]:
+    """What is judged of images without patients."""
+    return [items[n] for n in chosen([0] * len(items), options.every, options.limit)]
 
 
 def _own_only(name: DataName, scans: Sequence[Scan] | None) -> None:
@@ -221,12 +228,12 @@ def sinogram(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptio
     )  # fmt: skip
     side = name.integer("size", 1) if "size" in given else None
     scan = read_sinogram_scan(name.root, how, side=side)
-    kept = scan.sinogram[:: options.every][: options.limit]
-    chosen = SinogramScan(kept, scan.geometry, scan.center, scan.raised)
+    kept = scan.sinogram[_kept(range(len(scan.sinogram)), options)]
+    part = SinogramScan(kept, scan.geometry, scan.center, scan.raised)
     wanted: list[int | None] = [*name.integers("views", ())] or [None]
     return [
         SinogramProblem(
-            label=name.root.name, source=chosen, views=views, seed=options.seed, batch_size=options.batch_size,
+            label=name.root.name, source=part, views=views, seed=options.seed, batch_size=options.batch_size,
             device=options.device,
         )
         for views in wanted

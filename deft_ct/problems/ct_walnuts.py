@@ -141,6 +141,11 @@ class WalnutProblem(ObservedCTProblem):
             "rmse": rmse(made, true),
         }
 
+    def picture(self, image: Floats) -> Floats:
+        """The middle slice."""
+        middle: Floats = image[len(image) // 2]
+        return middle
+
     def release(self) -> None:
         """Forget what was read."""
         super().release()

@@ -16,7 +16,6 @@ from deft_ct.evaluation.benchmark_diff import p_text
 from deft_ct.evaluation.problem import Metric
 from deft_ct.evaluation.summary import best_method, finished, paired_frame, records, summary_frame
 from deft_ct.report.benchmark_figures import PAGE_COLORS, box_figure, inline_svg, save_figure, time_figure
-from deft_ct.report.benchmark_panels import PANELS
 from deft_ct.report.benchmark_tables import (
     CONVENTIONS,
     ProblemTable,
@@ -36,17 +35,20 @@ FIGURES = "figures"
 """Folder of the figures, beside the page."""
 
 
-def write_benchmark_outputs(folder: Path, rows: pd.DataFrame, metrics: Sequence[Metric]) -> None:
+def write_benchmark_outputs(
+    folder: Path, rows: pd.DataFrame, metrics: Sequence[Metric], *, panels: Sequence[Path] = ()
+) -> None:  # fmt: skip
     """Write everything that is made of the rows of a benchmark; the same rows give the same bytes.
 
     ``summary.csv`` has every metric with its intervals, ``summary.md`` and ``summary.tex`` the metrics of the table.
     ``figures/`` has box plots and quality against time, as PNG and SVG. ``benchmark.html`` is one page with all of it,
-    and with the pictures of ``panels/`` if there are any. Methods that failed are lines with their reason.
+    and with pictures of some images. Methods that failed are lines with their reason.
 
     Args:
         folder: of the benchmark.
         rows: see :mod:`deft_ct.evaluation.summary`.
         metrics: of the benchmark.
+        panels: PNG files of :func:`~deft_ct.report.benchmark_panels.draw_panels`.
 
     Raises:
         ValueError: there are no rows, or columns are missing.
@@ -62,12 +64,12 @@ def write_benchmark_outputs(folder: Path, rows: pd.DataFrame, metrics: Sequence[
     for metric in drawn:
         save_figure(box_figure(rows, metric), folder / FIGURES / f"box_{metric.key}")
         save_figure(time_figure(summary, metric), folder / FIGURES / f"time_{metric.key}")
-    write_text(folder / PAGE, _page(folder, rows, summary, tables, drawn, metrics))
+    write_text(folder / PAGE, _page(rows, summary, tables, drawn, metrics, _panels(panels)))
 
 
 def _page(
-    folder: Path, rows: pd.DataFrame, summary: pd.DataFrame, tables: list[ProblemTable], drawn: list[Metric],
-    metrics: Sequence[Metric],
+    rows: pd.DataFrame, summary: pd.DataFrame, tables: list[ProblemTable], drawn: list[Metric],
+    metrics: Sequence[Metric], panels: list[dict[str, str]],
 ) -> str:  # fmt: skip
     from jinja2 import Environment, StrictUndefined
 
@@ -88,7 +90,7 @@ def _page(
             }
             for metric in drawn
         ],
-        panels=_panels(folder), more=problem_tables(rows, summary, hidden) if hidden else [],
+        panels=panels, more=problem_tables(rows, summary, hidden) if hidden else [],
         protocols=_protocols(rows), records=_records(rows), sortable=_sortable,
     )  # fmt: skip
     return page
@@ -147,12 +149,9 @@ def _paired(rows: pd.DataFrame, table: ProblemTable) -> dict[str, Any] | None:
     return {"best": best, "title": table.title, "heading": metric.heading, "lines": lines}
 
 
-def _panels(folder: Path) -> list[dict[str, str]]:
-    """The pictures of the folder ``panels``, embedded."""
-    return [
-        {"name": path.stem, "data": base64.b64encode(path.read_bytes()).decode("ascii")}
-        for path in sorted((folder / PANELS).glob("*.png"))
-    ]
+def _panels(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """The pictures, embedded."""
+    return [{"name": path.stem, "data": base64.b64encode(path.read_bytes()).decode("ascii")} for path in paths]
 
 
 def _protocols(rows: pd.DataFrame) -> list[str]:

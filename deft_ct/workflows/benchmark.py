@@ -85,9 +85,11 @@ def run_suite(suite: Suite, out: Path, how: SuiteRun | None = None) -> tuple[Com
     write_text(out / "comparison.json", json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n")
     write_text(out / "comparison.md", comparison.markdown() + f"\n{FOOTER}.\n")
     from deft_ct.report.benchmark_page import write_benchmark_outputs  # pandas and Matplotlib take a second
+    from deft_ct.report.benchmark_panels import draw_panels
 
     say("drawing the page")
-    write_benchmark_outputs(out, read_rows(out), read_metrics(out))
+    panels = draw_panels(out, benchmark, say)
+    write_benchmark_outputs(out, read_rows(out), read_metrics(out), panels=panels)
     return comparison, failures(rows)
 
 
@@ -153,7 +155,7 @@ def build_benchmark(suite: Suite, say: Say | None = None, problems: Sequence[Pro
         return {method.title: built[name, method.title][0] for method in suite.chosen or ()}
 
     methods = [chosen(_scan_of(problem)) for problem in problems]
-    return Benchmark(problems, methods, samples=suite.samples)
+    return Benchmark(problems, methods, samples=suite.samples, panels=suite.panels)
 
 
 def default_methods() -> list[str]:

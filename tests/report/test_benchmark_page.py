@@ -73,7 +73,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("benchmark")
     (path / "panels").mkdir()
     Image.new("RGB", (8, 6), "red").save(path / "panels" / "parallel60-slice.png")
-    write_benchmark_outputs(path, rows_with_everything(), METRICS)
+    panels = [path / "panels" / "parallel60-slice.png"]
+    write_benchmark_outputs(path, rows_with_everything(), METRICS, panels=panels)
     return path
 
 
@@ -86,7 +87,8 @@ def test_every_file_is_there_and_the_same_rows_give_the_same_bytes(folder: Path,
     }  # fmt: skip
     (tmp_path / "panels").mkdir()
     (tmp_path / "panels" / "parallel60-slice.png").write_bytes((folder / "panels/parallel60-slice.png").read_bytes())
-    write_benchmark_outputs(tmp_path, rows_with_everything(), METRICS)
+    panels = [tmp_path / "panels" / "parallel60-slice.png"]
+    write_benchmark_outputs(tmp_path, rows_with_everything(), METRICS, panels=panels)
     for name in names:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
