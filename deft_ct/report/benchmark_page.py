@@ -6,6 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from deft_ct.report.benchmark_tables import (
 from deft_ct.report.figures import FOOTER
 from deft_ct.runtime.atomic import write_text
 
-__all__ = ["PAGE", "write_benchmark_outputs"]
+__all__ = ["PAGE", "PageExtras", "write_benchmark_outputs"]
 
 PAGE = "benchmark.html"
 """Name of the page in the folder of a benchmark."""
@@ -35,8 +36,21 @@ FIGURES = "figures"
 """Folder of the figures, beside the page."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PageExtras:
+    """What a benchmark knows beyond its rows.
+
+    Attributes:
+        panels: PNG files of :func:`~deft_ct.report.benchmark_panels.draw_panels`.
+        measured: how the data were made and the metrics were taken, in words.
+    """
+
+    panels: Sequence[Path] = ()
+    measured: str = ""
+
+
 def write_benchmark_outputs(
-    folder: Path, rows: pd.DataFrame, metrics: Sequence[Metric], *, panels: Sequence[Path] = ()
+    folder: Path, rows: pd.DataFrame, metrics: Sequence[Metric], extras: PageExtras | None = None
 ) -> None:  # fmt: skip
     """Write everything that is made of the rows of a benchmark; the same rows give the same bytes.
 
@@ -48,28 +62,29 @@ def write_benchmark_outputs(
         folder: of the benchmark.
         rows: see :mod:`deft_ct.evaluation.summary`.
         metrics: of the benchmark.
-        panels: PNG files of :func:`~deft_ct.report.benchmark_panels.draw_panels`.
+        extras: pictures, and words on the data.
 
     Raises:
         ValueError: there are no rows, or columns are missing.
         WriteError: a file cannot be written.
     """
+    extras = extras or PageExtras()
     summary = summary_frame(rows, metrics)
     shown = [metric for metric in metrics if metric.in_table]
     tables, notes = problem_tables(rows, summary, shown), notes_of(summary)
     write_text(folder / "summary.csv", summary.to_csv(index=False, lineterminator="\n"))
-    write_text(folder / "summary.md", tables_markdown(tables, notes))
+    write_text(folder / "summary.md", tables_markdown(tables, notes, extras.measured))
     write_text(folder / "summary.tex", tables_latex(tables, notes))
     drawn = [metric for metric in shown if finished(rows)[metric.key].notna().any()]
     for metric in drawn:
         save_figure(box_figure(rows, metric), folder / FIGURES / f"box_{metric.key}")
         save_figure(time_figure(summary, metric), folder / FIGURES / f"time_{metric.key}")
-    write_text(folder / PAGE, _page(rows, summary, tables, drawn, metrics, _panels(panels)))
+    write_text(folder / PAGE, _page(rows, summary, tables, drawn, metrics, extras))
 
 
 def _page(
     rows: pd.DataFrame, summary: pd.DataFrame, tables: list[ProblemTable], drawn: list[Metric],
-    metrics: Sequence[Metric], panels: list[dict[str, str]],
+    metrics: Sequence[Metric], extras: PageExtras,
 ) -> str:  # fmt: skip
     from jinja2 import Environment, StrictUndefined
 
@@ -90,7 +105,8 @@ def _page(
             }
             for metric in drawn
         ],
-        panels=panels, more=problem_tables(rows, summary, hidden) if hidden else [],
+        panels=_panels(extras.panels), measured=extras.measured,
+        more=problem_tables(rows, summary, hidden) if hidden else [],
         protocols=_protocols(rows), records=_records(rows), sortable=_sortable,
     )  # fmt: skip
     return page

@@ -182,8 +182,14 @@ def _cost(value: float, form: str) -> tuple[float, str]:
     return float(value), "-" if math.isnan(value) else format(value, form)
 
 
-def tables_markdown(tables: Sequence[ProblemTable], notes: dict[str, str]) -> str:
-    """Tables, footnotes and conventions in Markdown."""
+def tables_markdown(tables: Sequence[ProblemTable], notes: dict[str, str], measured: str = "") -> str:
+    """Tables, footnotes and conventions in Markdown.
+
+    Args:
+        tables: of the benchmark.
+        notes: of :func:`notes_of`.
+        measured: how the data were made and the metrics were taken, in words.
+    """
     parts = []
     for table in tables:
         lines = [
@@ -197,7 +203,10 @@ def tables_markdown(tables: Sequence[ProblemTable], notes: dict[str, str]) -> st
         ]
         parts.append(f"### {table.title}\n\n{markdown_table(table.headings, lines)}\n")
     footnotes = "".join(f"- ^{mark}^ {text}\n" for text, mark in notes.items())
-    return "\n".join([*parts, *([footnotes] if footnotes else []), f"{CONVENTIONS}\n", f"{FOOTER}.\n"])
+    said = [
+        text for text in (footnotes, f"{measured}\n" if measured else "", f"{CONVENTIONS}\n", f"{FOOTER}.\n") if text
+    ]
+    return "\n".join([*parts, *said])
 
 
 def _markdown_value(value: TableValue) -> str:

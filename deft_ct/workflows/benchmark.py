@@ -21,7 +21,6 @@ from deft_ct.methods.registry import methods as known_methods
 from deft_ct.problems.by_name import ProblemOptions, ct_problems
 from deft_ct.problems.ct import build_for_scan
 from deft_ct.reconstructor import Reconstructor
-from deft_ct.report import FOOTER
 from deft_ct.runtime.atomic import write_text
 from deft_ct.runtime.device import check_device
 from deft_ct.runtime.extras import optional_library
@@ -83,13 +82,14 @@ def run_suite(suite: Suite, out: Path, how: SuiteRun | None = None) -> tuple[Com
     rows = run_benchmark(benchmark, out, options)
     comparison = Comparison(benchmark, rows)
     write_text(out / "comparison.json", json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n")
-    write_text(out / "comparison.md", comparison.markdown() + f"\n{FOOTER}.\n")
-    from deft_ct.report.benchmark_page import write_benchmark_outputs  # pandas and Matplotlib take a second
+    # pandas and Matplotlib take a second
+    from deft_ct.report.benchmark_page import PageExtras, write_benchmark_outputs
     from deft_ct.report.benchmark_panels import draw_panels
 
     say("drawing the page")
     panels = draw_panels(out, benchmark, say)
-    write_benchmark_outputs(out, read_rows(out), read_metrics(out), panels=panels)
+    extras = PageExtras(panels=panels, measured=comparison.measured())
+    write_benchmark_outputs(out, read_rows(out), read_metrics(out), extras)
     return comparison, failures(rows)
 
 
