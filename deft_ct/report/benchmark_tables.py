@@ -203,10 +203,9 @@ def tables_markdown(tables: Sequence[ProblemTable], notes: dict[str, str], measu
         ]
         parts.append(f"### {table.title}\n\n{markdown_table(table.headings, lines)}\n")
     footnotes = "".join(f"- ^{mark}^ {text}\n" for text, mark in notes.items())
-    said = [
-        text for text in (footnotes, f"{measured}\n" if measured else "", f"{CONVENTIONS}\n", f"{FOOTER}.\n") if text
-    ]
-    return "\n".join([*parts, *said])
+    said = [footnotes] if footnotes else []
+    said += [f"{measured}\n"] if measured else []
+    return "\n".join([*parts, *said, f"{CONVENTIONS}\n", f"{FOOTER}.\n"])
 
 
 def _markdown_value(value: TableValue) -> str:
