@@ -158,7 +158,7 @@ def parse_models(items: Sequence[str] | None) -> dict[str, str]:
     """``["fbp_unet=folder"]`` as a dictionary.
 
     Raises:
-        ValueError: an item is of another form, or names a method without a model.
+        ValueError: an item is of another form, names a method without a model, or one that is there twice.
     """
     found = {}
     for item in items or ():
@@ -167,5 +167,7 @@ def parse_models(items: Sequence[str] | None) -> dict[str, str]:
             raise ValueError(f"--model expects METHOD=FOLDER, got {item!r}")
         if not issubclass(method_class(name), TrainedReconstructor):
             raise ValueError(f"{name} takes no trained model; --model is for the supervised methods")
+        if name in found:
+            raise ValueError(f"--model names {name} twice, as {found[name]!r} and {folder!r}: name it once")
         found[name] = folder
     return found

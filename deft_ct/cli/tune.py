@@ -13,7 +13,7 @@ from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import read_pack
 from deft_ct.evaluation.tuning import Budget, Search, seconds_per_trial, sweep
-from deft_ct.methods.method_text import parse_method
+from deft_ct.methods.method_text import parse_methods
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.by_name import DEFAULT_SCANS
 from deft_ct.problems.ct import CT_STEPS, CTProblem
@@ -56,7 +56,7 @@ def tune_command(
     resume = "finished trials are kept; run the same command again to resume"
     with one_line_errors(interrupted=resume), occupy_folder(out):
         console = Console(soft_wrap=True, highlight=False, markup=False)
-        chosen = dict(parse_method(text) for text in methods) if methods else dict(CT_STEPS)
+        chosen = parse_methods(methods) if methods else dict(CT_STEPS)
         wanted = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
         networks = Networks(
             prior=prior, htransform=htransform, models=opt.parse_models(model), device=device, precision=precision

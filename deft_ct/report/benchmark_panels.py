@@ -26,7 +26,7 @@ PANELS = "panels"
 """Folder of the panels, in the folder of a benchmark."""
 
 _CELL_INCHES = 2.2
-_METHODS_A_ROW = 6
+_MOST_METHODS_A_ROW = 6
 """Methods beside each other; more go below, so that a picture stays readable on a page."""
 
 
@@ -59,14 +59,15 @@ def error_figure(
     height, width = reference[part].shape
     cell = _CELL_INCHES * height / width
     names = list(images)
-    rows = [names[k : k + _METHODS_A_ROW] for k in range(0, len(names), _METHODS_A_ROW)]
-    columns = 1 + min(len(names), _METHODS_A_ROW)
+    lines = -(-len(names) // _MOST_METHODS_A_ROW)
+    a_row = -(-len(names) // lines)
+    columns = 1 + a_row
     with rc_context(STYLE):
-        figure = Figure(figsize=(_CELL_INCHES * columns, 2 * len(rows) * (cell + 0.25) + 0.9))
+        figure = Figure(figsize=(_CELL_INCHES * columns, 2 * lines * (cell + 0.25) + 0.9))
         FigureCanvasAgg(figure)
         edge = 0.45 / figure.get_figheight()
         figure.set_layout_engine("compressed", h_pad=0.02, w_pad=0.02, rect=(0.0, edge, 1.0, 1.0 - edge))
-        axes = figure.subplots(2 * len(rows), columns, squeeze=False)
+        axes = figure.subplots(2 * lines, columns, squeeze=False)
         low, high = window.limits
         for axis in axes.flat:
             axis.set_axis_off()
@@ -74,7 +75,7 @@ def error_figure(
         axes[0, 0].set_title("truth\n")
         limit = window.error_limit
         for k, name in enumerate(names):
-            above, below = (axes[2 * (k // _METHODS_A_ROW) + n, 1 + k % _METHODS_A_ROW] for n in (0, 1))
+            above, below = (axes[2 * (k // a_row) + n, 1 + k % a_row] for n in (0, 1))
             image = images[name]
             quality = psnr(image, reference, data_range=data_range_hu)[0]
             error = rmse(image, reference, mask=body)[0] if body.any() else float("nan")
