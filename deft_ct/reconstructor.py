@@ -91,6 +91,22 @@ class Reconstructor(nn.Module, abc.ABC):
         """What the user should know of a checked request before the work starts; nothing by default."""
         return ()
 
+    def defaults_for(self, measurement: Measurement) -> dict[str, Any]:
+        """Fields of the configuration that are None by default, and the values that they have for a measurement."""
+        return {}
+
+    def config_for(self, measurement: Measurement) -> Any:
+        """The configuration with :meth:`defaults_for` in place of None."""
+        missing = {
+            name: value for name, value in self.defaults_for(measurement).items() if getattr(self.config, name) is None
+        }
+        return replace(self.config, **missing) if missing else self.config
+
+    @classmethod
+    def search_space_for(cls, measurement: Measurement) -> SearchSpace:
+        """:attr:`search_space` in the unit of the images of a measurement."""
+        return cls.search_space
+
     def forward(self, y: Tensor, measurement: Measurement, **options: Any) -> Reconstruction:
         """:meth:`reconstruct`, so that a reconstructor can be called."""
         return self.reconstruct(y, measurement, **options)
@@ -189,7 +205,7 @@ class Reconstructor(nn.Module, abc.ABC):
             std = samples.std(1)
         provenance = {
             "method": self.name,
-            "config": asdict(self.config),
+            "config": asdict(self.config_for(measurement)),
             "seed": request.seed,
             "num_samples": 1 if samples is None else samples.shape[1],
             "images": len(y),

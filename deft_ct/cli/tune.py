@@ -63,7 +63,7 @@ def tune_command(
         )
         searches = [Search(method=name, fixed=fixed) for name, fixed in chosen.items()]
         for search in searches:
-            _ = search.space  # raises ValueError for an unknown method
+            search.check()
         budget = Budget(trials=trials, objective=objective, samples=samples, overwrite=overwrite)
         pack = read_pack(data, every)
         networks.load_named()
