@@ -220,8 +220,8 @@ def markdown(cells: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
     head = markdown_table(["method", *tasks], rows, align="l" + "r" * len(tasks))
     return (
         f"{head}\n\nFirst row: PSNR (dB) of the exact posterior mean, data range {DATA_RANGE:g}, nothing clipped; "
-        f"below it the gap of one answer of each method at its defaults. n = {settings['images']} images of {SIDE} x {SIDE} "
-        f"RGB drawn from the Gaussian, noise of standard deviation {COMMON_SIGMA:g} (denoise: {SIGMA['denoise']:g}), "
+        f"below it the gap of one answer of each method at its defaults. n = {settings['images']} images of {SIDE} x "
+        f"{SIDE} RGB drawn from the Gaussian, noise of standard deviation {COMMON_SIGMA:g} (denoise: {SIGMA['denoise']:g}), "
         f"seed {settings['seed']}. An exact posterior sample has a gap of -3.01.\n"
     )
 

@@ -133,10 +133,10 @@ class Comparison:
         seeds = ", ".join(dict.fromkeys(str(problem.seed) for problem in self.problems))
         return (
             f"{' '.join(said)} Means over n = {counts} images and their standard deviation over images, in "
-            f"brackets the 95 % bootstrap interval of the mean (images of one patient resemble each other, so it is "
-            f"too narrow for new patients). One noise draw for all methods (seed {seeds}); up to {self.samples} "
-            f"posterior samples, of which the mean is judged. Times with batches of {first.batch_size} on "
-            f"{first.device}; peak memory: one image, beyond what was in use before."
+            f"brackets the 95 % bootstrap interval of the mean (images of one {first.group_noun} resemble each other, "
+            f"so it is too narrow for new {first.group_noun}s). One noise draw for all methods (seed {seeds}); up to "
+            f"{self.samples} posterior samples, of which the mean is judged. Times with batches of {first.batch_size} "
+            f"on {first.device}; peak memory: one image, beyond what was in use before."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -54,11 +54,14 @@ class Search:
         fixed: options that are set and not searched, for example a number of steps.
         guesses: parameters that are tried after the defaults, for example the best ones on another problem; those that
             are not searched are left out.
+        ranges: where to search some of the parameters, instead of where the method says: its ranges are in the units
+            of CT.
     """
 
     method: str
     fixed: Mapping[str, Any] = field(default_factory=dict)
     guesses: Sequence[Mapping[str, Any]] = ()
+    ranges: SearchSpace = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise a ValueError if the method is unknown, or there is nothing to search."""
@@ -67,7 +70,7 @@ class Search:
 
     def space(self, measurement: Measurement) -> SearchSpace:
         """The parameters that are searched, and where, in the unit of the images of a measurement."""
-        declared = method_class(self.method).search_space_for(measurement)
+        declared = {**method_class(self.method).search_space_for(measurement), **self.ranges}
         return {name: where for name, where in declared.items() if name not in self.fixed}
 
 

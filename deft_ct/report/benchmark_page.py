@@ -18,8 +18,8 @@ from deft_ct.evaluation.summary import best_method, finished, paired_frame, reco
 from deft_ct.report.benchmark_figures import PAGE_COLORS, box_figure, inline_svg, save_figure, time_figure
 from deft_ct.report.benchmark_panels import PANELS
 from deft_ct.report.benchmark_tables import (
-    CONVENTIONS,
     ProblemTable,
+    conventions,
     notes_of,
     problem_tables,
     tables_latex,
@@ -36,7 +36,9 @@ FIGURES = "figures"
 """Folder of the figures, beside the page."""
 
 
-def write_benchmark_outputs(folder: Path, rows: pd.DataFrame, metrics: Sequence[Metric]) -> None:
+def write_benchmark_outputs(
+    folder: Path, rows: pd.DataFrame, metrics: Sequence[Metric], *, group_noun: str = "patient"
+) -> None:
     """Write everything that is made of the rows of a benchmark; the same rows give the same bytes.
 
     ``summary.csv`` has every metric with its intervals, ``summary.md`` and ``summary.tex`` the metrics of the table.
@@ -47,6 +49,7 @@ def write_benchmark_outputs(folder: Path, rows: pd.DataFrame, metrics: Sequence[
         folder: of the benchmark.
         rows: see :mod:`deft_ct.evaluation.summary`.
         metrics: of the benchmark.
+        group_noun: what the column ``patient`` names, see ``Problem.group_noun``.
 
     Raises:
         ValueError: there are no rows, or columns are missing.
@@ -55,19 +58,20 @@ def write_benchmark_outputs(folder: Path, rows: pd.DataFrame, metrics: Sequence[
     summary = summary_frame(rows, metrics)
     shown = [metric for metric in metrics if metric.in_table]
     tables, notes = problem_tables(rows, summary, shown), notes_of(summary)
-    write_text(folder / "summary.csv", summary.to_csv(index=False, lineterminator="\n"))
-    write_text(folder / "summary.md", tables_markdown(tables, notes))
-    write_text(folder / "summary.tex", tables_latex(tables, notes))
+    spoken = summary.rename(columns=lambda name: str(name).replace("patients", f"{group_noun}s"))
+    write_text(folder / "summary.csv", spoken.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "summary.md", tables_markdown(tables, notes, group_noun))
+    write_text(folder / "summary.tex", tables_latex(tables, notes, group_noun))
     drawn = [metric for metric in shown if finished(rows)[metric.key].notna().any()]
     for metric in drawn:
         save_figure(box_figure(rows, metric), folder / FIGURES / f"box_{metric.key}")
         save_figure(time_figure(summary, metric), folder / FIGURES / f"time_{metric.key}")
-    write_text(folder / PAGE, _page(folder, rows, summary, tables, drawn, metrics))
+    write_text(folder / PAGE, _page(folder, rows, summary, tables, drawn, metrics, group_noun))
 
 
 def _page(
     folder: Path, rows: pd.DataFrame, summary: pd.DataFrame, tables: list[ProblemTable], drawn: list[Metric],
-    metrics: Sequence[Metric],
+    metrics: Sequence[Metric], group_noun: str,
 ) -> str:  # fmt: skip
     from jinja2 import Environment, StrictUndefined
 
@@ -77,8 +81,8 @@ def _page(
     )
     hidden = [metric for metric in metrics if not metric.in_table]
     page: str = template.render(
-        title="Benchmark", footer=FOOTER, conventions=CONVENTIONS, tables=tables,
-        counts=_counts(rows), best=[_leader(table) for table in tables], notes=notes_of(summary),
+        title="Benchmark", footer=FOOTER, conventions=conventions(group_noun), tables=tables, group=group_noun,
+        counts=_counts(rows, group_noun), best=[_leader(table) for table in tables], notes=notes_of(summary),
         paired=[_paired(rows, table) for table in tables],
         figures=[
             {
@@ -94,14 +98,14 @@ def _page(
     return page
 
 
-def _counts(rows: pd.DataFrame) -> list[tuple[str, int]]:
+def _counts(rows: pd.DataFrame, group_noun: str) -> list[tuple[str, int]]:
     """Sizes of the benchmark in words."""
     failed = rows[rows["status"] != "ok"]
     images = rows[["data", "image_id"]].drop_duplicates()
     patients = rows[["data", "patient"]].drop_duplicates()
     problems = rows[["data", "split", "problem"]].drop_duplicates()
     found = [
-        ("image", len(images)), ("patient", len(patients)), ("problem", len(problems)),
+        ("image", len(images)), (group_noun, len(patients)), ("problem", len(problems)),
         ("method", rows["method"].nunique()), ("seed", rows["seed"].nunique()),
     ]  # fmt: skip
     named = [(name if count == 1 else f"{name}s", count) for name, count in found]
