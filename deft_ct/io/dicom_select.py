@@ -228,9 +228,7 @@ def _other_kind(files: Sequence[DicomFile]) -> list[DicomFile]:
     sizes = Counter((f.header.get("Rows"), f.header.get("Columns")) for f in files)
     kinds = Counter(_image_type(f.header) for f in files)
     size, kind = sizes.most_common(1)[0][0], kinds.most_common(1)[0][0]
-    odd = [
-        f for f in files if (f.header.get("Rows"), f.header.get("Columns")) != size and _image_type(f.header) != kind
-    ]
+    odd = [f for f in files if (f.header.get("Rows"), f.header.get("Columns")) != size and _image_type(f.header) != kind]
     return odd if len(odd) * 2 < len(files) else []
 
 
