@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from deft_ct.diffusion import Prior
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.residual import unexplained
+from deft_ct.measurement.selection import best_by_residual
 from deft_ct.operators.findings import DataWarning, Finding
 from deft_ct.operators.memory import check_memory
 from deft_ct.reconstruction import Estimate, Reconstruction, Request
@@ -140,7 +141,9 @@ class Reconstructor(nn.Module, abc.ABC):
             progress: show progress bars.
 
         Returns:
-            The reconstruction in physical units. ``provenance["warnings"]`` holds all findings about the data. Pixels
+            The reconstruction in physical units. Its mean is that of the samples; for an operator with equivalent
+            images (``Operator.has_equivalents``: phase retrieval) it is the sample of the smallest data residual, and
+            ``provenance["selected"]`` says so. ``provenance["warnings"]`` holds all findings about the data. Pixels
             that no data depend on, see ``Operator.unseen``, are zero; ``provenance["unseen_pixels"]`` counts them.
 
         Warns:
@@ -192,7 +195,9 @@ class Reconstructor(nn.Module, abc.ABC):
         if unseen is not None:
             estimate = estimate.cleared(unseen)
         samples = estimate.samples
-        mean = estimate.mean if estimate.mean is not None else samples.mean(1) if samples is not None else None
+        mean, chosen = estimate.mean, {}
+        if mean is None and samples is not None:
+            mean, chosen = _answer_of_samples(y, samples, measurement)
         if mean is None:
             raise TypeError(f"{type(self).__name__} returned neither a mean nor samples")
         sane = self._check_diverged(request, mean, samples)
@@ -219,6 +224,7 @@ class Reconstructor(nn.Module, abc.ABC):
             "device": str(y.device),
             "versions": versions(),
             **self.describe(),
+            **chosen,
             **estimate.record,
         }  # fmt: skip
         return Reconstruction(mean=mean, std=std, samples=samples, provenance=provenance, measurement=measurement)
@@ -354,6 +360,15 @@ def plain_data(y: Tensor, measurement: Measurement) -> Tensor:
         y = y.as_subclass(Tensor)
     y = measurement.check(y).detach()
     return y.clone() if y.is_inference() else y
+
+
+def _answer_of_samples(y: Tensor, samples: Tensor, measurement: Measurement) -> tuple[Tensor, dict[str, Any]]:
+    """The mean, or where samples may be equivalents of each other the one that explains the data best; a record."""
+    if samples.shape[1] == 1 or not measurement.operator.has_equivalents:
+        return samples.mean(1), {}
+    best, residuals = best_by_residual(y, samples, measurement)
+    record = {"rule": "smallest data residual", "samples": best.tolist(), "data_residuals": residuals.tolist()}
+    return samples[torch.arange(len(y)), best.to(samples.device)], {"selected": record}
 
 
 def _relative_residual(y: Tensor, mean: Tensor, measurement: Measurement) -> float:

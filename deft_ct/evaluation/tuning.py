@@ -253,7 +253,8 @@ def sweep(
         for search in searches:
             label = f"{problem.name} {search.method}"
             target = folder / "presets" / problem.name / f"{search.method}.json"
-            key = ContentKey(_settings(search, problem, budget, build(search.method, dict(search.fixed))))
+            space = search.space(problem.batches[0].measurement)
+            key = ContentKey(_settings(search, problem, budget, build(search.method, dict(search.fixed)), space))
             preset = None if budget.overwrite else _finished(target, search.method, key, budget)
             if preset is not None:
                 say(f"{label}: done before")
