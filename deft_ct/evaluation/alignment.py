@@ -17,7 +17,7 @@ def aligned(images: Floats, truth: Floats, *, largest_shift: float = SHIFT) -> N
     """Each channel of an image as it is or turned by 180 degrees, and shifted, whichever is nearest to the truth.
 
     The magnitude of a Fourier transform is the same for a turned and for a (circularly) shifted image, in every channel
-    by itself. The search is over whole pixels, by the cross-correlation. What is shifted out comes in at the other side.
+    by itself. The search is over whole pixels, by the cross-correlation. What leaves at one side comes in at the other.
 
     Args:
         images: ``(N, C, H, W)``.
