@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.valuerep import DSfloat
-from torch import Tensor
 
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.volume import Volume
@@ -29,7 +26,6 @@ from deft_ct.io.dicom_checks import (
 )
 from deft_ct.io.dicom_files import DicomFile, DicomSeriesError, Found, find_series, forget
 from deft_ct.io.dicom_findings import pixel_findings, pixel_notes
-from deft_ct.io.dicom_frames import slice_uid
 from deft_ct.io.dicom_layouts import check_one_folder
 from deft_ct.io.dicom_pixels import read_hu
 from deft_ct.io.dicom_select import choose_phase, is_localizer, is_page, without_copies, without_strays
