@@ -16,11 +16,15 @@ from torch import Tensor, nn
 
 from deft_ct.operators.feature_images import FeatureImage
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
+from deft_ct.operators.image_values import ImageValues
 from deft_ct.operators.linear_function import LinearFunction
 from deft_ct.operators.row_order import RowOrder
 from deft_ct.operators.solvers import conjugate_gradient, largest_singular_value, normal_at
 
 RowPick = Callable[[Tensor], Tensor]
+
+NOISE_FREE_STD = 0.01
+"""Standard deviation that noise-free data count as in a penalised fit, for images in [-1, 1]."""
 
 
 class Operator(nn.Module, abc.ABC):
@@ -117,7 +121,7 @@ class Operator(nn.Module, abc.ABC):
         """Largest singular value by the power method on ``A^T A``, computed once and kept.
 
         With parameters for each image it is the largest of all images, see :meth:`norms`. For a nonlinear operator
-        ``A`` is its Jacobian at one fixed image near the centre of [-1, 1].
+        ``A`` is its Jacobian at one fixed image of a quarter of the contrast of :attr:`image_values`.
 
         Args:
             iterations: most iterations.
@@ -147,7 +151,7 @@ class Operator(nn.Module, abc.ABC):
     def _normal_near_zero(self, x: Tensor) -> Tensor:
         """``J^T J x`` with the Jacobian at a fixed image of small contrast, which saturates nothing."""
         noise = torch.rand(self.domain_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-        return normal_at(self, (0.5 * noise - 0.25).to(x), x)
+        return normal_at(self, (self.image_values.contrast * (0.5 * noise - 0.25)).to(x), x)
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         """A cheap approximate inverse, where the operator has one.
@@ -242,6 +246,11 @@ class Operator(nn.Module, abc.ABC):
         return None
 
     @property
+    def image_values(self) -> ImageValues:
+        """What the values of the images are like; those of images in [-1, 1] unless the operator says otherwise."""
+        return ImageValues()
+
+    @property
     def on_volumes(self) -> bool:
         """Whether the domain is a volume ``(slices, rows, columns)`` of known :attr:`grid_spacing`."""
         return self.grid_spacing is not None and len(self.domain_shape) == 3
@@ -276,8 +285,13 @@ class Operator(nn.Module, abc.ABC):
         return None
 
     def nominal_weights(self, y: Tensor) -> Tensor:
-        """Weights of noise-free data ``y`` in a penalised fit: one each, unless the physics suggests others."""
-        return torch.ones_like(y)
+        """Weights of noise-free data ``y`` in a penalised fit.
+
+        Those of a little noise, :data:`NOISE_FREE_STD`, where the data are in the unit of the image: with weights of
+        one, any penalty that suits noisy data would flatten the image. On a grid of known spacing the data have a unit
+        of their own, and the weights are one unless the physics suggests others.
+        """
+        return torch.full_like(y, 1.0 if self.grid_spacing is not None else NOISE_FREE_STD**-2)
 
 
 class LinearOperator(Operator):

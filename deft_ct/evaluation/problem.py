@@ -85,8 +85,10 @@ class Problem(abc.ABC):
         seed: of the noise, and of the sampling unless another one is given.
         batch_size: images at once.
         device: where the data are.
+        group_noun: what :attr:`patients` are in words; images of one are not independent.
     """
 
+    group_noun: str = "patient"
     unit: str
     metrics: tuple[Metric, ...]
     seed: int
@@ -171,6 +173,10 @@ class Problem(abc.ABC):
         found: Floats = values.cpu().numpy()
         return found
 
+    def picture(self, image: Floats) -> Floats:
+        """What is shown of one image of :attr:`truth`, or of a reconstruction of it."""
+        return image
+
     @property
     def mask(self) -> Mask:
         """Where errors and posterior standard deviations are judged, of the shape of :attr:`truth`."""
@@ -250,6 +256,7 @@ class SingleMeasurementProblem(Problem):
 
     label: str
     measurement: Measurement
+    group_noun = "image"
     unit = ""
 
     @property

@@ -124,6 +124,7 @@ class TotalVariationInitial:
             weights=weights,
             strength=strength,
             stopping=StoppingRule(iterations=iterations, tolerance=0.0),
+            nonnegative=likelihood.measurement.image_values.nonnegative,
         )
         return likelihood.to_physical.inverse(mu)
 
