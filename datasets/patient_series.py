@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from deft_ct.datasets.slices import CTSlice, SliceStack, chosen
-from deft_ct.io.dicom_read import Series
+from deft_ct.io.series import Series
 from deft_ct.runtime.data_split import DataSplit
 
 

@@ -13,7 +13,7 @@ from deft_ct.cli import app
 from deft_ct.cli.options import ScanOptions, only
 from deft_ct.ct.scan import Scan
 
-MAX_SLOTS, MAX_NAMES = 380, 95
+MAX_SLOTS, MAX_NAMES = 400, 102
 """Ceilings of option slots (options summed over commands) and of distinct option names. Raise them for a reason: every
 command that resumes takes ``--overwrite``, ``benchmark`` says where it runs (``--workers``, ``--ray``, ``--slurm``),
 and ``restore`` what has degraded a picture (``--operator``, ``--measurement``, ``--mask``, ``--kernel``, ``--noise``).
