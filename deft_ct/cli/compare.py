@@ -47,8 +47,8 @@ def compare(
 
     The short form of `deft-ct benchmark`. Without --scan, three common scans are used, or the data's own measurements.
     Without --method, all methods run that apply to CT and whose networks are available. Methods that train for each
-    slice run only if they are named. Writes comparison.md, comparison.json and results.parquet. Results are kept in
-    OUT: run the same command again to resume. Several processes may share OUT.
+    slice run only if they are named. Writes summary.md, benchmark.html, comparison.json and results.parquet. Results
+    are kept in OUT: run the same command again to resume. Several processes may share OUT.
     """
     with one_line_errors(interrupted=RESUME):
         suite = Suite(

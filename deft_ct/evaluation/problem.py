@@ -173,6 +173,10 @@ class Problem(abc.ABC):
         found: Floats = values.cpu().numpy()
         return found
 
+    def picture(self, image: Floats) -> Floats:
+        """What is shown of one image of :attr:`truth`, or of a reconstruction of it."""
+        return image
+
     @property
     def mask(self) -> Mask:
         """Where errors and posterior standard deviations are judged, of the shape of :attr:`truth`."""
