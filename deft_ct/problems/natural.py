@@ -108,6 +108,7 @@ class NaturalProblem(SingleMeasurementProblem):
 
     metrics = NATURAL_METRICS if lpips_missing() else (*NATURAL_METRICS, LPIPS)
     group_noun = "photograph"
+    kind = "photograph"
 
     @classmethod
     def of_task(
