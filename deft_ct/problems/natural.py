@@ -203,6 +203,6 @@ class NaturalProblem(SingleMeasurementProblem):
         return (
             f"Data: {self.data}, every {self.source.every}. Images in [-1, 1]; PSNR and SSIM: all pixels and channels, "
             f"data range {DATA_RANGE:g}, nothing clipped; GMSD: of the luminance, without weights. "
-            f"{lpips_missing() or 'LPIPS: AlexNet, on [-1, 1]'}. One mask, kernel or transform for all images of a "
-            "task and seed."
+            f"{lpips_missing() or 'LPIPS: AlexNet, on [-1, 1]'}. FID and KID are not measured: they need thousands of "
+            "images. One mask, kernel or transform for all images of a task and seed."
         )
