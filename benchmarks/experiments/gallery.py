@@ -21,7 +21,7 @@ from deft_ct.problems.natural_data import natural_problems
 from deft_ct.problems.natural_pictures import data_pictures
 from deft_ct.problems.options import ProblemOptions
 from deft_ct.reconstructor import UnsupportedError
-from deft_ct.report.figures import save_png
+from deft_ct.report.figures import FOOTER_OF_PHOTOGRAPHS, save_png
 from deft_ct.report.photograph_figures import gallery_figure
 from deft_ct.workflows.natural_networks import NaturalNetworks
 from deft_ct.workflows.suite import read_suite
@@ -55,7 +55,11 @@ def draw(problem: NaturalProblem, methods: Sequence[str], choice: NetworkChoice,
         restored[text] = result.mean.cpu()
     truth = torch.from_numpy(problem.truth)
     data = data_pictures(batch.y, batch.measurement.operator)
-    save_png(gallery_figure(truth, data, restored, title=f"{problem.name}; {problem.data}"), path)
+    save_png(
+        gallery_figure(truth, data, restored, title=f"{problem.name}; {problem.data}"),
+        path,
+        comment=FOOTER_OF_PHOTOGRAPHS,
+    )
     return left_out
 
 

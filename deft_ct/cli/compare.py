@@ -13,7 +13,7 @@ from rich.markup import escape
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.evaluation.comparison import Comparison
-from deft_ct.report import FOOTER
+from deft_ct.report.figures import footer_of
 from deft_ct.workflows.benchmark import SuiteRun, refuse_failures, run_suite
 from deft_ct.workflows.suite import Suite
 
@@ -82,4 +82,4 @@ def print_tables(console: Console, comparison: Comparison, out: Path) -> None:
         console.print(table)
     console.print(comparison.conventions(), soft_wrap=True)
     console.print(f"written to [bold]{escape(str(out))}[/]", soft_wrap=True)
-    console.print(f"[bold]{FOOTER}.[/]")
+    console.print(f"[bold]{footer_of(comparison.problems[0].group_noun)}.[/]")

@@ -19,7 +19,7 @@ from deft_ct.evaluation.problem import Floats, Problem
 from deft_ct.evaluation.worker import Benchmark
 from deft_ct.problems.ct_metrics import DATA_RANGE_HU, body_mask
 from deft_ct.problems.natural_pictures import data_pictures
-from deft_ct.report.figures import FOOTER, STYLE, Window, save_png, show_image
+from deft_ct.report.figures import FOOTER, FOOTER_OF_PHOTOGRAPHS, STYLE, Window, save_png, show_image
 from deft_ct.report.panels import around_body, same_shape, window_for
 from deft_ct.report.photograph_figures import gallery_figure
 
@@ -188,7 +188,7 @@ def write_galleries(
         {method: torch.from_numpy(np.stack([estimates[n][method] for n in places])) for method in methods},
         title=f"{name}; {problem.data}",
     )  # fmt: skip
-    return [save_png(figure, folder / PANELS / _file_name(name))]
+    return [save_png(figure, folder / PANELS / _file_name(name), comment=FOOTER_OF_PHOTOGRAPHS)]
 
 
 def _file_name(text: str) -> str:
