@@ -12,6 +12,7 @@ PIP_ARGS ?=
 EXTRAS ?= dev,astra,odl,numba,diffusers,dicom-compressed,parametric-map,deidentify,tune,tensorboard,benchmark,rings
 OUT ?= demo-output
 PYTEST_ARGS ?=
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
 # The first interpreter that really starts and has a supported version.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
@@ -48,8 +49,8 @@ $(VENV)/.dev: $(VENV)/.runtime
 demo: venv ## reconstruct the shipped CT series from 60 simulated views: FBP, TV and DEFT
 	$(BIN)/deft-ct demo --out $(OUT)
 
-test: dev ## the tests, without the slow ones
-	$(BIN)/pytest -m "not slow" $(PYTEST_ARGS)
+test: dev ## the tests, without the slow ones; one process for each core, at most 4
+	$(BIN)/pytest -m "not slow" $(PARALLEL) $(PYTEST_ARGS)
 
 test-all: dev ## all tests
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -58,7 +59,7 @@ fuzz: dev ## 30 minutes of damaged input for every reader
 	$(BIN)/python scripts/fuzz.py --minutes 30 --target all
 
 coverage: dev ## the tests with branch coverage
-	$(BIN)/pytest -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not slow" $(PARALLEL) --cov --cov-report=term $(PYTEST_ARGS)
 
 lint: dev ## ruff: rules and format
 	$(BIN)/ruff check $(SOURCES)

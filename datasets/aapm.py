@@ -19,7 +19,8 @@ from typing import Literal
 
 from deft_ct.datasets.patient_series import patient_slices
 from deft_ct.datasets.slices import SliceStack
-from deft_ct.io.dicom_read import Series, read_dicom_series
+from deft_ct.io.dicom_read import read_dicom_series
+from deft_ct.io.series import Series
 from deft_ct.runtime.data_split import DataSplit
 
 PATIENTS = ("L067", "L096", "L109", "L143", "L192", "L286", "L291", "L310", "L333", "L506")

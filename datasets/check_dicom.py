@@ -12,7 +12,7 @@ import numpy as np
 from deft_ct.datasets.aapm import PATIENTS, SUFFIXES
 from deft_ct.datasets.findings import DataFindings
 from deft_ct.datasets.ldct_images import PATIENT
-from deft_ct.io.dicom_checks import check_alike, check_positions, check_slice, is_localizer, positions_along_normal
+from deft_ct.io.dicom_checks import check_alike, check_positions, check_slice, positions_along_normal
 from deft_ct.io.dicom_files import DicomFile, find_series
 from deft_ct.io.dicom_layouts import PROJECTIONS_COMMAND, RAW_PROJECTION
 from deft_ct.io.errors import ReadError

@@ -16,7 +16,8 @@ from typing import Literal
 from deft_ct.datasets.ldct_projection import find_projection_series
 from deft_ct.datasets.patient_series import patient_slices
 from deft_ct.datasets.slices import SliceStack
-from deft_ct.io.dicom_read import Series, read_dicom_series
+from deft_ct.io.dicom_read import read_dicom_series
+from deft_ct.io.series import Series
 
 PATIENT = re.compile(r"[CLN]\d{3}")
 """Name of a patient's folder: chest, abdomen (liver) or head."""

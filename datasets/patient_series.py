@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from deft_ct.datasets.slices import CTSlice, SliceStack, check_choice, spread_order, take_turns
-from deft_ct.io.dicom_read import Series
+from deft_ct.io.series import Series
 from deft_ct.runtime.data_split import DataSplit
 
 

@@ -24,6 +24,7 @@ from deft_ct.operators.image.phase_retrieval import PhaseRetrieval
 from deft_ct.operators.image.quantisation import Quantisation
 from deft_ct.operators.image.super_resolution import SuperResolution
 from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise, PoissonNoise
+from deft_ct.operators.points.motif import Motif
 from deft_ct.operators.points.selection import Selection
 from deft_ct.operators.solvers import conjugate_gradient
 from deft_ct.operators.svd import Decomposable, SingularValueDecomposition
@@ -43,6 +44,7 @@ __all__ = [
     "Identity",
     "Inpainting",
     "LinearOperator",
+    "Motif",
     "MotionBlur",
     "NoNoise",
     "NoiseModel",

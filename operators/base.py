@@ -14,12 +14,17 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from deft_ct.operators.feature_images import FeatureImage
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
+from deft_ct.operators.image_values import ImageValues
 from deft_ct.operators.linear_function import LinearFunction
 from deft_ct.operators.row_order import RowOrder
-from deft_ct.operators.solvers import conjugate_gradient, largest_singular_value
+from deft_ct.operators.solvers import conjugate_gradient, largest_singular_value, normal_at
 
 RowPick = Callable[[Tensor], Tensor]
+
+NOISE_FREE_STD = 0.01
+"""Standard deviation that noise-free data count as in a penalised fit, for images in [-1, 1]."""
 
 
 class Operator(nn.Module, abc.ABC):
@@ -42,6 +47,8 @@ class Operator(nn.Module, abc.ABC):
         super().__init__()
         self.domain_shape = tuple(int(n) for n in domain_shape)
         self.range_shape = tuple(int(n) for n in range_shape)
+        self._norm: float | None = None
+        self._norms: list[float] | None = None
 
     @abc.abstractmethod
     def _forward_kernel(self, x: Tensor) -> Tensor:
@@ -110,6 +117,42 @@ class Operator(nn.Module, abc.ABC):
             (out,) = torch.autograd.grad(self(point), point, v.detach())
         return out
 
+    def norm(self, *, iterations: int = 50, tolerance: float = 1e-5) -> float:
+        """Largest singular value by the power method on ``A^T A``, computed once and kept.
+
+        With parameters for each image it is the largest of all images, see :meth:`norms`. For a nonlinear operator
+        ``A`` is its Jacobian at one fixed image of a quarter of the contrast of :attr:`image_values`.
+
+        Args:
+            iterations: most iterations.
+            tolerance: stop when the estimate changes by less than this fraction.
+        """
+        if self._norm is None and (self.images or 1) > 1:
+            self._norm = max(self.norms(iterations=iterations, tolerance=tolerance))
+        if self._norm is None:
+            self._norm = largest_singular_value(
+                self._normal_near_zero, self.domain_shape, _device_of(self), iterations=iterations, tolerance=tolerance
+            )
+        return self._norm
+
+    def norms(self, *, iterations: int = 50, tolerance: float = 1e-5) -> list[float]:
+        """The norm of each image's operator, or the only one when all images share the parameters.
+
+        Args:
+            iterations: see :meth:`norm`.
+            tolerance: see :meth:`norm`.
+        """
+        if self._norms is None:
+            # One at a time: the norm of an image must not depend on the batch that it is in.
+            alone = [self] if self.images in (None, 1) else [self[i : i + 1] for i in range(self.images or 0)]
+            self._norms = [one.norm(iterations=iterations, tolerance=tolerance) for one in alone]
+        return self._norms
+
+    def _normal_near_zero(self, x: Tensor) -> Tensor:
+        """``J^T J x`` with the Jacobian at a fixed image of small contrast, which saturates nothing."""
+        noise = torch.rand(self.domain_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+        return normal_at(self, (self.image_values.contrast * (0.5 * noise - 0.25)).to(x), x)
+
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         """A cheap approximate inverse, where the operator has one.
 
@@ -160,6 +203,40 @@ class Operator(nn.Module, abc.ABC):
         raise ValueError(f"{type(self).__name__} has no features that a network could be conditioned on")
 
     @property
+    def feature_images(self) -> tuple[FeatureImage, ...]:
+        """The images that a network should be given, beside the gradient of the likelihood.
+
+        :meth:`data_images` and :meth:`estimate_images` compute them, each in this order. By default it is ``data``, the
+        pseudo-inverse of the data where there is one.
+        """
+        return (FeatureImage(name="data"),) if self.has_pseudo_inverse else ()
+
+    def data_images(self, y: Tensor) -> Tensor:
+        """The declared images of the data, such as a mask or the up-sampled data; computed once for a measurement.
+
+        Args:
+            y: data ``(B, *range_shape)``, or ``(B, C, *range_shape)`` for images of C channels of their own.
+
+        Returns:
+            ``(B, F, ...)`` with the axes of the images for the F declared images that belong to the data.
+        """
+        if self.has_pseudo_inverse:
+            return self.pseudo_inverse(y).unsqueeze(1)
+        return y.new_zeros((len(y), 0, *self.domain_shape))
+
+    def estimate_images(self, x: Tensor, y: Tensor) -> Tensor:
+        """The declared images of an estimate, such as its projection onto the data; at every evaluation of a network.
+
+        Args:
+            x: estimate ``(B, *domain_shape)``, or ``(B, C, *domain_shape)``.
+            y: data, as in :meth:`data_images`.
+
+        Returns:
+            ``(B, G, ...)`` with the axes of ``x`` for the G declared images that belong to an estimate.
+        """
+        return x.new_zeros((len(x), 0, *x.shape[1:]))
+
+    @property
     def grid_spacing(self) -> tuple[float, ...] | None:
         """Distance of neighbouring samples along each axis of the domain, all in one unit.
 
@@ -167,6 +244,11 @@ class Operator(nn.Module, abc.ABC):
         volume if it has a spacing.
         """
         return None
+
+    @property
+    def image_values(self) -> ImageValues:
+        """What the values of the images are like; those of images in [-1, 1] unless the operator says otherwise."""
+        return ImageValues()
 
     @property
     def on_volumes(self) -> bool:
@@ -203,8 +285,13 @@ class Operator(nn.Module, abc.ABC):
         return None
 
     def nominal_weights(self, y: Tensor) -> Tensor:
-        """Weights of noise-free data ``y`` in a penalised fit: one each, unless the physics suggests others."""
-        return torch.ones_like(y)
+        """Weights of noise-free data ``y`` in a penalised fit.
+
+        Those of a little noise, :data:`NOISE_FREE_STD`, where the data are in the unit of the image: with weights of
+        one, any penalty that suits noisy data would flatten the image. On a grid of known spacing the data have a unit
+        of their own, and the weights are one unless the physics suggests others.
+        """
+        return torch.full_like(y, 1.0 if self.grid_spacing is not None else NOISE_FREE_STD**-2)
 
 
 class LinearOperator(Operator):
@@ -220,11 +307,6 @@ class LinearOperator(Operator):
     matched: bool = True
     has_pseudo_inverse: bool = True
     __array_ufunc__ = None  # NumPy numbers leave ``number * A`` to us
-
-    def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
-        super().__init__(domain_shape, range_shape)
-        self._norm: float | None = None
-        self._norms: list[float] | None = None
 
     @abc.abstractmethod
     def _adjoint_kernel(self, y: Tensor) -> Tensor:
@@ -267,6 +349,9 @@ class LinearOperator(Operator):
         """``A^T v``: the Jacobian of a linear operator does not depend on ``x``."""
         return self.adjoint(v)
 
+    def _normal_near_zero(self, x: Tensor) -> Tensor:
+        return self.normal(x)
+
     def normal(self, x: Tensor) -> Tensor:
         """``A^T A x``; subclasses may override it with a faster route to the same result."""
         return self.adjoint(self(x))
@@ -275,6 +360,12 @@ class LinearOperator(Operator):
         """Least-squares solution of minimum norm by conjugate gradients; CT overrides it with FBP."""
         solution, _ = conjugate_gradient(self.normal, self.adjoint(y), batch_ndim=y.ndim - len(self.range_shape))
         return solution
+
+    def data_images(self, y: Tensor) -> Tensor:
+        """``A^T y / |A|^2``, which does not amplify noise as the pseudo-inverse does; see ``Operator.data_images``."""
+        image = self.adjoint(y)
+        scale = y.new_tensor(self.norms()).square().reshape(-1, *(1,) * (image.ndim - 1))
+        return (image / scale).unsqueeze(1)
 
     def first_guess(self, y: Tensor) -> Tensor:
         """Where an iteration starts: zero, or a smooth quick reconstruction; ``(N, *range_shape)`` to images."""
@@ -353,38 +444,6 @@ class LinearOperator(Operator):
     def __or__(self, other: LinearOperator) -> LinearOperator:
         """``stack([A, B])``: the data of both, one after the other; see :func:`~deft_ct.operators.stack`."""
         return _algebra().stack([self, other])
-
-    def norm(self, *, iterations: int = 50, tolerance: float = 1e-5) -> float:
-        """Largest singular value by the power method on ``A^T A``, computed once and kept.
-
-        With parameters for each image it is the largest of all images, see :meth:`norms`.
-
-        Args:
-            iterations: most iterations.
-            tolerance: stop when the estimate changes by less than this fraction.
-        """
-        if self._norm is None and (self.images or 1) > 1:
-            self._norm = max(self.norms(iterations=iterations, tolerance=tolerance))
-        if self._norm is None:
-            self._norm = largest_singular_value(
-                self.normal, self.domain_shape, _device_of(self), iterations=iterations, tolerance=tolerance
-            )
-        return self._norm
-
-    def norms(self, *, iterations: int = 50, tolerance: float = 1e-5) -> list[float]:
-        """The norm of each image's operator, or the only one when all images share the parameters.
-
-        Args:
-            iterations: see :meth:`norm`.
-            tolerance: see :meth:`norm`.
-        """
-        if self._norms is None:
-            # One at a time: the norm of an image must not depend on the batch that it is in.
-            alone = [self] if self.images in (None, 1) else [self[i : i + 1] for i in range(self.images or 0)]
-            self._norms = [
-                one.norm(iterations=iterations, tolerance=tolerance) for one in alone if isinstance(one, LinearOperator)
-            ]
-        return self._norms
 
 
 def _device_of(module: nn.Module) -> torch.device:

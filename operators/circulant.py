@@ -59,8 +59,8 @@ def circulant(operator: LinearOperator, like: Tensor) -> Circulant:
     function of the distance from that axis and of the frequency along it.
 
     Args:
-        operator: on images ``(H, W)``, or on volumes ``(Z, H, W)``, see
-            :func:`~deft_ct.operators.differences.difference_scales`.
+        operator: on images ``(H, W)`` or ``(C, H, W)``, or on volumes ``(Z, H, W)``, see
+            :func:`~deft_ct.operators.differences.difference_scales`. All channels get the same stand-in.
         like: a tensor of the dtype and device to compute in.
 
     Raises:
@@ -79,9 +79,10 @@ def _build(operator: LinearOperator, like: Tensor) -> Circulant:
         raise ValueError(
             f"a circulant preconditioner needs images or volumes, got an operator on {operator.domain_shape}"
         )
-    *slices, height, width = operator.domain_shape
+    *slices, height, width = operator.domain_shape[-len(scales) :]
     dtype, device = like.dtype, like.device
-    symbol = _impulse_symbol(operator, like)
+    channels = [()] if len(operator.domain_shape) == len(scales) else [(c,) for c in range(operator.domain_shape[0])]
+    symbol = torch.stack([_impulse_symbol(operator, like, channel) for channel in channels]).amax(0)
     fy = torch.fft.fftfreq(height, dtype=dtype, device=device)[:, None]
     fx = torch.fft.rfftfreq(width, dtype=dtype, device=device)[None, :]
     radius = torch.hypot(fy, fx).expand(symbol.shape)
@@ -107,9 +108,15 @@ def _build(operator: LinearOperator, like: Tensor) -> Circulant:
     return Circulant(multiplier / margin, gradient, positivity)
 
 
-def _impulse_symbol(operator: LinearOperator, like: Tensor) -> Tensor:
-    """Fourier transform of the response of ``A^T A`` to an impulse, averaged over a few positions."""
-    *slices, height, width = operator.domain_shape
+def _impulse_symbol(operator: LinearOperator, like: Tensor, channel: tuple[int, ...]) -> Tensor:
+    """Fourier transform of the response of ``A^T A`` to an impulse, averaged over a few positions.
+
+    Args:
+        operator: of the stand-in.
+        like: gives dtype and device.
+        channel: index of the channel of the impulse and of the response; ``()`` where there are no channels.
+    """
+    *slices, height, width = operator.domain_shape[len(channel) :]
     middle = tuple(n // 2 for n in slices)
     centres = [
         (*middle, height // 2, width // 2),
@@ -119,9 +126,13 @@ def _impulse_symbol(operator: LinearOperator, like: Tensor) -> Tensor:
     ]
     impulses = torch.zeros(len(centres), *operator.domain_shape, dtype=like.dtype, device=like.device)
     for image, centre in zip(impulses, centres, strict=True):
-        image[centre] = 1
-    response = operator.normal(impulses)
-    dims = tuple(range(len(operator.domain_shape)))
+        image[channel + centre] = 1
+    if operator.images is None:
+        response = operator.normal(impulses)
+    else:  # parameters for one image: one at a time
+        response = torch.stack([operator.normal(impulse) for impulse in impulses])
+    response = response[(slice(None), *channel)]
+    dims = tuple(range(response.ndim - 1))
     shifted = [
         torch.roll(image, tuple(-n for n in centre), dims) for image, centre in zip(response, centres, strict=True)
     ]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from deft_ct.operators.base import LinearOperator, Operator, RowPick
 from deft_ct.operators.findings import Diagnosis
+from deft_ct.operators.image_values import ImageValues
 
 
 class Combination(Operator):
@@ -43,6 +44,12 @@ class Combination(Operator):
         """That of the operand which is applied to the image."""
         spacing: tuple[float, ...] | None = self.operands[-1].grid_spacing
         return spacing
+
+    @property
+    def image_values(self) -> ImageValues:
+        """Those of the operand which is applied to the image."""
+        values: ImageValues = self.operands[-1].image_values
+        return values
 
     def refined(self, factor: int) -> Operator:
         """The same combination of the finer twins of the operands.
@@ -103,6 +110,11 @@ class Adjoint(Combination, LinearOperator):
     def grid_spacing(self) -> tuple[float, ...] | None:
         """None: the image of an adjoint is a set of data."""
         return None
+
+    @property
+    def image_values(self) -> ImageValues:
+        """The general ones: the image of an adjoint is a set of data."""
+        return ImageValues()
 
     def refined(self, factor: int) -> Operator:
         """Refused: the image of an adjoint is a set of data, whose grid is not a picture."""

@@ -17,15 +17,17 @@ def difference_scales(operator: Operator) -> tuple[float, ...] | None:
     factors are ``min(spacing) / spacing``: 1 along every axis of square pixels and cubic voxels.
 
     Args:
-        operator: on images ``(H, W)``, or on volumes with a known spacing (``Operator.grid_spacing``).
+        operator: on images ``(H, W)`` or ``(C, H, W)``, or on volumes with a known spacing
+            (``Operator.grid_spacing``).
 
     Returns:
-        One factor for each axis, or None where not every axis of the domain is one of space: ``(C, H, W)``, points.
+        One factor for each of the last axes of the domain, which are those of space; the axis of channels has none.
+        None where the domain has other axes.
     """
     spacing = operator.grid_spacing
     if spacing is not None:
         return tuple(min(spacing) / step for step in spacing)
-    return (1.0, 1.0) if len(operator.domain_shape) == 2 else None
+    return (1.0, 1.0) if len(operator.domain_shape) in (2, 3) else None
 
 
 def forward_differences(x: Tensor, scales: Sequence[float]) -> Tensor:

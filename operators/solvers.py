@@ -127,3 +127,23 @@ def largest_singular_value(
         if abs(estimate - previous) <= tolerance * estimate:
             break
     return estimate
+
+
+def normal_at(function: Callable[[Tensor], Tensor], point: Tensor, x: Tensor) -> Tensor:
+    """``J^T J x`` with the Jacobian ``J`` of a differentiable function at a point.
+
+    The forward product is the derivative of ``u -> J^T u``, which is linear: it needs no rule of its own.
+
+    Args:
+        function: from images to data.
+        point: one image.
+        x: of the shape of ``point``.
+    """
+    with torch.enable_grad():
+        place = point.detach().requires_grad_()
+        data = function(place)
+        u = torch.zeros_like(data).requires_grad_()
+        (pulled,) = torch.autograd.grad(data, place, u, create_graph=True)
+        (pushed,) = torch.autograd.grad(pulled, u, x, retain_graph=True)
+        (out,) = torch.autograd.grad(data, place, pushed)
+    return out

@@ -69,7 +69,7 @@ def task(study: Study, label: str, source: TrainedRefinement, shared: Refinement
     if shared is not None:
         error = shared.typical_error
     else:
-        error = HTransformConfig.spread if conditioned else initial_error(pairs.measurements[0])
+        error = 0.0 if conditioned else initial_error(pairs.measurements[0])
     config = HTransformConfig(
         spread=error, scan_features=conditioned, spread_slopes=SPREAD_SLOPES if conditioned else (),
         tv_iterations=SETTINGS.tv_iterations, refinement=None if shared is None else shared.config,

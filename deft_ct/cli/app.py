@@ -13,6 +13,7 @@ from deft_ct.cli.finetune import finetune_command
 from deft_ct.cli.info import info
 from deft_ct.cli.models import models
 from deft_ct.cli.reconstruct import reconstruct
+from deft_ct.cli.restore import restore
 from deft_ct.cli.tune import tune_command
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.callback()(set_traceback)
 app.command(cls=CheckedCommand)(reconstruct)
+app.command(cls=CheckedCommand)(restore)
 app.command(cls=CheckedCommand)(demo)
 app.add_typer(benchmark.app, name="benchmark")
 app.command(cls=CheckedCommand)(compare)

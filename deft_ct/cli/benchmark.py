@@ -47,6 +47,8 @@ def benchmark(
     out: opt.Out,
     data: opt.Data = "",
     limit: opt.Limit = None,
+    prior: opt.PriorName = None,
+    htransform: opt.HTransformName = None,
     panels: opt.Panels = None,
     workers: Annotated[
         int, typer.Option(help="Processes, or jobs of --slurm, or processors of `--ray local`.", min=1)
@@ -61,14 +63,15 @@ def benchmark(
     overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
-    """Run a suite: data x scans x noise seeds x methods.
+    """Run a suite: data x scans x noise seeds x methods, or photographs x tasks x seeds x methods.
 
-    --data takes the place of the data of the suite. Writes results.parquet with a row for each method and slice, and
-    the tables. Finished batches are kept in OUT: run the same command again to resume, or start it several times to
-    share the work. A method that fails has rows with the reason; the others go on, and the exit status is 2.
+    --data, --prior and --htransform take the place of those of the suite. Writes results.parquet with a row for each
+    method and image, and the tables. Finished batches are kept in OUT: run the same command again to resume, or start
+    it several times to share the work. A method that fails has rows with the reason; the others go on, and the exit
+    status is 2.
     """
     with one_line_errors(interrupted=RESUME):
-        given = {"data": data or None, "limit": limit, "panels": panels}
+        given = {"data": data or None, "limit": limit, "prior": prior, "htransform": htransform, "panels": panels}
         chosen = read_suite(suite, overrides={name: value for name, value in given.items() if value is not None})
         gpus = 1.0 if chosen.device.startswith("cuda") else 0.0
         console = Console()

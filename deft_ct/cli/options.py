@@ -30,8 +30,10 @@ def output_folder(text: str | Path) -> Path:
         raise ValueError("--out is empty: name a folder for the results ('.' for this one)")
     if "\0" in str(text):
         raise ValueError("--out holds a null character, which no name of a folder may")
-    check_writable(text, overwrite=True)
-    return Path(text).expanduser()
+    path = Path(text).expanduser()
+    if not (path.suffix.lower() == ".png" and path.is_file()):  # a picture that restore may replace, and nobody else
+        check_writable(text, overwrite=True)
+    return path
 
 
 Out = Annotated[
@@ -93,6 +95,14 @@ Methods = Annotated[
 Samples = Annotated[int, typer.Option(help="Posterior samples of each slice.", min=1)]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 BatchSize = Annotated[int, typer.Option(help="Slices in one batch.", min=1)]
+OperatorName = Annotated[
+    str | None,
+    typer.Option(
+        "--operator",
+        metavar="NAME[:KEY=VALUE,...]",
+        help="Degradation of photographs: sr4, gaussian_blur:sigma=2, dps/sr4, ... An unknown name lists all.",
+    ),
+]
 PriorName = Annotated[str | None, typer.Option("--prior", help="Diffusion prior: a folder or a shipped name.")]
 HTransformName = Annotated[str | None, typer.Option("--htransform", help="h-transform: a folder or a shipped name.")]
 ModelNames = Annotated[

@@ -16,6 +16,7 @@ from deft_ct.cli.training_options import (
     AnyStart,
     Batches,
     Channels,
+    DegradationOptions,
     Initial,
     InitialReconstruction,
     Patch,
@@ -25,6 +26,7 @@ from deft_ct.cli.training_options import (
     finish,
     training_job,
 )
+from deft_ct.datasets.photographs import is_photographs
 from deft_ct.diffusion.schedule import BetaSchedule
 from deft_ct.workflows.train_priors import PriorRecipe, image_domain, prior_on_images
 from deft_ct.workflows.training_setup import TrainingData, random_scans, training_slices
@@ -72,10 +74,12 @@ def htransform(
     simulated: TrainingScans = TrainingScans(),
     any_scan: AnyScan = None,
     any_start: AnyStart = False,
-    initial_reconstruction: InitialReconstruction = "tv",
+    degraded: DegradationOptions = DegradationOptions(),
+    initial_reconstruction: InitialReconstruction = "auto",
     guidance: Annotated[
-        Literal["score", "adjoint", "fbp", "data", "cg", "split"], typer.Option(help="How the data enter the network.")
-    ] = "fbp",
+        Literal["auto", "score", "adjoint", "fbp", "data", "cg", "split"],
+        typer.Option(help="How the data enter the network. auto is fbp, and score for photographs."),
+    ] = "auto",
     channels: Channels = "64,96,128",
     loss: Annotated[
         Literal["denoising", "log-variance", "trajectory-balance"],
@@ -103,20 +107,57 @@ def htransform(
     training: TrainingOptions = TrainingOptions(),
     progress: opt.Progress = True,
 ) -> None:
-    """Train the h-transform of a prior (DEFT) and write it to OUT/htransform."""
+    """Train the h-transform of a prior (DEFT) and write it to OUT/htransform.
+
+    On photographs, --operator names what degrades them: --data photos:FOLDER --operator sr4 --noise 0.05 --prior P.
+    One network learns several operators that are joined by a plus: --operator sr4+hdr+gaussian_blur:sigma=2.
+    """
     with training_job(out):
         from deft_ct.methods.deft import save_htransform
-        from deft_ct.workflows.train_networks import HTransformRecipe, htransform_on_slices
+        from deft_ct.workflows.train_networks import (
+            HTransformRecipe,
+            htransform_on_slices,
+        )
 
+        photos = is_photographs(data)
         settings = HTransformRecipe(
-            training=training.config(), prior=prior, initial=initial, initial_reconstruction=initial_reconstruction,
-            tv_iterations=tv_iterations, refinement=refinement, guidance=guidance, channels=channels, batches=batches,
-            table=table, loss=loss, paths=paths, path_steps=path_steps,
+            training=training.config(), prior=prior, initial=initial,
+            initial_reconstruction=initial_reconstruction,
+            tv_iterations=tv_iterations, refinement=refinement,
+            guidance=guidance,
+            channels=channels, batches=batches, table=table, loss=loss, paths=paths, path_steps=path_steps,
         )  # fmt: skip
+        if photos:
+            only_for_slices = {
+                "the options of scans": any(value is not None for value in vars(simulated).values()),
+                "--any-scan": any_scan or any_start, "--refinement": refinement,
+                "--table or --batches": table or batches,
+            }  # fmt: skip
+            _refuse("photographs", only_for_slices)
+            from deft_ct.workflows.train_photographs import (
+                DegradedPhotographs,
+                htransform_on_photographs,
+                parse_operators,
+            )
+
+            tasks = parse_operators(degraded.operator, degraded.noise)
+            photographs = DegradedPhotographs(domain=image_domain(data), tasks=tasks, draws=degraded.draws)
+            finish(
+                out / "htransform", htransform_on_photographs(photographs, out, settings, progress=progress),
+                save_htransform,
+            )  # fmt: skip
+            return
+        _refuse("CT slices", {"--operator and --noise": degraded.given()})
         scan_range = random_scans(bool(any_scan), any_start)
         slices = TrainingData(scans=simulated.scans(), scan_range=scan_range, slices=training_slices(data))
         made = htransform_on_slices(slices, out, settings, progress=progress)
         finish(out / "htransform", made, save_htransform)
+
+
+def _refuse(images: str, given: dict[str, object]) -> None:
+    found = [name for name, value in given.items() if value]
+    if found:
+        raise ValueError(f"{' and '.join(found)} cannot be used with {images}: leave it out, or take other --data")
 
 
 @app.command(cls=CheckedCommand)

@@ -49,11 +49,11 @@ def _train(
     finish(common.out / "model", made, model_type.save)
 
 
-def _quick(name: Literal["none", "fbp", "tv"]) -> Literal["fbp", "tv"]:
+def _quick(name: str) -> Literal["fbp", "tv"]:
     """The initial reconstruction of a network that needs one."""
-    if name == "none":
-        raise ValueError("this network needs an initial reconstruction: fbp or tv")
-    return name
+    if name not in ("fbp", "tv"):
+        raise ValueError(f"this network needs an initial reconstruction: fbp or tv, got {name}")
+    return name  # type: ignore[return-value]
 
 
 @grouped

@@ -51,8 +51,11 @@ AnyStart = Annotated[
     ),
 ]
 InitialReconstruction = Annotated[
-    Literal["none", "fbp", "tv"],
-    typer.Option(help="Reconstruction that the network starts from. Some networks need fbp or tv."),
+    Literal["auto", "none", "fbp", "tv", "data"],
+    typer.Option(
+        help="Reconstruction that the network starts from; data is an image of the data that keeps noise small. Some "
+        "networks need fbp or tv. auto is tv for CT, and data for photographs that have it."
+    ),
 ]
 TVIterations = Annotated[int, typer.Option(help="Iterations of the TV initial reconstruction.", min=1)]
 TypicalError = Annotated[
@@ -123,6 +126,26 @@ class TrainingScans(opt.ScanOptions):
     """Scans of a training. The detector may be given, too."""
 
     detectors: opt.Detectors = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradationOptions:
+    """Degradations of photographs in a training."""
+
+    operator: opt.OperatorName = None
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SIGMA", help="Standard deviation of the noise on images in [-1, 1]. Default: of the operator."
+        ),
+    ] = None
+    draws: Annotated[
+        int, typer.Option(help="Random masks, kernels or transforms of a degradation that has such.", min=1)
+    ] = 64
+
+    def given(self) -> bool:
+        """Whether there is a degradation."""
+        return self.operator is not None or self.noise is not None
 
 
 class Hashed(Protocol):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from deft_ct.measurement.scales import AffineMap, Quantity, Scale
+from deft_ct.operators.image_values import ATTENUATION, ImageValues
 
 HU_MIN = -1024.0
 """Lowest CT number of 12-bit CT; values below it are padding."""
@@ -62,6 +63,11 @@ class HounsfieldScale(Scale):
     def to_hu(self, mu: Quantity) -> Quantity:
         """Convert linear attenuation (1/mm, any shape) to CT numbers (HU, same shape)."""
         return self.affine.inverse(mu)
+
+    @property
+    def image_values(self) -> ImageValues:
+        """Attenuation in 1/mm."""
+        return ATTENUATION
 
     @property
     def background(self) -> float:

@@ -78,6 +78,11 @@ class Scan:
                 f"data, got {self.photons}"
             )
 
+    @staticmethod
+    def is_name(name: str) -> bool:
+        """Whether a text has the form that :meth:`from_name` reads."""
+        return _NAME.fullmatch(name) is not None
+
     @classmethod
     def from_name(cls, name: str) -> Scan:
         """The scan of a name such as ``parallel60_1e5_120deg_from45``, ``fan90_noisefree`` or ``fan60_1e5_240deg``.

@@ -17,6 +17,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _SQUARE = 1e-3
 _ORTHOGONAL = 1e-3
+_SINGULAR = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +28,14 @@ class Volume:
         hu: (Z, H, W) CT numbers in HU; kept as a read-only float32 array.
         affine: (4, 4) map from voxel indices to millimetres in DICOM's patient axes **LPS**. These point to the left
             (x), to the back (y) and to the head (z). ``affine @ (column, row, slice, 1)`` is the centre of ``hu[slice,
-            row, column]``. :attr:`ras_affine` is the same for NIfTI.
+            row, column]``. :attr:`ras_affine` is the same for NIfTI. The step from slice to slice need not be
+            perpendicular to the slices: a tilted gantry shears them.
         units: the attenuation scale that :meth:`attenuation` uses.
 
     Raises:
         TypeError: ``hu`` is not a real-valued array.
-        ValueError: wrong shape, values that are not finite, a singular or sheared affine, or non-square pixels.
+        ValueError: wrong shape, values that are not finite, a singular affine, or rows that are not perpendicular to
+            columns.
     """
 
     hu: NDArray[np.float32]
@@ -69,14 +72,33 @@ class Volume:
         return self.shape[1], self.shape[2]
 
     @property
+    def spacing_mm(self) -> tuple[float, float]:
+        """Distance of neighbouring rows and of neighbouring columns in mm, as in DICOM's PixelSpacing."""
+        return float(np.linalg.norm(self.affine[:3, 1])), float(np.linalg.norm(self.affine[:3, 0]))
+
+    @property
     def pixel_mm(self) -> float:
-        """Width of a pixel in mm (pixels are square)."""
-        return float(np.linalg.norm(self.affine[:3, 0]))
+        """Width of a pixel in mm.
+
+        Raises:
+            ValueError: pixels are not square.
+        """
+        rows, columns = self.spacing_mm
+        if abs(rows - columns) > _SQUARE * columns:
+            raise ValueError(f"pixels are {rows:.6g} x {columns:.6g} mm; resample the slices to square pixels first")
+        return columns
 
     @property
     def z_mm(self) -> float:
-        """Distance of neighbouring slices in mm."""
-        return float(np.linalg.norm(self.affine[:3, 2]))
+        """Distance of neighbouring slices in mm, along their normal."""
+        normal = np.cross(self.affine[:3, 0], self.affine[:3, 1])
+        return float(abs(normal @ self.affine[:3, 2]) / np.linalg.norm(normal))
+
+    @property
+    def is_sheared(self) -> bool:
+        """Whether the slices are shifted against each other (a tilted gantry)."""
+        step = self.affine[:3, 2]
+        return float(np.linalg.norm(step)) > self.z_mm * (1 + _ORTHOGONAL**2)
 
     @property
     def ras_affine(self) -> NDArray[np.float64]:
@@ -163,12 +185,10 @@ def _checked_affine(affine: NDArray[Any]) -> NDArray[np.float64]:
     steps = np.linalg.norm(matrix[:3, :3], axis=0)
     if (steps <= 0).any():
         raise ValueError(f"affine has a voxel side of length zero: {steps.tolist()} mm")
-    if abs(steps[0] - steps[1]) > _SQUARE * steps[0]:
-        raise ValueError(
-            f"pixels must be square, got {steps[0]:.6g} x {steps[1]:.6g} mm; resample the slices to square pixels first"
-        )
     axes = matrix[:3, :3] / steps
-    if np.abs(axes.T @ axes - np.eye(3)).max() > _ORTHOGONAL:
-        raise ValueError("affine is sheared (gantry tilt?): correct the tilt first, for example with dcm2niix")
+    if abs(axes[:, 0] @ axes[:, 1]) > _ORTHOGONAL:
+        raise ValueError("affine is sheared within the slices: rows must be perpendicular to columns")
+    if abs(np.linalg.det(axes)) < _SINGULAR:
+        raise ValueError("affine is singular: the slices do not follow each other across their plane")
     matrix.flags.writeable = False
     return matrix

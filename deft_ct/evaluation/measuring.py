@@ -14,13 +14,16 @@ import torch
 from deft_ct.evaluation.problem import COVERAGE, Batch, Floats, Problem
 from deft_ct.evaluation.score import estimate_of
 from deft_ct.reconstruction import Reconstruction
-from deft_ct.reconstructor import Reconstructor
+from deft_ct.reconstructor import Reconstructor, UnsupportedError
 from deft_ct.runtime.memory import peak_memory
 from deft_ct.runtime.plain_values import plain
 from deft_ct.runtime.printable import printable
 
 OUT_OF_MEMORY = "out of memory"
 """How the reason of a failure begins that a later run, or another machine, may not have."""
+
+NOT_APPLICABLE = "not applicable: "
+"""How the reason begins if a method cannot be used with the measurement, see ``UnsupportedError``."""
 
 _FORESEEN = (ValueError, OSError, ImportError, FloatingPointError)
 _MOST_CHARACTERS = 1000
@@ -179,4 +182,6 @@ def _reason(error: Exception | None) -> str:
         isinstance(error, RuntimeError) and any(words in message for words in ("out of memory", "allocate memory"))
     ):
         return f"{OUT_OF_MEMORY}: {message}" if message else OUT_OF_MEMORY
+    if isinstance(error, UnsupportedError):
+        return f"{NOT_APPLICABLE}{message}"
     return message if message and isinstance(error, _FORESEEN) else f"{type(error).__name__}: {message}"

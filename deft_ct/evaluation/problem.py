@@ -85,8 +85,10 @@ class Problem(abc.ABC):
         seed: of the noise, and of the sampling unless another one is given.
         batch_size: images at once.
         device: where the data are.
+        group_noun: what :attr:`patients` are in words; images of one are not independent.
     """
 
+    group_noun: str = "patient"
     unit: str
     metrics: tuple[Metric, ...]
     seed: int
@@ -254,6 +256,7 @@ class SingleMeasurementProblem(Problem):
 
     label: str
     measurement: Measurement
+    group_noun = "image"
     unit = ""
 
     @property

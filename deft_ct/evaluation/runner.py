@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deft_ct.evaluation.claims import Claims
 from deft_ct.evaluation.execution import Engine
+from deft_ct.evaluation.measuring import NOT_APPLICABLE
 from deft_ct.evaluation.parquet_store import ParquetStore, Row
 from deft_ct.evaluation.worker import Benchmark, Log, Worker, WorkerJob
 from deft_ct.runtime.locks import InUseError
@@ -111,13 +112,19 @@ def _say_what_is_there(benchmark: Benchmark, store: ParquetStore, say: Log) -> N
 
 
 def failures(rows: Sequence[Row]) -> list[str]:
-    """A line on each method that failed on a problem: on how many images, and why."""
+    """A line on each method that failed on a problem: on how many images, and why.
+
+    A method that cannot be used with a problem has failed only if no problem of the benchmark suits it. A suite of
+    many degradations holds linear and nonlinear ones.
+    """
+    useful = {row["method"] for row in rows if row["status"] == "ok"}
     found: dict[tuple[str, str, str], list[str]] = {}
     count: dict[tuple[str, str, str], int] = {}
     for row in rows:
         place = (row["method"], row["data"], row["problem"])
         count[place] = count.get(place, 0) + 1
-        if row["status"] == "failed":
+        expected = row["method"] in useful and row["reason"].startswith(NOT_APPLICABLE)
+        if row["status"] == "failed" and not expected:
             found.setdefault(place, []).append(row["reason"])
     return [
         f"{method} failed on {len(reasons)} of {count[method, data, problem]} images of {data}, {problem}: {reasons[0]}"

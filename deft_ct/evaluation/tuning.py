@@ -53,11 +53,14 @@ class Search:
         fixed: options that are set and not searched, for example a number of steps.
         guesses: parameters that are tried after the defaults, for example the best ones on another problem; those that
             are not searched are left out.
+        ranges: where to search some of the parameters, instead of where the method says: its ranges are in the units
+            of CT.
     """
 
     method: str
     fixed: Mapping[str, Any] = field(default_factory=dict)
     guesses: Sequence[Mapping[str, Any]] = ()
+    ranges: SearchSpace = field(default_factory=dict)
 
     @property
     def space(self) -> SearchSpace:
@@ -66,7 +69,7 @@ class Search:
         Raises:
             ValueError: there are none.
         """
-        declared = method_class(self.method).search_space
+        declared = {**method_class(self.method).search_space, **self.ranges}
         space = {name: where for name, where in declared.items() if name not in self.fixed}
         if not space:
             raise ValueError(f"{self.method} declares no parameters to tune (search_space)")
@@ -160,7 +163,8 @@ def _tune(
         say(f"{problem.data} does not say which split it is; make sure that it is not a test set")
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     first = [
-        {name: getattr(default.config, name) for name in space},
+        # A default that follows from the measurement has no value before it is used.
+        {name: value for name in space if (value := getattr(default.config, name)) is not None},
         *({name: value for name, value in guess.items() if name in space} for guess in search.guesses),
     ]
     distributions = {name: where.distribution() for name, where in space.items()}

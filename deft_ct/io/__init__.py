@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from deft_ct.io.dicom_files import DicomSeriesError
-from deft_ct.io.dicom_read import Series, read_all_dicom_series, read_dicom_series
+from deft_ct.io.dicom_read import read_all_dicom_series, read_dicom_series
+from deft_ct.io.series import Series
 from deft_ct.io.dicom_write import DicomOptions, WrittenSeries, write_dicom_series
 from deft_ct.io.hdf5 import read_hdf5, write_hdf5
 from deft_ct.io.nifti import read_nifti, write_nifti

@@ -33,7 +33,8 @@ def checked_volume(path: Path, hu: Any, affine: Any, units: HounsfieldScale | No
             volume = Volume(hu, matrix, units or HounsfieldScale())
     except (ValueError, TypeError, OverflowError, np.linalg.LinAlgError) as error:
         raise ReadError(path, f"is not a CT volume: {error}") from error
-    limits.check_spacing(path, volume.pixel_mm)
+    for spacing in volume.spacing_mm:
+        limits.check_spacing(path, spacing)
     limits.check_spacing(path, volume.z_mm, what="the distance of its slices")
     largest = max(abs(float(volume.hu.min())), abs(float(volume.hu.max())))
     if largest > limits.hu:

@@ -24,7 +24,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID
 
 from deft_ct.io.dicom_files import DicomSeriesError
-from deft_ct.io.dicom_read import Series
+from deft_ct.io.series import Series
 from deft_ct.io.parsing import parsing
 
 NO_DATE = datetime(1900, 1, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,30 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from deft_ct.io.dicom_files import MULTI_FRAME_CLASSES, DicomFile
-from deft_ct.io.dicom_layouts import in_folders
+from deft_ct.io.dicom_files import DicomFile
+from deft_ct.io.dicom_frames import is_multi_frame
 from deft_ct.io.limits import current_limits
 from deft_ct.io.parsing import parsing
 from deft_ct.runtime.printable import printable
 
 DIRECTION_TOLERANCE = 1e-3
 """Largest difference of direction cosines within one orientation."""
-SPACING_TOLERANCE = 0.05
-"""Largest relative deviation of equal slice distances; positions are often rounded."""
+SPACING_TOLERANCE = 0.2
+"""Largest relative deviation of one slice distance; positions are rounded, and tables jitter."""
+GRID_TOLERANCE = 0.25
+"""Largest distance of a slice from an even grid, in slice distances: beyond it a volume would be bent."""
 MOST_MM = 1e5
 """Farthest that a slice may lie from the origin of the patient's axes."""
+MOST_TILT = 45.0
+"""Degrees that no gantry tilts: slices sheared by more are mixed up."""
+_ROUNDING = 0.05
 MIN_AXIAL = math.cos(math.radians(45.0))
 
 _REQUIRED = (
     "SOPInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient",
     "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept",
 )  # fmt: skip
-
-
-def is_localizer(header: Dataset) -> bool:
-    """Whether an image is a scout view."""
-    values = header.get("ImageType") or []
-    return "LOCALIZER" in [str(v).upper() for v in ([values] if isinstance(values, str) else values)]
 
 
 def check_slice(file: DicomFile) -> None:
@@ -52,10 +50,9 @@ def check_slice(file: DicomFile) -> None:
 
 def _check_slice(file: DicomFile) -> None:
     header = file.header
-    if header.get("SOPClassUID") in MULTI_FRAME_CLASSES or int(header.get("NumberOfFrames", 1) or 1) > 1:
+    if file.frame is None and is_multi_frame(header):
         raise file.refused(
-            "it is an enhanced multi-frame CT image, which is not read; convert it to one file per slice first, for "
-            "example with dcm4che's emf2sf"
+            "it holds several frames without saying where they lie (no enhanced CT image); export one file per slice"
         )
     missing = [name for name in _REQUIRED if header.get(name) in (None, "")]
     if missing:
@@ -72,7 +69,7 @@ def _check_slice(file: DicomFile) -> None:
         raise file.refused("RescaleSlope and PixelSpacing must not be zero or negative")
     _check_range(file, spacing)
     rescale_type = str(header.get("RescaleType", "") or "HU").upper()
-    if not rescale_type.startswith(("HU", "US")):
+    if not rescale_type.startswith(("HU", "US", "HOUNS", "HOUNDS")):
         raise file.refused(f"it holds {printable(rescale_type)} values, not HU; choose a series of CT numbers")
     if int(header.get("SamplesPerPixel", 1)) != 1:
         raise file.refused("it is a colour image; choose a series of CT numbers")
@@ -95,7 +92,7 @@ def _check_range(file: DicomFile, spacing: Sequence[float]) -> None:
 
 
 def check_alike(files: Sequence[DicomFile]) -> None:
-    """Check that all slices share one pixel grid and orientation, and that each slice is there once.
+    """Check that all slices share one pixel grid and one axial orientation.
 
     Raises:
         DicomSeriesError: they differ; the message names two of the files.
@@ -112,20 +109,11 @@ def check_alike(files: Sequence[DicomFile]) -> None:
                     f"{printable(file.header[name].value)} in {file.name}; put slices of one grid and orientation in a "
                     "folder"
                 )
-    uid, count = Counter(str(f.header.SOPInstanceUID) for f in files).most_common(1)[0]
-    if count > 1:
-        copies = [f for f in files if str(f.header.SOPInstanceUID) == uid]
-        where = in_folders([f.path for f in copies])
-        where = where or f"{', '.join(f.name for f in copies[:3])}; remove the copies"
-        raise files[0].refused(f"the same slice is there {count} times: {where}")
     rows, columns = orientation(first.header)
     if abs(rows @ rows - 1) > DIRECTION_TOLERANCE or abs(columns @ columns - 1) > DIRECTION_TOLERANCE:
         raise first.refused("ImageOrientationPatient does not hold unit vectors: the header is damaged")
     if abs(rows @ columns) > DIRECTION_TOLERANCE:
         raise first.refused("rows and columns are not perpendicular: the header is damaged")
-    spacing = _numbers(first, "PixelSpacing")
-    if abs(spacing[0] - spacing[1]) > 1e-3 * spacing[0]:
-        raise first.refused(f"pixels must be square, got {spacing[0]} x {spacing[1]} mm; resample the slices first")
     normal = np.cross(rows, columns)
     if abs(normal[2]) < MIN_AXIAL:
         raise first.refused(
@@ -135,14 +123,17 @@ def check_alike(files: Sequence[DicomFile]) -> None:
 
 
 def check_positions(files: Sequence[DicomFile], *, allow_gaps: bool = False) -> None:
-    """Check that slices, already sorted along their normal, are evenly spaced and straight above each other.
+    """Check that slices, already sorted along their normal, are evenly spaced and on one straight line.
+
+    The line need not be perpendicular to the slices: a tilted gantry shears them, and they are reconstructed one by
+    one. Positions may jitter by some percent of their distance.
 
     Args:
         files: the slices in order.
         allow_gaps: accept missing slices and unequal distances.
 
     Raises:
-        DicomSeriesError: two slices at one place, a missing slice, unequal distances, or a tilted gantry.
+        DicomSeriesError: two slices at one place, a missing slice, unequal distances, or sideways shifts.
     """
     if len(files) < 2:
         return
@@ -165,34 +156,80 @@ def check_positions(files: Sequence[DicomFile], *, allow_gaps: bool = False) -> 
         where = f"between {files[n].name} at {along[n]:.2f} mm and {files[n + 1].name} at {along[n + 1]:.2f} mm"
         if missing >= 1 and abs(step / nominal - missing - 1) <= SPACING_TOLERANCE * (missing + 1):
             raise files[n + 1].refused(
-                f"{missing} slice(s) missing {where} (the others are {nominal:.3g} mm apart); add them, or allow gaps "
-                "to reconstruct the slices that are there"
+                f"{missing} slice(s) missing {where} (the others are {nominal:.3g} mm apart); add them, or pass "
+                "allow_gaps=True (--allow-gaps) to take the slices that are there"
             )
         raise files[n + 1].refused(
             f"slices are not equally spaced: {step:.3f} mm {where}, elsewhere {nominal:.3f} mm; choose an evenly "
-            "spaced part, or allow gaps to reconstruct slice by slice"
+            "spaced part, or pass allow_gaps=True (--allow-gaps) to reconstruct slice by slice"
         )
+    off, where_off = _off_grid(along)
+    if off > GRID_TOLERANCE * nominal:
+        raise files[where_off].refused(
+            f"slices are not equally spaced: {files[where_off].name} lies {off:.3f} mm from an even grid of "
+            f"{nominal:.3f} mm; pass allow_gaps=True (--allow-gaps) to reconstruct slice by slice"
+        )
+
+
+def position_notes(files: Sequence[DicomFile]) -> list[str]:
+    """What is unusual about the places of sorted slices: a tilted gantry, jitter, gaps."""
+    if len(files) < 2:
+        return []
+    notes = []
+    along = positions_along_normal(files)
+    if is_tilted(files):
+        notes.append(f"the gantry is tilted by {_tilt(files):.1f} degrees; every slice keeps its own position")
+    off, _ = _off_grid(along)
+    nominal = float(statistics.median_low(np.diff(along).tolist()))
+    if off > GRID_TOLERANCE * nominal:
+        notes.append(
+            f"the slices are not equally spaced (up to {off:.3g} mm from an even grid): DICOM keeps the position of each "
+            "slice, NIfTI only their mean distance"
+        )
+    elif off > _ROUNDING * nominal:
+        notes.append(f"the positions of the slices jitter by up to {off:.2g} mm")
+    return notes
+
+
+def is_tilted(files: Sequence[DicomFile]) -> bool:
+    """Whether sorted slices are sheared against their normal by more than rounding: half a pixel from end to end."""
+    return _drift(files)[0] > 0.5 * float(min(files[0].header.PixelSpacing))
+
+
+def _drift(files: Sequence[DicomFile]) -> tuple[float, float]:
+    """How far the last slice lies from the first sideways and along the normal, mm."""
+    normal = slice_normal(files[0].header)
+    between = _numbers(files[-1], "ImagePositionPatient") - _numbers(files[0], "ImagePositionPatient")
+    along = float(between @ normal)
+    return float(np.linalg.norm(between - along * normal)), along
+
+
+def _tilt(files: Sequence[DicomFile]) -> float:
+    return math.degrees(math.atan2(*_drift(files)))
+
+
+def _off_grid(along: NDArray[np.float64]) -> tuple[float, int]:
+    """Largest distance of a slice from the even grid through the first and the last, and its index."""
+    off = np.abs(along - np.linspace(along[0], along[-1], len(along)))
+    worst = int(off.argmax())
+    return float(off[worst]), worst
 
 
 def _check_straight(files: Sequence[DicomFile], along: NDArray[np.float64]) -> None:
     normal = slice_normal(files[0].header)
     origins = np.array([_numbers(f, "ImagePositionPatient") for f in files])
     drift = origins - origins[0] - np.outer(along - along[0], normal)
-    sideways = np.linalg.norm(drift, axis=1)
-    pixel = float(files[0].header.PixelSpacing[0])
-    worst = int(sideways.argmax())
-    if sideways[worst] <= 0.5 * pixel:
-        return
-    slope = math.degrees(math.atan2(float(sideways[-1]), float(along[-1] - along[0])))
-    if np.abs(drift - np.outer((along - along[0]) / (along[-1] - along[0]), drift[-1])).max() <= 0.5 * pixel:
-        raise files[-1].refused(
-            f"the gantry is tilted by {slope:.1f} degrees: slices are sheared against their normal; correct the tilt "
-            "first, for example with dcm2niix, and use its NIfTI file"
+    sheared = drift - np.outer((along - along[0]) / (along[-1] - along[0]), drift[-1])
+    off = np.minimum(np.linalg.norm(drift, axis=1), np.linalg.norm(sheared, axis=1))
+    pixel = float(min(files[0].header.PixelSpacing))
+    worst = int(off.argmax())
+    if _tilt(files) > MOST_TILT or off[worst] > 0.5 * pixel:
+        sideways = np.linalg.norm(drift, axis=1)
+        worst = int(sideways.argmax())
+        raise files[worst].refused(
+            f"slices are shifted sideways by up to {sideways[worst]:.1f} mm ({files[worst].name}); the series mixes two "
+            "reconstructions: keep one of them"
         )
-    raise files[worst].refused(
-        f"slices are shifted sideways by up to {sideways[worst]:.1f} mm ({files[worst].name}); the series mixes two "
-        "reconstructions: keep one of them"
-    )
 
 
 def orientation(header: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

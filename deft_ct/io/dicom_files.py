@@ -7,22 +7,25 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import FileDataset
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
+from pydicom.uid import CTImageStorage
 
+from deft_ct.io.dicom_directory import NAME as DICOMDIR
+from deft_ct.io.dicom_directory import is_directory, references
+from deft_ct.io.dicom_frames import MULTI_FRAME_CLASSES, frame_headers, frame_of
 from deft_ct.io.dicom_layouts import RAW_PROJECTION, is_raw_projection, raw_projections_error
 from deft_ct.io.dicom_stream import PREFIX_END, is_dicom, peek_series_uid, read_stream
 from deft_ct.io.errors import ReadError
+from deft_ct.io.folders import visible_files
 from deft_ct.io.limits import current_limits
 from deft_ct.io.parsing import parsing
 from deft_ct.io.zip_members import check_members, opened, read_member, read_start, visible_members
 from deft_ct.runtime.printable import printable
 
-MULTI_FRAME_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 NAMES_OF_DICOM = (".dcm", ".dicom", ".ima")
 
 
@@ -32,46 +35,54 @@ class DicomSeriesError(ReadError):
 
 @dataclass(frozen=True)
 class DicomFile:
-    """One DICOM file on disk or inside an archive.
+    """One DICOM image on disk or inside an archive.
 
     Attributes:
         path: the file, or the archive.
         member: its entry in the archive, or None.
-        header: everything but the pixel data.
+        header: everything but the pixel data; of one frame where the file holds several.
+        frames: number of frames of the file.
     """
 
     path: Path
     member: zipfile.ZipInfo | None
     header: FileDataset
+    frames: int = 1
+
+    @property
+    def frame(self) -> int | None:
+        """Number of its frame, from 1; None for a file of one image."""
+        return frame_of(self.header)
 
     @property
     def name(self) -> str:
         """File name for messages."""
-        return _name(self.path, self.member)
+        name = _name(self.path, self.member)
+        return name if self.frame is None else f"{name} (frame {self.frame})"
 
     @property
     def stored(self) -> int:
         """Bytes that it takes on disk."""
-        return self.path.stat().st_size if self.member is None else self.member.compress_size
+        size = self.path.stat().st_size if self.member is None else self.member.compress_size
+        return size // self.frames
 
     def read(self) -> FileDataset:
-        """Read the whole file, pixel data included.
+        """Read the whole file, pixel data included. The last file of several frames is kept: see :func:`forget`.
 
         Raises:
-            ReadError: it is damaged, or too large for one image.
+            ReadError: it is damaged, or too large for its frames.
         """
-        if self.member is None:
-            dataset = _read_file(self.path, pixels=True)
-        else:
-            with opened(self.path) as archive:
-                dataset = _read_of_archive(archive, self.member, self.path, pixels=True)
+        read = _read_whole if self.frames == 1 else _read_kept
+        dataset = read(self.path, self.member, self.frames)
         if dataset is None:
             raise self.refused("it has changed while it was read")
         return dataset
 
     def refused(self, problem: str) -> DicomSeriesError:
         """The error that names this file."""
-        return DicomSeriesError(self.path, problem if self.member is None else f"member {self.name}: {problem}")
+        if self.member is None:
+            return DicomSeriesError(self.path, problem if self.frame is None else f"frame {self.frame}: {problem}")
+        return DicomSeriesError(self.path, f"member {self.name}: {problem}")
 
 
 @dataclass(frozen=True)
@@ -100,18 +111,20 @@ class Found:
         others: number of DICOM files that are not CT images, by what they are.
         not_dicom: names of the files that are not DICOM.
         damaged: DICOM files that cannot be read and may be CT images.
+        unread: folders that were not looked into, a sentence each.
     """
 
     series: dict[str, list[DicomFile]] = field(default_factory=dict)
     others: dict[str, int] = field(default_factory=dict)
     not_dicom: list[str] = field(default_factory=list)
     damaged: list[DamagedFile] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
 def find_series(source: Path) -> Found:
     """Read the header of every DICOM file of a folder (with its sub-folders), a zip archive, or of a single file.
 
-    A DICOMDIR that is a file stands for its folder.
+    A DICOMDIR that is a file stands for the files that it references, and for no others beside it.
 
     Raises:
         FileNotFoundError: ``source`` does not exist.
@@ -120,13 +133,12 @@ def find_series(source: Path) -> Found:
     """
     if not source.exists():
         raise FileNotFoundError(f"no such folder, zip archive or file: {printable(source)}")
-    if source.is_file() and source.name.upper() == "DICOMDIR":
-        source = source.parent
     found = Found()
     with parsing(source, "a folder, zip archive or file"):
         count = _search(source, found)
     if count == 0:
-        raise DicomSeriesError(source, "it is empty; name the folder or zip archive that holds the DICOM files")
+        but = f", but {'; '.join(found.unread[:3])}" if found.unread else ""
+        raise DicomSeriesError(source, f"it is empty{but}; name the folder or zip archive that holds the DICOM files")
     if not found.series:
         raise _nothing_found(source, found)
     return found
@@ -144,6 +156,7 @@ def _search(source: Path, found: Found) -> int:
             header = content() if content else _read_file(path, pixels=False)
             file = None if header is None else DicomFile(path, member, header)
             kind = None if file is None else _kind(file)
+            slices = _slices(file) if file is not None and kind is None else []
         except ReadError as error:
             found.damaged.append(DamagedFile(name, error, _series_uid_of(path, member)))
             continue
@@ -154,7 +167,7 @@ def _search(source: Path, found: Found) -> int:
         elif file is None:
             found.not_dicom.append(name)
         elif kind is None:
-            found.series.setdefault(_text(file.header, "SeriesInstanceUID"), []).append(file)
+            found.series.setdefault(_text(file.header, "SeriesInstanceUID"), []).extend(slices)
         else:
             found.others[kind] = found.others.get(kind, 0) + 1
     return count
@@ -185,11 +198,13 @@ _Content = Callable[[], FileDataset | None]
 def _contents(source: Path, found: Found) -> Iterator[tuple[Path, zipfile.ZipInfo | None, _Content | None]]:
     if source.is_dir():
         most = current_limits().members
-        for count, path in enumerate(visible_files(source)):
+        for count, path in enumerate(visible_files(source, found.unread.append)):
             if count >= most:
                 raise DicomSeriesError(source, f"it holds more than {most} files; name the folder of one study")
-            if path.name.upper() != "DICOMDIR":
+            if path.name.upper() != DICOMDIR:
                 yield path, None, None
+    elif is_directory(source):
+        yield from _of_directory(source, found)
     elif _starts_as_dicom(source) or not zipfile.is_zipfile(source):
         yield source, None, None
     else:
@@ -202,21 +217,35 @@ def _contents(source: Path, found: Found) -> Iterator[tuple[Path, zipfile.ZipInf
             raise _nothing_found(source, found)
 
 
-def visible_files(folder: Path) -> Iterator[Path]:
-    """The files below a folder in the order of their paths.
+def _of_directory(source: Path, found: Found) -> Iterator[tuple[Path, zipfile.ZipInfo | None, _Content | None]]:
+    directory = _read_file(source, pixels=False)
+    if directory is None:
+        raise DicomSeriesError(source, "it is no DICOMDIR (no DICOM prefix); name the folder of the DICOM files")
+    for reference in references(source, directory):
+        if reference.path is None:
+            problem = f"it references the file {reference.name}, which is not there; copy the whole medium again"
+            error = DicomSeriesError(source, problem)
+            found.damaged.append(DamagedFile(reference.name, error, reference.series_uid))
+        else:
+            yield reference.path, None, None
 
-    Hidden files and folders are left out: what a killed run left behind lies in one, for example.
-    """
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            yield path
+
+def _slices(file: DicomFile) -> list[DicomFile]:
+    """The image itself, or its frames."""
+    if file.header.get("SOPClassUID") not in MULTI_FRAME_CLASSES:
+        return [file]
+    try:
+        headers = frame_headers(file.header)
+    except ValueError as error:
+        raise file.refused(str(error)) from error
+    return [DicomFile(file.path, file.member, header, len(headers)) for header in headers]
 
 
 def _dicom_members(archive: zipfile.ZipFile, source: Path, found: Found) -> list[zipfile.ZipInfo]:
     """The members that are DICOM, or have the name of it: the others are not inflated beyond their first bytes."""
     chosen = []
     for info in visible_members(archive):
-        if Path(info.filename).name.upper() == "DICOMDIR":
+        if Path(info.filename).name.upper() == DICOMDIR:
             continue
         try:
             wanted = is_dicom(read_start(archive, info, source, PREFIX_END))
@@ -234,12 +263,27 @@ def _starts_as_dicom(path: Path) -> bool:
         return is_dicom(stream.read(PREFIX_END))
 
 
-def _read_file(path: Path, *, pixels: bool) -> FileDataset | None:
+def _read_whole(path: Path, member: zipfile.ZipInfo | None, frames: int) -> FileDataset | None:
+    if member is None:
+        return _read_file(path, pixels=True, frames=frames)
+    with opened(path) as archive:
+        return _read_of_archive(archive, member, path, pixels=True)
+
+
+_read_kept = lru_cache(maxsize=1)(_read_whole)
+
+
+def forget() -> None:
+    """Free the memory of the last file of several frames."""
+    _read_kept.cache_clear()
+
+
+def _read_file(path: Path, *, pixels: bool, frames: int = 1) -> FileDataset | None:
     """None for a file that is not DICOM."""
     with parsing(path, "a DICOM file"), path.open("rb") as stream:
         if not is_dicom(stream.read(PREFIX_END)):
             return None
-        return read_stream(stream, path.stat().st_size, path, pixels=pixels)
+        return read_stream(stream, path.stat().st_size, path, pixels=pixels, frames=frames)
 
 
 def _read_of_archive(

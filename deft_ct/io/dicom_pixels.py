@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import FileDataset
-from pydicom.encaps import generate_frames
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import pixel_array
 
 from deft_ct.ct.hounsfield import HU_MIN
 from deft_ct.io.codestreams import declared_size
@@ -23,33 +26,54 @@ _BITS = (1, 8, 16, 32, 64)
 _MOST_PADDING = 2**16  # bytes of a compressed frame beyond twice those of its pixels: no coding is as bad
 
 
-def read_hu(file: DicomFile) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class SlicePixels:
+    """The CT numbers of a slice, and what was done to them.
+
+    Attributes:
+        hu: (H, W) float32, HU.
+        padded: number of pixels that hold the PixelPaddingValue or lie in its range.
+        padding_hu: highest CT number that a padded pixel would have had; -inf without padded pixels.
+        below: number of other pixels below -1024 HU.
+        foreign: number of pixels with bits beyond BitsStored, such as an overlay; they were masked.
+    """
+
+    hu: NDArray[np.float32]
+    padded: int
+    padding_hu: float
+    below: int
+    foreign: int
+
+
+def read_hu(file: DicomFile) -> SlicePixels:
     """CT numbers of one slice.
 
-    The slice's own RescaleSlope and RescaleIntercept are applied; pixels of the PixelPaddingValue (or its range) and
-    everything below -1024 HU become -1024.
-
-    Returns:
-        (H, W) float32, HU.
+    Bits beyond BitsStored are masked (PS3.5, 8.1.1), then the slice's own RescaleSlope and RescaleIntercept are
+    applied. Pixels of the PixelPaddingValue (or its range) and everything below -1024 HU become -1024.
 
     Raises:
         ReadError: the file is damaged or too large.
         DicomSeriesError: the pixel data is missing, cut off, damaged, compressed in a way that cannot be decoded, of
             another size than the header says, or no CT numbers.
     """
-    dataset = file.read()
+    dataset, header = file.read(), file.header
     with parsing(file.path, "a CT image", member=None if file.member is None else file.name):
-        stored = _stored_values(dataset, file)
+        raw = _stored_values(dataset, file)
+        stored = raw if raw.dtype.kind == "f" else _masked(dataset, raw)
         with np.errstate(all="ignore"):  # values that are not finite are looked for
-            hu = stored.astype(np.float32) * np.float32(dataset.RescaleSlope) + np.float32(dataset.RescaleIntercept)
+            hu = stored.astype(np.float32) * np.float32(header.RescaleSlope) + np.float32(header.RescaleIntercept)
         if not np.isfinite(hu).all():
             raise file.refused("it holds pixel values that are not finite (NaN or infinity); export it again")
-        hu[_padding(dataset, stored)] = HU_MIN
-        hu[hu < HU_MIN] = HU_MIN
+        padding = _padding(header, raw, stored)
+        highest = float(hu[padding].max()) if padding.any() else -np.inf
+        hu[padding] = HU_MIN
+        below = hu < HU_MIN
+        hu[below] = HU_MIN
         most = current_limits().hu
         if hu.max() > most:
             raise file.refused(f"it holds a value of {hu.max():g} HU; CT numbers stay below {most:g}. Is it in HU?")
-    return hu
+    foreign = 0 if raw.dtype.kind == "f" else int(((raw.astype(np.int64) != stored) & ~padding).sum())
+    return SlicePixels(hu, int(padding.sum()), highest, int(below.sum()), foreign)
 
 
 def _stored_values(dataset: FileDataset, file: DicomFile) -> NDArray[np.generic]:
@@ -62,7 +86,8 @@ def _stored_values(dataset: FileDataset, file: DicomFile) -> NDArray[np.generic]
     _check_bytes(dataset, shape, file, compressed=bool(syntax.is_encapsulated))
     try:
         with quiet_pydicom():
-            stored: NDArray[np.generic] = dataset.pixel_array
+            index = 0 if file.frame is None else file.frame - 1
+            stored: NDArray[np.generic] = pixel_array(dataset, index=index, correct_unused_bits=False)
     except RuntimeError as error:
         # pydicom raises RuntimeError when no decoder is installed and when every decoder failed.
         raise file.refused(
@@ -88,6 +113,7 @@ def _check_bytes(dataset: FileDataset, shape: tuple[int, int], file: DicomFile, 
     there, expected = len(content or b""), shape[0] * shape[1] * bits // 8
     current_limits().check_declared(file.path, shape[0] * shape[1] * 4, there, what=f"{shape[0]} x {shape[1]} pixels")
     if not compressed:
+        expected *= file.frames
         if there < expected:
             raise file.refused(f"it is cut off: it holds {there} of {expected} bytes of pixel data; copy it again")
         # Exporters add a few bytes of padding now and then; a whole row is none.
@@ -97,7 +123,7 @@ def _check_bytes(dataset: FileDataset, shape: tuple[int, int], file: DicomFile, 
                 "header is damaged: copy it again"
             )
         return
-    frame = next(generate_frames(content, number_of_frames=1))
+    frame = get_frame(content, 0 if file.frame is None else file.frame - 1, number_of_frames=file.frames)
     inside = declared_size(frame)
     if inside is not None and inside != shape:
         raise file.refused(
@@ -110,16 +136,42 @@ def _check_bytes(dataset: FileDataset, shape: tuple[int, int], file: DicomFile, 
         )
 
 
-def _padding(dataset: FileDataset, stored: NDArray[np.generic]) -> NDArray[np.bool_]:
-    low = dataset.get("PixelPaddingValue")
-    if low is None or stored.dtype.kind == "f":
-        return np.zeros(stored.shape, bool)
+def _masked(dataset: FileDataset, stored: NDArray[np.generic]) -> NDArray[np.int64]:
+    """The bits of the pixel cell that are the value; others may hold an overlay (PS3.5, 8.1.1)."""
+    allocated = int(dataset.BitsAllocated)
+    used = int(dataset.get("BitsStored") or allocated)
+    lowest = int(dataset.get("HighBit", used - 1)) + 1 - used
+    if not 1 <= used <= allocated or not 0 <= lowest <= allocated - used:
+        raise ValueError(f"{used} bits up to bit {dataset.get('HighBit')} do not fit into {allocated} bits")
+    values = stored.astype(np.int64) >> lowest
+    if used >= 63:
+        return values
+    values &= (1 << used) - 1
+    if dataset.get("PixelRepresentation") == 1:
+        values -= (values >> (used - 1)) << used
+    return values
+
+
+def _padding(header: Dataset, raw: NDArray[np.generic], stored: NDArray[np.generic]) -> NDArray[np.bool_]:
+    low, limit = _whole(header, "PixelPaddingValue"), _whole(header, "PixelPaddingRangeLimit")
+    if low is None or raw.dtype.kind == "f":
+        return np.zeros(raw.shape, bool)
+    if limit is not None:
+        low, high = sorted((low, limit))
+        inside: NDArray[np.bool_] = (stored >= low) & (stored <= high)  # type: ignore[operator]
+        return inside
     # Files store a negative padding value in the unsigned representation, and the other way round: compare the bits.
-    bits = 2 ** int(dataset.BitsAllocated) - 1
-    values = stored.astype(np.int64)
-    limit = dataset.get("PixelPaddingRangeLimit")
-    if limit is None:
-        padding: NDArray[np.bool_] = (values & bits) == (int(low) & bits)
-        return padding
-    low, high = sorted((int(low), int(limit)))
-    return (values >= low) & (values <= high)
+    # A padding value may need more bits than BitsStored: it is looked for before they are masked.
+    bits = 2 ** int(header.BitsAllocated) - 1
+    padding: NDArray[np.bool_] = (raw.astype(np.int64) & bits) == (low & bits)
+    return padding
+
+
+def _whole(header: Dataset, name: str) -> int | None:
+    """A whole number, as most files have it; the first of several."""
+    value = header.get(name)
+    if isinstance(value, bytes):  # the value representation was not known
+        value = int.from_bytes(value[:2], "little") if value else None
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        value = value[0] if len(value) else None
+    return None if value in (None, "") else int(value)

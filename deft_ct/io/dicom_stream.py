@@ -34,7 +34,9 @@ def is_dicom(start: bytes) -> bool:
     return start[PREFIX_END - 4 : PREFIX_END] == b"DICM"
 
 
-def read_stream(stream: BinaryIO, size: int, path: Path, *, member: str | None = None, pixels: bool) -> FileDataset:
+def read_stream(
+    stream: BinaryIO, size: int, path: Path, *, member: str | None = None, pixels: bool, frames: int = 1
+) -> FileDataset:
     """Read a DICOM file.
 
     Every value is parsed, so that nothing fails later. Memory is bounded by ``Limits.modest_bytes`` for a file, and by
@@ -46,11 +48,13 @@ def read_stream(stream: BinaryIO, size: int, path: Path, *, member: str | None =
         path: the file or archive, for messages.
         member: name inside the archive.
         pixels: whether to read the pixel data; without it reading stops there.
+        frames: number of images that it is known to hold; each may be as large as one file of one image.
 
     Raises:
         ReadError: the file is cut off, damaged, too large, or nested too deeply.
     """
-    most = current_limits().modest_bytes // (1 if pixels else _HEADER_SHARE)
+    limits = current_limits()
+    most = min(limits.modest_bytes * frames, limits.array_bytes) if pixels else limits.modest_bytes // _HEADER_SHARE
     if pixels and size > most:
         raise ReadError(
             path,

@@ -32,7 +32,7 @@ from deft_ct.io.dicom_derive import (
 )
 from deft_ct.io.dicom_files import DicomSeriesError
 from deft_ct.io.dicom_parametric_map import require_highdicom, save_parametric_map
-from deft_ct.io.dicom_read import Series
+from deft_ct.io.series import Series
 from deft_ct.io.parsing import parsing
 from deft_ct.runtime.atomic import atomic_folder, check_writable
 from deft_ct.runtime.printable import printable

@@ -29,7 +29,7 @@ def write_nifti(volume: Volume, path: str | Path, *, note: str = NOTE) -> Path:
     """Write a volume as NIfTI-1, float32 HU, whole or not at all.
 
     The data array is stored in the order (column, row, slice). The affine, in RAS millimetres, is stored as sform and
-    qform with the code "scanner anatomical". Every NIfTI reader then places the image like the DICOM series that it
+    qform with the code "scanner anatomical" (as sform alone where a tilted gantry shears the slices). Every NIfTI reader then places the image like the DICOM series that it
     came from.
 
     Args:
@@ -49,7 +49,10 @@ def write_nifti(volume: Volume, path: str | Path, *, note: str = NOTE) -> Path:
         raise ValueError(f"a NIfTI file ends in .nii or .nii.gz, got {target.name}")
     image = nib.Nifti1Image(volume.hu.transpose(2, 1, 0), volume.ras_affine, dtype=np.float32)
     image.set_sform(volume.ras_affine, code="scanner")
-    image.set_qform(volume.ras_affine, code="scanner")
+    if volume.is_sheared:  # a quaternion has no shear: readers take the sform
+        image.set_qform(None, code="unknown")
+    else:
+        image.set_qform(volume.ras_affine, code="scanner")
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = note.encode("ascii", "replace")[:79]
     with atomic_file(target) as work:
@@ -70,8 +73,8 @@ def read_nifti(path: str | Path, *, units: HounsfieldScale | None = None) -> Vol
 
     Raises:
         FileNotFoundError: no such file.
-        ReadError: not NIfTI, damaged, not 3D, not real numbers, no affine in millimetres, oblique or non-square pixels,
-            values or pixels that no CT has, or beyond the limits.
+        ReadError: not NIfTI, damaged, not 3D, not real numbers, no affine in millimetres, rows that are not
+            perpendicular to columns, values or pixels that no CT has, or beyond the limits.
     """
     source = Path(path)
     if not source.is_file():

@@ -41,9 +41,8 @@ class DataTerm:
         y, scale = likelihood.y, likelihood.to_physical.scale
         steepness = scale.abs().flatten() if isinstance(scale, Tensor) else y.new_full((len(y),), abs(scale))
         operator = likelihood.operator
-        largest = y.new_tensor(operator.norms()) if isinstance(operator, LinearOperator) else None
-        self.norm = torch.ones_like(steepness) if largest is None else steepness.to(y) * largest
-        """``(B,)``: norm of the linear operator on the prior's range, 1 for a nonlinear one."""
+        self.norm = steepness.to(y) * y.new_tensor(operator.norms())
+        """``(B,)``: norm of the operator on the prior's range, of its derivative for a nonlinear one."""
         self._mean_is_clean = likelihood.noise.mean(y) is y  # false for data before the logarithm
         self.exact = isinstance(likelihood.noise, NoNoise)
         """Whether the data are noise-free."""

@@ -19,6 +19,7 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import AffineMap, PriorRange, Scale
 from deft_ct.operators.base import Operator, RowPick
 from deft_ct.operators.findings import Diagnosis
+from deft_ct.operators.image_values import ImageValues
 from deft_ct.operators.memory import check_memory
 from deft_ct.operators.noise import NoiseModel, NoNoise
 from deft_ct.runtime.seeds import Key, checked_image_ids, generator_for
@@ -184,6 +185,11 @@ class Measurement:
         For noise-free data these are the nominal ones of the operator, see ``Operator.nominal_weights``.
         """
         return self.operator.nominal_weights(y) if isinstance(self.noise, NoNoise) else self.noise.weights(y)
+
+    @property
+    def image_values(self) -> ImageValues:
+        """What the physical values of an image are like: what the scale says, or without one the operator."""
+        return self.operator.image_values if self.units is None else self.units.image_values
 
     def describe(self) -> dict[str, Any]:
         """Operator, noise and units as plain values, for run records."""

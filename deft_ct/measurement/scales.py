@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deft_ct.operators.image_values import ImageValues
+
 Quantity = TypeVar("Quantity", float, NDArray[Any], Tensor)
 
 
@@ -74,6 +76,11 @@ class Scale(abc.ABC):
     @abc.abstractmethod
     def affine(self) -> AffineMap:
         """The map from the unit to physical values."""
+
+    @property
+    def image_values(self) -> ImageValues:
+        """What physical values are like; a step of the contrast is one unit unless a subclass says otherwise."""
+        return ImageValues(contrast=abs(self.affine.scale))
 
     @property
     @abc.abstractmethod

@@ -9,10 +9,11 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
+from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.classical.common import StoppingRule
 from deft_ct.methods.classical.tv import total_variation
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.base import LinearOperator, Operator
 from deft_ct.operators.differences import difference_scales
 from deft_ct.reconstructor import UnsupportedError
 
@@ -41,11 +42,12 @@ def check_initial(name: str, likelihood: Likelihood, kind: str) -> None:
     Args:
         name: of the method that wants it.
         likelihood: the measurement with its data.
-        kind: ``"fbp"`` or ``"tv"``.
+        kind: ``"fbp"``, ``"tv"`` or ``"data"``.
 
     Raises:
         UnsupportedError: the data are counts before the logarithm. For FBP: the operator has no pseudo-inverse. For TV:
-            the operator is not linear, or on neither images ``(H, W)`` nor volumes.
+            the operator is not linear, or on neither images ``(H, W)`` nor volumes. For the data: they
+            have no image.
     """
     operator = likelihood.operator
     operator_name = type(operator).__name__
@@ -60,6 +62,8 @@ def check_initial(name: str, likelihood: Likelihood, kind: str) -> None:
         raise UnsupportedError(
             f"{name} starts from a TV reconstruction, which needs a linear operator; {operator_name} is not"
         )
+    if kind == "data" and not has_data_image(operator):
+        raise UnsupportedError(f"{name} starts from the data as an image, and those of {operator_name} have none")
     if kind == "tv" and difference_scales(operator) is None:
         raise UnsupportedError(
             f"{name} starts from a TV reconstruction, which needs an operator on images (H, W) or volumes; "
@@ -120,13 +124,48 @@ class TotalVariationInitial:
             weights=weights,
             strength=strength,
             stopping=StoppingRule(iterations=iterations, tolerance=0.0),
+            nonnegative=likelihood.measurement.image_values.nonnegative,
         )
         return likelihood.to_physical.inverse(mu)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInitial:
+    """The data as an image, for any operator that has one.
+
+    Of a linear operator it is the minimiser of ``|y - A x|^2 / v + |x|^2 / q^2`` over images in the prior's range, with
+    the mean variance ``v`` of the data: a pseudo-inverse that keeps noise small (masked data, up-sampled data, a
+    sharpened blur). Of another operator it is the first image that it declares of the data.
+
+    Args:
+        spread: ``q``, standard deviation of the pixels.
+        iterations: of conjugate gradients, at most.
+    """
+
+    spread: float = 0.5
+    iterations: int = 30
+
+    @torch.no_grad()
+    def __call__(self, likelihood: Likelihood) -> Tensor:
+        """See :class:`InitialReconstruction`."""
+        check_post_log(likelihood, "data")
+        operator, y = likelihood.operator, likelihood.y
+        if not isinstance(operator, LinearOperator):
+            return likelihood.to_physical.inverse(operator.data_images(y)[:, 0])
+        term = DataTerm(likelihood)
+        zero = y.new_zeros(*y.shape[: y.ndim - len(operator.range_shape)], *operator.domain_shape)
+        return term.correction(zero, (term.sigma / self.spread).square(), iterations=self.iterations)
+
+
+def has_data_image(operator: Operator) -> bool:
+    """Whether the data of an operator have an image, see :class:`DataInitial`."""
+    return any(not image.of_estimate and not image.dimensionless for image in operator.feature_images[:1])
 
 
 INITIALS: dict[str, Callable[[int], InitialReconstruction]] = {
     "fbp": lambda iterations: PseudoInverseInitial(),
     "tv": lambda iterations: TotalVariationInitial(iterations=iterations),
+    "data": lambda iterations: DataInitial(),
 }
 """The initial reconstructions by the name that is stored with a model; each is made for a number of iterations."""
 
@@ -135,7 +174,8 @@ def initial_for(kind: str, *, iterations: int = TV_ITERATIONS) -> InitialReconst
     """The initial reconstruction of a name.
 
     Args:
-        kind: a key of :data:`INITIALS`: ``"fbp"`` for the pseudo-inverse, ``"tv"`` for total variation.
+        kind: a key of :data:`INITIALS`: ``"fbp"`` for the pseudo-inverse, ``"tv"`` for total variation, ``"data"``
+            for the data as an image.
         iterations: of an iterative one.
 
     Raises:

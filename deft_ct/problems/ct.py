@@ -228,7 +228,7 @@ def nearest_preset(method: str, scan: Scan) -> str | None:
     Returns:
         A name for :func:`~deft_ct.methods.presets.load_preset`; None where the method has no shipped preset.
     """
-    names = shipped_presets(method)
+    names = [name for name in shipped_presets(method) if Scan.is_name(name)]  # others are of photographs
     if scan.name in names:
         return scan.name
     return min(names, key=lambda name: (_distance(scan, Scan.from_name(name)), name), default=None)

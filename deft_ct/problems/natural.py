@@ -12,21 +12,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.evaluation.metrics import psnr, rmse, ssim
+from deft_ct.evaluation.perceptual import gmsd, lpips, lpips_missing
 from deft_ct.evaluation.problem import Floats, Metric, SingleMeasurementProblem
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.operators.image.conventions import preset
+from deft_ct.operators.image.conventions import ImageShape
+from deft_ct.problems.natural_by_name import NaturalTask, parse_task
 from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.data_split import DataSplit
-from deft_ct.runtime.seeds import generator_for
 
 NATURAL_METRICS = (
     Metric(name="psnr", key="psnr_db", heading="PSNR (dB)", digits=2, best="highest"),
     Metric(name="ssim", key="ssim", heading="SSIM", digits=4, best="highest"),
     Metric(name="rmse", key="rmse", heading="RMSE", digits=4, best="lowest"),
+    Metric(name="gmsd", key="gmsd", heading="GMSD", digits=4, best="lowest"),
 )
-"""Of the whole image, all channels, at the data range 2 of images in [-1, 1]."""
+"""Of the whole image, all channels, at the data range 2 of images in [-1, 1]; GMSD is of the luminance."""
 
-DATA_RANGE = 2.0
+LPIPS = Metric(name="lpips", key="lpips", heading="LPIPS", digits=4, best="lowest")
+"""Measured where its weights are at hand, see :mod:`deft_ct.evaluation.perceptual`."""
+
+VALUE_RANGE = (-1.0, 1.0)
+DATA_RANGE = VALUE_RANGE[1] - VALUE_RANGE[0]
 
 
 class Images(Protocol):
@@ -48,26 +54,36 @@ class ImageSource:
         images: the data set, with values in [-1, 1].
         split: which part of the data it is; None if that is not known.
         every: every k-th image is judged.
+        limit: at most so many of these are; all when None.
 
     Raises:
-        ValueError: ``every`` is below 1, or there is no image.
+        ValueError: ``every`` or ``limit`` is below 1, or there is no image.
     """
 
     name: str
     images: Images
     split: DataSplit | None = None
     every: int = 1
+    limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"every must be at least 1, got {self.every}")
+        for name in ("every", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         if not len(self.images):
             raise ValueError(f"{self.name} holds no images")
 
     @property
     def positions(self) -> list[int]:
         """Of the images that are judged."""
-        return list(range(0, len(self.images), self.every))
+        return list(range(0, len(self.images), self.every))[: self.limit]
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """``(C, H, W)`` of the first image."""
+        channels, height, width = self.images[0].shape
+        return channels, height, width
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,27 @@ class NaturalProblem(SingleMeasurementProblem):
     batch_size: int = 8
     device: str = "cpu"
 
-    metrics = NATURAL_METRICS
+    metrics = NATURAL_METRICS if lpips_missing() else (*NATURAL_METRICS, LPIPS)
+    group_noun = "photograph"
+
+    @classmethod
+    def of_task(
+        cls, source: ImageSource, task: NaturalTask, *, seed: int = 0, batch_size: int = 8, device: str = "cpu"
+    ) -> NaturalProblem:
+        """A degradation by name, see :mod:`deft_ct.problems.natural_by_name`.
+
+        Args:
+            source: the images.
+            task: of :func:`~deft_ct.problems.natural_by_name.parse_task`.
+            seed: of masks, kernels and noise.
+            batch_size: images at once.
+            device: where the data are.
+
+        Raises:
+            ValueError: the images do not suit the task.
+        """
+        operator, noise = task.build(source.image_shape, seed=seed)
+        return cls(source, task.label, Measurement(operator, noise), seed=seed, batch_size=batch_size, device=device)
 
     @classmethod
     def of_convention(
@@ -109,11 +145,8 @@ class NaturalProblem(SingleMeasurementProblem):
         Raises:
             ValueError: convention or task is unknown, or the images do not suit it.
         """
-        channels, height, width = source.images[0].shape
-        generator = generator_for(seed, "operator", f"{convention}/{task}")
-        operator, noise = preset(convention, task, (channels, height, width), generator)
-        measurement = Measurement(operator, noise)
-        return cls(source, f"{convention}-{task}", measurement, seed=seed, batch_size=batch_size, device=device)
+        found = parse_task(f"{convention}/{task}")
+        return cls.of_task(source, found, seed=seed, batch_size=batch_size, device=device)
 
     @property
     def data(self) -> str:
@@ -136,18 +169,29 @@ class NaturalProblem(SingleMeasurementProblem):
 
     def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
         """Metrics of ``(N, C, H, W)`` in [-1, 1], see :data:`NATURAL_METRICS`."""
-        return {
+        found = {
             "psnr": psnr(images, self.truth, data_range=DATA_RANGE),
             "ssim": ssim(images, self.truth, data_range=DATA_RANGE),
             "rmse": rmse(images, self.truth),
+            "gmsd": gmsd(images, self.truth, value_range=VALUE_RANGE),
         }
+        return found | ({"lpips": lpips(images, self.truth)} if LPIPS in self.metrics else {})
 
     def settings(self) -> dict[str, Any]:
         """Data, seed and data range."""
         return {
             "data": self.data, "data_sha256": self._images_hash, "every": self.source.every,
-            "images": len(self), "seed": self.seed, "data_range": DATA_RANGE,
+            "limit": self.source.limit, "images": len(self), "seed": self.seed, "data_range": DATA_RANGE,
         }  # fmt: skip
+
+    def shared_content(self) -> dict[str, Any]:
+        """Everything but the images themselves, see :meth:`image_contents`."""
+        of_the_set = ("data_sha256", "every", "limit", "images")
+        return {name: value for name, value in self.content().items() if name not in of_the_set}
+
+    def image_contents(self) -> list[str]:
+        """Of each image its pixels; its data are simulated from them and its name."""
+        return [content_digest([self.source.images[n]]) for n in self.positions]
 
     @cached_property
     def _images_hash(self) -> str:
@@ -157,5 +201,7 @@ class NaturalProblem(SingleMeasurementProblem):
         """Data, PSNR and SSIM in words."""
         return (
             f"Data: {self.data}, every {self.source.every}. Images in [-1, 1]; PSNR and SSIM: all pixels and channels, "
-            f"data range {DATA_RANGE:g}, nothing clipped."
+            f"data range {DATA_RANGE:g}, nothing clipped; GMSD: of the luminance, without weights. "
+            f"{lpips_missing() or 'LPIPS: AlexNet, on [-1, 1]'}. One mask, kernel or transform for all images of a "
+            "task and seed."
         )

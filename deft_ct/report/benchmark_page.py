@@ -18,8 +18,8 @@ from deft_ct.evaluation.problem import Metric
 from deft_ct.evaluation.summary import best_method, finished, paired_frame, records, summary_frame
 from deft_ct.report.benchmark_figures import PAGE_COLORS, box_figure, inline_svg, save_figure, time_figure
 from deft_ct.report.benchmark_tables import (
-    CONVENTIONS,
     ProblemTable,
+    conventions,
     notes_of,
     problem_tables,
     tables_latex,
@@ -43,10 +43,12 @@ class PageExtras:
     Attributes:
         panels: PNG files of :func:`~deft_ct.report.benchmark_panels.draw_panels`.
         measured: how the data were made and the metrics were taken, in words.
+        group_noun: what the column ``patient`` names, see ``Problem.group_noun``.
     """
 
     panels: Sequence[Path] = ()
     measured: str = ""
+    group_noun: str = "patient"
 
 
 def write_benchmark_outputs(
@@ -72,9 +74,11 @@ def write_benchmark_outputs(
     summary = summary_frame(rows, metrics)
     shown = [metric for metric in metrics if metric.in_table]
     tables, notes = problem_tables(rows, summary, shown), notes_of(summary)
-    write_text(folder / "summary.csv", summary.to_csv(index=False, lineterminator="\n"))
-    write_text(folder / "summary.md", tables_markdown(tables, notes, extras.measured))
-    write_text(folder / "summary.tex", tables_latex(tables, notes))
+    noun = extras.group_noun
+    spoken = summary.rename(columns=lambda name: str(name).replace("patients", f"{noun}s"))
+    write_text(folder / "summary.csv", spoken.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "summary.md", tables_markdown(tables, notes, noun, extras.measured))
+    write_text(folder / "summary.tex", tables_latex(tables, notes, noun))
     drawn = [metric for metric in shown if finished(rows)[metric.key].notna().any()]
     for metric in drawn:
         save_figure(box_figure(rows, metric), folder / FIGURES / f"box_{metric.key}")
@@ -94,8 +98,8 @@ def _page(
     )
     hidden = [metric for metric in metrics if not metric.in_table]
     page: str = template.render(
-        title="Benchmark", footer=FOOTER, conventions=CONVENTIONS, tables=tables,
-        counts=_counts(rows), best=[_leader(table) for table in tables], notes=notes_of(summary),
+        title="Benchmark", footer=FOOTER, conventions=conventions(extras.group_noun), tables=tables, group=extras.group_noun,
+        counts=_counts(rows, extras.group_noun), best=[_leader(table) for table in tables], notes=notes_of(summary),
         paired=[_paired(rows, table) for table in tables],
         figures=[
             {
@@ -112,14 +116,14 @@ def _page(
     return page
 
 
-def _counts(rows: pd.DataFrame) -> list[tuple[str, int]]:
+def _counts(rows: pd.DataFrame, group_noun: str) -> list[tuple[str, int]]:
     """Sizes of the benchmark in words."""
     failed = rows[rows["status"] != "ok"]
     images = rows[["data", "image_id"]].drop_duplicates()
     patients = rows[["data", "patient"]].drop_duplicates()
     problems = rows[["data", "split", "problem"]].drop_duplicates()
     found = [
-        ("image", len(images)), ("patient", len(patients)), ("problem", len(problems)),
+        ("image", len(images)), (group_noun, len(patients)), ("problem", len(problems)),
         ("method", rows["method"].nunique()), ("seed", rows["seed"].nunique()),
     ]  # fmt: skip
     named = [(name if count == 1 else f"{name}s", count) for name, count in found]

@@ -15,16 +15,25 @@ from deft_ct.evaluation.tables import markdown_table
 from deft_ct.report.figures import FOOTER
 
 __all__ = [
-    "CONVENTIONS", "ProblemTable", "TableLine", "TableValue", "latex_text", "notes_of", "problem_tables",
+    "ProblemTable", "TableLine", "TableValue", "conventions", "latex_text", "notes_of", "problem_tables",
     "tables_latex", "tables_markdown",
 ]  # fmt: skip
 
-CONVENTIONS = (
-    "Means over images and their standard deviation over images. In brackets the 95 % bootstrap interval of the mean, "
-    "first over images, then over patients (whole patients are drawn). Images of one patient resemble each other, so "
-    "the interval over images is too narrow for other patients. Bold: the best mean among the methods that finished "
-    "every image."
-)
+
+def conventions(group_noun: str) -> str:
+    """How the numbers of the tables were taken.
+
+    Args:
+        group_noun: what images of one are not independent of each other, for example ``"patient"``.
+    """
+    groups = f"{group_noun}s"
+    return (
+        "Means over images and their standard deviation over images. In brackets the 95 % bootstrap interval of the "
+        f"mean, first over images, then over {groups} (whole {groups} are drawn). Images of one {group_noun} resemble "
+        f"each other, so the interval over images is too narrow for other {groups}. Bold: the best mean among the "
+        "methods that finished every image."
+    )
+
 
 _COST_HEADINGS = {"evaluations": "evaluations", "seconds": "s / image", "peak_memory_mib": "peak MiB",
                   "data_residual": "residual"}  # fmt: skip
@@ -182,12 +191,15 @@ def _cost(value: float, form: str) -> tuple[float, str]:
     return float(value), "-" if math.isnan(value) else format(value, form)
 
 
-def tables_markdown(tables: Sequence[ProblemTable], notes: dict[str, str], measured: str = "") -> str:
+def tables_markdown(
+    tables: Sequence[ProblemTable], notes: dict[str, str], group_noun: str, measured: str = ""
+) -> str:
     """Tables, footnotes and conventions in Markdown.
 
     Args:
         tables: of the benchmark.
         notes: of :func:`notes_of`.
+        group_noun: what the images are grouped by.
         measured: how the data were made and the metrics were taken, in words.
     """
     parts = []
@@ -197,7 +209,7 @@ def tables_markdown(tables: Sequence[ProblemTable], notes: dict[str, str], measu
                 line.method + (f" ^{line.marks}^" if line.marks else ""),
                 *(_markdown_value(value) for value in line.values),
                 *(text for _, text in line.costs.values()),
-                f"{line.count} / {line.patients} patients" if line.images else f"failed ({line.failed})",
+                f"{line.count} / {line.patients} {group_noun}s" if line.images else f"failed ({line.failed})",
             ]
             for line in table.lines
         ]
@@ -205,7 +217,7 @@ def tables_markdown(tables: Sequence[ProblemTable], notes: dict[str, str], measu
     footnotes = "".join(f"- ^{mark}^ {text}\n" for text, mark in notes.items())
     said = [footnotes] if footnotes else []
     said += [f"{measured}\n"] if measured else []
-    return "\n".join([*parts, *said, f"{CONVENTIONS}\n", f"{FOOTER}.\n"])
+    return "\n".join([*parts, *said, f"{conventions(group_noun)}\n", f"{FOOTER}.\n"])
 
 
 def _markdown_value(value: TableValue) -> str:
@@ -226,10 +238,10 @@ def latex_text(text: str) -> str:
     return "".join(_SPECIAL.get(character, character) for character in text)
 
 
-def tables_latex(tables: Sequence[ProblemTable], notes: dict[str, str]) -> str:
+def tables_latex(tables: Sequence[ProblemTable], notes: dict[str, str], group_noun: str) -> str:
     r"""Tables in LaTeX, for ``\input``; they need the package booktabs. The interval is that over patients.
 
-    Where there is one patient only, the interval is that over images.
+    Where there is one patient only, the interval is that over images. For photographs read photographs for patients.
     """
     parts = ["% Needs \\usepackage{booktabs}."]
     for number, table in enumerate(tables):
@@ -243,10 +255,10 @@ def tables_latex(tables: Sequence[ProblemTable], notes: dict[str, str]) -> str:
         used = {mark for line in table.lines for mark in line.marks.split(", ")}
         said = [rf"\textsuperscript{{{mark}}} {latex_text(text)}." for text, mark in notes.items() if mark in used]
         counts = {(line.images, line.patients) for line in table.lines if line.images and not line.failed}
-        size = ", ".join(f"$n={images}$ images of {patients} patients" for images, patients in sorted(counts))
+        size = ", ".join(f"$n={images}$ images of {patients} {group_noun}s" for images, patients in sorted(counts))
         caption = (
             f"{latex_text(table.title)}: mean $\\pm$ standard deviation over images"
-            f"{f' ({size})' if size else ''}, 95\\,\\% bootstrap interval of the mean over patients."
+            f"{f' ({size})' if size else ''}, 95\\,\\% bootstrap interval of the mean over {group_noun}s."
         )
         parts.append("\n".join([
             r"\begin{table}", r"\centering", rf"\caption{{{' '.join([caption, *said])}}}",

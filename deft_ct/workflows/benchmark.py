@@ -15,15 +15,17 @@ from deft_ct.evaluation.parquet_store import read_metrics, read_rows
 from deft_ct.evaluation.problem import Problem
 from deft_ct.evaluation.runner import RunOptions, failures, run_benchmark
 from deft_ct.evaluation.worker import Benchmark
-from deft_ct.methods.presets import load_preset
+from deft_ct.methods.presets import load_preset, shipped_presets
 from deft_ct.methods.registry import Networks, method_class
 from deft_ct.methods.registry import methods as known_methods
 from deft_ct.problems.by_name import ProblemOptions, ct_problems
 from deft_ct.problems.ct import build_for_scan
+from deft_ct.problems.natural_data import NATURAL_STEPS, natural_problems
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.atomic import write_text
 from deft_ct.runtime.device import check_device
 from deft_ct.runtime.extras import optional_library
+from deft_ct.workflows.natural_networks import NaturalNetworks
 from deft_ct.workflows.suite import Suite, SuiteMethod
 
 Say = Callable[[str], None]
@@ -88,7 +90,7 @@ def run_suite(suite: Suite, out: Path, how: SuiteRun | None = None) -> tuple[Com
 
     say("drawing the page")
     panels = draw_panels(out, benchmark, say)
-    extras = PageExtras(panels=panels, measured=comparison.measured())
+    extras = PageExtras(panels=panels, measured=comparison.measured(), group_noun=problems[0].group_noun)
     write_benchmark_outputs(out, read_rows(out), read_metrics(out), extras)
     return comparison, failures(rows)
 
@@ -117,13 +119,20 @@ def suite_problems(suite: Suite) -> list[Problem]:
         problem
         for data in suite.data
         for seed in suite.seeds
-        for problem in ct_problems(
-            data, suite.scan_list,
+        for problem in _problems_of(
+            suite, data,
             ProblemOptions(
                 every=suite.every, limit=suite.limit, seed=seed, batch_size=suite.batch_size, device=suite.device
             ),
         )
     ]  # fmt: skip
+
+
+def _problems_of(suite: Suite, data: str, options: ProblemOptions) -> list[Problem]:
+    """The problems of one data set and one seed."""
+    if suite.photographs:
+        return natural_problems(data, suite.task_list, options)
+    return ct_problems(data, suite.scan_list, options)
 
 
 def build_benchmark(suite: Suite, say: Say | None = None, problems: Sequence[Problem] | None = None) -> Benchmark:
@@ -141,20 +150,29 @@ def build_benchmark(suite: Suite, say: Say | None = None, problems: Sequence[Pro
     if suite.chosen is None:
         raise ValueError("a benchmark needs its methods by name")
     problems = suite_problems(suite) if problems is None else list(problems)
-    networks = suite.networks()
-    networks.load_named()
+    networks, of_tasks = suite.networks(), NaturalNetworks(suite)
+    if suite.photographs:
+        for method in suite.chosen:
+            of_tasks.check(method.name)
+    else:
+        networks.load_named()
     built: dict[tuple[str, str], tuple[Reconstructor, str | None]] = {}
 
-    def chosen(scan: Scan | None) -> dict[str, Reconstructor]:
-        name = "" if scan is None else scan.name
+    def chosen(problem: Problem) -> dict[str, Reconstructor]:
+        scan = _scan_of(problem)
+        name = problem.name if suite.photographs else "" if scan is None else scan.name
         for method in suite.chosen or ():
             if (name, method.title) not in built:
-                built[name, method.title] = _with_preset(networks, method, scan, suite)
+                built[name, method.title] = (
+                    _with_task_preset(of_tasks.for_task(name), method, name, suite)
+                    if suite.photographs
+                    else _with_preset(networks, method, scan, suite)
+                )
                 if say is not None and (preset := built[name, method.title][1]) is not None:
                     say(f"{method.title}: preset {preset}")
         return {method.title: built[name, method.title][0] for method in suite.chosen or ()}
 
-    methods = [chosen(_scan_of(problem)) for problem in problems]
+    methods = [chosen(problem) for problem in problems]
     return Benchmark(problems, methods, samples=suite.samples, panels=suite.panels)
 
 
@@ -168,6 +186,11 @@ def default_methods() -> list[str]:
     return [*names, "deft:estimate=samples"]
 
 
+def default_natural_methods() -> list[str]:
+    """Every method that applies to photographs, and both estimates of DEFT."""
+    return [*NATURAL_STEPS, "deft:estimate=samples"]
+
+
 def with_methods(suite: Suite, say: Say | None = None) -> Suite:
     """A suite with its methods named: all that can be built, where it names none.
 
@@ -177,11 +200,14 @@ def with_methods(suite: Suite, say: Say | None = None) -> Suite:
     """
     if suite.methods is not None:
         return suite
-    networks, found = suite.networks(), []
-    for text in default_methods():
+    networks, of_tasks, found = suite.networks(), NaturalNetworks(suite), []
+    for text in default_natural_methods() if suite.photographs else default_methods():
         method = SuiteMethod(method=text)
         try:
-            networks.build(method.name, method.values)
+            if suite.photographs:
+                of_tasks.check(method.name)
+            else:
+                networks.build(method.name, method.values)
         except FileNotFoundError as error:
             if say is not None:
                 say(f"left out: {text} ({error})")
@@ -194,20 +220,43 @@ def _with_preset(
     networks: Networks, method: SuiteMethod, scan: Scan | None, suite: Suite
 ) -> tuple[Reconstructor, str | None]:
     """A method with the preset of the folder of a suite, or else the shipped one, if there is one."""
+    path = _own_preset(method, "" if scan is None else scan.name, suite)
+    if scan is None:
+        return networks.build(method.name, method.values), None
+    if path is not None:
+        return networks.build(method.name, method.values, preset=path), path
+    return build_for_scan(networks, method.name, method.values, scan, presets=suite.presets)
+
+
+def _with_task_preset(
+    networks: Networks, method: SuiteMethod, task: str, suite: Suite
+) -> tuple[Reconstructor, str | None]:
+    """A method with its preset for a task of photographs; that of another task does not suit."""
+    preset = _own_preset(method, task, suite)
+    if preset is None and suite.presets and task in shipped_presets(method.name):
+        preset = task
+    return networks.build(method.name, method.values, preset=preset), preset
+
+
+def _own_preset(method: SuiteMethod, name: str, suite: Suite) -> str | None:
+    """The file of a method in the preset folder of a suite, for a scan or a task; None if there is none.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the file is of another scan or task.
+    """
     folder = None if suite.preset_folder is None else Path(suite.preset_folder)
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder} with presets")
-    if scan is None:
-        return networks.build(method.name, method.values), None
-    path = folder / scan.name / f"{method.name}.json" if folder is not None and suite.presets else None
-    if path is not None and path.is_file():
-        tuned = load_preset(method.name, path)
-        if tuned.scan != scan.name:
-            raise ValueError(
-                f"{path} was tuned for {tuned.scan}, not for {scan.name}: move it to the folder {tuned.scan}"
-            )
-        return networks.build(method.name, method.values, preset=str(path)), str(path)
-    return build_for_scan(networks, method.name, method.values, scan, presets=suite.presets)
+    if folder is None or not suite.presets or not name:
+        return None
+    path = folder / name / f"{method.name}.json"
+    if not path.is_file():
+        return None
+    tuned = load_preset(method.name, path)
+    if tuned.scan != name:
+        raise ValueError(f"{path} was tuned for {tuned.scan}, not for {name}: move it to the folder {tuned.scan}")
+    return str(path)
 
 
 def _scan_of(problem: Problem) -> Scan | None:

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from deft_ct.ct.scan import Scan
+from deft_ct.datasets.photographs import is_photographs
 from deft_ct.methods.method_text import parse_method, parse_value
 from deft_ct.methods.registry import NetworkChoice, method_class
+from deft_ct.problems.natural_by_name import parse_task
+from deft_ct.problems.natural_data import with_noise
 from deft_ct.runtime.extras import optional_library
 from deft_ct.runtime.fields import check_fields, from_values
 from deft_ct.runtime.read_error import ReadError
@@ -69,21 +72,24 @@ class SuiteMethod:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite(NetworkChoice):
-    """A benchmark: data x scans x noise seeds x methods.
+    """A benchmark: data x scans x noise seeds x methods, or photographs x tasks x noise x seeds x methods.
 
     Args:
-        data: names of data sets, see :func:`~deft_ct.problems.by_name.ct_problems`. ``$NAME`` stands for an environment
-            variable, for data that users bring.
+        data: names of data sets, see :func:`~deft_ct.problems.by_name.ct_problems`, or ``photos:...``, see
+            :func:`~deft_ct.problems.natural_data.natural_problems`. ``$NAME`` stands for an environment variable, for
+            data that users bring.
         scans: names of simulated scans; when None, the data's own observations, or the default scans.
-        methods: text, or an object with ``method``, ``options`` and ``label``; when None, all that apply to CT and
-            whose networks are available.
+        tasks: degradations of photographs, see :func:`~deft_ct.problems.natural_by_name.parse_task`.
+        noise: standard deviations of the noise for all tasks; when None, that of each task.
+        methods: text, or an object with ``method``, ``options`` and ``label``; when None, all that apply to the
+            data and whose networks are available.
         seeds: of noise and sampling; each gives a problem of its own.
         every: keep every k-th image.
         limit: of these, keep at most so many of each data set, spread over its patients.
         samples: posterior samples of each image.
         batch_size: images at once.
         panels: keep the reconstructions of so many images of each problem, the first of each patient, for pictures.
-        presets: use the tuned parameters for the scan, or for a similar one.
+        presets: use the tuned parameters for the scan, or for a similar one; for the task, where it is photographs.
         preset_folder: presets that override the shipped ones.
         name: of the suite.
         description: for people.
@@ -94,6 +100,8 @@ class Suite(NetworkChoice):
 
     data: tuple[str, ...]
     scans: tuple[str, ...] | None = None
+    tasks: tuple[str, ...] | None = None
+    noise: tuple[float, ...] | None = None
     methods: tuple[str | dict[str, Any], ...] | None = None
     seeds: tuple[int, ...] = (0,)
     every: int = 1
@@ -108,7 +116,7 @@ class Suite(NetworkChoice):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("data", "scans", "methods", "seeds"):
+        for name in ("data", "scans", "tasks", "noise", "methods", "seeds"):
             value = getattr(self, name)
             if value is not None and not value:
                 raise ValueError(f"{name} is empty: name at least one, or leave the key out")
@@ -118,7 +126,7 @@ class Suite(NetworkChoice):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not 0 <= self.panels <= MOST_PANELS:
             raise ValueError(f"panels must lie between 0 and {MOST_PANELS}, got {self.panels}")
-        for name in ("data", "scans", "seeds"):
+        for name in ("data", "scans", "tasks", "noise", "seeds"):
             values = getattr(self, name) or ()
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has an entry twice: {', '.join(map(str, values))}")
@@ -126,6 +134,31 @@ class Suite(NetworkChoice):
         if len(set(titles)) < len(titles):
             raise ValueError(f"methods has a label twice: {', '.join(titles)}")
         _ = self.scan_list
+        self._check_photographs()
+
+    def _check_photographs(self) -> None:
+        kinds = {is_photographs(name) for name in self.data}
+        if len(kinds) > 1:
+            raise ValueError("data has photographs and others: make a suite of each")
+        if self.photographs and self.tasks is None:
+            raise ValueError("photographs need tasks, for example [sr4, inpaint_box]")
+        for name in ("scans",) if self.photographs else ("tasks", "noise"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is not for {'photographs' if self.photographs else 'CT'}: leave it out")
+        _ = self.task_list
+
+    @property
+    def photographs(self) -> bool:
+        """Whether the data are photographs."""
+        return is_photographs(self.data[0])
+
+    @property
+    def task_list(self) -> list[str]:
+        """The tasks with their noise; none for CT."""
+        found = with_noise(self.tasks or (), self.noise)
+        for text in found:
+            parse_task(text)
+        return found
 
     @property
     def chosen(self) -> list[SuiteMethod] | None:

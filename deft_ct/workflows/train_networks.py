@@ -26,6 +26,9 @@ from deft_ct.training import TimeLimit, TrainingConfig
 from deft_ct.workflows.training_setup import TrainingData, htransform_network, new_network, table_config
 
 Loss = Literal["denoising", "log-variance", "trajectory-balance"]
+Initial = Literal["none", "fbp", "tv", "data"]
+AUTO = "auto"
+"""Name of the usual initial reconstruction, or guidance, of the images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +39,10 @@ class HTransformRecipe:
         training: settings of the training loop.
         prior: path or name of the frozen prior; the shipped one if None.
         initial: path or name of an h-transform to start from.
-        initial_reconstruction: ``"none"``, ``"fbp"`` or ``"tv"``.
+        initial_reconstruction: ``"none"``, ``"fbp"``, ``"tv"``, ``"data"`` or ``"auto"``.
         tv_iterations: iterations of the TV reconstruction.
         refinement: folder of a trained refinement network.
-        guidance: how the data enter the network, see :data:`~deft_ct.methods.deft.guidance.GUIDANCES`.
+        guidance: how the data enter the network, see :data:`~deft_ct.methods.deft.guidance.GUIDANCES`; or ``"auto"``.
         channels: features of each level of a new network.
         batches: batches of initial reconstructions that are tabulated before the training; 0 for none.
         table: folder of the table; ``references`` in the output folder if None.
@@ -55,10 +58,10 @@ class HTransformRecipe:
     training: TrainingConfig
     prior: str | None = None
     initial: str | None = None
-    initial_reconstruction: Literal["none", "fbp", "tv"] = "tv"
+    initial_reconstruction: Initial | Literal["auto"] = AUTO
     tv_iterations: int = 16
     refinement: Path | None = None
-    guidance: str = "fbp"
+    guidance: str = AUTO
     channels: str = "64,96,128"
     batches: int = 0
     table: Path | None = None
@@ -99,6 +102,7 @@ def htransform_on_slices(
         raise ValueError(f"--loss {settings.loss} trains for one scan: give one --scan, and no --any-scan")
     if settings.table is not None and not (settings.table / RECORD).is_file():
         raise FileNotFoundError(f"{settings.table} is no table of initial reconstructions: it holds no {RECORD}")
+    initial = "tv" if settings.initial_reconstruction == AUTO else settings.initial_reconstruction
     limit = TimeLimit(settings.training)
     frozen, training, random = load_prior(settings.prior), settings.training, data.scan_range
     first = None if settings.initial is None else load_htransform(settings.initial)
@@ -108,10 +112,10 @@ def htransform_on_slices(
         arc_direction=random is not None and random.any_start,
         tv_iterations=settings.tv_iterations,
         refinement=None if refined is None else refined.config,
-        spread=HTransformConfig.spread if refined is None else refined.typical_error,
-        spread_slopes=SPREAD_SLOPES if random is not None and settings.initial_reconstruction == "tv" else (),
-        reference=settings.initial_reconstruction,
-        guidance=settings.guidance,
+        spread=0.0 if refined is None else refined.typical_error,
+        spread_slopes=SPREAD_SLOPES if random is not None and initial == "tv" else (),
+        reference=initial,
+        guidance="fbp" if settings.guidance == AUTO else settings.guidance,
         network=htransform_network(frozen, settings.channels) if first is None else first.config.network,
     )
     pairs = data.pairs(training.seed, frozen.value_range or PriorRange())

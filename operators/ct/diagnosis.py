@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from deft_ct.operators.ct import plausibility
 from deft_ct.operators.ct.bad_elements import BadElements, bad_elements
 from deft_ct.operators.ct.detector_offset import detector_shift
 from deft_ct.operators.ct.geometry import PlanarGeometry
+from deft_ct.operators.ct.scan import ScanGeometry
 from deft_ct.operators.ct.system_matrix import Geometry
 from deft_ct.operators.ct.truncation import Truncation, truncation
 from deft_ct.operators.findings import Diagnosis, Finding
@@ -61,7 +63,7 @@ def diagnose_scan(y: Tensor, geometry: Geometry, weights: Tensor | None = None) 
     findings = [finding for finding in impossible if finding is not None]
     if findings:
         return Diagnosis(record, tuple(findings))
-    bad = bad_elements(lines)
+    bad = bad_elements(lines, _by_angle(geometry))
     findings += _element_findings(bad, record)
     repaired = None
     if bool(bad.repaired.any()):
@@ -84,6 +86,11 @@ def detector_lines(y: Tensor, geometry: Geometry) -> Tensor:
     """Data as ``(lines, views, detectors)``: one line for a slice of a planar scan, or for a row of a panel."""
     rows = y.reshape(-1, *geometry.sinogram_shape)
     return rows if rows.ndim == 3 else rows.movedim(2, 1).flatten(0, 1)
+
+
+def _by_angle(geometry: Geometry) -> Tensor | None:
+    """Indices that sort the views by angle; None for views without angles, which are in the order of their taking."""
+    return torch.as_tensor(geometry.angle_array.copy()).argsort() if isinstance(geometry, ScanGeometry) else None
 
 
 def _undone(lines: Tensor, like: Tensor, geometry: Geometry) -> Tensor:

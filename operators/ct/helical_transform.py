@@ -18,6 +18,7 @@ from deft_ct.operators.ct.photons import NOISE_FREE_PHOTONS
 from deft_ct.operators.ct.rays import Array
 from deft_ct.operators.ct.tv_hint import divergent_beam_hint
 from deft_ct.operators.findings import RegularisationHint
+from deft_ct.operators.image_values import ATTENUATION, ImageValues
 from deft_ct.operators.memory import check_memory
 from deft_ct.operators.noise import PoissonNoise
 from deft_ct.operators.threads import run_tasks
@@ -115,6 +116,11 @@ class HelicalTransform(LinearOperator):
     def grid_spacing(self) -> tuple[float, float, float]:
         """Voxel size along (slices, rows, columns), mm."""
         return self.grid.voxel_zyx
+
+    @property
+    def image_values(self) -> ImageValues:
+        """Attenuation in 1/mm."""
+        return ATTENUATION
 
     def regularisation_hint(self, y: Tensor, weights: Tensor | None) -> RegularisationHint:
         """See :func:`~deft_ct.operators.ct.tv_hint.divergent_beam_hint`."""

@@ -26,6 +26,7 @@ from deft_ct.operators.ct.tv_hint import total_variation_hint
 from deft_ct.operators.ct.unseen import unseen_pixels
 from deft_ct.operators.ct.view_order import view_order
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
+from deft_ct.operators.image_values import ATTENUATION, ImageValues
 from deft_ct.operators.memory import check_memory
 from deft_ct.operators.noise import PoissonNoise
 from deft_ct.operators.row_order import RowOrder
@@ -161,6 +162,11 @@ class RayTransform(LinearOperator):
     def grid_spacing(self) -> tuple[float, ...]:
         """Pixel or voxel size along each axis of the images, mm."""
         return tuple(float(step) for step in np.atleast_1d(self.geometry.pixel_mm))
+
+    @property
+    def image_values(self) -> ImageValues:
+        """Attenuation in 1/mm."""
+        return ATTENUATION
 
     def regularisation_hint(self, y: Tensor, weights: Tensor | None) -> RegularisationHint:
         """See :func:`~deft_ct.operators.ct.tv_hint.total_variation_hint`."""

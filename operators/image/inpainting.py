@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.base import LinearOperator, RowPick
+from deft_ct.operators.feature_images import FeatureImage
 from deft_ct.operators.svd import DiagonalSVD
 
 
@@ -68,6 +69,15 @@ class Inpainting(LinearOperator):
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         """The observed pixels, zero elsewhere."""
         return self.adjoint(y)
+
+    @property
+    def feature_images(self) -> tuple[FeatureImage, ...]:
+        """The masked data, and the mask."""
+        return FeatureImage(name="data"), FeatureImage(name="mask", dimensionless=True, absent=1.0)
+
+    def data_images(self, y: Tensor) -> Tensor:
+        """See :attr:`feature_images`."""
+        return torch.stack([self.adjoint(y), self.mask.to(y).expand_as(y)], 1)
 
     def svd(self) -> DiagonalSVD:
         """Both bases are the identity, the singular values are the mask, or the masks of all images."""

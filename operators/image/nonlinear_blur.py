@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.operators.base import Operator
+from deft_ct.operators.feature_images import FeatureImage
 from deft_ct.operators.image.bkse import BKSEBlur, load_bkse, sample_code
 from deft_ct.operators.image.blur import Blur
 from deft_ct.operators.image.blur_kernels import motion_kernel
@@ -88,6 +89,15 @@ class NonlinearBlur(Operator):
     def _forward_kernel(self, x: Tensor) -> Tensor:
         blurred = self.model(rescale(x, self.value_range, (0.0, 1.0)))
         return rescale(blurred, (0.0, 1.0), self.value_range).clamp(*self.value_range)
+
+    @property
+    def feature_images(self) -> tuple[FeatureImage, ...]:
+        """The blurred image."""
+        return (FeatureImage(name="data"),)
+
+    def data_images(self, y: Tensor) -> Tensor:
+        """See :attr:`feature_images`."""
+        return y.unsqueeze(1)
 
 
 class CameraShake(nn.Module):

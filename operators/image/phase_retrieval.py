@@ -6,8 +6,12 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.base import Operator
+from deft_ct.operators.feature_images import FeatureImage
 from deft_ct.operators.image.transforms import one_by_one
 from deft_ct.operators.image.value_range import ValueRange, check_range, rescale
+
+FEATURE_ITERATIONS, FEATURE_REDUCTIONS = 10, 2
+"""Steps of the image ``hybrid``; the official code of DEFT takes 350, far dearer than its network."""
 
 
 class PhaseRetrieval(Operator):
@@ -56,6 +60,16 @@ class PhaseRetrieval(Operator):
 
     def _forward_kernel(self, x: Tensor) -> Tensor:
         return self.spectrum(x).abs()
+
+    @property
+    def feature_images(self) -> tuple[FeatureImage, ...]:
+        """Of an estimate: its projection onto the magnitudes, and a few hybrid input-output steps from it."""
+        return FeatureImage(name="projection", of_estimate=True), FeatureImage(name="hybrid", of_estimate=True)
+
+    def estimate_images(self, x: Tensor, y: Tensor) -> Tensor:
+        """See :attr:`feature_images`."""
+        steps = {"iterations": FEATURE_ITERATIONS, "reductions": FEATURE_REDUCTIONS}
+        return torch.stack([self.project_magnitude(x, y), self.hybrid_input_output(y, x, **steps)], 1)
 
     def _crop(self, padded: Tensor) -> Tensor:
         top, left = self.padding

@@ -172,8 +172,8 @@ def write_model(folder: Path) -> None:
 
 def write_htransform(folder: Path) -> None:
     from deft_ct.diffusion.schedule import Schedule
+    from deft_ct.methods.deft import HTransform, HTransformConfig
     from deft_ct.methods.deft.folder import save_htransform
-    from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
 
     save_htransform(HTransform(HTransformConfig(network=_unet()), Schedule()), folder)
     write_calibration(folder)

@@ -21,6 +21,7 @@ from pydicom.uid import (
 
 from deft_ct.datasets.ldct_projection import find_projection_series, read_projections
 from deft_ct.io.errors import ReadError
+from deft_ct.operators import memory
 
 ROWS, COLUMNS, VIEWS_PER_TURN, FEED = 4, 10, 16, 23.0
 Write = Callable[..., np.ndarray]
@@ -294,3 +295,13 @@ def test_values_of_the_first_and_of_the_last_view_count(tmp_path: Path) -> None:
     damage(tmp_path / "scan" / "1000.dcm", lambda d: d.pop((0x7033, 0x1065)))
     with pytest.raises(ReadError, match="some projections have photon statistics and some have not"):
         read_projections(tmp_path / "scan")
+
+
+def test_a_series_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four bytes for each element of each view."""
+    write(tmp_path / "x", views=3)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 4 * 3 * ROWS * COLUMNS - 1)
+    with pytest.raises(ValueError, match="a scan of 3 projections of 4 x 10 elements needs at least"):
+        read_projections(tmp_path / "x")
+    monkeypatch.setattr(memory, "free_bytes", lambda: 4 * 3 * ROWS * COLUMNS)
+    assert len(read_projections(tmp_path / "x").projections) == 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deft_ct.datasets import lodopab
-from deft_ct.datasets.lodopab import LoDoPaB, ground_truth_from_hu
+from deft_ct.datasets.lodopab import LoDoPaB, LoDoPaBSlices, ground_truth_from_hu
 
 
 @pytest.fixture
@@ -133,3 +133,28 @@ def test_the_numbers_of_the_paper() -> None:
     assert np.log(lodopab.PHOTONS / lodopab.MIN_PHOTONS) == pytest.approx(10.62035, abs=1e-5)
     assert lodopab.MU_MAX == pytest.approx(81.35858, abs=1e-5)
     assert (lodopab.IMAGE_SHAPE, lodopab.SINOGRAM_SHAPE, lodopab.SAMPLES_PER_FILE) == ((362, 362), (1000, 513), 128)
+
+
+def test_true_images_as_slices(root: Path) -> None:
+    """Stored is the attenuation over its largest value; water (20 per m) is 0 HU, air (0.02 per m) is -1000 HU."""
+    with h5py.File(root / "ground_truth_validation_001.hdf5", "a") as file:
+        file["data"][2] = 20 / lodopab.MU_MAX
+    data = LoDoPaBSlices(LoDoPaB(root, "validation"), every=65, limit=4)
+    assert data.positions == [0, 65, 130, 195] and len(data) == 4
+    assert (data.name, data.split, data.image_shape) == ("lodopab:validation", "val", (362, 362))
+    assert data.patients == ["0", "65", "130", "195"]
+    slices = list(data)
+    assert [(s.group, s.index, s.position) for s in slices] == [("validation", n, n) for n in data.positions]
+    assert slices[2].hu.shape == (1, 362, 362) and np.isnan(slices[2].z_mm)
+    vacuum = -1000 * 20 / 19.98
+    np.testing.assert_allclose([float(s.hu.mean()) for s in slices], [vacuum, vacuum, 0, vacuum], atol=0.01)
+    assert {s.pixel_mm for s in slices} == {data.source.geometry.pixel_rc[0]}
+    assert data.content_hash() == LoDoPaBSlices(LoDoPaB(root, "validation"), 65, 4).content_hash()
+    assert data.content_hash() != LoDoPaBSlices(LoDoPaB(root, "validation"), 65, 3).content_hash()
+    (root / "patient_ids_rand_validation.csv").write_text("\n".join(str(n // 60) for n in range(3522)) + "\n")
+    listed = LoDoPaBSlices(LoDoPaB(root, "validation"), every=65, limit=4)
+    assert listed.patients == ["0", "1", "2", "3"] and listed.content_hash() != data.content_hash()
+    assert len(LoDoPaBSlices(listed.source)) == 3522
+    for every, limit in ((0, None), (1, 0)):
+        with pytest.raises(ValueError, match=f"every and limit must be at least 1, got {every} and {limit}"):
+            LoDoPaBSlices(listed.source, every, limit)

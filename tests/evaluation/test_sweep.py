@@ -115,7 +115,7 @@ def test_the_command_tunes_methods_on_scans(pack: CTPack, tmp_path: Path) -> Non
     command += ["--out", str(tmp_path / "out")]
     estimate = CliRunner().invoke(app, [*command, "--estimate"])
     assert estimate.exit_code == 0, estimate.output
-    assert "s a trial of 2 slices" in estimate.output and not (tmp_path / "out").exists()
+    assert "s a trial of 2 images" in estimate.output and not (tmp_path / "out").exists()
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     for scan in SCANS:

@@ -12,7 +12,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from deft_ct.io.dicom_files import DicomSeriesError
-from deft_ct.io.dicom_read import Series, read_all_dicom_series, read_dicom_series
+from deft_ct.io.dicom_read import read_all_dicom_series, read_dicom_series
+from deft_ct.io.series import Series
 from deft_ct.io.errors import ReadError
 
 MakeSeries = Callable[..., list[Path]]

@@ -104,6 +104,7 @@ def _changed(path: Path, change: Callable[[Any], None], *, source: bytes) -> Pat
         ({"dim": [3, 400, 400, 900, 1, 1, 1, 1]}, "expansion of more than 200 times"),
         ({"dim": [3, 4, 4, 900, 1, 1, 1, 1]}, "cut off"),
         ({"dim": [3, 4, -4, 3, 1, 1, 1, 1]}, "damaged"),
+        ({"dim": [3, 4, 0, 3, 1, 1, 1, 1]}, r"declares a shape of \(4, 0, 3\)"),
         ({"dim": [9, 4, 4, 3, 1, 1, 1, 1]}, "cannot be read as NIfTI"),
         ({"datatype": 32, "bitpix": 64}, "type complex64; expected real numbers"),
         ({"datatype": 128, "bitpix": 24}, "expected real numbers"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import tiny_scan, tiny_slices
 
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.residual import (
     LARGEST_RESIDUAL,
+    LARGEST_RESIDUAL_OF_IMAGES,
     TIMES_NOISE,
     noise_residuals,
     relative_residuals,
@@ -31,8 +33,8 @@ def test_residuals_in_closed_form() -> None:
 @pytest.mark.parametrize(
     ("residual", "sigma", "found"),
     [
-        (LARGEST_RESIDUAL - 0.01, 0.0, False),
-        (LARGEST_RESIDUAL + 0.01, 0.0, True),
+        (LARGEST_RESIDUAL_OF_IMAGES - 0.01, 0.0, False),
+        (LARGEST_RESIDUAL_OF_IMAGES + 0.01, 0.0, True),
         (2.0, 0.99 * 2.0 / TIMES_NOISE, True),
         (2.0, 1.01 * 2.0 / TIMES_NOISE, False),  # the noise alone is about as large
     ],
@@ -40,6 +42,14 @@ def test_residuals_in_closed_form() -> None:
 def test_both_limits_count(residual: float, sigma: float, found: bool) -> None:
     y = torch.ones(1, 1, 4, 4)
     assert (unexplained(y, y * (1 + residual), measurement(sigma)) is not None) is found
+
+
+@pytest.mark.parametrize("factor", [1 - LARGEST_RESIDUAL + 0.01, 1 - LARGEST_RESIDUAL - 0.01])
+def test_a_scan_may_be_missed_by_more(factor: float) -> None:
+    scan = tiny_scan()
+    image = tiny_slices(1)
+    found = unexplained(scan.noise_free(image), factor * image, scan)
+    assert (found is not None) is (factor < 1 - LARGEST_RESIDUAL)
 
 
 def test_the_finding_tells_the_places_and_the_worst() -> None:

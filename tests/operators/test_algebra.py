@@ -12,8 +12,10 @@ from torch import Tensor
 
 from deft_ct.operators import HDR, Decomposable, GaussianBlur, Identity, Inpainting, stack
 from deft_ct.operators.base import LinearOperator, Operator
-from deft_ct.operators.ct import ParallelGeometry, RayTransform
+from deft_ct.operators.ct import ConeGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.ct.photons import NOISE_FREE_PHOTONS
 from deft_ct.operators.findings import Diagnosis, Finding, RegularisationHint
+from deft_ct.operators.noise import PoissonNoise
 from deft_ct.testing import assert_adjoint, assert_gradients, assert_linear
 
 
@@ -231,12 +233,12 @@ def test_other_compositions_claim_nothing_of_their_parts():
         assert not operator.first_guess(whole[:, 0]).any()
         assert len(operator.describe()["of"]) == 2
         assert operator.refined(2).domain_shape == (8,)
-    assert torch.equal((base + A).nominal_weights(y), torch.ones_like(y))
+    assert torch.equal((base + A).nominal_weights(y), A.nominal_weights(y))
 
 
 def test_a_stack_asks_each_part_about_its_data():
     base = Knowing(3, 4, 0)
-    y = torch.rand(2, 1, 6)
+    y = torch.arange(12.0).reshape(2, 1, 6)  # whole numbers: a mean does not depend on the order of its terms
     first, second = (base | A).split(y)
     found = (base | base).diagnose(y)
     records = [{"mean": float(part.mean()), "weight": None} for part in (first, second)]
@@ -246,7 +248,7 @@ def test_a_stack_asks_each_part_about_its_data():
     assert torch.equal(found.repaired, y + 1)
     assert torch.equal((base | A).diagnose(y).repaired, torch.cat([first + 1, second], -1))
     torch.testing.assert_close(
-        (base | A).nominal_weights(y), torch.cat([base.nominal_weights(first), torch.ones_like(second)], -1)
+        (base | A).nominal_weights(y), torch.cat([base.nominal_weights(first), A.nominal_weights(second)], -1)
     )
 
 
@@ -335,3 +337,35 @@ def test_the_norm_takes_fifty_iterations_of_the_power_method() -> None:
     assert estimate(50) - estimate(49) > 1e-5
     assert Close().norm(tolerance=0.0) == pytest.approx(estimate(50), abs=2e-6)
     assert Close().norms(tolerance=0.0) == [pytest.approx(estimate(50), abs=2e-6)]
+
+
+def test_compositions_say_what_they_are_made_of() -> None:
+    scan = RayTransform(ParallelGeometry.for_image((8, 8), 1.5, 4))
+    other = Matrix(5, 3, 0)
+    assert (2.0 * scan).grid_spacing == scan.grid_spacing == (1.5, 1.5)
+    assert GaussianBlur((1, 8, 8), 1.0).grid_spacing is None
+    for built in (scan + scan, stack([scan, scan])):
+        assert built.grid_spacing == (1.5, 1.5)
+    assert scan.T.grid_spacing is None and (scan.T @ scan).grid_spacing == (1.5, 1.5)
+    assert other.T.describe() == {"operator": "Adjoint", "of": {"operator": "Matrix"}}
+    both = Matrix(2, 5, 1) @ other
+    assert both.describe()["of"] == [{"operator": "Matrix"}, {"operator": "Matrix"}]
+    twice = both.refined(2)
+    assert twice.domain_shape == (6,) and twice.range_shape == (2,)
+    x = torch.arange(6.0, dtype=torch.float64)
+    torch.testing.assert_close(twice(x), Matrix(2, 5, 1)(Matrix(5, 6, 9)(x)))
+    assert "sign=-1" in repr(other - other) and "factor=2.5" in repr(2.5 * other) and "axis=0" in repr(stack([other]))
+    torch.testing.assert_close((-other)(x[:3]), -other(x[:3]))
+    with pytest.raises(ValueError, match="Identity cannot be simulated on a finer grid; use refine=1"):
+        Identity((3,)).refined(2)
+
+
+def test_a_scaled_scan_weights_noise_free_data_like_the_scan() -> None:
+    scan = RayTransform(ParallelGeometry.for_image((8, 8), 1.5, 4))
+    y = scan(torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.02)
+    expected = PoissonNoise(photons=NOISE_FREE_PHOTONS).weights(y)
+    torch.testing.assert_close(scan.nominal_weights(y), expected)
+    torch.testing.assert_close((3.0 * scan).nominal_weights(3.0 * y), expected / 9)
+    torch.testing.assert_close((0.0 * scan).nominal_weights(y), torch.ones_like(y))
+    cone = RayTransform(ConeGeometry.for_image((3, 5, 6), 1.0, 4))
+    assert cone.preconditioner(torch.zeros(1)) is None and scan.preconditioner(y) is not None

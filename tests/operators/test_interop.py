@@ -9,6 +9,7 @@ import torch
 from scipy.sparse.linalg import lsqr
 
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.identity import Identity
 from deft_ct.operators.interop import (
     FromDeepinv,
     FromODL,
@@ -124,3 +125,16 @@ def test_missing_packages_name_the_extra(monkeypatch, call, extra):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=rf"pip install deft-ct\[{extra}\]"):
         call(RayTransform(SCAN))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_spaces_without_weights_are_plain(odl):
+    op = Identity((4,))
+    plain = odl.rn(4, dtype="float32")
+    theirs = as_odl_operator(op, plain, plain)
+    x, y = plain.element([1, 2, 3, 4]), plain.element([4, 0, 1, 1])
+    assert list(theirs.adjoint(y)) == list(y) and float(theirs(x).inner(y)) == pytest.approx(11.0)
+    assert theirs.adjoint.adjoint is theirs or list(theirs.adjoint.adjoint(x)) == list(x)
+    weighted = odl.rn(4, dtype="float32", weighting=[1.0, 2.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match="ODL spaces must have constant weights"):
+        as_odl_operator(op, weighted, weighted)

@@ -100,6 +100,16 @@ def test_zero_counts_become_the_floor() -> None:
     assert bool(torch.isfinite(model.weights(y)).all()) and bool(torch.isfinite(model.log_likelihood(y, y)).all())
 
 
+def test_the_likelihood_of_rays_that_nothing_passes() -> None:
+    """At 1000 mean free paths the expected count underflows, and its logarithm is known all the same."""
+    counts, clean = 5.0, torch.full((1, 1), 1000.0, dtype=torch.float64)
+    y = torch.full((1, 1), -math.log(counts / 1e4), dtype=torch.float64)
+    expected = counts * (math.log(1e4) - 1000.0) - math.lgamma(counts + 1)
+    np.testing.assert_allclose(PoissonNoise(photons=1e4).log_likelihood(clean, y), [expected], rtol=1e-12)
+    with_electronic = PoissonNoise(photons=1e4, electronic=1.0).log_likelihood(torch.zeros(1, 1), torch.zeros(1, 1))
+    np.testing.assert_allclose(with_electronic, [scipy.stats.poisson.logpmf(10_001, 10_001)], rtol=1e-4)
+
+
 @pytest.mark.parametrize("model", MODELS, ids=IDS)
 def test_score_is_the_gradient_of_the_log_likelihood(model: NoiseModel) -> None:
     clean = line_integrals(2, 1, 3, 4)
@@ -205,3 +215,16 @@ def test_bad_faults_are_refused(fault: type[RingArtefact | DeadDetectors]) -> No
         fault(fraction=1.5)
     with pytest.raises(ValueError, match="detector_ndim"):
         fault(detector_ndim=3)
+
+
+def test_no_noise_has_no_variance_and_equal_weights() -> None:
+    clean = torch.rand(2, 3, dtype=torch.float64)
+    assert torch.equal(NoNoise().variance(clean), torch.zeros_like(clean))
+    assert torch.equal(NoNoise().weights(clean), torch.ones_like(clean))
+
+
+def test_faults_are_made_by_keywords() -> None:
+    """Two numbers in a row could be either way round."""
+    for kind in (DeadDetectors, RingArtefact):
+        with pytest.raises(TypeError, match="positional"):
+            kind(0.1, 1)

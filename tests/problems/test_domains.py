@@ -135,7 +135,9 @@ def test_a_comparison_is_of_its_data_and_measurement_and_not_of_their_names(
     found = compared(other, methods, tmp_path / "run").cells
     fresh = compared(other, methods, tmp_path / "fresh").cells
     key = problem.metrics[0].key
-    assert found[0].values[key] == fresh[0].values[key] and found[0].key != before[0].key
+    assert found[0].values[key] == fresh[0].values[key] != before[0].values[key]
+    of_the_images = domain == "photographs" and what == "data"  # their content is in the rows, not in the key
+    assert (found[0].key == before[0].key) == of_the_images
     assert compared(other, methods, tmp_path / "run").cells == found
     assert compared(problem, methods, tmp_path / "run").cells == before
 

@@ -152,7 +152,7 @@ def test_one_patient_has_the_interval_over_images(tmp_path: Path) -> None:
     summary = summary_frame(rows, METRICS)
     (table,) = problem_tables(rows, summary, [PSNR])
     assert table.lines[0].values[0].patients == "" and table.lines[0].values[0].images
-    assert table.lines[0].values[0].images in tables_latex([table], notes_of(summary))
+    assert table.lines[0].values[0].images in tables_latex([table], notes_of(summary), "patient")
     write_benchmark_outputs(tmp_path, rows, [PSNR])
     assert "patients [" not in (tmp_path / "benchmark.html").read_text()
 

@@ -7,13 +7,23 @@ from gaussian import Gaussian, MatrixOperator, gaussian_prior, smooth_gaussian
 from torch import Tensor
 
 from deft_ct.diffusion.schedule import Schedule
+from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft import Condition, HTransform, HTransformConfig
+from deft_ct.methods.deft.guidance import Guidance
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.networks import UNetConfig
 from deft_ct.operators.noise import GaussianNoise
 
 SIDE, PIXELS, ROWS, SIGMA = 4, 16, 6, 0.2
+
+
+class Gradient(Guidance):
+    """The gradient of the log likelihood as it is."""
+
+    def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
+        """See :class:`Guidance`."""
+        return likelihood.score(x0)
 
 
 class ExactHead(HTransform):
@@ -25,6 +35,7 @@ class ExactHead(HTransform):
     def __init__(self, gaussian: Gaussian, matrix: Tensor, sigma: float, schedule: Schedule) -> None:
         network = UNetConfig(patch=1, channels=(32,), attention=(False,))
         super().__init__(HTransformConfig(reference="none", guidance="score", network=network), schedule)
+        self.guidance = Gradient()
         self.gaussian, self.matrix, self.sigma = gaussian, matrix, sigma
 
     def forward(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from PIL import Image
 from tiny import NETWORK, tiny_htransform, tiny_prior
 from tiny_pack import write_tiny_pack
 
@@ -33,7 +34,7 @@ from deft_ct.workflows.reconstruct_series import SparseView
 SCAN = ("--scan", "parallel12_1e5_48bins")
 STEPS = ("--steps", 6, "--batch-size", 2, "--no-progress")
 Read = Callable[[Path], Any]
-REPLACED = ("reconstruct", "demo")
+REPLACED = ("reconstruct", "restore", "demo")
 """Commands that write OUT as a whole, and refuse one that holds a file of the user."""
 TINY_DEMO = partial(SparseView, method="fbp", compare=(), views=12, size=32)
 
@@ -96,6 +97,13 @@ def commands(root: Path) -> dict[str, tuple[list[object], Read]]:
             ],
             lambda p: load_htransform(p / "htransform").content_hash(),
         ),
+        "restore": (
+            [
+                "restore", _picture(root), "--operator", "sr4", "--method", "cgls:iterations=3", "--overwrite",
+                "--no-progress",
+            ],
+            lambda p: json.loads((p / "run.json").read_text())["metrics"],
+        ),
         "demo": (["demo", "--samples", 1, "--no-progress"], _run),
     }  # fmt: skip
 
@@ -103,6 +111,12 @@ def commands(root: Path) -> dict[str, tuple[list[object], Read]]:
 def _suite(root: Path, pack: Path) -> Path:
     path = root / "suite.yaml"
     path.write_text(f"data: {pack}\nscans: [{SCAN[1]}]\nbatch_size: 1\nmethods: [fbp, 'sirt:iterations=5']\n")
+    return path
+
+
+def _picture(root: Path) -> Path:
+    path = root / "picture.png"
+    Image.linear_gradient("L").resize((8, 8)).save(path)
     return path
 
 

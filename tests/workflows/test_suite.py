@@ -66,6 +66,12 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ("data: a.h5\nscans: [spiral]", "unknown scan 'spiral'"),
         ("data: a.h5\nprecision: float8", "precision must be one of float32, bfloat16, float16"),
         ("data: a.h5\ndata: b.h5", "the key data is there twice"),
+        ("data: photos:a", "photographs need tasks, for example"),
+        ("data: photos:a\ntasks: [magic]", "unknown task 'magic'; known are denoise"),
+        ("data: photos:a\ntasks: [sr4]\nscans: [parallel60_1e5]", "scans is not for photographs: leave it out"),
+        ("data: a.h5\ntasks: [sr4]", "tasks is not for CT: leave it out"),
+        ("data: [a.h5, 'photos:a']\ntasks: [sr4]", "data has photographs and others: make a suite of each"),
+        ("data: photos:a\ntasks: ['sr4:noise=0.1']\nnoise: [0.2]", "noise is there twice: 'sr4:noise=0.1' names"),
         ("- a", "is not a suite: expected keys such as data and methods, got list"),
         ("data: [a", "is not YAML: "),
         ("data: !!python/object/apply:os.system [ls]", "is not YAML: could not determine a constructor"),
@@ -100,6 +106,11 @@ def test_the_shipped_suites_are_valid_and_found_by_name_and_path(repository_root
             FileNotFoundError, match=r"no suite '.*': not a file, and the shipped ones are aapm-sparse, ct"
         ):
             suite_path(name)
+
+
+def test_noise_levels_are_for_every_task(tmp_path: Path) -> None:
+    found = read_suite(suite(tmp_path, "data: photos:a\ntasks: [sr4, 'jpeg:quality=5']\nnoise: [0, 0.1]"))
+    assert found.task_list == ["sr4:noise=0", "sr4:noise=0.1", "jpeg:quality=5,noise=0", "jpeg:quality=5,noise=0.1"]
 
 
 def test_the_label_of_a_method_says_its_options() -> None:

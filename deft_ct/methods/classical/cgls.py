@@ -26,6 +26,9 @@ from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 Penalty = Literal["identity", "gradient"]
 
+STRENGTH = 40.0
+"""Default weight of Tikhonov's penalty for images in [-1, 1] with inverse variances as weights: 1e5 per (1/mm)^2."""
+
 
 def cgls(
     y: Tensor,
@@ -113,7 +116,7 @@ def _solve(
     """Conjugate gradients on the normal equations in their least-squares form: the residual is carried along."""
     y, w = problem.y, 1.0 if problem.weights is None else problem.weights
     tiny = torch.finfo(y.dtype).tiny
-    scales = difference_scales(operator) or (1.0, 1.0)  # (C, H, W): within each channel
+    scales = difference_scales(operator) or (1.0, 1.0)
     x = y.new_zeros((len(y), *operator.domain_shape)) if problem.x0 is None else problem.x0.clone()
     r = y if problem.x0 is None else y - operator(x)
     limit = _energy(operator.adjoint(w * y))
@@ -206,17 +209,20 @@ class TikhonovConfig(StoppingRule):
     """Settings of :class:`Tikhonov`.
 
     Attributes:
-        strength: weight of the penalty, >= 0; see :func:`tikhonov`.
+        strength: weight of the penalty, >= 0, in one over the squared unit of the image; see :func:`tikhonov`. None for
+            :data:`STRENGTH` over the squared contrast of the measurement's images: 1e5 for attenuation in 1/mm, 40 for
+            images in [-1, 1].
         penalty: ``"identity"`` or ``"gradient"``.
         tolerance: relative gradient at which an image is done.
     """
 
-    strength: float = 1e5
+    strength: float | None = None
     penalty: Penalty = "gradient"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("strength", self.strength)
+        if self.strength is not None:
+            check_number("strength", self.strength)
 
 
 class Tikhonov(IterativeReconstructor):
@@ -232,5 +238,8 @@ class Tikhonov(IterativeReconstructor):
 
     def _solve(self, y: Tensor, operator: LinearOperator, measurement: Measurement) -> tuple[Tensor, SolverInfo]:
         config: TikhonovConfig = self.config
+        strength = config.strength
+        if strength is None:
+            strength = STRENGTH / measurement.image_values.contrast**2
         weights = measurement.fit_weights(y)
-        return tikhonov(y, operator, weights=weights, strength=config.strength, penalty=config.penalty, stopping=config)
+        return tikhonov(y, operator, weights=weights, strength=strength, penalty=config.penalty, stopping=config)

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from deft_ct.measurement.data_term import per_sample
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.methods.classical.common import IterativeReconstructor, SolverInfo, StoppingRule, prepare_fit
+from deft_ct.methods.classical.common import IterativeReconstructor, LeastSquares, SolverInfo, StoppingRule, prepare_fit
 from deft_ct.operators.base import LinearOperator
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
+
+_POINTS = 0.02
+"""Share of bright pixels in the image that tells whether an operator has negative entries."""
 
 
 @torch.no_grad()
@@ -31,12 +34,14 @@ def sirt(
     Without weights this is SIRT (Gilbert 1972; Gregor and Benson, IEEE Trans. Med. Imaging 2008): W holds one over the
     row sums of A and C one over its column sums. With weights, ``C = 1 / (A^T W A 1)``: the separable surrogate of
     weighted least squares (Erdogan and Fessler, Phys. Med. Biol. 1999), of which SIRT is the case above. Both decrease
-    ``|A x - y|_W`` at every iteration for an operator with non-negative entries, such as a ray transform. Stopping
-    early is the regularisation.
+    ``|A x - y|_W`` at every iteration for an operator with non-negative entries, such as a ray transform. The sums mean
+    nothing where entries are negative (bicubic super-resolution, compressed sensing): W is then one, or the weights,
+    and C is ``1 / (max(W) |A|^2)``, the iteration of Landweber (Am. J. Math. 1951). Stopping early is the
+    regularisation.
 
     Args:
         y: ``(..., *range_shape)``, data.
-        operator: ``A``, with non-negative entries.
+        operator: ``A``.
         weights: broadcastable to ``y``, >= 0; inverse variances, for example.
         stopping: the tolerance is for the change of an iteration, as a fraction of the norm of the image.
         x0: start ``(..., *domain_shape)``; zero when left out.
@@ -50,11 +55,8 @@ def sirt(
         ValueError: a wrong shape, NaN, or a number out of range.
     """
     problem = prepare_fit("sirt", y, operator, weights=weights, x0=x0)
-    ones = torch.ones(operator.images or 1, *operator.domain_shape, dtype=problem.y.dtype, device=problem.y.device)
-    reach = operator(ones)
-    w = _inverse(reach) if problem.weights is None else problem.weights
-    step = _inverse(operator.adjoint(w * reach))
-    x = ones.new_zeros((len(problem.y), *operator.domain_shape)) if problem.x0 is None else problem.x0
+    w, step = _weights_and_step(problem, operator)
+    x = problem.y.new_zeros((len(problem.y), *operator.domain_shape)) if problem.x0 is None else problem.x0
     alive = torch.ones(len(x), dtype=torch.bool, device=x.device)
     used = torch.zeros(len(x), dtype=torch.long, device=x.device)
     change = x.new_full((len(x),), math.nan)
@@ -74,6 +76,26 @@ def sirt(
     return problem.unflatten(x), info
 
 
+def _weights_and_step(problem: LeastSquares, operator: LinearOperator) -> tuple[Tensor, Tensor]:
+    """``W`` and ``C`` of :func:`sirt`, each of a shape that broadcasts."""
+    ones = torch.ones(operator.images or 1, *operator.domain_shape, dtype=problem.y.dtype, device=problem.y.device)
+    if _has_negative_entries(operator, ones):
+        w = torch.ones_like(problem.y) if problem.weights is None else problem.weights
+        norms = problem.y.new_tensor(operator.norms()).square()
+        return w, per_sample(1 / (norms * w.flatten(1).amax(1)).clamp_min(torch.finfo(w.dtype).tiny), ones)
+    reach = operator(ones)
+    w = _inverse(reach) if problem.weights is None else problem.weights
+    return w, _inverse(operator.adjoint(w * reach))
+
+
+def _has_negative_entries(operator: LinearOperator, like: Tensor) -> bool:
+    """Whether data of a few bright points, at random places, fall below zero by more than rounding."""
+    generator = torch.Generator().manual_seed(0)
+    points = (torch.rand(like.shape[1:], generator=generator) < _POINTS).to(like).expand_as(like)
+    data = operator(points)
+    return bool(data.amin() < -1e-4 * data.abs().amax())
+
+
 def _inverse(sums: Tensor) -> Tensor:
     """One over the sums, and 0 for rays that miss the image and pixels that no ray sees."""
     floor = 1e-6 * sums.abs().amax(tuple(range(1, sums.ndim)), keepdim=True)
@@ -86,11 +108,11 @@ class SIRTConfig(StoppingRule):
 
     Attributes:
         tolerance: relative change at which an image is done.
-        nonnegative: whether values below zero are ruled out.
+        nonnegative: whether values below zero are ruled out; None for attenuation only.
         weighted: whether to use the statistical weights of the noise model instead of the weights of SIRT.
     """
 
-    nonnegative: bool = True
+    nonnegative: bool | None = None
     weighted: bool = False
 
 
@@ -104,4 +126,5 @@ class SIRT(IterativeReconstructor):
     def _solve(self, y: Tensor, operator: LinearOperator, measurement: Measurement) -> tuple[Tensor, SolverInfo]:
         config: SIRTConfig = self.config
         weights = measurement.noise.weights(y) if config.weighted else None
-        return sirt(y, operator, weights=weights, stopping=config, nonnegative=config.nonnegative)
+        nonnegative = measurement.image_values.nonnegative if config.nonnegative is None else config.nonnegative
+        return sirt(y, operator, weights=weights, stopping=config, nonnegative=nonnegative)

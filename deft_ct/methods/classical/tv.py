@@ -19,6 +19,7 @@ from deft_ct.methods.classical.common import (
     check_linear,
     check_number,
     first_iterate,
+    linear,
     prepare_fit,
 )
 from deft_ct.operators.base import LinearOperator
@@ -32,6 +33,9 @@ from deft_ct.runtime.search_space import Range, SearchSpace
 _DATA_STEP = 0.02
 _RELAXATION = 1.7
 _CHECK_EVERY = 5
+
+STRENGTH = 5.0
+"""Default weight of the total variation of images in [-1, 1] with inverse variances as weights: 250 per 1/mm for CT."""
 
 
 @torch.no_grad()
@@ -49,13 +53,16 @@ def total_variation(
 
     ``D`` takes forward differences between neighbouring pixels (zero across the border), and ``|.|`` is the length of
     the vector of these: isotropic total variation (Rudin, Osher and Fatemi 1992). On volumes the vector has three
-    components. Where the spacing of the grid differs between its axes, a difference is divided by the distance of the
-    two samples, in units of the smallest spacing (``Operator.grid_spacing``).
+    components. On images with channels it has those of all channels: vectorial total variation, whose edges fall at
+    the same place in every channel (Bresson and Chan, Inverse Probl. Imaging 2008). Where the spacing of the grid
+    differs between its axes, a difference is divided by the distance of the two samples, in units of the smallest
+    spacing (``Operator.grid_spacing``).
 
     With inverse variances as weights this is the posterior mode under the prior ``exp(-strength * TV(x))``. The
     strength is then a property of the images, with the inverse unit of ``x``. It carries over between photon counts,
     numbers of views and pixel sizes. For attenuation in 1/mm about 250 is best at 1e5 photons and 1.3 to 2 mm pixels,
-    with a broad optimum, 150 at 1e4 and 500 at 1e6, where errors of the model begin to outweigh noise.
+    with a broad optimum, 150 at 1e4 and 500 at 1e6, where errors of the model begin to outweigh noise. That is 5 for
+    images in [-1, 1], in which 1 stands for 0.02/mm.
 
     Solved by the primal-dual method of Chambolle and Pock (J. Math. Imaging Vis. 2011), over-relaxed (Condat 2013).
     Data term, variation and sign constraint are all dualised, which leaves the primal step free of constraints: it is
@@ -70,7 +77,7 @@ def total_variation(
 
     Args:
         y: ``(..., *range_shape)``, data.
-        operator: ``A``, on images ``(H, W)`` or volumes ``(Z, H, W)``.
+        operator: ``A``, on images ``(H, W)`` or ``(C, H, W)`` or volumes ``(Z, H, W)``.
         weights: ``w``, broadcastable to ``y``, >= 0; ones when left out.
         strength: >= 0, one number or a tensor of the batch shape.
         stopping: the tolerance is for the change of an iteration, as a fraction of the norm of the image; looked at
@@ -89,10 +96,12 @@ def total_variation(
     iterations, tolerance = stopping.iterations, stopping.tolerance
     if difference_scales(operator) is None:
         raise ValueError(
-            f"total_variation needs images (H, W) or volumes (Z, H, W) of known spacing, got an operator on "
-            f"{operator.domain_shape}"
+            f"total_variation needs images (H, W) or (C, H, W) or volumes (Z, H, W) of known spacing, got an operator "
+            f"on {operator.domain_shape}"
         )
     radius = _strengths(strength, problem)
+    if operator.images not in (None, 1):
+        return _each_by_itself(problem, operator, radius, stopping, nonnegative)
     n = len(problem.y)
     out = problem.y.new_empty((n, *operator.domain_shape))
     used = torch.full((n,), iterations)
@@ -118,6 +127,28 @@ def total_variation(
     return problem.unflatten(out), info
 
 
+def _each_by_itself(
+    problem: LeastSquares, operator: LinearOperator, strength: Tensor, stopping: StoppingRule, nonnegative: bool
+) -> tuple[Tensor, SolverInfo]:
+    """Images with parameters of their own: the preconditioner is made for one operator."""
+    images, infos = [], []
+    for i in range(len(problem.y)):
+        one = slice(i, i + 1)
+        image, info = total_variation(
+            problem.y[one],
+            linear("total_variation", operator[one]),
+            weights=None if problem.weights is None else problem.weights[one],
+            strength=strength[one],
+            stopping=stopping,
+            x0=None if problem.x0 is None else problem.x0[one],
+            nonnegative=nonnegative,
+        )
+        images.append(image)
+        infos.append(info)
+    joined = [torch.cat([getattr(info, name) for info in infos]) for name in ("iterations", "residual", "converged")]
+    return problem.unflatten(torch.cat(images)), SolverInfo(*(problem.unflatten(values) for values in joined))
+
+
 def tv_objective(
     x: Tensor, y: Tensor, operator: LinearOperator, *, weights: Tensor | None = None, strength: float | Tensor
 ) -> Tensor:
@@ -126,7 +157,8 @@ def tv_objective(
     misfit = (operator(x) - y).square()
     fit = (misfit if weights is None else weights * misfit).sum(dims) / 2
     scales = _scales(operator)
-    length = forward_differences(x, scales).square().sum(-len(scales) - 1).sqrt()
+    axes = len(operator.domain_shape) - len(scales)  # of channels, none or one
+    length = forward_differences(x, scales).square().sum(tuple(range(-len(scales) - 1 - axes, -len(scales)))).sqrt()
     return fit + strength * length.sum(tuple(range(-len(scales), 0)))
 
 
@@ -150,7 +182,7 @@ class _Iteration:
         self.shift = self.gain * y
         self.data = (operator(self.x) - y).mul_(shrink)
         self.scales = _scales(operator)
-        self.gradient = y.new_zeros((len(y), len(self.scales), *operator.domain_shape))
+        self.gradient = torch.zeros_like(forward_differences(self.x, self.scales))
         self.sign = torch.zeros_like(self.x) if nonnegative or self.unseen is not None else None
         self.bounds = None if self.unseen is None else _dual_bounds(self.unseen.to(y.device), self.x, nonnegative)
         self.new = torch.empty_like(self.x)
@@ -177,12 +209,13 @@ class _Iteration:
         x.sub_(move, alpha=_RELAXATION)
 
         trial = torch.add(gradient, forward_differences(extrapolated, self.scales), alpha=self.t.gradient)
-        length = trial[:, 0].square()
-        for axis in range(1, len(self.scales)):
-            length.addcmul_(trial[:, axis], trial[:, axis])
+        parts = trial.flatten(1, -len(self.scales) - 1)  # a view: all differences of a pixel along one axis
+        length = parts[:, 0].square()
+        for axis in range(1, parts.shape[1]):
+            length.addcmul_(parts[:, axis], parts[:, axis])
         length.clamp_min_(torch.finfo(x.dtype).tiny)
-        scale = length.rsqrt_().mul_(per_sample(self.radius[part], x)).clamp_max_(1)
-        trial *= scale[:, None]
+        scale = length.rsqrt_().mul_(per_sample(self.radius[part], length)).clamp_max_(1)
+        parts *= scale[:, None]
         gradient.lerp_(trial, _RELAXATION)
         if self.sign is not None:
             sign = self.sign[part]
@@ -260,17 +293,20 @@ class TVConfig(StoppingRule):
     """Settings of :class:`TV`.
 
     Attributes:
-        strength: weight of the total variation, >= 0; see :func:`total_variation`.
+        strength: weight of the total variation, >= 0, in one over the unit of the image; see :func:`total_variation`.
+            None for :data:`STRENGTH` over the contrast of the measurement's images: 250 for attenuation in 1/mm, 5 for
+            images in [-1, 1].
         tolerance: relative change at which an image is done.
-        nonnegative: whether attenuation below zero is ruled out.
+        nonnegative: whether values below zero are ruled out; None for attenuation only.
     """
 
-    strength: float = 250.0
-    nonnegative: bool = True
+    strength: float | None = None
+    nonnegative: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("strength", self.strength)
+        if self.strength is not None:
+            check_number("strength", self.strength)
 
 
 class TV(IterativeReconstructor):
@@ -285,13 +321,18 @@ class TV(IterativeReconstructor):
         operator = request.measurement.operator
         if difference_scales(operator) is None:
             raise UnsupportedError(
-                f"{self.name} needs an operator on images (H, W) or volumes of known spacing (Z, H, W), "
+                f"{self.name} needs an operator on images (H, W) or (C, H, W), or volumes of known spacing (Z, H, W), "
                 f"{type(operator).__name__} is on {operator.domain_shape}"
             )
 
     def _solve(self, y: Tensor, operator: LinearOperator, measurement: Measurement) -> tuple[Tensor, SolverInfo]:
         config: TVConfig = self.config
-        weights = measurement.fit_weights(y)
+        values = measurement.image_values
         return total_variation(
-            y, operator, weights=weights, strength=config.strength, stopping=config, nonnegative=config.nonnegative
+            y,
+            operator,
+            weights=measurement.fit_weights(y),
+            strength=STRENGTH / values.contrast if config.strength is None else config.strength,
+            stopping=config,
+            nonnegative=values.nonnegative if config.nonnegative is None else config.nonnegative,
         )

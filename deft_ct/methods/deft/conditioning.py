@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.deft.htransform import Condition, HTransform, HTransformConfig
+from deft_ct.methods.deft.config import HTransformConfig
+from deft_ct.methods.deft.htransform import Condition, HTransform
 from deft_ct.methods.deft.scan_embedding import SCAN_FEATURES, with_fewer_views
 from deft_ct.methods.initial import check_initial
 from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.feature_images import FeatureImage
 from deft_ct.reconstructor import UnsupportedError
 
 SPREAD_SLOPES = (-0.3, 1.0, -0.1, 0.0)
@@ -21,7 +26,7 @@ angular range and more noise; fitted to scans of 15 to 200 views, 90 to 180 degr
 def condition_for(
     likelihood: Likelihood, htransform: HTransform, *, tabulated: tuple[Tensor, Tensor] | None = None
 ) -> Condition:
-    """Compute the initial reconstruction, its back-projected residual and the features of the measurement.
+    """Compute the initial reconstruction, its back-projected residual and what the operator says of the measurement.
 
     Args:
         likelihood: the measurement with its data, in the prior's range; see ``Likelihood.told``.
@@ -29,17 +34,20 @@ def condition_for(
         tabulated: the initial reconstruction and its residual, if they were computed before; not refined.
 
     Returns:
-        The condition, empty when the h-transform uses neither an initial reconstruction nor features.
+        The condition, empty when the h-transform uses neither an initial reconstruction nor features. Images of an
+        estimate are at their ``absent`` value until :func:`with_estimate`.
 
     Raises:
         ValueError: the h-transform wants features and the operator has none.
     """
     config, guidance = htransform.config, htransform.guidance
-    features = None
+    features, images = None, None
+    if config.operator_images:
+        images = _declared_images(likelihood, config.operator_images)
     if config.scan_features:
         features = with_fewer_views(scan_features(likelihood, direction=config.arc_direction), likelihood.grouped)
     if htransform.initial is None:
-        return Condition(features=features)
+        return Condition(features=features, images=images)
     initial, residual = (htransform.initial(likelihood), None) if tabulated is None else tabulated
     if htransform.refinement is not None:
         if residual is None:
@@ -47,7 +55,47 @@ def condition_for(
         initial, residual = htransform.refine(initial, residual, features), None
     if residual is None:
         residual = guidance.of_initial(likelihood, initial, config.spread)
-    return Condition(initial=initial, residual=residual, features=features)
+    return Condition(initial=initial, residual=residual, features=features, images=images)
+
+
+@torch.no_grad()
+def with_estimate(condition: Condition, likelihood: Likelihood, htransform: HTransform, x0: Tensor) -> Condition:
+    """The condition with the operator's images of an estimate; itself when the h-transform sees none.
+
+    Args:
+        condition: from :func:`condition_for`, one row for each image.
+        likelihood: the measurement with its data, in the prior's range.
+        htransform: names the images.
+        x0: Tweedie estimate of the prior, ``(B, *image_shape)``.
+    """
+    wanted = [image.name for image in htransform.config.operator_images]
+    if condition.images is None or not any(image.of_estimate for image in htransform.config.operator_images):
+        return condition
+    known = [image for image in likelihood.operator.feature_images if image.of_estimate]
+    found = likelihood.operator.estimate_images(likelihood.to_physical(x0), likelihood.y)
+    images = condition.images.clone()
+    for name, values in _by_name(likelihood, known, found).items():
+        if name in wanted:
+            images[:, wanted.index(name)] = values.to(images)
+    return replace(condition, images=images)
+
+
+def _declared_images(likelihood: Likelihood, wanted: Sequence[FeatureImage]) -> Tensor:
+    """``(B, F, *image_shape)``: what the operator declares of the data, and the ``absent`` value for all others."""
+    known = [image for image in likelihood.operator.feature_images if not image.of_estimate]
+    found = likelihood.operator.data_images(likelihood.y)
+    named = _by_name(likelihood, known, found)
+    like = found[:, 0] if found.shape[1] else found.new_zeros((len(found), *found.shape[2:]))
+    return torch.stack([named.get(image.name, torch.full_like(like, image.absent)) for image in wanted], 1)
+
+
+def _by_name(likelihood: Likelihood, known: Sequence[FeatureImage], found: Tensor) -> dict[str, Tensor]:
+    """Images by their names, those with values of the domain in the prior's range."""
+    to_physical = likelihood.to_physical
+    return {
+        image.name: values if image.dimensionless else to_physical.inverse(values)
+        for image, values in zip(known, found.unbind(1), strict=True)
+    }
 
 
 def check_htransform(name: str, config: HTransformConfig, shape: tuple[int, ...], likelihood: Likelihood) -> None:
@@ -72,6 +120,13 @@ def check_htransform(name: str, config: HTransformConfig, shape: tuple[int, ...]
         check_initial(name, likelihood, config.reference)
     if config.guidance in ("cg", "split") and not isinstance(likelihood.operator, LinearOperator):
         raise UnsupportedError(f"{name} with {config.guidance} guidance needs a linear operator: use score guidance")
+    known = {image.name for image in likelihood.operator.feature_images}
+    if config.operator_images and not known & {image.name for image in config.operator_images}:
+        wanted = " or ".join(image.name for image in config.operator_images)
+        raise UnsupportedError(
+            f"{name} needs an operator that declares the image {wanted}, and {type(likelihood.operator).__name__} "
+            f"declares {' and '.join(sorted(known)) or 'none'}"
+        )
     if config.guidance in ("fbp", "data"):
         check_initial(name, likelihood, "fbp")
     if config.scan_features:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from deft_ct.diffusion.schedule import Schedule
-from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
+from deft_ct.methods.deft.config import HTransformConfig
+from deft_ct.methods.deft.htransform import HTransform
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.spread_calibration import PATTERN, SpreadCalibration
 from deft_ct.networks.storage import ModelFormat

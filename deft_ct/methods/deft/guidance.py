@@ -3,9 +3,14 @@
 Each kind is an object, looked up by the name that a configuration stores (:func:`guidance_for`). Two kinds depend on
 the noise level: they give the exact answer under a simple assumption, by conjugate gradients.
 
+The guidance of DEFT (arXiv 2406.01781, eq. 12) is the gradient of the likelihood at ``x0h``, for Gaussian noise
+``A^T Sigma^-1 (y - A x0h)``. Its size follows the noise, as ``1 / sigma_y^2``, and the norm of the operator; for
+noise-free data it is infinite. Here it is therefore multiplied by the step (:class:`ScoreGuidance`) that brings ``x0h``
+towards the data without going too far.
+
 If ``x0 | x_t`` is ``N(x0h, C)`` and the data are ``A x0`` with noise of covariance ``Sigma``, the conditional estimate
-is ``x0h + C A^T (A C A^T + Sigma)^-1 (y - A x0h)``. The guidance of DEFT (arXiv 2406.01781, eq. 12) is only its last
-factors, ``A^T Sigma^-1 (y - A x0h)``. The network must learn the preconditioner. For ``C = r^2 I`` the correction is,
+is ``x0h + C A^T (A C A^T + Sigma)^-1 (y - A x0h)``. The gradient is only its last factors; the network must learn the
+preconditioner. For ``C = r^2 I`` the correction is,
 by the push-through identity, the minimiser of
 
     1/2 |y - A(x0h + d)|^2_{Sigma^-1} + |d|^2 / (2 r^2),
@@ -31,22 +36,28 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deft_ct.measurement.data_term import DataTerm
+from deft_ct.measurement.data_term import DataTerm, per_sample
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.operators.base import LinearOperator
+
+IMAGE_SPREAD = 0.5
+"""Standard deviation of the pixels of images in [-1, 1]; the limit of ``r`` for the step of the score."""
 
 
 class Guidance(abc.ABC):
     """A measurement-consistency feature, of the shape of the image that it belongs to.
 
     Attributes:
-        uses_noise_level: whether the feature depends on the time of the diffusion, or on separate settings.
+        has_settings: whether the feature follows ``HTransformConfig.guidance_spread`` and ``guidance_steps``.
         compares: whether the network also sees the difference to the initial reconstruction, both corrected by the
             data.
+        is_step: whether ``x0`` plus the feature is a better estimate than ``x0`` at every noise level. The h-transform
+            without an initial reconstruction then starts from their sum.
     """
 
-    uses_noise_level: ClassVar[bool] = False
+    has_settings: ClassVar[bool] = False
     compares: ClassVar[bool] = False
+    is_step: ClassVar[bool] = False
 
     @abc.abstractmethod
     def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
@@ -67,17 +78,32 @@ class Guidance(abc.ABC):
 
 
 class ScoreGuidance(Guidance):
-    """The gradient of the log likelihood (DEFT eq. 12); its scale depends on noise and geometry."""
+    """The gradient of the log likelihood (DEFT eq. 12), times a step that puts it in the units of ``x0``.
+
+    For data with variance ``v`` and an operator of norm ``n`` (both seen from the prior's range), and ``x0 | x_t`` with
+    the variance ``r^2`` of the module, the step is ``r^2 v / (r^2 n^2 + v)``. It is the largest one under which no
+    component of ``x0`` passes its value in the exact correction for ``C = r^2 I``. It follows the noise, the operator
+    and the time: the feature stays within the error of ``x0`` whatever they are, noise-free data included.
+    """
+
+    is_step: ClassVar[bool] = True
 
     def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
         """See :class:`Guidance`."""
-        return likelihood.score(x0)
+        gradient = likelihood.score(x0)
+        curvature = _mean_precision(likelihood) * _norms(likelihood).square()
+        # Noise-free data have no precision of their own; their gradient is that of unit variance.
+        rest = torch.zeros_like(curvature) if likelihood.noise_weights is None else 1.0
+        variance = belief_spread(sigma, IMAGE_SPREAD).square().to(curvature)
+        return gradient * per_sample(variance / (variance * curvature + rest), x0)
 
 
 class AdjointGuidance(Guidance):
     """The weighted back-projection of the residual, divided by its response to a constant image (one SIRT step).
 
-    It is in the units of ``x0`` for any linear operator.
+    It is in the units of ``x0``. The response is a bound of the operator's gain, pixel by pixel, only where all of its
+    entries have one sign, as line integrals and blurs. An operator with entries of both signs may answer a constant
+    image with values near zero or below. It and nonlinear ones are divided by the square of their norm.
     """
 
     def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
@@ -85,10 +111,18 @@ class AdjointGuidance(Guidance):
         operator, scale = likelihood.operator, likelihood.to_physical.scale
         gradient = operator.vjp(likelihood.to_physical(x0), likelihood.weights * likelihood.residual(x0))
         if not isinstance(operator, LinearOperator):
-            return gradient * scale
+            return gradient * scale / self._bound(likelihood, x0)
         response = operator.adjoint(likelihood.weights * operator(torch.ones_like(x0)))
         floor = 1e-3 * response.amax((-2, -1), keepdim=True)
-        return gradient / (response.clamp_min(floor) * scale)
+        step = gradient / (response.clamp_min(floor) * scale)
+        mixed = (response < 0).flatten(1).any(1)
+        if bool(mixed.any()):
+            step = torch.where(per_sample(mixed, x0).bool(), gradient * scale / self._bound(likelihood, x0), step)
+        return step
+
+    @staticmethod
+    def _bound(likelihood: Likelihood, x0: Tensor) -> Tensor:
+        return per_sample(_mean_precision(likelihood) * _norms(likelihood).square(), x0)
 
 
 class PseudoInverseGuidance(Guidance):
@@ -119,7 +153,8 @@ class ConjugateGradientGuidance(Guidance):
         steps: conjugate-gradient iterations.
     """
 
-    uses_noise_level: ClassVar[bool] = True
+    has_settings: ClassVar[bool] = True
+    is_step: ClassVar[bool] = True
     spread: float = 0.2
     steps: int = 5
 
@@ -145,7 +180,7 @@ class SplitGuidance(Guidance):
         steps: conjugate-gradient iterations.
     """
 
-    uses_noise_level: ClassVar[bool] = True
+    has_settings: ClassVar[bool] = True
     compares: ClassVar[bool] = True
     spread: float = 0.2
     steps: int = 5
@@ -153,6 +188,21 @@ class SplitGuidance(Guidance):
     def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
         """See :class:`Guidance`."""
         return proximal_correction(likelihood, x0, x0.new_full((len(x0),), self.spread), iterations=self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReliableGuidance(Guidance):
+    """A guidance of the reliable part of an estimate, see :func:`reliable_share`.
+
+    Args:
+        of: the guidance.
+    """
+
+    of: Guidance
+
+    def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
+        """See :class:`Guidance`."""
+        return self.of.of_estimate(likelihood, x0 * per_sample(reliable_share(sigma), x0), sigma)
 
 
 GUIDANCES: dict[str, Callable[[float, int], Guidance]] = {
@@ -180,6 +230,28 @@ def guidance_for(kind: str, *, spread: float = 0.2, steps: int = 5) -> Guidance:
     if kind not in GUIDANCES:
         raise ValueError(f"unknown guidance {kind!r}; known: {', '.join(GUIDANCES)}")
     return GUIDANCES[kind](spread, steps)
+
+
+PRIOR_REACH = 25.0
+"""Noise, relative to the signal, where the error of a trained prior's estimate is about the spread of images: the
+prediction of the noise is off by some 2 %, and counts this many times."""
+
+
+def reliable_share(sigma: Tensor, reach: float = PRIOR_REACH) -> Tensor:
+    """Factor of the prior's estimate of the image at the noise ``sigma``; 1 until near the reach, 1/2 there."""
+    return 1 / (1 + (sigma / reach).square())
+
+
+def _norms(likelihood: Likelihood) -> Tensor:
+    """Norm of the operator on the prior's range, ``(B,)``."""
+    y, scale = likelihood.y, likelihood.to_physical.scale
+    steepness = scale.abs().flatten().to(y) if isinstance(scale, Tensor) else y.new_full((len(y),), abs(scale))
+    return steepness * y.new_tensor(likelihood.operator.norms())
+
+
+def _mean_precision(likelihood: Likelihood) -> Tensor:
+    """Mean inverse variance of the data of each image, ``(B,)``."""
+    return likelihood.weights.flatten(1).mean(1)
 
 
 def belief_spread(sigma: Tensor, limit: float) -> Tensor:

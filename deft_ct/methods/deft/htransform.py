@@ -3,8 +3,14 @@
 Adding ``h_t = grad_x ln p_t(y | x_t)`` to the prior's score gives the posterior's score (DEFT, Denker et al. 2024,
 arXiv 2406.01781, Prop. 2.2). In terms of the noise, ``eps_y = eps_u - sqrt(1 - abar_t) h_t``. Two forms:
 
-* **Without an initial reconstruction** (the paper, eq. 12): ``eps_h = NN1(x_t, x0h, g, t) - NN2(t) g`` with the Tweedie
-  estimate ``x0h`` and the guidance ``g``, a measurement-consistency feature of ``x0h``.
+* **Without an initial reconstruction** (the paper, eq. 12): a network ``NN1(x_t, x0h, g, t)`` and a multiple ``NN2(t)``
+  of the guidance ``g``, a measurement-consistency feature of the Tweedie estimate ``x0h``. The paper adds both to the
+  noise. At the noisiest times the error of the noise counts ``sigma`` times in the image (158 at the end of the linear
+  schedule), and neither its loss nor its start see that. Here the sum is in the units of the image, ``delta = NN2(t) g
+  + c(t) NN1 - k(t) x0h`` with ``c`` as below, and ``s`` the typical error of ``x0h`` that the data can mend. For little
+  noise ``c`` is ``sigma``, and this is the paper's form. The last term takes away what an inexact prior leaves of
+  ``x0h`` at the noisiest times (:func:`~deft_ct.methods.deft.guidance.reliable_share`). A guidance that is a step
+  (``Guidance.is_step``) starts with ``NN2 = 1``, so an untrained h-transform is a guided sampler.
 * **With an initial reconstruction** ``r`` of the data (TV, or the pseudo-inverse), computed once for each measurement.
   If the image were known to be ``N(r, s^2 I)``, the correction of ``x0h`` would be ``k(t) (r - x0h)`` in closed form,
   with ``k = sigma^2 / (sigma^2 + s^2)`` and ``sigma^2 = (1 - abar) / abar``. The network starts from it and learns the
@@ -12,9 +18,15 @@ arXiv 2406.01781, Prop. 2.2). In terms of the noise, ``eps_y = eps_u - sqrt(1 - 
   deviation of the image under this assumption. The network's output is therefore of order one at every noise level.
   This is the preconditioning of Karras et al. 2022 (arXiv 2206.00364) around ``r`` instead of zero.
 
+The closed form assumes that pixels are independent. The prior knows how they depend on each other, so its estimate is
+better than the formula says. ``HTransformConfig.reach`` above ``s`` gives it more weight: the second form is then the
+first one with ``r`` in the place of zero, ``delta = k (r - x0h) + (1 - k) NN2(t) g + c(t) NN1`` with
+``k = sigma^2 / (sigma^2 + reach^2)``.
+
 It consists of four parts, each an object. The *initial reconstruction* is in :mod:`deft_ct.methods.initial`, the
 *guidance* in :mod:`deft_ct.methods.deft.guidance`, and the *network* in :mod:`deft_ct.networks`. The *conditioning*
-uses the description that the operator gives of itself, ``Operator.features``. A configuration stores their names.
+uses what the operator says of itself: a few numbers, ``Operator.features``, and images, ``Operator.feature_images``,
+such as a mask or the up-sampled data. The images enter NN1 as further channels. A configuration stores their names.
 
 An h-transform for many scans is also conditioned on the scan. Its features are views, angular range, noise and beam.
 They enter the time embedding through a small network that starts at zero, and ``s`` depends on them.
@@ -26,7 +38,7 @@ A separate network may refine the initial reconstruction, once for each measurem
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -34,150 +46,17 @@ from torch import Tensor, nn
 
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.deft.guidance import Guidance, guidance_for
-from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
-from deft_ct.methods.deft.scan_embedding import SCAN_FEATURES, scan_embedding, spread_of
-from deft_ct.methods.initial import InitialReconstruction, initial_for
+from deft_ct.methods.deft.config import NO_INITIAL, HTransformConfig
+from deft_ct.methods.deft.guidance import ReliableGuidance, reliable_share
+from deft_ct.methods.deft.refinement import Refinement
+from deft_ct.methods.deft.scan_embedding import scan_embedding, spread_of
 from deft_ct.networks import (
-    NetworkConfig,
     TimeNetwork,
-    UNetConfig,
     channel_axis,
     content_hash,
-    network_config,
     timestep_embedding,
 )
 from deft_ct.networks.precision import Precision, network_precision
-from deft_ct.runtime.fields import check_fields, from_values
-
-NO_INITIAL = "none"
-"""Name of the form without an initial reconstruction."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HTransformConfig:
-    """What the h-transform network sees and how its output is used; stored with the weights.
-
-    Args:
-        guidance: name of the measurement-consistency feature, see :data:`~deft_ct.methods.deft.guidance.GUIDANCES`.
-        reference: name of the initial reconstruction, see :data:`~deft_ct.methods.initial.INITIALS`, or "none".
-        spread: standard deviation ``s`` of the image around the initial reconstruction, in the prior's range.
-        guidance_scale: the guidance is divided by this before it enters the network.
-        guidance_spread: standard deviation of the images in the prior's range, for the guidances "cg" and "split".
-        guidance_steps: conjugate-gradient iterations of these guidances.
-        use_tweedie: whether NN1 sees ``x0h``; False is an ablation of the paper.
-        time_scaling: whether the learned multiple ``NN2(t)`` of the guidance is added; False is an ablation.
-        scan_features: whether the network is conditioned on the measurement, see ``Operator.features``.
-        arc_direction: whether these features include the position of a limited arc.
-        spread_slopes: how the logarithm of ``spread`` follows the features; empty for one value for all scans.
-        tv_iterations: of the TV reconstruction.
-        refinement: network that improves the initial reconstruction; None for none.
-        channels: image channels C, or features of each point.
-        network: shape of NN1; its channels are set from the rest.
-
-    Raises:
-        ValueError: a value is unknown or not positive.
-    """
-
-    guidance: str = "fbp"
-    reference: str = "tv"
-    spread: float = 0.04
-    guidance_scale: float = 0.1
-    guidance_spread: float = 0.2
-    guidance_steps: int = 5
-    use_tweedie: bool = True
-    time_scaling: bool = True
-    scan_features: bool = False
-    arc_direction: bool = False
-    spread_slopes: tuple[float, ...] = ()
-    tv_iterations: int = 16
-    refinement: RefinementConfig | None = None
-    channels: int = 1
-    network: NetworkConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if min(self.spread, self.guidance_scale, self.guidance_spread, self.guidance_steps) <= 0:
-            raise ValueError("spread, guidance_scale, guidance_spread and guidance_steps must be positive")
-        guidance, initial = self.guidance_object(), self.initial_object()
-        if guidance.compares and initial is None:
-            raise ValueError(
-                f"guidance {self.guidance!r} compares with a reference: take reference fbp or tv, or guidance cg"
-            )
-        object.__setattr__(self, "spread_slopes", tuple(self.spread_slopes))
-        if self.arc_direction and not self.scan_features:
-            raise ValueError("arc_direction needs scan_features=True")
-        if self.spread_slopes and not (self.scan_features and len(self.spread_slopes) == SCAN_FEATURES):
-            raise ValueError(
-                f"spread_slopes needs scan_features=True and {SCAN_FEATURES} numbers, got {self.spread_slopes}"
-            )
-        if self.tv_iterations < 1:
-            raise ValueError(f"tv_iterations must be at least 1, got {self.tv_iterations}")
-        if self.refinement is not None and initial is None:
-            raise ValueError("a refinement needs an initial reconstruction to improve: tv or fbp")
-        if self.refinement is not None and self.refinement.scan_features:
-            if self.refinement.arc_direction != self.arc_direction or not self.scan_features:
-                raise ValueError("the h-transform and its refinement must see the same features of the scan")
-
-    @property
-    def features(self) -> int:
-        """Images that enter NN1."""
-        initial = int(self.initial_object() is not None)
-        return 2 + int(self.use_tweedie) + 2 * initial + int(self.guidance_object().compares)
-
-    @property
-    def layout(self) -> tuple[int | str, ...]:
-        """Shape of one image, with a letter for each axis of any length: ``(1, "H", "W")``."""
-        return self.network.layout(self.channels)
-
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether the h-transform takes images of a shape, ``(C, H, W)`` or ``(N, 3)``."""
-        return len(shape) == len(self.layout) and all(
-            isinstance(own, str) or own == given for own, given in zip(self.layout, shape, strict=True)
-        )
-
-    def guidance_object(self) -> Guidance:
-        """The guidance by its stored name.
-
-        Raises:
-            ValueError: the name is unknown.
-        """
-        return guidance_for(self.guidance, spread=self.guidance_spread, steps=self.guidance_steps)
-
-    def initial_object(self) -> InitialReconstruction | None:
-        """The initial reconstruction by its stored name; None for the form without one.
-
-        Raises:
-            ValueError: the name is unknown.
-        """
-        return None if self.reference == NO_INITIAL else initial_for(self.reference, iterations=self.tv_iterations)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values; later additions only where they are used, so that older models keep their hash."""
-        values = asdict(self) | {"network": self.network.to_dict(), "spread_slopes": list(self.spread_slopes)}
-        values["refinement"] = None if self.refinement is None else self.refinement.to_dict()
-        unused = {
-            name for name in ("scan_features", "arc_direction", "spread_slopes", "refinement") if not values[name]
-        }
-        unused |= {"tv_iterations"} if self.tv_iterations == 16 else set()
-        unused |= {"guidance_spread", "guidance_steps"} if not self.guidance_object().uses_noise_level else set()
-        return {name: value for name, value in values.items() if name not in unused}
-
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> HTransformConfig:
-        """The inverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError: a value is missing, of another type or out of range.
-        """
-        if not isinstance(values, dict) or "network" not in values:
-            raise ValueError(f"expected the description of an h-transform, got {str(values)[:80]}")
-        refinement = values.get("refinement")
-        built = {
-            "network": network_config(values["network"]),
-            "refinement": None if refinement is None else RefinementConfig.from_dict(refinement),
-        }
-        return from_values(HTransformConfig, values | built)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,11 +68,15 @@ class Condition:
             range, or None.
         residual: its guidance, the back-projected residual of the data, or None.
         features: descriptor of the measurement, ``(B, F)``, see ``Operator.features``, or None.
+        images: images that the operator declares, ``(B, F, *image_shape)`` in the order of
+            ``HTransformConfig.operator_images``, or None. Those of an estimate follow it, see
+            :func:`~deft_ct.methods.deft.conditioning.with_estimate`.
     """
 
     initial: Tensor | None = None
     residual: Tensor | None = None
     features: Tensor | None = None
+    images: Tensor | None = None
 
     def repeat(self, count: int) -> Condition:
         """Every image ``count`` times in a row."""
@@ -231,20 +114,28 @@ class HTransform(nn.Module):
         shape = config.network.with_channels(config.features * config.channels, config.channels)
         self.network: TimeNetwork = shape.build()
         self.network.zero_output()
-        self.guidance = config.guidance_object()
+        guidance = config.guidance_object()
+        self._steps = guidance.is_step and (config.reference == NO_INITIAL or config.reach > 0)
+        self.guidance = ReliableGuidance(of=guidance) if config.reference == NO_INITIAL else guidance
         """The measurement-consistency feature; another object of the same form may take its place."""
         self.initial = config.initial_object()
         """The initial reconstruction, or None; another object may take its place."""
         last = nn.Linear(128, 2)
         nn.init.zeros_(last.weight)
-        with torch.no_grad():  # a small start in the direction of the data, as in the paper
-            last.bias.copy_(torch.tensor([0.0, 0.01 if self.initial is None else 0.0]))
+        with torch.no_grad():
+            last.bias.copy_(torch.tensor([0.0, self._first_multiple()]))
         self.time_scale = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), last)
         width = self.network.embedding_width
         self.scan_embedding = scan_embedding(width, config.arc_direction) if config.scan_features else None
         self.refinement: Refinement | None = None
         if config.refinement is not None:  # trained first, then frozen
             self.refinement = Refinement(config.refinement).requires_grad_(False).eval()
+
+    def _first_multiple(self) -> float:
+        """``NN2`` at the start: without an initial reconstruction towards the data, by a little as in the paper."""
+        if self._steps:
+            return 1.0
+        return 0.01 if self.initial is None else 0.0
 
     def train(self, mode: bool = True) -> HTransform:
         """As in torch, but the refinement, which is frozen, always works as in use."""
@@ -270,6 +161,13 @@ class HTransform(nn.Module):
             extra = None if self.scan_embedding is None else self.scan_embedding(self._scan(condition))
             out: Tensor = self.network(torch.cat(inputs, channel_axis(inputs[0])), t, extra)
         return out.to(inputs[0].dtype)
+
+    def _operator_images(self, condition: Condition) -> list[Tensor]:
+        if not self.config.operator_images:
+            return []
+        if condition.images is None:
+            raise ValueError("this h-transform needs the images that the operator declares: use condition_for")
+        return list(condition.images.unbind(1))
 
     def _scan(self, condition: Condition) -> Tensor:
         if condition.features is None:
@@ -341,11 +239,13 @@ class HTransform(nn.Module):
         with torch.autocast(x_t.device.type, enabled=False):  # they multiply images: mixed precision is for the network
             factors = self.time_scale(timestep_embedding(t, 64)).reshape(-1, 2, *(1,) * (x_t.ndim - 1)).unbind(1)
         pull = guidance * factors[1] if config.time_scaling else torch.zeros_like(guidance)
-        scaled = guidance / config.guidance_scale
+        scaled = guidance / (scale if self._steps else config.guidance_scale)
+        images = self._operator_images(condition)
         if self.initial is None:
-            inputs = [x_t, scaled] + ([x0] if config.use_tweedie else [])
-            eps_h = self._evaluate(inputs, t, condition) - pull / config.guidance_scale
-            return x0 - sigma * eps_h, eps + eps_h
+            keep = reliable_share(sigma)
+            inputs = [x_t, scaled] + ([x0 * keep] if config.use_tweedie else []) + images
+            delta = pull + scale * self._evaluate(inputs, t, condition) - (1 - keep) * x0
+            return x0 + delta, eps - delta / sigma
         initial, residual = condition.initial, condition.residual
         if initial is None or residual is None:
             raise ValueError(f"this h-transform needs the {config.reference!r} reconstruction of the measurement")
@@ -357,6 +257,9 @@ class HTransform(nn.Module):
             inputs.append((x0 - initial) / width)
         if self.guidance.compares:  # both corrected by the data: what is left is in the null space
             inputs.append((x0 + guidance - initial - residual) / width)
-        learned = self._evaluate(inputs, t, condition)
+        if config.reach:
+            keep = reliable_share(sigma, config.reach)
+            gain, pull = 1 - keep, pull * keep
+        learned = self._evaluate(inputs + images, t, condition)
         delta = (gain + factors[0]) * (initial - x0) + pull + scale * learned
         return x0 + delta, eps - delta / sigma

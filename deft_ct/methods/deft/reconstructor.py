@@ -15,15 +15,16 @@ from deft_ct.diffusion.schedule import Spacing, time_grid
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft import Condition, HTransform, condition_for
-from deft_ct.methods.deft.conditioning import check_htransform
+from deft_ct.methods.deft.conditioning import check_htransform, with_estimate
 from deft_ct.methods.deft.fallback import ScanPlan, plan_for
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
+from deft_ct.methods.deft.trained_measurements import other_measurement, other_size
 from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
 from deft_ct.methods.guided.start import walk_times
 from deft_ct.operators.findings import Finding
 from deft_ct.reconstruction import Estimate, Request
-from deft_ct.reconstructor import NetworkSource
+from deft_ct.reconstructor import NetworkSource, UnsupportedError
 from deft_ct.runtime.search_space import Range, SearchSpace
 from deft_ct.runtime.seeds import generator_for, normal_like
 
@@ -46,9 +47,7 @@ class DEFTConfig(GuidedConfig):
         estimate: what the reconstruction is. ``"samples"``: the mean of the samples, which carries their spread as
             noise, ``spread / sqrt(num_samples)``. ``"mean"``: the conditional estimate at the noisiest time. There
             ``x_t`` carries no information about the image, so it estimates ``E[x_0 | y]`` directly. Samples are then
-            drawn only if more than one is asked for; they give the spread. An h-transform without an initial
-            reconstruction predicts the noise, whose error counts ``sigma`` times there (158 at the end of the linear
-            schedule): take ``"samples"`` with it.
+            drawn only if more than one is asked for; they give the spread.
         draws: noise images that ``"mean"`` averages over, one evaluation each; more change next to nothing.
         sampler: ``"ddim"`` of first order, or ``"dpm-solver"``, the second-order DPM-Solver++(2M).
         grid: times of the evaluations, see :func:`~deft_ct.diffusion.schedule.time_grid`.
@@ -132,13 +131,21 @@ class DEFT(PosteriorSampler):
     def _check(self, request: Request) -> None:
         super()._check(request)
         likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
-        check_htransform(self.name, self.htransform.config, self.image_shape(request), likelihood)
+        config = self.htransform.config
+        seen = [image.name for image in config.operator_images]
+        other = other_measurement(self.htransform.card, request.measurement, seen)
+        if other is not None:
+            raise UnsupportedError(
+                f"{self.name} cannot use this h-transform: {other}; train one with `deft-ct train htransform`"
+            )
+        check_htransform(self.name, config, self.image_shape(request), likelihood)
         if self.config.consistency_steps:
             check_operator("deft with consistency_steps", "linear", likelihood)
 
     def _advice(self, request: Request) -> tuple[Finding, ...]:
-        """A scan that the h-transform was not trained for, and what is done about it."""
-        return self._plan(request).findings
+        """A scan or an image size that the h-transform was not trained for, and what is done about it."""
+        resized = other_size(self.htransform.card, request.measurement)
+        return self._plan(request).findings + (() if resized is None else (resized,))
 
     def _plan(self, request: Request) -> ScanPlan:
         """What is done with the scan of a request."""
@@ -246,7 +253,8 @@ def conditional_denoiser(
             x0, eps = prior.predict(x_t, t)
             times = torch.full((len(x_t),), float(t), device=x_t.device)
             guidance = htransform.guidance_at(likelihood, x0, times)
-        x0_y, eps_y = htransform(x_t, times, x0, eps, guidance, condition)
+            seen = with_estimate(condition, likelihood, htransform, x0)
+        x0_y, eps_y = htransform(x_t, times, x0, eps, guidance, seen)
         return (x0_y, eps_y) if strength == 1 else (torch.lerp(x0, x0_y, strength), torch.lerp(eps, eps_y, strength))
 
     return denoise

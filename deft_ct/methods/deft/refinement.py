@@ -65,7 +65,7 @@ class RefinementConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         object.__setattr__(self, "spread_slopes", tuple(self.spread_slopes))
-        if guidance_for(self.guidance).uses_noise_level:
+        if guidance_for(self.guidance).has_settings:
             raise ValueError(
                 f"a refinement sees no noise level: take guidance score, adjoint, fbp or data, got {self.guidance}"
             )

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.train import sample_times
-from deft_ct.methods.deft.conditioning import condition_for
-from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
+from deft_ct.methods.deft.conditioning import condition_for, with_estimate
+from deft_ct.methods.deft.config import HTransformConfig
+from deft_ct.methods.deft.htransform import HTransform
 from deft_ct.methods.deft.initial_table import ReferenceTable, TableConfig, draw_batch
 from deft_ct.methods.deft.refinement import Refinement
 from deft_ct.methods.deft.scan_embedding import with_new_features
@@ -40,8 +41,9 @@ def denoising_loss(
 ) -> Tensor:
     """Denoising score matching with the prior frozen: the error of the conditional estimate, weighted over time.
 
-    Without an initial reconstruction this is the paper's loss, the squared error of the noise. With one, the error of
-    ``x_0`` is divided by the standard deviation ``c(t)``, so that every noise level has the same weight.
+    The error of ``x_0`` is divided by the standard deviation ``c(t)``, so that every noise level has the same weight.
+    For noise below ``s`` this is the squared error of the noise, the paper's loss. Above it, the paper's loss gives an
+    error of the image the weight ``1 / sigma^2``, and its estimates at the noisiest times remain useless.
 
     Args:
         network: ``htransform`` itself, or a wrapper of it (distributed, compiled).
@@ -61,9 +63,8 @@ def denoising_loss(
         tweedie, eps = prior.predict(x_t, t)
         guidance = htransform.guidance_at(likelihood, tweedie, t)
         condition = condition_for(likelihood, htransform, tabulated=tabulated)
-    x0_y, eps_y = network(x_t, t, tweedie, eps, guidance, condition)
-    if htransform.initial is None:
-        return (eps_y - noise).square().mean()
+        condition = with_estimate(condition, likelihood, htransform, tweedie)
+    x0_y, _ = network(x_t, t, tweedie, eps, guidance, condition)
     scale = htransform.noise_levels(t, x_t, condition)[3]
     return ((x0_y - x0) / scale).square().mean()
 

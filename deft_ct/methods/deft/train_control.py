@@ -15,6 +15,7 @@ from deft_ct.measurement.content import measurement_content
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PerImageMap
 from deft_ct.methods.deft.conditioning import condition_for
+from deft_ct.methods.deft.config import HTransformConfig
 from deft_ct.methods.deft.control import (
     ControlConfig,
     control_times,
@@ -23,7 +24,7 @@ from deft_ct.methods.deft.control import (
     path_costs,
     trajectory_balance,
 )
-from deft_ct.methods.deft.htransform import HTransform, HTransformConfig
+from deft_ct.methods.deft.htransform import HTransform
 from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.seeds import derive_seed
 from deft_ct.training import TrainingConfig, fit
@@ -185,8 +186,10 @@ def train_control(
         RuntimeError: started on several processes.
     """
     config, control, training, initial = settings.config, settings.control, settings.training, settings.initial
-    if config.guidance_object().uses_noise_level:
+    if config.guidance_object().has_settings:
         raise ValueError(f"stochastic control takes guidance score, adjoint, fbp or data, got {config.guidance}")
+    if any(image.of_estimate for image in config.operator_images):
+        raise ValueError("stochastic control takes images that the operator declares of the data, not of an estimate")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         head = HTransform(config, prior.schedule, prior_hash=prior.content_hash())

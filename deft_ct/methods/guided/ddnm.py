@@ -19,6 +19,8 @@ from deft_ct.methods.guided.start import START, walk_times
 from deft_ct.operators.svd import Decomposable
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
+_TINY = 1e-30
+
 
 @dataclass(frozen=True, kw_only=True)
 class DDNMConfig(GuidedConfig, ConjugateGradientConfig, SliceCouplingConfig):
@@ -43,18 +45,32 @@ class DDNMConfig(GuidedConfig, ConjugateGradientConfig, SliceCouplingConfig):
             raise ValueError("eta must lie in (0, 1], got 0: DDNM+ hides the noise of the data in fresh noise")
 
 
-Rectify = Callable[[Tensor, float, float], tuple[Tensor, Tensor | None]]
-"""``(x0, fresh, weight) -> (corrected x0, noise)``, noise None for plain noise of standard deviation ``fresh``."""
+@dataclass(frozen=True)
+class Step:
+    """A step ``x_s = weight x0 + along x_t + fresh n``."""
+
+    weight: float
+    along: float
+    fresh: float
+
+
+Rectify = Callable[[Tensor, Step], tuple[Tensor, Tensor | None]]
+"""``(x0, step) -> (corrected x0, noise)``, noise None for plain noise of standard deviation ``step.fresh``."""
 
 
 class DDNM(PosteriorSampler):
     """Replace what the data determine of each denoised image, as far as the noise of the step allows.
 
-    With a singular value decomposition this is the paper's closed form: coefficient by coefficient, the share
-    ``min(1, fresh s / (weight sigma))`` of the data residual enters and the fresh noise shrinks to make room for the
-    data's. Without one (CT), the pseudo-inverse is damped, ``B^T (B B^T + (weight / fresh)^2 S)^-1``, by conjugate
-    gradients: the same share but for a smooth cut, ``1 / (1 + ratio^-2)`` for ``min(1, ratio)``. The data's noise then
-    is at most half the step's, and the step's is left as it is.
+    With a singular value decomposition this is the paper's closed form: coefficient by coefficient, a share of the data
+    residual enters and the fresh noise shrinks to make room for the data's. The paper's share, ``min(1, fresh s /
+    (weight sigma))``, looks at one step alone. But the noise of the data is the same at every step, so it adds up in
+    amplitude, and where singular values are small it soon is far above the noise of the diffusion. Here the share is
+    the largest with which the noise of the data, with all that is carried from the steps before, and the fresh noise
+    together keep to the noise of the diffusion.
+
+    Without a decomposition (CT), the pseudo-inverse is damped, ``B^T (B B^T + (weight / fresh)^2 S)^-1``, by conjugate
+    gradients: the share of one step but for a smooth cut, ``1 / (1 + ratio^-2)`` for ``min(1, ratio)``. The data's
+    noise of a step then is at most half the step's, and the step's is left as it is.
     """
 
     name = "ddnm"
@@ -82,7 +98,7 @@ class DDNM(PosteriorSampler):
                 signal, direction, fresh = ddim_coefficients(schedule, t, s, config.eta)
                 along = direction / (1 - a_t) ** 0.5
                 weight = signal - along * a_t**0.5  # of x0 in x_s, with eps = (x_t - sqrt(a_t) x0) / sqrt(1 - a_t)
-                x0, noise = rectify(x0, fresh, weight)
+                x0, noise = rectify(x0, Step(weight, along, fresh))
                 x = weight * x0 + along * x
                 if noise is not None:
                     x = x + noise
@@ -106,21 +122,26 @@ def has_svd(likelihood: Likelihood) -> bool:
 
 
 def spectral_rectifier(chunk: Chunk) -> Rectify:
-    """The closed form of the paper's section 3.3 and appendix I."""
+    """The closed form of the paper's section 3.3 and appendix I, with the data's noise added up over the steps."""
     data = SpectralData(chunk.likelihood)
     measured = data.level.isfinite()
     level = data.level.masked_fill(~measured, 0.0)
+    carried = torch.zeros_like(level)  # standard deviation of the data's noise in the present image
 
-    def rectify(x0: Tensor, fresh: float, weight: float) -> tuple[Tensor, Tensor | None]:
-        amplified = weight * level
-        share = torch.where(amplified <= fresh, 1.0, fresh / amplified.clamp_min(torch.finfo(level.dtype).tiny))
+    def rectify(x0: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
+        nonlocal carried
+        amplified, before = step.weight * level, step.along * carried
+        # The largest u with (before + u)^2 - before^2 <= fresh^2, written without a difference of near numbers.
+        room = step.fresh**2 / (before + (before.square() + step.fresh**2).sqrt()).clamp_min(_TINY)
+        share = torch.where(amplified <= room, 1.0, room / amplified.clamp_min(_TINY))
+        added = share * amplified
+        carried = before + added
         coefficients = data.to_spectral(x0)
-        corrected = coefficients + measured * share * (data.target - coefficients)
-        if fresh == 0:
-            return data.from_spectral(corrected), None
-        spread = (fresh**2 - (share * amplified).square()).clamp_min(0).sqrt()
-        noise = data.from_spectral(spread * data.to_spectral(chunk.normal(x0)))
-        return data.from_spectral(corrected), noise
+        corrected = data.from_spectral(coefficients + measured * share * (data.target - coefficients))
+        if step.fresh == 0:
+            return corrected, None
+        spread = (step.fresh**2 - added * (added + 2 * before)).clamp_min(0).sqrt()
+        return corrected, data.from_spectral(spread * data.to_spectral(chunk.normal(x0)))
 
     return rectify
 
@@ -129,11 +150,11 @@ def krylov_rectifier(chunk: Chunk, config: DDNMConfig) -> Rectify:
     """The damped pseudo-inverse, by conjugate gradients."""
     term = DataTerm(chunk.likelihood, weighted=config.weighted, coupling=config.coupling)
 
-    def rectify(x0: Tensor, fresh: float, weight: float) -> tuple[Tensor, Tensor | None]:
+    def rectify(x0: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
         if term.exact:
             damping = term.sigma.square()
-        elif fresh > 0:
-            damping = (term.sigma * weight / fresh).square()
+        elif step.fresh > 0:
+            damping = (term.sigma * step.weight / step.fresh).square()
         else:
             return x0, None
         return x0 + term.correction(x0, damping, iterations=config.cg_iterations), None

@@ -18,15 +18,21 @@ from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.start import START, walk_times
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
+ZETA_OF_IMAGES = 0.3
+"""Default step for images in [-1, 1]: with 1, HDR ends far from the data, and noise is fitted in linear tasks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DPSConfig(GuidedConfig):
-    """Settings of DPS. The defaults are the paper's values for super-resolution (table of appendix D).
+    """Settings of DPS.
 
     Args:
         steps: evaluations of the prior, each with one backpropagation through it.
-        zeta: step against the gradient of the data misfit, for an operator of norm 1 and a sampling over every time of
-            the prior; with fewer steps it is scaled up. The paper uses 0.3 to 1 (noise 0.05 on [-1, 1]).
+        zeta: step against the gradient of the data misfit, for an operator of norm 1 (of a nonlinear one, its
+            derivative, see ``Operator.norms``) and a sampling over every time of the prior; with fewer steps it is
+            scaled up. The paper uses 0.3 to 1 (noise 0.05 on [-1, 1]; table of appendix D). None for
+            :data:`ZETA_OF_IMAGES` for images in the prior's own range, such as photographs, and 1 for images with a
+            scale of their own, such as CT.
         norm: ``"l2"`` descends the norm of the residual (the paper's ``zeta / |y - A x0|``), ``"l2sq"`` half its
             square.
         weighted: statistical weights instead of white noise.
@@ -36,13 +42,14 @@ class DPSConfig(GuidedConfig):
     """
 
     steps: int = 1000
-    zeta: float = 1.0
+    zeta: float | None = None
     norm: Literal["l2", "l2sq"] = "l2"
     weighted: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(zeta=self.zeta)
+        if self.zeta is not None:
+            check_positive(zeta=self.zeta)
 
 
 class DPS(PosteriorSampler):
@@ -84,7 +91,7 @@ def gradient_walk(
     schedule = prior.schedule
     term = DataTerm(chunk.likelihood, weighted=config.weighted)
     times = walk_times(schedule, config)
-    zeta = config.zeta * (times[0] + 1) / len(times)
+    zeta = _zeta(config, chunk.likelihood) * (times[0] + 1) / len(times)
     x = chunk.start
     for done, (t, s) in enumerate(pairs(times), start=1):
         x0, eps, gradient = misfit_gradient(prior, term, x, t, config.norm)
@@ -96,6 +103,12 @@ def gradient_walk(
             x = project(x, term, s)
         chunk.tick(done)
     return x
+
+
+def _zeta(config: DPSConfig, likelihood: Likelihood) -> float:
+    if config.zeta is not None:
+        return config.zeta
+    return ZETA_OF_IMAGES if likelihood.measurement.units is None else 1.0
 
 
 def misfit_gradient(

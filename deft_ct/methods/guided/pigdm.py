@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,9 @@ from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.start import START, walk_times
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
+VALUE_STD = 0.5
+"""Standard deviation of the values of an image in [-1, 1]."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PiGDMConfig(GuidedConfig, ConjugateGradientConfig):
@@ -26,18 +30,21 @@ class PiGDMConfig(GuidedConfig, ConjugateGradientConfig):
         data_std: standard deviation of the images that the covariance of the denoised image is made for; the paper
             takes 1, ``r_t^2 = 1 - abar_t`` (its eq. 10 with ``sigma_t^2 = (1 - abar_t) / abar_t``). It stands for all
             directions at once, and much less than the spread of the smooth ones, which is far above that of a pixel,
-            makes the sampling diverge; see :class:`PiGDM`.
+            makes the sampling diverge; see :class:`PiGDM`. None for 1 for images with a scale of their own, such as CT,
+            and for images in the prior's own range the most that any direction can have: :data:`VALUE_STD` times the
+            square root of the number of values of an image.
         eta: the paper uses 1.
 
     Raises:
         ValueError: a value is out of range.
     """
 
-    data_std: float = 1.0
+    data_std: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(data_std=self.data_std)
+        if self.data_std is not None:
+            check_positive(data_std=self.data_std)
 
 
 class PiGDM(PosteriorSampler):
@@ -66,13 +73,14 @@ class PiGDM(PosteriorSampler):
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config
         times = walk_times(schedule, config)
+        variance = _data_std(config, likelihood) ** 2
 
         def walk(chunk: Chunk) -> Tensor:
             term = DataTerm(chunk.likelihood, weighted=config.weighted)
 
             def denoise(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
                 abar = float(schedule.alpha_bar(t))
-                spread = config.data_std**2 * (1 - abar) / (abar * config.data_std**2 + 1 - abar)
+                spread = variance * (1 - abar) / (abar * variance + 1 - abar)
                 with torch.enable_grad():
                     point = x_t.detach().requires_grad_()
                     x0, eps = self.prior.predict(point, t)
@@ -88,3 +96,11 @@ class PiGDM(PosteriorSampler):
             )
 
         return walk
+
+
+def _data_std(config: PiGDMConfig, likelihood: Likelihood) -> float:
+    if config.data_std is not None:
+        return config.data_std
+    if likelihood.measurement.units is not None:
+        return 1.0
+    return VALUE_STD * math.prod(likelihood.operator.domain_shape) ** 0.5

@@ -149,6 +149,8 @@ def test_the_filter_of_fbp_is_that_of_the_cone(scan):
 
 
 def test_channels_are_not_slices():
-    measurement = Measurement(Identity((3, 8, 8)))
-    with pytest.raises(UnsupportedError, match=r"images \(H, W\) or volumes of known spacing \(Z, H, W\), Identity"):
-        deft_ct.load_reconstructor("tv").reconstruct(torch.rand(1, 3, 8, 8), measurement)
+    measurement = Measurement(Identity((2, 3, 8, 8)))
+    with pytest.raises(
+        UnsupportedError, match=r"images \(H, W\) or \(C, H, W\), or volumes of known spacing \(Z, H, W\), Identity"
+    ):
+        deft_ct.load_reconstructor("tv").reconstruct(torch.rand(1, 2, 3, 8, 8), measurement)

@@ -254,7 +254,7 @@ def test_training_from_one_measurement_meets_the_posterior(objective: str) -> No
 
 def _small_head() -> HTransformConfig:
     return HTransformConfig(
-        reference="none", guidance="score", guidance_scale=10.0,
+        reference="none", guidance="score",
         network=UNetConfig(patch=1, channels=(32,), attention=(True,), norm_groups=1, head_channels=16),
     )  # fmt: skip
 

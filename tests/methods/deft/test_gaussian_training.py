@@ -31,7 +31,7 @@ def _relative_error(head, prior, measurement, gaussian, matrix):
         exact = given_y - gaussian.eps(flat, abar)
         with torch.no_grad():
             x0h, eps = prior.predict(x_t, times)
-            guidance = measurement.likelihood(y).score(x0h)
+            guidance = head.guidance_at(measurement.likelihood(y), x0h, times)
             _, eps_y = head(x_t, times, x0h, eps, guidance, Condition())
         wrong += float(((eps_y - eps).flatten(1) - exact).square().sum())
         size += float(exact.square().sum())
@@ -46,7 +46,7 @@ def test_a_trained_head_recovers_the_exact_h():
     measurement = Measurement(MatrixOperator(matrix, SIDE), GaussianNoise(SIGMA))
     torch.manual_seed(0)
     config = HTransformConfig(
-        reference="none", guidance="score", guidance_scale=5.0,
+        reference="none", guidance="score",
         network=UNetConfig(patch=1, channels=(64,), attention=(True,), norm_groups=1, head_channels=16),
     )  # fmt: skip
     head = HTransform(config, prior.schedule)

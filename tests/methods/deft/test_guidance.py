@@ -13,7 +13,7 @@ from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import Condition, HTransform, HTransformConfig, load_htransform, save_htransform
 from deft_ct.methods.deft.control import ControlConfig
-from deft_ct.methods.deft.guidance import DataGuidance, belief_spread, proximal_correction
+from deft_ct.methods.deft.guidance import DataGuidance, belief_spread, proximal_correction, reliable_share
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.refinement import RefinementConfig
 from deft_ct.methods.deft.train import denoising_loss
@@ -58,7 +58,8 @@ def _relative_error(t, steps, spread=WIDTH):
     tweedie, _ = prior.predict(x_t, times)
     head = _head(prior, guidance="cg", reference="none", guidance_spread=spread, guidance_steps=steps)
     found = head.guidance_at(likelihood, tweedie, times)
-    correction = torch.cat(exact).reshape(x0.shape) - tweedie
+    sigma = ((1 - a) / a).sqrt()
+    correction = torch.cat(exact).reshape(x0.shape) - tweedie * reliable_share(sigma)
     return float((found - correction).norm() / correction.norm())
 
 

@@ -22,9 +22,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ddrm": SHARED | {"steps": 20, "eta": 0.85, "eta_b": 1.0},
     "dds": WARM | COUPLED | {"steps": 50, "cg_iterations": 5, "weighted": True, "eta": 0.85, "gamma": math.inf},
     "diffpir": WARM | COUPLED | {"steps": 100, "cg_iterations": 20, "weighted": True, "strength": 7.0, "zeta": 0.1},
-    "dps": WARM | {"steps": 1000, "eta": 1.0, "zeta": 1.0, "norm": "l2", "weighted": False},
-    "mcg": WARM | {"steps": 1000, "eta": 1.0, "zeta": 1.0, "norm": "l2", "weighted": False, "cg_iterations": 5},
-    "pigdm": WARM | {"steps": 100, "cg_iterations": 20, "weighted": True, "eta": 1.0, "data_std": 1.0},
+    "dps": WARM | {"steps": 1000, "eta": 1.0, "zeta": None, "norm": "l2", "weighted": False},
+    "mcg": WARM | {"steps": 1000, "eta": 1.0, "zeta": None, "norm": "l2", "weighted": False, "cg_iterations": 5},
+    "pigdm": WARM | {"steps": 100, "cg_iterations": 20, "weighted": True, "eta": 1.0, "data_std": None},
     "reddiff": SHARED | COUPLED | {"steps": 1000, "strength": 0.25, "learning_rate": 0.25, "weighted": True},
     "unconditional": SHARED | {"steps": 100, "eta": 1.0, "sampler": "ddim"},
 }  # fmt: skip

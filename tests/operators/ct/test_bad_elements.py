@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from smooth_lines import DETECTORS, GEOMETRY, VIEWS, body, transmittances
 
-from deft_ct.operators.ct import ConeGeometry, diagnosis
+from deft_ct.operators.ct import ConeGeometry, ParallelGeometry, RayTransform, diagnosis
 from deft_ct.operators.ct.bad_elements import bad_elements
 from deft_ct.operators.ct.diagnosis import detector_lines, diagnose_scan
 from deft_ct.operators.ct.plausibility import (
@@ -109,6 +111,31 @@ def test_small_scans_and_sound_lines_are_left_alone() -> None:
         assert found.data is small and not found.any.any() and found.repaired.tolist() == [False, False]
     assert not bad_elements(torch.ones(2, VIEWS, DETECTORS)).any.any(), "a line of one constant is no fault of elements"
     assert bad_elements(lines[:0]).data.shape == (0, VIEWS, DETECTORS)
+
+
+def wire(views: int, order: torch.Tensor) -> tuple[ParallelGeometry, torch.Tensor]:
+    """A thin dense rod near the axis in a disc, and its noise-free data: it dwells on few elements for many views."""
+    place = (torch.arange(64) - 31.5) / 64
+    disc = (place[:, None] ** 2 + place**2 <= 0.16).double()
+    disc[33:36, 31:34] += 3.0
+    angles = (math.pi * torch.arange(views) / views)[order]
+    geometry = ParallelGeometry(
+        image_shape=(64, 64), pixel_mm=4.0, angles=angles.numpy(), detectors=92, detector_mm=4.0
+    )  # fmt: skip
+    return geometry, RayTransform(geometry)(disc.float()[None, None] * 0.004)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_rod_that_passes_by_is_not_noise(shuffled: bool) -> None:
+    """Noise differs from view to view, whatever order the views came in; then a noisy element is still found."""
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0)) if shuffled else torch.arange(60)
+    geometry, y = wire(60, order)
+    assert diagnosis.NOISY not in {finding.name for finding in diagnose_scan(y, geometry).findings}
+    noise = torch.randn(60, generator=torch.Generator().manual_seed(1))
+    y[0, 0, :, 20] += 0.5 * y.max() * noise
+    found = diagnose_scan(y, geometry)
+    assert found.record["bad_elements"] == {diagnosis.NOISY: [20]}
+    assert found.repaired is not None and torch.equal(found.repaired[..., 44:50], y[..., 44:50])
 
 
 def test_dead_elements_at_the_ends() -> None:

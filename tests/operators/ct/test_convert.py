@@ -223,3 +223,25 @@ def test_missing_tomosipo_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tomosipo", None)
     with pytest.raises(ImportError, match=r"pip install deft-ct\[tomosipo\]"):
         to_tomosipo(FAN)
+
+
+def test_slices_of_divergent_beams_cannot_be_stacked():
+    with pytest.raises(ValueError, match="only slices of a parallel beam can be stacked; got slices = 3"):
+        to_astra_3d(FAN, slices=3)
+    with pytest.raises(ValueError, match="only slices of a parallel beam"):
+        to_astra_3d(CONE, slices=2)
+    volume, projection = to_astra_3d(SCANS["parallel"], slices=3)
+    assert volume["GridSliceCount"] == 3 and projection["DetectorRowCount"] == 3
+    assert to_astra_3d(FAN)[1]["DetectorRowCount"] == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_odl_scans_that_are_not_ours(odl):
+    space, scan = to_odl(FAN)
+    wide = odl.uniform_discr([-6, -7, 0], [6, 7, 1], [24, 28, 1], dtype="float32")
+    for other in ((wide, scan), (space, odl.uniform_partition(0, 1, 4))):
+        with pytest.raises(ValueError, match="from_odl needs a 2D space and a parallel or fan beam geometry"):
+            from_odl(*other)
+    off = odl.uniform_discr(np.asarray(space.min_pt) + 1, np.asarray(space.max_pt) + 1, space.shape, dtype="float32")
+    with pytest.raises(ValueError, match="centred"):
+        from_odl(off, scan)

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from deft_ct.datasets.ellipsoids import Ellipsoid, EllipsoidPhantom
+from deft_ct.operators import memory
+from deft_ct.operators.ct import backends
 from deft_ct.operators.ct.helical_fbp import helical_fbp
 from deft_ct.operators.ct.helical_transform import HelicalTransform, covering_grid, views_through
 from deft_ct.operators.ct.helix import HelicalScan, VolumeGrid
@@ -74,7 +76,8 @@ def test_back_projection_is_the_same_with_and_without_numba(monkeypatch: pytest.
     ticks: list[int] = []
     compiled = helical_fbp(data, scan, grid, tick=lambda: ticks.append(1))
     assert len(ticks) == round(scan.views_per_turn / 2)
-    monkeypatch.setitem(sys.modules, "deft_ct.operators.ct.backends._helix_kernels", None)
+    monkeypatch.setitem(sys.modules, f"{backends.__name__}._helix_kernels", None)
+    monkeypatch.delattr(backends, "_helix_kernels")  # an import from the package would find it there
     plain = helical_fbp(data, scan, grid)
     torch.testing.assert_close(compiled.volume, plain.volume, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(compiled.missing, plain.missing)
@@ -126,6 +129,17 @@ def test_views_that_are_left_out_see_nothing_of_the_slices() -> None:
 def test_a_source_within_the_volume_is_refused() -> None:
     with pytest.raises(ValueError, match="the source passes through the volume"):
         HelicalTransform(scan_of(), VolumeGrid(image_shape=(2, 200, 200), voxel_zyx=(1.0, 4.0, 4.0)))
+
+
+def test_a_scan_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """90 views of 24 columns: source, element and two steps in double precision, a pointer pair a row; two volumes."""
+    grid = VolumeGrid(image_shape=(3, 8, 8), voxel_zyx=(3.0, 5.0, 5.0), z_mm=0.0)
+    needed = 90 * 24 * (4 * 3 * 8 + 8 * 6) + 16 * 3 * 8 * 8
+    monkeypatch.setattr(memory, "free_bytes", lambda: needed)
+    HelicalTransform(scan_of(), grid)
+    monkeypatch.setattr(memory, "free_bytes", lambda: needed - 1)
+    with pytest.raises(ValueError, match=r"90 views of 6 x 24 detector elements needs at least .* fewer slices"):
+        HelicalTransform(scan_of(), grid)
 
 
 def test_the_record_is_plain() -> None:

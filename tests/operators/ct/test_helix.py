@@ -149,7 +149,9 @@ def test_slices_without_rays_are_told() -> None:
     scan = helix(feed=60.0)
     grid = VolumeGrid(image_shape=(1, 4, 4), voxel_zyx=(1.0, 1.0, 1.0), z_mm=float(scan.z_mm.mean()))
     _, _, missing = rebin_slices(torch.ones(scan.data_shape), scan, grid)
-    assert float(missing) > 0.1
+    assert 0.1 < float(missing) < 1
+    _, _, missing = rebin_slices(torch.ones(scan.data_shape), scan, replace(grid, z_mm=1e4))
+    assert float(missing) == pytest.approx(1.0)  # every line of a slice far away
 
 
 def test_the_complete_range_is_complete_and_not_far_from_the_longest() -> None:
@@ -173,3 +175,19 @@ def test_the_order_of_the_rows_shows_in_the_data() -> None:
     assert row_order_evidence(data.flip(1), scan).speaks_for_reversed
     flat = row_order_evidence(torch.ones_like(data), scan)
     assert not flat.speaks_for_reversed
+
+
+def test_slices_are_those_of_a_parallel_scan_of_half_a_turn() -> None:
+    scan = helix()
+    grid = VolumeGrid(image_shape=(2, 5, 6), voxel_zyx=(1.0, 2.0, 3.0), z_mm=float(scan.z_mm.mean()))
+    y, geometry, _ = rebin_slices(torch.ones(scan.data_shape), scan, grid)
+    assert y.shape == (2, 1, *geometry.sinogram_shape) and geometry.image_shape == (5, 6)
+    np.testing.assert_allclose(geometry.angle_array, np.arange(16) * math.pi / 16)
+    assert geometry.pixel_rc == (2.0, 3.0) and geometry.detector_mm == pytest.approx(30.0 * 500 / 900)
+
+
+def test_the_reach_is_that_of_the_nearer_end_of_the_detector() -> None:
+    """Columns 0 to 8 of 30 mm about 4.25, on an arc of 900 mm: the last one is 3.75 columns from the middle."""
+    assert helix().reach_mm == pytest.approx(500 * math.sin(3.75 * 30 / 900))
+    with pytest.raises(ValueError, match="two views or more, got 1"):
+        helix(views=1)

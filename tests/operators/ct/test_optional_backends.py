@@ -70,9 +70,10 @@ def test_odl_says_what_it_cannot_do(odl, monkeypatch):
         RayTransform(PARALLEL, "odl")
     with pytest.raises(TypeError, match="float32"):
         RayTransform(PARALLEL.replace(axis_offset_mm=0.4), "odl")(torch.rand(20, 24, dtype=torch.float64))
-    monkeypatch.setitem(sys.modules, "odl", None)
-    with pytest.raises(ImportError, match=r"pip install deft-ct\[odl\]"):
-        RayTransform(FAN, "odl")
+    for missing in ("astra", "odl"):  # ODL's projectors are ASTRA's
+        monkeypatch.setitem(sys.modules, missing, None)
+        with pytest.raises(ImportError, match=rf"pip install deft-ct\[{missing}\]"):
+            RayTransform(FAN, "odl")
 
 
 def test_names():

@@ -225,3 +225,24 @@ def test_more_bad_vectors():
 def test_backends_without_vectors_say_so(backend):
     with pytest.raises(ValueError, match=r"use 'joseph'|use backend='"):
         RayTransform(fan(), backend)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_shape": (8, 0)}, r"image_shape\[1\] must be >= 1"),
+        ({"image_shape": (8, 8, 8)}, "image_shape must be"),
+        ({"pixel_mm": 0.0}, "pixel_mm must be"), ({"detectors": 0}, "detectors must be"),
+        ({"detectors": 1.5}, "detectors must be"),
+        ({"step_mm": np.zeros((6, 2))}, "all vectors must be of the same views"),
+    ],
+)  # fmt: skip
+def test_bad_fans_are_named(changes, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        fan().replace(**changes)
+
+
+def test_sizes_of_a_fan_are_plain_values():
+    geometry = fan().replace(image_shape=np.array([12, 10]), pixel_mm=np.float32(2.0))
+    assert geometry.image_shape == (12, 10) and all(type(n) is int for n in geometry.image_shape)
+    assert geometry.pixel_rc == (2.0, 2.0)

@@ -1,0 +1,59 @@
+"""The networks of jobs on photographs: which prior and which h-transform, where none is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deft_ct.diffusion.prior_folder import shipped_priors
+from deft_ct.methods.deft import shipped_htransforms
+from deft_ct.methods.registry import NetworkChoice, Networks, method_class
+from deft_ct.reconstructor import PriorReconstructor
+
+NATURAL_NETWORK = "photos64"
+"""Name of the shipped prior of photographs, and of its h-transform."""
+
+
+class NaturalNetworks:
+    """Networks of jobs on photographs; a prior is loaded once for all tasks.
+
+    Where the h-transform is named by a folder that holds a folder for each task, by its label, each task has its own.
+
+    Args:
+        choice: what was named.
+    """
+
+    def __init__(self, choice: NetworkChoice) -> None:
+        self._choice = choice
+        named = choice.prior or (NATURAL_NETWORK if NATURAL_NETWORK in shipped_priors() else None)
+        self._base = Networks(prior=named, device=choice.device, precision=choice.precision)
+
+    def check(self, method: str) -> None:
+        """Refuse a method whose networks are not there, before any work.
+
+        Raises:
+            FileNotFoundError: neither is a prior of photographs named nor shipped, or an h-transform of DEFT.
+            ValueError: the method is unknown.
+        """
+        if not issubclass(method_class(method), PriorReconstructor):
+            return
+        if self._choice.prior is None and NATURAL_NETWORK not in shipped_priors():
+            raise FileNotFoundError(
+                f"{method} needs a prior of photographs, and none comes with this installation: name one with --prior. "
+                "Train it with `deft-ct train prior --data photos:FOLDER`, or import one with `deft-ct prior import`"
+            )
+        if method == "deft" and self._choice.htransform is None and NATURAL_NETWORK not in shipped_htransforms():
+            raise FileNotFoundError(
+                "deft needs an h-transform of photographs, and none comes with this installation: name one with "
+                "--htransform. Train it with `deft-ct train htransform --data photos:FOLDER --operator NAME`"
+            )
+
+    def for_task(self, label: str) -> Networks:
+        """The networks for a task by its label, see ``NaturalTask.label``."""
+        choice = self._choice
+        htransform = choice.htransform or (NATURAL_NETWORK if NATURAL_NETWORK in shipped_htransforms() else None)
+        if htransform is not None and (Path(htransform) / label).is_dir():
+            htransform = str(Path(htransform) / label)
+        return Networks(
+            prior=None if self._base.prior is None else self._base.load_prior(), htransform=htransform,
+            models=choice.models, device=choice.device, precision=choice.precision,
+        )  # fmt: skip

@@ -1,0 +1,227 @@
+"""Train an h-transform on degraded photographs: any operator that has a name, images of any number of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from deft_ct.diffusion import Prior, load_prior
+from deft_ct.measurement.content import measurement_content
+from deft_ct.measurement.measurement import Measurement
+from deft_ct.methods.deft import HTransform, HTransformConfig, load_htransform
+from deft_ct.methods.deft.control import ControlConfig
+from deft_ct.methods.deft.trained_measurements import MEASUREMENTS, measurement_entries
+from deft_ct.methods.initial import has_data_image
+from deft_ct.networks import UNetConfig
+from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.feature_images import FeatureImage
+from deft_ct.problems.natural_by_name import NaturalTask, parse_task
+from deft_ct.workflows.train_networks import AUTO, HTransformRecipe
+from deft_ct.workflows.train_priors import ImageDomain
+from deft_ct.workflows.training_setup import htransform_network, record_card
+
+if TYPE_CHECKING:  # imports accelerate, which takes seconds
+    from deft_ct.training.pairs import PairSource
+
+DRAWS = 64
+"""Random masks, kernels and transforms of one task in a training. One of them serves a whole batch."""
+REACH = 4.0
+"""``HTransformConfig.reach`` over the typical error of the initial reconstruction: the noise at which a prior of
+photographs estimates an image about as well."""
+MEASURED = 64
+"""Images that the typical error of an initial reconstruction is measured on."""
+
+
+def parse_operators(text: str | None, noise: float | None = None) -> list[NaturalTask]:
+    """The degradations of a training.
+
+    Args:
+        text: ``NAME[:key=value,...]``, see :func:`~deft_ct.problems.natural_by_name.parse_task`; several are joined by
+            a plus.
+        noise: standard deviation, on images in [-1, 1], for those that do not name their own. None for the usual one.
+
+    Raises:
+        ValueError: there is none, one is unknown, or the noise is negative or not finite.
+    """
+    if not text:
+        raise ValueError("photographs need a degradation: give --operator NAME, for example --operator sr4")
+    if noise is not None and not 0 <= noise < float("inf"):
+        raise ValueError(f"--noise must be a number from 0, got {noise}")
+    tasks = [parse_task(part) for part in text.split("+")]
+    if noise is None:
+        return tasks
+    given = ("noise", f"{noise:g}")
+    return [
+        task if "noise" in dict(task.given) else replace(task, noise=noise, given=(*task.given, given))
+        for task in tasks
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradedPhotographs:
+    """Photographs with the degradations of a training.
+
+    Args:
+        domain: the photographs.
+        tasks: the degradations; each is drawn equally often.
+        draws: random masks, kernels or transforms of a task that has such; the first is that of seed 0.
+    """
+
+    domain: ImageDomain
+    tasks: Sequence[NaturalTask]
+    draws: int = DRAWS
+
+    def measurements(self) -> tuple[list[Measurement], list[float]]:
+        """The measurements, and how often each is drawn.
+
+        Raises:
+            ValueError: a task does not suit the images.
+        """
+        found: list[Measurement] = []
+        weights: list[float] = []
+        for task in self.tasks:
+            drawn = [self._measurement(task, 0)]
+            if self.draws > 1 and measurement_content(self._measurement(task, 1)) != measurement_content(drawn[0]):
+                drawn += [self._measurement(task, seed) for seed in range(1, self.draws)]
+            found += drawn
+            weights += [1 / len(drawn)] * len(drawn)
+        return found, weights
+
+    def _measurement(self, task: NaturalTask, seed: int) -> Measurement:
+        return Measurement(*task.build(self.domain.image_shape, seed=seed))
+
+    def check(self, prior: Prior) -> None:
+        """Refuse a prior of other images.
+
+        Raises:
+            ValueError: the prior has a scale, as that of CT has, or another number of channels.
+        """
+        channels = self.domain.image_shape[0]
+        if prior.value_range is not None:
+            raise ValueError(
+                "the prior is not one of photographs: its values have a unit; train one with "
+                "`deft-ct train prior --data photos:...` and give it with --prior"
+            )
+        if prior.channels != channels:
+            raise ValueError(f"the photographs have {channels} channels and the prior is for {prior.channels}")
+
+
+def htransform_on_photographs(
+    data: DegradedPhotographs, out: Path, settings: HTransformRecipe, *, progress: bool = False
+) -> HTransform:
+    """Train an h-transform on photographs. The same call resumes.
+
+    Args:
+        data: photographs and degradations.
+        out: folder of the checkpoints; the caller saves the result.
+        settings: how it is trained. Refinement and tables of initial reconstructions are not used.
+        progress: show a progress bar.
+
+    Returns:
+        The h-transform with its model card, which names the measurements that it can be used with.
+
+    Raises:
+        ValueError: the settings, the prior, the photographs and the operators do not fit together.
+        FileNotFoundError: a network does not exist.
+        OtherContentError: the folder is of another training.
+    """
+    from deft_ct.methods.deft.train import HTransformTraining, train_htransform
+    from deft_ct.methods.deft.train_control import ControlTraining, SimulatedMeasurements, train_control
+    from deft_ct.training.pairs import PairSource
+
+    training = settings.training
+    prior = load_prior(settings.prior)
+    data.check(prior)
+    measurements, weights = data.measurements()
+    if settings.loss != "denoising" and len(measurements) != 1:
+        raise ValueError(f"--loss {settings.loss} trains for one measurement: give one --operator, and --draws 1")
+    first = None if settings.initial is None else load_htransform(settings.initial)
+    pairs = PairSource(data.domain.source, measurements, None, augment=data.domain.augment, weights=weights)
+    config = photograph_config(pairs, prior, settings) if first is None else first.config
+    _check_sizes(data, config)
+    if settings.loss != "denoising":
+        made = train_control(
+            SimulatedMeasurements(pairs, seed=training.seed), prior, out,
+            ControlTraining(
+                config=config, training=training, initial=first,
+                control=ControlConfig(objective=settings.loss, steps=settings.path_steps, paths=settings.paths),
+            ),
+            progress=progress,
+        )  # fmt: skip
+    else:
+        made = train_htransform(
+            pairs, prior, out, config=config, training=training, options=HTransformTraining(initial=first),
+            progress=progress,
+        )  # fmt: skip
+    made.card |= photograph_card(data, measurements)
+    made.card |= record_card(data.domain.card, training, out)
+    return made
+
+
+def photograph_card(data: DegradedPhotographs, measurements: Sequence[Measurement]) -> dict[str, Any]:
+    """Entries of the model card: the tasks in words, and the measurements that the h-transform can be used with."""
+    tasks = {"tasks": [task.text for task in data.tasks], "draws": data.draws}
+    return tasks | {MEASUREMENTS: measurement_entries(measurements)}
+
+
+def photograph_config(pairs: PairSource, prior: Prior, settings: HTransformRecipe) -> HTransformConfig:
+    """What the network of a new h-transform sees: every image that one of the operators declares.
+
+    Args:
+        pairs: the training pairs.
+        prior: gives channels and the shape of the network.
+        settings: gives guidance, initial reconstruction and features of each level.
+
+    Raises:
+        ValueError: an initial reconstruction or a guidance needs a linear operator, and one is not.
+    """
+    initial, guidance = settings.initial_reconstruction, settings.guidance
+    operators = [measurement.operator for measurement in pairs.measurements]
+    without = [type(operator).__name__ for operator in operators if not has_data_image(operator)]
+    nonlinear = [type(operator).__name__ for operator in operators if not isinstance(operator, LinearOperator)]
+    if initial == AUTO:
+        initial = "none" if without else "data"
+    guidance = "score" if guidance == AUTO else guidance
+    if without and initial == "data":
+        raise ValueError(f"the data of {without[0]} have no image: take --initial-reconstruction none")
+    if nonlinear and (initial == "tv" or guidance in ("cg", "split")):
+        raise ValueError(
+            f"{nonlinear[0]} is not linear: take --initial-reconstruction data or none, and --guidance score or adjoint"
+        )
+    images: dict[str, FeatureImage] = {}
+    for measurement in pairs.measurements:
+        images |= {image.name: image for image in measurement.operator.feature_images if image.name not in images}
+    config = HTransformConfig(
+        reference=initial, guidance=guidance, tv_iterations=settings.tv_iterations, channels=prior.channels,
+        operator_images=tuple(images.values()), network=htransform_network(prior, settings.channels),
+    )  # fmt: skip
+    if config.initial_object() is None:
+        return config
+    spread = _error(pairs, config)
+    return replace(config, spread=spread, reach=REACH * spread)
+
+
+@torch.no_grad()
+def _error(pairs: PairSource, config: HTransformConfig) -> float:
+    """Root mean square error of the initial reconstruction on some of the training images."""
+    initial, squares = config.initial_object(), []
+    assert initial is not None
+    for k, indices in enumerate(torch.arange(min(MEASURED, len(pairs))).split(8)):
+        drawn = pairs.seeded(indices, k)
+        squares.append((initial(drawn.likelihood) - drawn.x0).square().mean())
+    return float(f"{float(torch.stack(squares).mean().sqrt()):.3g}")
+
+
+def _check_sizes(data: DegradedPhotographs, config: HTransformConfig) -> None:
+    network = config.network
+    multiple = network.multiple if isinstance(network, UNetConfig) else 1
+    if any(side % multiple for side in data.domain.image_shape[1:]):
+        height, width = data.domain.image_shape[1:]
+        raise ValueError(
+            f"photographs of {height} x {width} pixels do not divide by {multiple}, the stride of the network: take "
+            "another size"
+        )

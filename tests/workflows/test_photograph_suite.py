@@ -1,0 +1,100 @@
+"""A benchmark of photographs: tasks x methods through the plan, the store and the page of CT, in words of its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import NETWORK
+
+from deft_ct.diffusion import Prior, save_prior
+from deft_ct.diffusion.schedule import Schedule
+from deft_ct.evaluation.parquet_store import read_rows
+from deft_ct.evaluation.runner import failures, run_benchmark
+from deft_ct.methods.presets import Preset
+from deft_ct.networks import UNet
+from deft_ct.workflows.benchmark import build_benchmark, run_suite
+from deft_ct.workflows.suite import Suite
+
+METHODS = ("cgls:iterations=3", "dds:steps=2", "dps:steps=2")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for n in range(3):
+        row = (40 * n + 8 * np.arange(16)).astype(np.uint8)
+        Image.fromarray(np.stack(3 * [np.tile(row, (16, 1))], -1)).save(folder / f"{n}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = UNet(NETWORK.with_channels(3, 3))
+    folder = tmp_path_factory.mktemp("prior") / "prior"
+    save_prior(Prior(network, Schedule(), image_shape=(3, 16, 16)), folder)
+    return folder
+
+
+def suite(pictures: Path, prior: Path, **values: object) -> Suite:
+    given = {"tasks": ("sr4", "dps/inpainting-box", "hdr"), "methods": METHODS, "batch_size": 2} | values
+    return Suite(data=(f"photos:{pictures}:16",), prior=str(prior), **given)  # type: ignore[arg-type]
+
+
+def test_tasks_by_methods_in_one_table_each(pictures: Path, prior: Path, tmp_path: Path) -> None:
+    benchmark = build_benchmark(suite(pictures, prior))
+    assert not failures(run_benchmark(benchmark, tmp_path))  # linear methods do not suit hdr, which is no failure
+    rows = read_rows(tmp_path)
+    counts = rows.groupby(["problem", "method", "status"], sort=False).size().to_dict()
+    for problem in ("sr4", "dps-inpainting-box", "hdr"):
+        for method in METHODS:
+            status = "ok" if problem != "hdr" or method.startswith("dps") else "failed"
+            assert counts.pop((problem, method, status)) == 3
+    assert not counts
+    assert set(rows.loc[rows["status"] == "failed", "reason"].str.partition(": ")[0]) == {"not applicable"}
+    done = rows[rows["status"] == "ok"]
+    np.testing.assert_allclose(done["psnr_db"], -20 * np.log10(done["rmse"] / 2), rtol=1e-6)
+
+
+def test_the_words_are_those_of_photographs(pictures: Path, prior: Path, tmp_path: Path) -> None:
+    run_suite(suite(pictures, prior, tasks=("sr4",), methods=("cgls:iterations=3",)), tmp_path)
+    page = re.sub(r"<(style|script).*?</\1>|<pre>.*?</pre>|<svg.*?</svg>", "", _read(tmp_path / "benchmark.html"))
+    for text in (page, *(_read(tmp_path / name) for name in ("comparison.md", "summary.md", "summary.csv"))):
+        assert not re.search(r"\b(patients?|slices?|HU|CT|scans?)\b", text.replace("deft-ct", ""), re.IGNORECASE), text
+        assert "photograph" in text
+
+
+def test_more_pictures_use_the_rows_that_are_there(pictures: Path, prior: Path, tmp_path: Path) -> None:
+    values = {"tasks": ("sr4",), "batch_size": 1, "methods": ("cgls:iterations=3",)}
+    run_benchmark(build_benchmark(suite(pictures, prior, limit=1, **values)), tmp_path)
+    first = read_rows(tmp_path)
+    run_benchmark(build_benchmark(suite(pictures, prior, **values)), tmp_path)
+    rows = read_rows(tmp_path)
+    assert len(rows) == 3
+    kept = rows[rows["image_id"] == "0"].set_index("method")["seconds"]
+    assert kept.to_dict() == first.set_index("method")["seconds"].to_dict()  # measured once
+
+
+def test_a_preset_is_found_by_the_label_of_the_task(pictures: Path, prior: Path, tmp_path: Path) -> None:
+    presets = tmp_path / "presets"
+    for label, folder in (("sr4", "sr4"), ("sr2", "hdr")):
+        path = presets / folder / "dps.json"
+        path.parent.mkdir(parents=True)
+        Preset(method="dps", scan=label, options={"steps": 3}, provenance={}).write(path)
+    chosen = suite(pictures, prior, methods=("dps",), preset_folder=str(presets))
+    said: list[str] = []
+    with pytest.raises(ValueError, match="was tuned for sr2, not for hdr"):
+        build_benchmark(chosen, said.append)
+    built = build_benchmark(
+        suite(pictures, prior, tasks=("sr4",), methods=("dps",), preset_folder=str(presets)), said.append
+    )
+    assert built.methods[0]["dps"].config.steps == 3
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
