@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 from deft_ct.datasets.packs import CTPack
 from deft_ct.datasets.slices import CTSlice
 from deft_ct.io.dicom_read import read_all_dicom_series
-from deft_ct.io.folders import visible_files
 from deft_ct.io.errors import ReadError
+from deft_ct.io.folders import visible_files
 from deft_ct.io.hdf5 import read_hdf5
 from deft_ct.io.nifti import SUFFIXES as NIFTI_SUFFIXES
 from deft_ct.io.nifti import read_nifti

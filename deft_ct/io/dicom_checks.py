@@ -154,7 +154,7 @@ def check_positions(files: Sequence[DicomFile], *, allow_gaps: bool = False) -> 
             continue
         missing = round(step / nominal) - 1
         where = f"between {files[n].name} at {along[n]:.2f} mm and {files[n + 1].name} at {along[n + 1]:.2f} mm"
-        if missing >= 1 and abs(step / nominal - missing - 1) <= SPACING_TOLERANCE * (missing + 1):
+        if missing >= 1 and abs(step / nominal - missing - 1) <= _ROUNDING * (missing + 1):
             raise files[n + 1].refused(
                 f"{missing} slice(s) missing {where} (the others are {nominal:.3g} mm apart); add them, or pass "
                 "allow_gaps=True (--allow-gaps) to take the slices that are there"
@@ -183,8 +183,8 @@ def position_notes(files: Sequence[DicomFile]) -> list[str]:
     nominal = float(statistics.median_low(np.diff(along).tolist()))
     if off > GRID_TOLERANCE * nominal:
         notes.append(
-            f"the slices are not equally spaced (up to {off:.3g} mm from an even grid): DICOM keeps the position of each "
-            "slice, NIfTI only their mean distance"
+            f"the slices are not equally spaced (up to {off:.3g} mm from an even grid): DICOM keeps the position of "
+            "each slice, NIfTI only their mean distance"
         )
     elif off > _ROUNDING * nominal:
         notes.append(f"the positions of the slices jitter by up to {off:.2g} mm")
@@ -227,8 +227,8 @@ def _check_straight(files: Sequence[DicomFile], along: NDArray[np.float64]) -> N
         sideways = np.linalg.norm(drift, axis=1)
         worst = int(sideways.argmax())
         raise files[worst].refused(
-            f"slices are shifted sideways by up to {sideways[worst]:.1f} mm ({files[worst].name}); the series mixes two "
-            "reconstructions: keep one of them"
+            f"slices are shifted sideways by up to {sideways[worst]:.1f} mm ({files[worst].name}); the series mixes "
+            "two reconstructions: keep one of them"
         )
 
 
