@@ -87,7 +87,8 @@ class _Unpacking:
             if _is_archive(name):
                 inner = target.with_name(target.name + ".packed")
                 self._write(stream, inner)
-                self.unpack(inner, target, depth + 1)
+                with parsing(self.source, "an archive", member=name):
+                    self.unpack(inner, target, depth + 1)
                 inner.unlink()
             else:
                 start = stream.read(PREFIX_END)

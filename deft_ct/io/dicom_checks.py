@@ -61,9 +61,12 @@ def _check_slice(file: DicomFile) -> None:
         ("PixelSpacing", 2), ("ImagePositionPatient", 3), ("ImageOrientationPatient", 6),
         ("RescaleSlope", 1), ("RescaleIntercept", 1), ("Rows", 1), ("Columns", 1),
     ):  # fmt: skip
-        values = np.atleast_1d(np.asarray(header[name].value, float))
+        try:
+            values = np.atleast_1d(np.asarray(header[name].value, float))
+        except ValueError:
+            values = np.array([np.nan])
         if values.size != count or not np.isfinite(values).all():
-            raise file.refused(f"{name} must be {count} finite number(s), got {printable(header[name].value)}")
+            raise file.refused(f"{name} must be {count} finite number(s), got {_shown(header[name].value)}")
     spacing = [float(v) for v in header.PixelSpacing]
     if float(header.RescaleSlope) == 0 or min(spacing) <= 0:
         raise file.refused("RescaleSlope and PixelSpacing must not be zero or negative")
@@ -73,6 +76,13 @@ def _check_slice(file: DicomFile) -> None:
         raise file.refused(f"it holds {printable(rescale_type)} values, not HU; choose a series of CT numbers")
     if int(header.get("SamplesPerPixel", 1)) != 1:
         raise file.refused("it is a colour image; choose a series of CT numbers")
+
+
+def _shown(value: Any) -> str:
+    comma = any(
+        "," in str(v) for v in ([value] if isinstance(value, str) else np.atleast_1d(np.asarray(value, object)))
+    )
+    return printable(value) + (" (DICOM writes decimals with a point; export it again)" if comma else "")
 
 
 def _check_range(file: DicomFile, spacing: Sequence[float]) -> None:

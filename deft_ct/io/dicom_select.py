@@ -103,8 +103,8 @@ def without_copies(files: Sequence[DicomFile]) -> Selected:
         raise copies[0].refused(f"the same slice is there {count} times with different content: {where}")
     if not dropped:
         return Selected(list(files))
-    copies = "copy of a slice" if len(dropped) == 1 else "copies of slices"
-    note = f"left out {len(dropped)} identical {copies}: {_names(dropped)}"
+    what = "copy of a slice" if len(dropped) == 1 else "copies of slices"
+    note = f"left out {len(dropped)} identical {what}: {_names(dropped)}"
     wanted = {id(file) for file in kept}
     return Selected([file for file in files if id(file) in wanted], (note,))
 
@@ -249,6 +249,8 @@ def _count(value: object, default: int) -> int:
 
 def _text(header: Dataset, name: str) -> str:
     value = header.get(name)
+    if isinstance(value, float):
+        return f"{value:g}"
     return "" if value is None else str(value)
 
 

@@ -13,10 +13,10 @@ from deft_ct.cli import app
 from deft_ct.cli.options import ScanOptions, only
 from deft_ct.ct.scan import Scan
 
-MAX_SLOTS, MAX_NAMES = 361, 89
+MAX_SLOTS, MAX_NAMES = 363, 91
 """Ceilings of option slots (options summed over commands) and of distinct option names. Raise them for a reason: every
 command that resumes takes ``--overwrite``, and ``benchmark`` says where it runs (``--workers``, ``--ray``,
-``--slurm``)."""
+``--slurm``), and ``reconstruct`` offers what its errors name (``--phase``, ``--allow-gaps``)."""
 
 REQUIRED_IN_SOME = {"--out", "--data"}
 """Options with a default in some commands only: demo has its own folder, and finetune needs your data."""

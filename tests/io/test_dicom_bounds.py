@@ -142,9 +142,7 @@ def test_slices_may_be_off_by_half_a_pixel(reads: Callable[..., str], axis: int)
 
 def test_copies_are_named(tmp_path: Path, make_series: MakeSeries) -> None:
     make_series(tmp_path, z=(0.0, 2.5, 5.0, 7.5, 10.0), SOPInstanceUID="1.2.3.4")
-    with pytest.raises(
-        DicomSeriesError, match=r"there 5 times with .*: 003\.dcm, 008\.dcm, 013\.dcm; remove"
-    ):
+    with pytest.raises(DicomSeriesError, match=r"there 5 times with .*: 003\.dcm, 008\.dcm, 013\.dcm; remove"):
         read_dicom_series(tmp_path)
 
 
