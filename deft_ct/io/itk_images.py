@@ -20,7 +20,7 @@ from deft_ct.runtime.extras import optional_library
 
 ITK_SUFFIXES = (".mha", ".nrrd")
 _START = 2**16
-_DETACHED = re.compile(rb"^(ElementDataFile\s*=\s*(?!LOCAL\s*$).*|data ?file\s*:.*)$", re.IGNORECASE | re.MULTILINE)
+_DETACHED = re.compile(rb"^(ElementDataFile\s*=(?!\s*LOCAL\s*$).*|data ?file\s*:.*)$", re.IGNORECASE | re.MULTILINE)
 _LONGEST_PIXEL = 8  # bytes
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deft_ct.ct.hounsfield import HU_MIN
 from deft_ct.io import DicomOptions, Series, write_dicom_series
 from deft_ct.io.dicom_write import is_own_output
 from deft_ct.io.nifti import write_nifti
@@ -137,7 +138,8 @@ def write_run(folder: Path, run: FinishedRun) -> None:
     """
     _write_dicom(folder, run)
     volume = run.series.volume
-    write_nifti(volume.with_hu(hu_of(run.main)), folder / "mean.nii.gz")
+    # DICOM holds nothing below -1024 HU: both files hold the same numbers.
+    write_nifti(volume.with_hu(np.maximum(hu_of(run.main), HU_MIN)), folder / "mean.nii.gz")
     if run.std_hu is not None:
         write_nifti(volume.with_hu(run.std_hu), folder / "spread.nii.gz")
     if run.unmeasured_hu is not None:
