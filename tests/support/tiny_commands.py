@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import h5py
+import numpy as np
+import torch
+from adm import ADMConfig, random_adm
 from PIL import Image
 from tiny import NETWORK, tiny_htransform, tiny_prior
 from tiny_pack import write_tiny_pack
@@ -104,6 +108,11 @@ def commands(root: Path) -> dict[str, tuple[list[object], Read]]:
             ],
             lambda p: json.loads((p / "run.json").read_text())["metrics"],
         ),
+        "data challenge": (["data", "challenge", _challenge(root), "--method", "fbp"], _submission),
+        "prior import": (
+            ["prior", "import", _checkpoint(root), "--image-size", 16, "--head-channels", 16, "--overwrite"],
+            lambda p: load_prior(p).content_hash(),
+        ),
         "demo": (["demo", "--samples", 1, "--no-progress"], _run),
     }  # fmt: skip
 
@@ -118,6 +127,25 @@ def _picture(root: Path) -> Path:
     path = root / "picture.png"
     Image.linear_gradient("L").resize((8, 8)).save(path)
     return path
+
+
+def _challenge(root: Path) -> Path:
+    """The challenge set of LoDoPaB-CT with two samples; :func:`small` says that it has no more."""
+    folder = root / "challenge"
+    folder.mkdir()
+    with h5py.File(folder / "observation_challenge_000.hdf5", "w") as file:
+        file["data"] = np.random.default_rng(0).random((2, 1000, 513), np.float32) / 81.35858
+    return folder
+
+
+def _checkpoint(root: Path) -> Path:
+    torch.save(random_adm(ADMConfig()).state_dict(), root / "model.pt")
+    return root / "model.pt"
+
+
+def _submission(out: Path) -> Any:
+    with h5py.File(out / "reco_000.hdf5") as file:
+        return np.asarray(file["data"][:2]).tobytes()
 
 
 def _run(out: Path) -> Any:
@@ -143,10 +171,11 @@ def _factor(out: Path) -> Any:
 
 @contextmanager
 def small() -> Iterator[None]:
-    """What has no option: the settings of the demo, which take minutes, and the batches in a file of a table."""
+    """What has no option: the settings of the demo, the batches in a file of a table, the size of a challenge."""
     with (
         mock.patch("deft_ct.cli.demo.SparseView", TINY_DEMO),
         mock.patch("deft_ct.methods.deft.initial_table.BLOCK", 1),
+        mock.patch.dict("deft_ct.datasets.lodopab.SAMPLES", challenge=2),
     ):
         yield
 
