@@ -43,8 +43,8 @@ Data = Annotated[
     str,
     typer.Option(
         help="Slices: an HDF5 file, or a name: train, val, test_volumes or test_singles. compare and benchmark also "
-        "take KIND:FOLDER, see deft-ct data kinds. Training also takes a folder with DICOM, NIfTI or HDF5 files, and "
-        "a prior photos:FOLDER[:SIZE] of pictures."
+        "take KIND:FOLDER, see deft-ct data kinds. Training also takes a folder with DICOM, NIfTI or HDF5 files. "
+        "Photographs are photos:FOLDER[:SIZE] or photos:FILE.h5."
     ),
 ]
 Every = Annotated[int, typer.Option(help="Use every k-th slice.", min=1)]

@@ -86,9 +86,11 @@ class Problem(abc.ABC):
         batch_size: images at once.
         device: where the data are.
         group_noun: what :attr:`patients` are in words; images of one are not independent.
+        kind: what an image is to somebody who draws it.
     """
 
     group_noun: str = "patient"
+    kind: Literal["slice", "photograph", "other"] = "other"
     unit: str
     metrics: tuple[Metric, ...]
     seed: int

@@ -1,4 +1,4 @@
-"""Panels of a benchmark: truth and reconstructions of one slice above, their errors below, in a window of HU."""
+"""Panels of a benchmark: of a slice truth, reconstructions and errors in HU; of photographs truth, data and methods."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,10 +18,12 @@ from deft_ct.evaluation.metrics import psnr, rmse
 from deft_ct.evaluation.problem import Floats, Problem
 from deft_ct.evaluation.worker import Benchmark
 from deft_ct.problems.ct_metrics import DATA_RANGE_HU, body_mask
-from deft_ct.report.figures import FOOTER, STYLE, Window, save_png, show_image
+from deft_ct.problems.natural_pictures import data_pictures
+from deft_ct.report.figures import FOOTER, FOOTER_OF_PHOTOGRAPHS, STYLE, Window, save_png, show_image
 from deft_ct.report.panels import around_body, same_shape, window_for
+from deft_ct.report.photograph_figures import gallery_figure
 
-__all__ = ["PANELS", "draw_panels", "error_figure", "write_panels"]
+__all__ = ["PANELS", "draw_panels", "error_figure", "write_galleries", "write_panels"]
 
 PANELS = "panels"
 """Folder of the panels, in the folder of a benchmark."""
@@ -109,8 +112,10 @@ def draw_panels(folder: Path, benchmark: Benchmark, say: Callable[[str], None]) 
     written: list[Path] = []
     for number, (problem, planned) in enumerate(zip(benchmark.problems, plan.problems, strict=True)):
         shown = benchmark.shown[number]
-        if problem.unit != "HU" and shown:
-            say(f"{planned.name}: no pictures, which are drawn of images in HU only")
+        write = _WRITERS.get(problem.kind)
+        if write is None:
+            if shown:
+                say(f"{planned.name}: no pictures, which are drawn of slices and photographs only")
             continue
         found: dict[int, dict[str, Floats]] = {}
         for n in shown:
@@ -118,7 +123,7 @@ def draw_panels(folder: Path, benchmark: Benchmark, say: Callable[[str], None]) 
                 place = (cell.key, planned.image_ids[n], planned.contents[n])
                 if cell.problem == number and (image := store.load(place)) is not None:
                     found.setdefault(n, {})[cell.label] = image
-        written += write_panels(folder, problem, found, name=benchmark.names[number])
+        written += write(folder, problem, found, name=benchmark.names[number])
         problem.release()
     return written
 
@@ -150,6 +155,45 @@ def write_panels(
     for n, images in estimates.items():
         image_id = problem.image_ids[n]
         figure = error_figure(problem.picture(problem.truth[n]), images, title=f"{problem.title}; {image_id}")
-        file = re.sub(r"[^A-Za-z0-9=.,_-]+", "-", f"{name}-{image_id}") + ".png"
-        written.append(save_png(figure, folder / PANELS / file))
+        written.append(save_png(figure, folder / PANELS / _file_name(f"{name}-{image_id}")))
     return written
+
+
+def write_galleries(
+    folder: Path, problem: Problem, estimates: Mapping[int, Mapping[str, Floats]], *, name: str
+) -> list[Path]:  # fmt: skip
+    """Write one panel with some photographs of a problem to ``folder/panels``: truth, data and methods.
+
+    Args:
+        folder: of the benchmark.
+        problem: photographs in [-1, 1].
+        estimates: place of an image in the problem -> method -> ``(C, H, W)``. A method that failed on one of the
+            images is left out.
+        name: of the problem, for the name of the file.
+
+    Returns:
+        The file; nothing without estimates.
+    """
+    if not estimates:
+        return []
+    places = list(estimates)
+    methods = [method for method in estimates[places[0]] if all(method in images for images in estimates.values())]
+    data = [
+        picture
+        for batch in problem.batches
+        for picture in data_pictures(batch.y, batch.measurement.operator)
+    ]  # fmt: skip
+    figure = gallery_figure(
+        torch.from_numpy(problem.truth[places]), torch.stack([data[n] for n in places]),
+        {method: torch.from_numpy(np.stack([estimates[n][method] for n in places])) for method in methods},
+        title=f"{name}; {problem.data}",
+    )  # fmt: skip
+    return [save_png(figure, folder / PANELS / _file_name(name), comment=FOOTER_OF_PHOTOGRAPHS)]
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9=.,_-]+", "-", text) + ".png"
+
+
+_WRITERS = {"slice": write_panels, "photograph": write_galleries}
+"""Kind of the images of a problem -> what draws them."""

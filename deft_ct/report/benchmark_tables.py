@@ -12,7 +12,7 @@ import pandas as pd
 from deft_ct.evaluation.problem import Metric
 from deft_ct.evaluation.summary import best_method, records
 from deft_ct.evaluation.tables import markdown_table
-from deft_ct.report.figures import FOOTER
+from deft_ct.report.figures import footer_of
 
 __all__ = [
     "ProblemTable", "TableLine", "TableValue", "conventions", "latex_text", "notes_of", "problem_tables",
@@ -217,7 +217,7 @@ def tables_markdown(
     footnotes = "".join(f"- ^{mark}^ {text}\n" for text, mark in notes.items())
     said = [footnotes] if footnotes else []
     said += [f"{measured}\n"] if measured else []
-    return "\n".join([*parts, *said, f"{conventions(group_noun)}\n", f"{FOOTER}.\n"])
+    return "\n".join([*parts, *said, f"{conventions(group_noun)}\n", f"{footer_of(group_noun)}.\n"])
 
 
 def _markdown_value(value: TableValue) -> str:

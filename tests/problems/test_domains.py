@@ -191,6 +191,7 @@ def test_posterior_samples_of_any_domain(domain: str) -> None:
     assert set(report["coverage"]) == {"all"} and report["images"] == 3
 
 
+@pytest.mark.filterwarnings("ignore:data not explained")  # half of the data is no reconstruction
 def test_metrics_of_photographs_are_those_of_scikit_image() -> None:
     problem = photographs()
     found = score("x", Scaled(ScaledConfig()), problem, samples=1)
@@ -222,6 +223,7 @@ def test_data_do_not_depend_on_the_batch_and_published_problems_have_names() -> 
         ImageSource(name="x", images=problem.source.images, every=0)
 
 
+@pytest.mark.filterwarnings("ignore:data not explained")  # half of the data is no reconstruction
 def test_tuning_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("optuna", reason="the extra 'tune' is not installed")
     from deft_ct.evaluation import tuning
