@@ -9,12 +9,13 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
-from deft_ct.measurement.data_term import DataTerm
+from deft_ct.measurement.data_term import DataTerm, per_sample
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.classical.common import StoppingRule
 from deft_ct.methods.classical.tv import total_variation
 from deft_ct.operators.base import LinearOperator, Operator
 from deft_ct.operators.differences import difference_scales
+from deft_ct.operators.solvers import conjugate_gradient
 from deft_ct.reconstructor import UnsupportedError
 
 Reference = Literal["fbp", "tv"]
@@ -133,17 +134,20 @@ class TotalVariationInitial:
 class DataInitial:
     """The data as an image, for any operator that has one.
 
-    Of a linear operator it is the minimiser of ``|y - A x|^2 / v + |x|^2 / q^2`` over images in the prior's range, with
-    the mean variance ``v`` of the data: a pseudo-inverse that keeps noise small (masked data, up-sampled data, a
-    sharpened blur). Of another operator it is the first image that it declares of the data.
+    Of a linear operator it is the minimiser of ``|y - A x|^2 / v + |grad x|^2 / d^2 + |x|^2 / q^2`` over images in the
+    prior's range, with the mean variance ``v`` of the data: a smooth pseudo-inverse (holes filled from their rims, a
+    sharpened blur). Where the domain is not one of images ``(..., H, W)``, the gradient is left out. Of another
+    operator it is the first image that it declares of the data.
 
     Args:
         spread: ``q``, standard deviation of the pixels.
+        step: ``d``, standard deviation of the difference of neighbouring pixels.
         iterations: of conjugate gradients, at most.
     """
 
-    spread: float = 0.5
-    iterations: int = 30
+    spread: float = 1.0
+    step: float = 0.15
+    iterations: int = 40
 
     @torch.no_grad()
     def __call__(self, likelihood: Likelihood) -> Tensor:
@@ -154,7 +158,24 @@ class DataInitial:
             return likelihood.to_physical.inverse(operator.data_images(y)[:, 0])
         term = DataTerm(likelihood)
         zero = y.new_zeros(*y.shape[: y.ndim - len(operator.range_shape)], *operator.domain_shape)
-        return term.correction(zero, (term.sigma / self.spread).square(), iterations=self.iterations)
+        variance = per_sample(term.sigma.square(), zero)
+
+        def matrix(x: Tensor) -> Tensor:
+            return term.normal(x) + variance * (x / self.spread**2 + _roughness(x) / self.step**2)
+
+        image, _ = conjugate_gradient(matrix, term.descent(zero), iterations=self.iterations, tolerance=1e-4)
+        return image
+
+
+def _roughness(x: Tensor) -> Tensor:
+    """``D^T D x`` with the differences ``D`` of neighbouring pixels; zeros for points ``(B, N, F)``."""
+    out = torch.zeros_like(x)
+    for axis in (-2, -1) if x.ndim > 3 else ():
+        step = x.diff(dim=axis)
+        size = step.shape[axis]
+        out.narrow(axis, 0, size).sub_(step)
+        out.narrow(axis, 1, size).add_(step)
+    return out
 
 
 def has_data_image(operator: Operator) -> bool:

@@ -204,6 +204,10 @@ class ReliableGuidance(Guidance):
         """See :class:`Guidance`."""
         return self.of.of_estimate(likelihood, x0 * per_sample(reliable_share(sigma), x0), sigma)
 
+    def of_initial(self, likelihood: Likelihood, initial: Tensor, spread: float) -> Tensor:
+        """See :class:`Guidance`; an initial reconstruction is reliable."""
+        return self.of.of_initial(likelihood, initial, spread)
+
 
 GUIDANCES: dict[str, Callable[[float, int], Guidance]] = {
     "score": lambda spread, steps: ScoreGuidance(),

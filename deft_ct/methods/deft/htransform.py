@@ -115,8 +115,10 @@ class HTransform(nn.Module):
         self.network: TimeNetwork = shape.build()
         self.network.zero_output()
         guidance = config.guidance_object()
-        self._steps = guidance.is_step and (config.reference == NO_INITIAL or config.reach > 0)
-        self.guidance = ReliableGuidance(of=guidance) if config.reference == NO_INITIAL else guidance
+        own_form = config.reference != NO_INITIAL and not config.reach  # as the shipped ones
+        self._compares = guidance.compares
+        self._steps = guidance.is_step and not own_form
+        self.guidance = guidance if own_form else ReliableGuidance(of=guidance)
         """The measurement-consistency feature; another object of the same form may take its place."""
         self.initial = config.initial_object()
         """The initial reconstruction, or None; another object may take its place."""
@@ -253,10 +255,11 @@ class HTransform(nn.Module):
         level = (1 + (variance - 1) * signal.square()).sqrt()  # standard deviation of x_t around it
         inputs = [(x_t - signal * initial) / level, scaled, initial, residual / config.guidance_scale]
         width = (variance + sigma.square() / (1 + 4 * sigma.square())).sqrt()
+        known = x0 * reliable_share(sigma) if config.reach else x0
         if config.use_tweedie:
-            inputs.append((x0 - initial) / width)
-        if self.guidance.compares:  # both corrected by the data: what is left is in the null space
-            inputs.append((x0 + guidance - initial - residual) / width)
+            inputs.append((known - initial) / width)
+        if self._compares:  # both corrected by the data: what is left is in the null space
+            inputs.append((known + guidance - initial - residual) / width)
         if config.reach:
             keep = reliable_share(sigma, config.reach)
             gain, pull = 1 - keep, pull * keep

@@ -13,7 +13,7 @@ from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import Condition, HTransform, HTransformConfig, load_htransform, save_htransform
 from deft_ct.methods.deft.control import ControlConfig
-from deft_ct.methods.deft.guidance import DataGuidance, belief_spread, proximal_correction, reliable_share
+from deft_ct.methods.deft.guidance import DataGuidance, belief_spread, guidance_for, proximal_correction
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.refinement import RefinementConfig
 from deft_ct.methods.deft.train import denoising_loss
@@ -56,10 +56,9 @@ def _relative_error(t, steps, spread=WIDTH):
         flat = x_t[i].flatten()[None]
         exact.append((flat - (1 - a).sqrt() * posterior.eps(flat, a)) / a.sqrt())
     tweedie, _ = prior.predict(x_t, times)
-    head = _head(prior, guidance="cg", reference="none", guidance_spread=spread, guidance_steps=steps)
-    found = head.guidance_at(likelihood, tweedie, times)
-    sigma = ((1 - a) / a).sqrt()
-    correction = torch.cat(exact).reshape(x0.shape) - tweedie * reliable_share(sigma)
+    sigma = ((1 - a) / a).sqrt().float().expand(3)
+    found = guidance_for("cg", spread=spread, steps=steps).of_estimate(likelihood, tweedie, sigma)
+    correction = torch.cat(exact).reshape(x0.shape) - tweedie
     return float((found - correction).norm() / correction.norm())
 
 
