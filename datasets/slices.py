@@ -128,8 +128,9 @@ def check_choice(every: int, limit: int | None) -> None:
     Raises:
         ValueError: ``every`` or ``limit`` < 1.
     """
-    if every < 1 or (limit is not None and limit < 1):
-        raise ValueError(f"every and limit must be at least 1, got {every} and {limit}")
+    for name, value in (("every", every), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 def chosen(sources: Sequence[Hashable], every: int, limit: int | None) -> list[int]:

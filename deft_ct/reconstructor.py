@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from deft_ct.diffusion import Prior
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.residual import unexplained
+from deft_ct.measurement.selection import best_by_residual
 from deft_ct.operators.findings import DataWarning, Finding
 from deft_ct.operators.memory import check_memory
 from deft_ct.reconstruction import Estimate, Reconstruction, Request
@@ -91,6 +92,22 @@ class Reconstructor(nn.Module, abc.ABC):
         """What the user should know of a checked request before the work starts; nothing by default."""
         return ()
 
+    def defaults_for(self, measurement: Measurement) -> dict[str, Any]:
+        """Fields of the configuration that are None by default, and the values that they have for a measurement."""
+        return {}
+
+    def config_for(self, measurement: Measurement) -> Any:
+        """The configuration with :meth:`defaults_for` in place of None."""
+        missing = {
+            name: value for name, value in self.defaults_for(measurement).items() if getattr(self.config, name) is None
+        }
+        return replace(self.config, **missing) if missing else self.config
+
+    @classmethod
+    def search_space_for(cls, measurement: Measurement) -> SearchSpace:
+        """:attr:`search_space` in the unit of the images of a measurement."""
+        return cls.search_space
+
     def forward(self, y: Tensor, measurement: Measurement, **options: Any) -> Reconstruction:
         """:meth:`reconstruct`, so that a reconstructor can be called."""
         return self.reconstruct(y, measurement, **options)
@@ -124,7 +141,9 @@ class Reconstructor(nn.Module, abc.ABC):
             progress: show progress bars.
 
         Returns:
-            The reconstruction in physical units. ``provenance["warnings"]`` holds all findings about the data. Pixels
+            The reconstruction in physical units. Its mean is that of the samples; for an operator with equivalent
+            images (``Operator.has_equivalents``: phase retrieval) it is the sample of the smallest data residual, and
+            ``provenance["selected"]`` says so. ``provenance["warnings"]`` holds all findings about the data. Pixels
             that no data depend on, see ``Operator.unseen``, are zero; ``provenance["unseen_pixels"]`` counts them.
 
         Warns:
@@ -176,7 +195,9 @@ class Reconstructor(nn.Module, abc.ABC):
         if unseen is not None:
             estimate = estimate.cleared(unseen)
         samples = estimate.samples
-        mean = estimate.mean if estimate.mean is not None else samples.mean(1) if samples is not None else None
+        mean, chosen = estimate.mean, {}
+        if mean is None and samples is not None:
+            mean, chosen = _answer_of_samples(y, samples, measurement)
         if mean is None:
             raise TypeError(f"{type(self).__name__} returned neither a mean nor samples")
         sane = self._check_diverged(request, mean, samples)
@@ -189,7 +210,7 @@ class Reconstructor(nn.Module, abc.ABC):
             std = samples.std(1)
         provenance = {
             "method": self.name,
-            "config": asdict(self.config),
+            "config": asdict(self.config_for(measurement)),
             "seed": request.seed,
             "num_samples": 1 if samples is None else samples.shape[1],
             "images": len(y),
@@ -203,6 +224,7 @@ class Reconstructor(nn.Module, abc.ABC):
             "device": str(y.device),
             "versions": versions(),
             **self.describe(),
+            **chosen,
             **estimate.record,
         }  # fmt: skip
         return Reconstruction(mean=mean, std=std, samples=samples, provenance=provenance, measurement=measurement)
@@ -338,6 +360,15 @@ def plain_data(y: Tensor, measurement: Measurement) -> Tensor:
         y = y.as_subclass(Tensor)
     y = measurement.check(y).detach()
     return y.clone() if y.is_inference() else y
+
+
+def _answer_of_samples(y: Tensor, samples: Tensor, measurement: Measurement) -> tuple[Tensor, dict[str, Any]]:
+    """The mean, or where samples may be equivalents of each other the one that explains the data best; a record."""
+    if samples.shape[1] == 1 or not measurement.operator.has_equivalents:
+        return samples.mean(1), {}
+    best, residuals = best_by_residual(y, samples, measurement)
+    record = {"rule": "smallest data residual", "samples": best.tolist(), "data_residuals": residuals.tolist()}
+    return samples[torch.arange(len(y)), best.to(samples.device)], {"selected": record}
 
 
 def _relative_residual(y: Tensor, mean: Tensor, measurement: Measurement) -> float:

@@ -18,11 +18,13 @@ from deft_ct.operators.image.conventions import preset, presets
 from deft_ct.operators.image.hdr import HDR
 from deft_ct.operators.image.inpainting import Inpainting
 from deft_ct.operators.image.jpeg import JPEG
-from deft_ct.operators.image.masks import box_mask, freeform_mask, random_mask
+from deft_ct.operators.image.masked_fourier import MaskedFourier, cartesian_mask
+from deft_ct.operators.image.masks import box_mask, expand_mask, freeform_mask, half_mask, lattice_mask, random_mask
 from deft_ct.operators.image.nonlinear_blur import NonlinearBlur
 from deft_ct.operators.image.phase_retrieval import PhaseRetrieval
 from deft_ct.operators.image.quantisation import Quantisation
 from deft_ct.operators.image.super_resolution import SuperResolution
+from deft_ct.operators.image_noise import PhotonNoise, UnknownGaussianNoise
 from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise, PoissonNoise
 from deft_ct.operators.points.motif import Motif
 from deft_ct.operators.points.selection import Selection
@@ -44,6 +46,7 @@ __all__ = [
     "Identity",
     "Inpainting",
     "LinearOperator",
+    "MaskedFourier",
     "Motif",
     "MotionBlur",
     "NoNoise",
@@ -51,16 +54,22 @@ __all__ = [
     "NonlinearBlur",
     "Operator",
     "PhaseRetrieval",
+    "PhotonNoise",
     "PoissonNoise",
     "Quantisation",
     "Selection",
     "SeparableBlur",
     "SingularValueDecomposition",
     "SuperResolution",
+    "UnknownGaussianNoise",
     "box_mask",
+    "cartesian_mask",
     "conjugate_gradient",
     "ct",
+    "expand_mask",
     "freeform_mask",
+    "half_mask",
+    "lattice_mask",
     "preset",
     "presets",
     "random_mask",

@@ -39,9 +39,12 @@ class Operator(nn.Module, abc.ABC):
 
     Attributes:
         has_pseudo_inverse: whether :meth:`pseudo_inverse` gives a result; true for every linear operator.
+        has_equivalents: whether other images, such as a turned one, have the very data of an image. A mean over samples
+            is then none of them, and the answer is the sample that explains the data best.
     """
 
     has_pseudo_inverse: bool = False
+    has_equivalents: bool = False
 
     def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Our linear operators in other libraries and theirs in ours: SciPy, deepinv, ODL. Each is imported when it is used."""
+"""Our operators in other libraries and theirs in ours: SciPy, deepinv, ODL. Each is imported when it is used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.operators.svd import Decomposable, SingularValueDecomposition
 
 __all__ = ["FromDeepinv", "FromODL", "as_deepinv_physics", "as_linear_operator", "as_odl_operator"]
 
@@ -54,23 +55,36 @@ def as_linear_operator(op: LinearOperator, dtype: torch.dtype = torch.float32) -
     )
 
 
-def as_deepinv_physics(op: LinearOperator, noise_model: Any = None) -> Any:
-    """The operator as a deepinv ``LinearPhysics`` on images ``(B, C, H, W)``.
+def as_deepinv_physics(op: Operator, noise_model: Any = None) -> Any:
+    """The operator as deepinv physics on images ``(B, C, H, W)``.
+
+    A ``DecomposablePhysics`` where the operator has a singular value decomposition (for deepinv's DDRM and its closed
+    proximal steps), else a ``LinearPhysics``, and a plain ``Physics`` for a nonlinear operator.
 
     Args:
-        op: a linear operator.
+        op: an operator.
         noise_model: a deepinv noise model, or None.
 
     Raises:
-        ImportError: deepinv is not installed.
+        ImportError: deepinv is not installed, or does not import.
     """
     physics = _import("deepinv.physics", "deepinv")
+    options: dict[str, Any] = {} if noise_model is None else {"noise_model": noise_model}
+    if not isinstance(op, LinearOperator):
+        return _nonlinear_physics(physics, op, options)
+    base, svd = physics.LinearPhysics, _decomposition(op)
+    if svd is not None:
+        base = physics.DecomposablePhysics
+        options |= {
+            "U": svd.data_from_spectral, "U_adjoint": svd.data_to_spectral, "V": svd.from_spectral,
+            "V_adjoint": svd.to_spectral, "mask": svd.singular_values.float()[None],
+        }  # fmt: skip
 
-    class Physics(physics.LinearPhysics):  # type: ignore[misc, name-defined]
+    class Physics(base):  # type: ignore[misc, valid-type]
         """A deft-ct operator as deepinv physics."""
 
         def __init__(self) -> None:
-            super().__init__(**({} if noise_model is None else {"noise_model": noise_model}))
+            super().__init__(**options)
             self.operator = op
 
         def A(self, x: Tensor, **_: Any) -> Tensor:  # noqa: N802  (deepinv's names)
@@ -87,6 +101,40 @@ def as_deepinv_physics(op: LinearOperator, noise_model: Any = None) -> Any:
             return self.operator.pseudo_inverse(y)
 
     return Physics()
+
+
+def _nonlinear_physics(physics: Any, op: Operator, options: dict[str, Any]) -> Any:
+    class Physics(physics.Physics):  # type: ignore[misc, name-defined]
+        """A nonlinear deft-ct operator as deepinv physics."""
+
+        def __init__(self) -> None:
+            super().__init__(**options)
+            self.operator = op
+
+        def A(self, x: Tensor, **_: Any) -> Tensor:  # noqa: N802
+            """Apply the operator."""
+            y: Tensor = self.operator(x)
+            return y
+
+        def A_vjp(self, x: Tensor, v: Tensor) -> Tensor:  # noqa: N802
+            """The vector-Jacobian product of the operator, with its own rule for rounding."""
+            return self.operator.vjp(x, v)
+
+        def A_dagger(self, y: Tensor, **_: Any) -> Tensor:  # noqa: N802
+            """The operator's pseudo-inverse, where it has one."""
+            return self.operator.pseudo_inverse(y)
+
+    return Physics()
+
+
+def _decomposition(op: LinearOperator) -> SingularValueDecomposition | None:
+    """That of an operator with one for all images, where it is cheap."""
+    if op.images is not None or not isinstance(op, Decomposable):
+        return None
+    try:
+        return op.svd()
+    except ValueError:  # with another boundary it has one
+        return None
 
 
 class FromDeepinv(LinearOperator):

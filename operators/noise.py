@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import importlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -17,6 +18,9 @@ import torch
 from torch import Tensor
 
 Generators = torch.Generator | Sequence[torch.Generator]
+
+_LOWEST_INTEGRAL = -0.5
+"""Line integrals below it are no attenuation; rounding, interpolation and air of negative attenuation stay above."""
 
 
 class NoiseModel(abc.ABC):
@@ -76,10 +80,11 @@ class NoiseModel(abc.ABC):
         """
         fields = dict(values)
         name = fields.pop("type", None)
-        if name not in _TYPES:
-            raise ValueError(f"noise type must be one of {sorted(_TYPES)}, got {name!r}")
+        types = _types()
+        if name not in types:
+            raise ValueError(f"noise type must be one of {sorted(types)}, got {name!r}")
         try:
-            return _TYPES[name](**fields)
+            return types[name](**fields)
         except TypeError as error:
             raise ValueError(f"cannot build {name} from {fields}: {error}") from error
 
@@ -174,7 +179,9 @@ class GaussianNoise(NoiseModel):
 
 @dataclasses.dataclass(frozen=True)
 class PoissonNoise(NoiseModel):
-    """Photon counting: ``counts ~ Poisson(photons * exp(-clean)) + N(0, electronic^2)``.
+    """Photon counting of rays: ``counts ~ Poisson(photons * exp(-clean)) + N(0, electronic^2)``.
+
+    For transmission. The photons of a photograph are :class:`~deft_ct.operators.image_noise.PhotonNoise`.
 
     ``clean`` holds dimensionless line integrals. Post-log data are ``y = -log(max(counts, floor) / photons)``; pre-log
     data are the transmittance ``y = counts / photons``. The likelihood is that of the counts (a function of ``clean``
@@ -215,6 +222,11 @@ class PoissonNoise(NoiseModel):
         _check_data(clean, "clean")
         if not bool(torch.isfinite(clean).all()):
             raise ValueError("PoissonNoise: clean holds NaN or infinite values; line integrals must be finite")
+        if bool((clean < _LOWEST_INTEGRAL).any()):
+            raise ValueError(
+                f"PoissonNoise is that of rays through matter, and a line integral of {float(clean.min()):.3g} would "
+                "make light: for images in [-1, 1] use PhotonNoise"
+            )
         rates = self._rate(clean)
         counts = torch.empty_like(rates)
         for index, source in enumerate(generators_for(rates, generator)):
@@ -270,7 +282,10 @@ class PoissonNoise(NoiseModel):
         return (rate + self.electronic**2) / (rate.square() if self.post_log else self.photons**2)
 
 
-_TYPES: dict[str, type[NoiseModel]] = {cls.__name__: cls for cls in (NoNoise, GaussianNoise, PoissonNoise)}
+def _types() -> dict[str, type[NoiseModel]]:
+    """All noise models that are not abstract, by name; those of :mod:`deft_ct.operators.image_noise` too."""
+    importlib.import_module("deft_ct.operators.image_noise")
+    return {cls.__name__: cls for cls in NoiseModel.__subclasses__() if cls.__module__.startswith("deft_ct.operators.")}
 
 
 def generators_for(data: Tensor, generator: Generators) -> list[torch.Generator]:

@@ -70,7 +70,7 @@ def tune_command(
         chosen = parse_methods(methods) if methods else dict(known)
         searches = [Search(method=name, fixed=fixed, ranges=ranges.get(name, {})) for name, fixed in chosen.items()]
         for search in searches:
-            _ = search.space  # raises ValueError for an unknown method
+            search.check()
         budget = Budget(trials=trials, objective=objective, samples=samples, overwrite=overwrite)
         choice = NetworkChoice(
             prior=prior, htransform=htransform, models=opt.parse_models(model), device=device, precision=precision

@@ -18,6 +18,7 @@ import numpy as np
 
 from deft_ct.evaluation.problem import Problem, refuse_test_data
 from deft_ct.evaluation.score import score
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.registry import method_class
 from deft_ct.networks import weights_digest
@@ -62,18 +63,15 @@ class Search:
     guesses: Sequence[Mapping[str, Any]] = ()
     ranges: SearchSpace = field(default_factory=dict)
 
-    @property
-    def space(self) -> SearchSpace:
-        """The parameters that are searched, and where.
-
-        Raises:
-            ValueError: there are none.
-        """
-        declared = {**method_class(self.method).search_space, **self.ranges}
-        space = {name: where for name, where in declared.items() if name not in self.fixed}
-        if not space:
+    def check(self) -> None:
+        """Raise a ValueError if the method is unknown, or there is nothing to search."""
+        if not set(method_class(self.method).search_space) - set(self.fixed):
             raise ValueError(f"{self.method} declares no parameters to tune (search_space)")
-        return space
+
+    def space(self, measurement: Measurement) -> SearchSpace:
+        """The parameters that are searched, and where, in the unit of the images of a measurement."""
+        declared = {**method_class(self.method).search_space_for(measurement), **self.ranges}
+        return {name: where for name, where in declared.items() if name not in self.fixed}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +148,13 @@ def _tune(
     """:func:`tune`, in a folder that is held."""
     refuse_test_data(problem)
     best_is = problem.metric(budget.objective).best
-    space = search.space
+    search.check()
     optuna = _optuna()
+    measurement = problem.batches[0].measurement
+    space = search.space(measurement)
     default = build(search.method, dict(search.fixed))
-    settings = _settings(search, problem, budget, default)
+    config = default.config_for(measurement)
+    settings = _settings(search, problem, budget, default, space)
     key = ContentKey(settings)
     if budget.overwrite:
         (folder / JOURNAL).unlink(missing_ok=True)
@@ -163,8 +164,7 @@ def _tune(
         say(f"{problem.data} does not say which split it is; make sure that it is not a test set")
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     first = [
-        # A default that follows from the measurement has no value before it is used.
-        {name: value for name in space if (value := getattr(default.config, name)) is not None},
+        {name: getattr(config, name) for name in space},
         *({name: value for name, value in guess.items() if name in space} for guess in search.guesses),
     ]
     distributions = {name: where.distribution() for name, where in space.items()}
@@ -240,7 +240,7 @@ def sweep(
         OtherContentError: the folder holds a study of other data or settings, and ``budget.overwrite`` is false.
     """
     for search in searches:
-        _ = search.space  # bad options and missing networks fail before any work
+        search.check()  # bad options and missing networks fail before any work
         build(search.method, dict(search.fixed))
     say = log or (lambda _: None)
     began = time.monotonic()
@@ -253,7 +253,8 @@ def sweep(
         for search in searches:
             label = f"{problem.name} {search.method}"
             target = folder / "presets" / problem.name / f"{search.method}.json"
-            key = ContentKey(_settings(search, problem, budget, build(search.method, dict(search.fixed))))
+            space = search.space(problem.batches[0].measurement)
+            key = ContentKey(_settings(search, problem, budget, build(search.method, dict(search.fixed)), space))
             preset = None if budget.overwrite else _finished(target, search.method, key, budget)
             if preset is not None:
                 say(f"{label}: done before")
@@ -307,13 +308,15 @@ def seconds_per_trial(searches: Sequence[Search], build: Build, problem: Problem
     return out
 
 
-def _settings(search: Search, problem: Problem, budget: Budget, default: Reconstructor) -> dict[str, Any]:
+def _settings(
+    search: Search, problem: Problem, budget: Budget, default: Reconstructor, space: SearchSpace
+) -> dict[str, Any]:
     """The values that a preset depends on, except the number of trials, as read back from JSON."""
     settings = {
         **problem.content(), "method": search.method, "scan": problem.name, "objective": budget.objective,
         "samples": budget.samples, "fixed": dict(search.fixed), "networks": default.describe(),
         "weights_sha256": weights_digest(default),
-        "space": {name: repr(where) for name, where in search.space.items()},
+        "space": {name: repr(where) for name, where in space.items()},
         "batch_size": problem.batch_size, "device": problem.device,
         "versions": result_versions() | {"optuna": version("optuna")},
     }  # fmt: skip

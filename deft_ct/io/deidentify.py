@@ -24,8 +24,8 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID
 
 from deft_ct.io.dicom_files import DicomSeriesError
-from deft_ct.io.series import Series
 from deft_ct.io.parsing import parsing
+from deft_ct.io.series import Series
 
 NO_DATE = datetime(1900, 1, 1)
 """The dummy for every date and time."""

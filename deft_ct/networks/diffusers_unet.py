@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from deft_ct.networks.any_size import continued
 from deft_ct.networks.network import TimeNetwork
 from deft_ct.networks.unet import UNetConfig
 from deft_ct.runtime.extras import optional_library
@@ -116,16 +117,12 @@ class DiffusersUNet(TimeNetwork):
         channels, multiple = self.config.values["in_channels"], self.config.multiple
         if x.ndim != 4 or x.shape[1] != channels:
             raise ValueError(f"expected an image of shape (B, {channels}, H, W), got {tuple(x.shape)}")
-        if x.shape[2] % multiple or x.shape[3] % multiple:
-            raise ValueError(
-                f"image sides must be multiples of {multiple} for this network, got {tuple(x.shape[2:])}: pad or "
-                "resample the image"
-            )
         if extra is not None:
             raise ValueError("a network of diffusers takes no features beside the time")
-        dtype = self.model.conv_in.weight.dtype
-        found: Tensor = self.model(x.to(dtype), t, return_dict=False)[0]
-        return found
+        dtype, (height, width) = self.model.conv_in.weight.dtype, x.shape[2:]
+        whole, top, left = continued(x.to(dtype), multiple)
+        found: Tensor = self.model(whole, t, return_dict=False)[0]
+        return found[..., top : top + height, left : left + width]
 
 
 def native_config(values: Mapping[str, Any]) -> UNetConfig | None:

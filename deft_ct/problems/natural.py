@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deft_ct.evaluation.alignment import aligned
 from deft_ct.evaluation.metrics import psnr, rmse, ssim
 from deft_ct.evaluation.perceptual import gmsd, lpips, lpips_missing
 from deft_ct.evaluation.problem import Batch, Floats, Metric, SingleMeasurementProblem
@@ -192,7 +193,12 @@ class NaturalProblem(SingleMeasurementProblem):
         return torch.stack([self.source.images[n] for n in positions])
 
     def measure(self, images: Floats) -> dict[str, NDArray[np.float64]]:
-        """Metrics of ``(N, C, H, W)`` in [-1, 1], see :data:`NATURAL_METRICS`."""
+        """Metrics of ``(N, C, H, W)`` in [-1, 1], see :data:`NATURAL_METRICS`.
+
+        Images of phase retrieval are aligned with the truth first, see :func:`~deft_ct.evaluation.alignment.aligned`.
+        """
+        if self.measurement.operator.has_equivalents:
+            images = aligned(images, self.truth)
         found = {
             "psnr": psnr(images, self.truth, data_range=DATA_RANGE),
             "ssim": ssim(images, self.truth, data_range=DATA_RANGE),
@@ -229,4 +235,9 @@ class NaturalProblem(SingleMeasurementProblem):
             f"data range {DATA_RANGE:g}, nothing clipped; GMSD: of the luminance, without weights. "
             f"{lpips_missing() or 'LPIPS: AlexNet, on [-1, 1]'}. FID and KID are not measured: they need thousands of "
             "images. A random mask is drawn for each image; all images of a task and seed share other random parts."
+            + (
+                " Turned and shifted images have the same data: the nearest to the truth is judged, in each channel."
+                if self.measurement.operator.has_equivalents
+                else ""
+            )
         )

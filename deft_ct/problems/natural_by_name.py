@@ -22,7 +22,15 @@ from deft_ct.operators.image.conventions import ImageShape, preset, presets
 from deft_ct.operators.image.hdr import HDR
 from deft_ct.operators.image.inpainting import Inpainting
 from deft_ct.operators.image.jpeg import JPEG
-from deft_ct.operators.image.masks import box_mask, freeform_mask, random_mask
+from deft_ct.operators.image.masked_fourier import MaskedFourier, cartesian_mask
+from deft_ct.operators.image.masks import (
+    box_mask,
+    expand_mask,
+    freeform_mask,
+    half_mask,
+    lattice_mask,
+    random_mask,
+)
 from deft_ct.operators.image.nonlinear_blur import NonlinearBlur
 from deft_ct.operators.image.phase_retrieval import PhaseRetrieval
 from deft_ct.operators.image.quantisation import Quantisation
@@ -291,6 +299,28 @@ TASKS: Mapping[str, TaskKind] = {
         build=_freeform,
         keys={"low": _number(0.2, high=1.0), "high": _number(0.3, high=1.0)},
         help="missing brush strokes, from low to high of the pixels",
+    ),
+    "inpaint_half": TaskKind(
+        build=lambda shape, _, v: Inpainting(shape, half_mask(shape[1:], v["side"])),
+        keys={"side": _choice("right", "left", "right", "top", "bottom")},
+        help="one half missing",
+    ),
+    "inpaint_expand": TaskKind(
+        build=lambda shape, _, v: Inpainting(shape, expand_mask(shape[1:], v["kept"])),
+        keys={"kept": _number(0.25, high=1.0, above=True)},
+        help="all but a central box missing, kept as a share of each side",
+    ),
+    "inpaint_lattice": TaskKind(
+        build=lambda shape, _, v: Inpainting(shape, lattice_mask(shape[1:], v["rows"], v["columns"])),
+        keys={"rows": _whole(2, 1, 64), "columns": _whole(2, 1, 64)},
+        help="all but every so many rows and columns missing",
+    ),
+    "mri": TaskKind(
+        build=lambda shape, generator, v: MaskedFourier(
+            shape, cartesian_mask(shape[1:], v["acceleration"], generator, centre=v["centre"])
+        ),
+        keys={"acceleration": _number(4.0, low=1.0, high=64.0), "centre": _number(0.08, high=1.0)},
+        help="columns of the Fourier transform, as of one coil; centre as a share of them",
     ),
     "sr2": _super_resolution(2),
     "sr4": _super_resolution(4),

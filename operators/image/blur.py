@@ -1,4 +1,4 @@
-"""Blurs by a fixed kernel: Gaussian, motion, or any other, with three boundary rules and exact adjoints."""
+"""Blurs by a fixed kernel: Gaussian, motion, or any other, with four boundary rules and exact adjoints."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.base import LinearOperator, RowPick
 from deft_ct.operators.image.blur_kernels import gaussian_taps, motion_kernel
 from deft_ct.operators.image.separable import Separable
 from deft_ct.operators.image.transforms import fast_size, hartley, one_by_one
 from deft_ct.operators.svd import SingularValueDecomposition
 
-Boundary = Literal["reflect", "circular", "zero"]
+Boundary = Literal["reflect", "circular", "zero", "valid"]
 
 
 class SeparableBlur(Separable):
@@ -24,10 +24,11 @@ class SeparableBlur(Separable):
         image_shape: ``(C, H, W)``.
         taps: ``(n,)`` with ``n`` odd and the centre in the middle; ``torch.full((9,), 1 / 9)`` is a uniform blur.
         boundary: how the image is continued outside: ``"reflect"`` without repeating the edge, ``"circular"`` or
-            ``"zero"``.
+            ``"zero"``. ``"valid"`` does not continue it: the data are the pixels that need no pixel outside.
 
     Raises:
-        ValueError: the taps are not one-dimensional of odd length, or the boundary rule is unknown.
+        ValueError: the taps are not one-dimensional of odd length, the boundary rule is unknown, or ``"valid"`` leaves
+            no pixel.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], taps: Tensor, *, boundary: Boundary = "reflect") -> None:
@@ -69,59 +70,91 @@ class GaussianBlur(SeparableBlur):
 class Blur(LinearOperator):
     """Convolution of every channel with one kernel, ``(C, H, W) -> (C, H, W)``, by fast Fourier transforms.
 
+    With ``boundary="valid"`` the data are smaller, ``(C, H - h + 1, W - w + 1)``.
+
     Args:
         image_shape: ``(C, H, W)``.
         kernel: ``(h, w)`` with odd sides and its centre in the middle. This is a convolution in the sense of
             mathematics and SciPy: ``y[i] = sum_j kernel[j] x[i - j]``; flip the kernel to compare with ``conv2d``.
-        boundary: ``"reflect"`` without repeating the edge, ``"circular"``, or ``"zero"``.
+            With a batch axis, ``(B, h, w)``, every image of a batch of exactly ``B`` has its own kernel.
+        boundary: ``"reflect"`` without repeating the edge, ``"circular"``, ``"zero"``, or ``"valid"``: only the pixels
+            that need no pixel outside.
 
     Raises:
-        ValueError: the kernel is not two-dimensional with odd sides, or the boundary rule is unknown.
+        ValueError: the kernel is not two-dimensional with odd sides, the boundary rule is unknown, or ``"valid"``
+            leaves no pixel.
     """
 
     kernel: Tensor
 
     def __init__(self, image_shape: tuple[int, int, int], kernel: Tensor, *, boundary: Boundary = "reflect") -> None:
-        super().__init__(image_shape, image_shape)
         _check_boundary(boundary)
-        if kernel.ndim != 2 or kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
-            raise ValueError(f"Blur: kernel must be (h, w) with odd sides, got shape {tuple(kernel.shape)}")
-        self.boundary = boundary
+        if kernel.ndim not in (2, 3) or kernel.shape[-2] % 2 == 0 or kernel.shape[-1] % 2 == 0:
+            raise ValueError(f"Blur: kernel must be (h, w) or (B, h, w) with odd sides, got {tuple(kernel.shape)}")
+        channels, height, width = image_shape
+        margins = kernel.shape[-2] // 2, kernel.shape[-1] // 2
+        cut = margins if boundary == "valid" else (0, 0)
+        if min(height - 2 * cut[0], width - 2 * cut[1]) < 1:
+            raise ValueError(
+                f"Blur: no pixel of {height} x {width} is valid for a kernel of {tuple(kernel.shape[-2:])}: take a "
+                "smaller kernel, or another boundary"
+            )
+        super().__init__(image_shape, (channels, height - 2 * cut[0], width - 2 * cut[1]))
+        self.image_shape, self.boundary = image_shape, boundary
         self.register_buffer("kernel", kernel.to(torch.float64))
-        height, width = self.domain_shape[1:]
         if boundary == "circular":
             self._margins, self._grid = (0, 0), (height, width)
         else:
-            self._margins = (kernel.shape[0] // 2, kernel.shape[1] // 2)
-            self._grid = fast_size(height + 2 * self._margins[0]), fast_size(width + 2 * self._margins[1])
+            self._margins = margins
+            self._grid = fast_size(height + 2 * margins[0]), fast_size(width + 2 * margins[1])
+        self._cut = cut
+
+    @property
+    def images(self) -> int | None:
+        """Number of kernels; None for one kernel for all images."""
+        return len(self.kernel) if self.kernel.ndim == 3 else None
+
+    def select_images(self, pick: RowPick) -> Blur:
+        """Convolution with the kernels of other images; see :meth:`Operator.select_images`."""
+        return self if self.images is None else Blur(self.image_shape, pick(self.kernel), boundary=self.boundary)
 
     def transfer_function(self) -> Tensor:
-        """Discrete Fourier transform of the kernel on the (padded) image grid, complex128."""
+        """Discrete Fourier transform of the kernel on the (padded) image grid, complex128; of each image's."""
         height, width = self._grid
-        (h, w), grid = self.kernel.shape, self.kernel.new_zeros((height, width))
+        *batch, h, w = self.kernel.shape
+        grid = self.kernel.new_zeros((*batch, height, width))
         rows = (torch.arange(h, device=grid.device) - h // 2) % height
         columns = (torch.arange(w, device=grid.device) - w // 2) % width
-        grid.index_put_((rows[:, None], columns[None, :]), self.kernel, accumulate=True)
+        grid.view(-1, height * width).index_add_(
+            1, (rows[:, None] * width + columns[None, :]).flatten(), self.kernel.reshape(-1, h * w)
+        )
         return torch.fft.fft2(grid)
 
     def _convolve(self, x: Tensor, *, transpose: bool) -> Tensor:
         """Circular convolution on the grid; ``x`` may be smaller and is filled up with zeros."""
-        response = self.transfer_function()[:, : self._grid[1] // 2 + 1]
+        if self.images not in (None, len(x)):
+            raise ValueError(f"Blur: the {self.images} kernels need as many images, got {len(x)}")
+        response = self.transfer_function()[..., : self._grid[1] // 2 + 1]
         response = (response.conj() if transpose else response).to(_complex_dtype(x))
-        return one_by_one(
-            lambda sample: torch.fft.irfft2(torch.fft.rfft2(sample, s=self._grid) * response, s=self._grid), x
-        )
+
+        def filtered(sample: Tensor, of: Tensor) -> Tensor:
+            return torch.fft.irfft2(torch.fft.rfft2(sample, s=self._grid) * of, s=self._grid)
+
+        if self.images is None:
+            return one_by_one(lambda sample: filtered(sample, response), x)
+        return torch.stack([filtered(sample, of) for sample, of in zip(x, response, strict=True)])
 
     def _forward_kernel(self, x: Tensor) -> Tensor:
         top, left = self._margins
         height, width = self.domain_shape[1:]
         x = _extend(_extend(x, -2, top, self.boundary), -1, left, self.boundary)
-        return self._convolve(x, transpose=False)[..., top : top + height, left : left + width]
+        out = self._convolve(x, transpose=False)[..., top : top + height, left : left + width]
+        return out[..., self._cut[0] : height - self._cut[0], self._cut[1] : width - self._cut[1]]
 
     def _adjoint_kernel(self, y: Tensor) -> Tensor:
         top, left = self._margins
         height, width = self.domain_shape[1:]
-        y = torch.nn.functional.pad(y, (left, left, top, top))
+        y = torch.nn.functional.pad(y, (left + self._cut[1],) * 2 + (top + self._cut[0],) * 2)
         y = self._convolve(y, transpose=True)[..., : height + 2 * top, : width + 2 * left]
         return _fold(_fold(y, -1, left, self.boundary), -2, top, self.boundary)
 
@@ -140,7 +173,7 @@ class Blur(LinearOperator):
                 f"{type(self).__name__}: only boundary='circular' has a cheap decomposition; it is not "
                 f"{self.boundary!r}. Use it, or a method that solves by conjugate gradients"
             )
-        return _CircularSVD(self.transfer_function(), self.domain_shape[0])
+        return _CircularSVD(self.transfer_function(), self.domain_shape[0], per_image=self.images is not None)
 
 
 class MotionBlur(Blur):
@@ -174,14 +207,18 @@ class _CircularSVD(SingularValueDecomposition):
     ``A = (P V) diag(|h|) V^T``.
     """
 
-    def __init__(self, transfer: Tensor, channels: int) -> None:
+    def __init__(self, transfer: Tensor, channels: int, *, per_image: bool) -> None:
         magnitude = transfer.abs()
-        zero = magnitude <= 1e-14 * magnitude.max()
+        zero = magnitude <= 1e-14 * magnitude.amax((-2, -1), keepdim=True)
         self._phase = torch.where(zero, 1.0, transfer / magnitude.masked_fill(zero, 1.0))
-        super().__init__(magnitude.masked_fill(zero, 0.0).expand(channels, -1, -1).clone())
+        values = magnitude.masked_fill(zero, 0.0).unsqueeze(-3)
+        super().__init__(values.repeat_interleave(channels, -3), per_image=per_image)
 
     def _filter(self, x: Tensor, response: Tensor) -> Tensor:
         response = response.to(_complex_dtype(x))
+        if self.per_image:
+            pairs = zip(x, response, strict=True)
+            return torch.stack([torch.fft.ifft2(torch.fft.fft2(sample) * of).real for sample, of in pairs])
         return one_by_one(lambda sample: torch.fft.ifft2(torch.fft.fft2(sample) * response).real, x)
 
     def to_spectral(self, x: Tensor) -> Tensor:
@@ -216,8 +253,9 @@ def _source_index(size: int, margin: int, boundary: str) -> np.ndarray:
     index = np.arange(-margin, size + margin)
     if boundary == "circular":
         return index % size
-    if boundary == "zero" or size == 1:
-        return np.where((index >= 0) & (index < size), index, -1 if boundary == "zero" else 0)
+    outside = boundary in ("zero", "valid")
+    if outside or size == 1:
+        return np.where((index >= 0) & (index < size), index, -1 if outside else 0)
     index = index % (2 * size - 2)
     return np.where(index < size, index, 2 * size - 2 - index)
 
@@ -225,7 +263,7 @@ def _source_index(size: int, margin: int, boundary: str) -> np.ndarray:
 def _extend(x: Tensor, axis: int, margin: int, boundary: Boundary) -> Tensor:
     if margin == 0:
         return x
-    if boundary == "zero":
+    if boundary in ("zero", "valid"):
         return torch.nn.functional.pad(x, (0, 0, margin, margin) if axis == -2 else (margin, margin))
     index = torch.from_numpy(_source_index(x.shape[axis], margin, boundary)).to(x.device)
     return x.index_select(axis, index)
@@ -237,7 +275,7 @@ def _fold(y: Tensor, axis: int, margin: int, boundary: Boundary) -> Tensor:
         return y
     size = y.shape[axis] - 2 * margin
     inside = y.narrow(axis, margin, size)
-    if boundary == "zero":
+    if boundary in ("zero", "valid"):
         return inside
     source = torch.from_numpy(_source_index(size, margin, boundary)).to(y.device)
     out = inside.clone()
@@ -256,4 +294,10 @@ def _convolution_matrix(taps: Tensor, size: int, boundary: Boundary) -> Tensor:
         columns = source[np.arange(size) - offset + margin]
         kept = columns >= 0
         np.add.at(matrix, (np.arange(size)[kept], columns[kept]), weight)
+    if boundary == "valid":
+        if size <= 2 * margin:
+            raise ValueError(
+                f"no pixel of an axis of {size} is valid for {len(taps)} taps: take fewer, or another boundary"
+            )
+        matrix = matrix[margin : size - margin]
     return torch.from_numpy(matrix)

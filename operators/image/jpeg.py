@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deft_ct.operators.base import Operator
-from deft_ct.operators.image.rounding import round_straight_through
+from deft_ct.operators.base import Operator, RowPick
+from deft_ct.operators.image.rounding import round_half_away
 from deft_ct.operators.image.separable import apply_separable
 from deft_ct.operators.image.transforms import dct_matrix
 from deft_ct.operators.image.value_range import ValueRange, check_range, rescale
@@ -32,8 +33,15 @@ _CHROMINANCE = (
     (47, 66, 99, 99, 99, 99, 99, 99),
     *((99,) * 8 for _ in range(4)),
 )
-# JFIF: full-range BT.601.
-_RGB_TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+# JFIF: full-range BT.601, both directions, rounded to 16 binary digits as in libjpeg; the ties below depend on them.
+_RGB_TO_YCBCR = tuple(
+    tuple(entry / 65536 for entry in row)
+    for row in ((19595, 38470, 7471), (-11059, -21709, 32768), (32768, -27439, -5329))
+)
+_YCBCR_TO_RGB = tuple(
+    tuple(entry / 65536 for entry in row) for row in ((65536, 0, 91881), (65536, -22554, -46802), (65536, 116130, 0))
+)
+_CENTRE = (((0.0,),), ((128.0,),), ((128.0,),))
 
 
 def quantisation_tables(quality: int) -> tuple[Tensor, Tensor]:
@@ -55,16 +63,21 @@ def quantisation_tables(quality: int) -> tuple[Tensor, Tensor]:
 class JPEG(Operator):
     """Compress and decompress, ``(C, H, W) -> (C, H, W)``; three channels are RGB, one is grey.
 
-    The steps that lose information are computed: colour transform, chroma averaging, 8 x 8 cosine transform, rounding
-    to the quantisation tables, and clipping. The entropy coding loses nothing and is left out. The result is not
-    rounded to 8 bits. The vector-Jacobian product takes the rounding as the identity (straight-through). All other
-    steps are differentiated exactly.
+    The steps that lose information are those of libjpeg (version 6b and libjpeg-turbo, accurate integer DCT), with its
+    roundings to 8 bits: colour transform, chroma averaging, 8 x 8 cosine transform, rounding to the quantisation
+    tables, and on the way back smooth chroma interpolation ("fancy upsampling", weights 3/4 and 1/4) and clipping. The
+    entropy coding loses nothing and is left out. The vector-Jacobian product takes every rounding as the identity
+    (straight-through). All other steps are differentiated exactly.
+
+    The result differs from libjpeg's by 0.3 of 255 grey levels or less (root mean square; 12 crops of Kodak
+    photographs, qualities 5 to 95, both samplings). What is left comes from the fixed-point arithmetic of its cosine
+    transform, which flips a coefficient now and then.
 
     Args:
         image_shape: ``(C, H, W)`` with ``C`` 1 or 3; sides that are no multiple of the block are padded by repetition.
-        quality: 1 to 100 (5 and 10 in I2SB).
+        quality: 1 to 100 (5 and 10 in I2SB). A sequence has one for each image of a batch of its length.
         subsampling: ``"4:2:0"`` halves the chroma resolution (the usual default), ``"4:4:4"`` keeps it.
-        value_range: range of ``x`` and ``y``.
+        value_range: range of ``x`` and ``y``; its ends are the grey levels 0 and 255.
 
     Raises:
         ValueError: a parameter is out of range.
@@ -72,14 +85,13 @@ class JPEG(Operator):
 
     tables: Tensor
     dct: Tensor
-    colour: Tensor
 
     has_pseudo_inverse = True
 
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        quality: int = 10,
+        quality: int | Sequence[int] = 10,
         *,
         subsampling: Literal["4:2:0", "4:4:4"] = "4:2:0",
         value_range: ValueRange = (-1.0, 1.0),
@@ -89,46 +101,113 @@ class JPEG(Operator):
         if subsampling not in ("4:2:0", "4:4:4"):
             raise ValueError(f"JPEG subsampling must be '4:2:0' or '4:4:4', got {subsampling!r}")
         super().__init__(image_shape, image_shape)
-        self.quality, self.subsampling = quality, subsampling
+        self.image_shape = image_shape
+        self.subsampling: Literal["4:2:0", "4:4:4"] = subsampling
+        self.quality = tuple(quality) if isinstance(quality, Sequence) else quality
         self.value_range = check_range("JPEG", value_range)
-        self.register_buffer("tables", torch.stack(quantisation_tables(quality)))
+        qualities = self.quality if isinstance(self.quality, tuple) else (self.quality,)
+        if not qualities:
+            raise ValueError("JPEG: quality is an empty sequence; give one for each image")
+        tables = torch.stack([torch.stack(quantisation_tables(one)) for one in qualities])
+        self.register_buffer("tables", tables)
         self.register_buffer("dct", dct_matrix(8))
-        colour = torch.tensor(_RGB_TO_YCBCR, dtype=torch.float64)
-        self.register_buffer("colour", torch.stack((colour, torch.linalg.inv(colour))))
+
+    @property
+    def images(self) -> int | None:
+        """Number of qualities; None for one quality for all images."""
+        return len(self.quality) if isinstance(self.quality, tuple) else None
+
+    def select_images(self, pick: RowPick) -> JPEG:
+        """Compression with the qualities of other images; see :meth:`Operator.select_images`."""
+        if not isinstance(self.quality, tuple):
+            return self
+        chosen = [int(one) for one in pick(torch.tensor(self.quality))]
+        out = JPEG(self.image_shape, chosen, subsampling=self.subsampling, value_range=self.value_range)
+        return out.to(self.tables.device)
 
     def _forward_kernel(self, x: Tensor) -> Tensor:
+        if self.images not in (None, len(x)):
+            raise ValueError(f"JPEG: the {self.images} qualities need as many images, got {len(x)}")
         height, width = self.domain_shape[1:]
         halve = self.domain_shape[0] == 3 and self.subsampling == "4:2:0"
-        unit = 16 if halve else 8
-        pixels = rescale(x, self.value_range, (-128.0, 127.0))  # level-shifted
-        pixels = functional.pad(pixels, (0, -width % unit, 0, -height % unit), mode="replicate")
+        pixels = rescale(x, self.value_range, (0.0, 255.0))
         if self.domain_shape[0] == 1:
-            decoded = self._code(pixels, self.tables[0])
+            decoded = self._coded(_rounded(pixels), 0)
         else:
-            # The level shift of grey stays in Y: the chroma rows sum to zero and the luma row to one.
-            y, chroma = _mix_channels(self.colour[0], pixels).split((1, 2), dim=1)
-            chroma = functional.avg_pool2d(chroma, 2) if halve else chroma
-            y, chroma = self._code(y, self.tables[0]), self._code(chroma, self.tables[1])
-            chroma = chroma.repeat_interleave(2, -1).repeat_interleave(2, -2) if halve else chroma
-            decoded = _mix_channels(self.colour[1], torch.cat((y, chroma), dim=1))
-        decoded = decoded[..., :height, :width].clamp(-128, 127)
-        return rescale(decoded, (-128.0, 127.0), self.value_range)
+            luma, chroma = mix_channels(_RGB_TO_YCBCR, pixels).split((1, 2), dim=1)
+            # libjpeg rounds halves of luma up, of chroma down: with R = G every odd difference to B is one.
+            luma, chroma = self._coded(_rounded(luma), 0), -_rounded(-chroma) + 128.0
+            chroma = upsampled(self._coded(halved(chroma), 1), (height, width)) if halve else self._coded(chroma, 1)
+            centred = torch.cat((luma, chroma), dim=1) - pixels.new_tensor(_CENTRE)
+            decoded = _rounded(mix_channels(_YCBCR_TO_RGB, centred)).clamp(0, 255)
+        return rescale(decoded, (0.0, 255.0), self.value_range)
 
-    def _code(self, channels: Tensor, table: Tensor) -> Tensor:
-        """Transform, quantise and back: ``(N, c, H, W)`` with sides that are multiples of 8."""
-        blocks = channels.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
-        table = table.to(channels.dtype)
-        levels = round_straight_through(apply_separable(self.dct, self.dct, blocks) / table)
-        blocks = apply_separable(self.dct.T, self.dct.T, levels * table)
-        return blocks.transpose(-3, -2).reshape(channels.shape)
+    def _coded(self, channels: Tensor, kind: int) -> Tensor:
+        """Pad, transform, quantise and back: ``(N, c, h, w)`` of grey levels, rounded and clipped.
+
+        Args:
+            channels: grey levels.
+            kind: 0 for luma, 1 for chroma.
+        """
+        height, width = channels.shape[-2:]
+        shifted = functional.pad(channels - 128.0, (0, -width % 8, 0, -height % 8), mode="replicate")
+        blocks = shifted.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
+        table = self.tables[:, kind].to(channels.dtype)[:, None, None, None]
+        # libjpeg's integers: quarters after the first pass, eighths (grey levels on the way back) after the second,
+        # each pass being sqrt(8) times the orthonormal transform.
+        identity, root = torch.eye(8, dtype=self.dct.dtype, device=self.dct.device), 8**0.5
+        rows = _rounded(4 * root * apply_separable(identity, self.dct, blocks))
+        coefficients = _rounded(root / 4 * apply_separable(self.dct, identity, rows)) / 8
+        levels = round_half_away(coefficients / table)
+        columns = _rounded(4 * root * apply_separable(self.dct.T, identity, levels * table))
+        blocks = _rounded(root / 32 * apply_separable(identity, self.dct.T, columns))
+        decoded = (blocks.transpose(-3, -2).reshape(shifted.shape) + 128.0).clamp(0, 255)
+        return decoded[..., :height, :width]
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         """``y`` itself: the decompressed image."""
         return y
 
 
-def _mix_channels(matrix: Tensor, x: Tensor) -> Tensor:
+def mix_channels(matrix: Sequence[Sequence[float]], x: Tensor) -> Tensor:
     """Colour transform of ``(N, 3, H, W)``, summed in a fixed order."""
-    weights = matrix.to(x.dtype)
-    rows = [weights[i, 0] * x[:, 0] + weights[i, 1] * x[:, 1] + weights[i, 2] * x[:, 2] for i in range(3)]
+    rows = [first * x[:, 0] + second * x[:, 1] + third * x[:, 2] for first, second, third in matrix]
     return torch.stack(rows, dim=1)
+
+
+def halved(chroma: Tensor) -> Tensor:
+    """Means of 2 x 2 pixels, rounded as in libjpeg: halves down in even columns of the result, up in odd ones."""
+    height, width = chroma.shape[-2:]
+    # A column is padded before the mean is taken to the whole block, a row to the pair.
+    padded = functional.pad(chroma, (0, -width % 16, 0, height % 2), mode="replicate")
+    means = functional.avg_pool2d(padded, 2)
+    bias = torch.tensor([0.25, 0.5], dtype=chroma.dtype, device=chroma.device).repeat(means.shape[-1] // 2)
+    out = means + ((means + bias).floor() - means).detach()
+    return out
+
+
+def upsampled(chroma: Tensor, size: tuple[int, int]) -> Tensor:
+    """Twice the resolution by weights 3/4 and 1/4 in both directions, rounded as in libjpeg, and cropped.
+
+    Args:
+        chroma: ``(N, c, h, w)``.
+        size: of the result; the samples beyond half of it (rounded up) are not used.
+    """
+    height, width = size
+    chroma = chroma[..., : -(-height // 2), : -(-width // 2)]
+    if chroma.shape[-1] <= 2:  # libjpeg repeats the samples of images this narrow
+        return chroma.repeat_interleave(2, -1).repeat_interleave(2, -2)[..., :height, :width]
+    wide = functional.pad(chroma, (1, 1, 1, 1), mode="replicate")
+    rows = torch.stack((3 * wide[..., 1:-1, :] + wide[..., :-2, :], 3 * wide[..., 1:-1, :] + wide[..., 2:, :]), -2)
+    rows = rows.flatten(-3, -2)
+    # Sixteenths: halves go up in even columns and down in odd ones.
+    even = 3 * rows[..., 1:-1] + rows[..., :-2] + 8
+    odd = 3 * rows[..., 1:-1] + rows[..., 2:] + 7
+    total = torch.stack((even, odd), -1).flatten(-2) / 16
+    plain = torch.stack((even - 8, odd - 7), -1).flatten(-2) / 16
+    return (plain + (total.floor() - plain).detach())[..., :height, :width]
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """To the nearest integer, halves up, also if rounding has left a little less; derivative of the identity."""
+    return x + ((x + 0.5 + 1e-4).floor() - x).detach()

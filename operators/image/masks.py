@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+_SIDES = Literal["left", "right", "top", "bottom"]
 
 
 def box_mask(
@@ -58,6 +61,62 @@ def random_mask(image_size: tuple[int, int], missing: float, generator: torch.Ge
     mask = torch.ones(pixels, dtype=torch.float32)
     mask[order[: round(missing * pixels)]] = 0
     return mask.reshape(1, *image_size)
+
+
+def half_mask(image_size: tuple[int, int], side: _SIDES = "right") -> Tensor:
+    """One half missing ("Half" of RePaint, Lugmayr et al. 2022, arXiv:2201.09865, has the right one missing).
+
+    Args:
+        image_size: ``(H, W)``.
+        side: which half is missing; of an odd side it is the smaller part.
+
+    Raises:
+        ValueError: the side is unknown.
+    """
+    height, width = image_size
+    mask = torch.ones((1, height, width), dtype=torch.float32)
+    if side not in get_args(_SIDES):
+        raise ValueError(f"half_mask: side must be one of {get_args(_SIDES)}, got {side!r}")
+    if side in ("left", "right"):
+        mask[..., : width // 2] = 0
+        return mask if side == "left" else mask.flip(-1)
+    mask[:, : height // 2] = 0
+    return mask if side == "top" else mask.flip(-2)
+
+
+def expand_mask(image_size: tuple[int, int], kept: float = 0.25) -> Tensor:
+    """Only a central rectangle is observed ("Expand" of RePaint: 64 x 64 of 256 x 256).
+
+    Args:
+        image_size: ``(H, W)``.
+        kept: its share of each side.
+
+    Raises:
+        ValueError: the share is not in (0, 1].
+    """
+    if not 0 < kept <= 1:
+        raise ValueError(f"expand_mask: kept must be a share in (0, 1], got {kept}")
+    return 1 - box_mask(image_size, (max(1, round(kept * image_size[0])), max(1, round(kept * image_size[1]))))
+
+
+def lattice_mask(image_size: tuple[int, int], rows: int = 2, columns: int = 2) -> Tensor:
+    """Every ``rows``-th row and ``columns``-th column is observed, from the first.
+
+    RePaint's "Super-Resolve 2x" has 2 and 2, its "Alternating Lines" 2 rows and 1 column.
+
+    Args:
+        image_size: ``(H, W)``.
+        rows: distance of observed rows.
+        columns: distance of observed columns.
+
+    Raises:
+        ValueError: a distance is below 1.
+    """
+    if min(rows, columns) < 1:
+        raise ValueError(f"lattice_mask: rows and columns must be at least 1, got {rows} and {columns}")
+    mask = torch.zeros((1, *image_size), dtype=torch.float32)
+    mask[:, ::rows, ::columns] = 1
+    return mask
 
 
 def freeform_mask(

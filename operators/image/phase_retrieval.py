@@ -31,6 +31,8 @@ class PhaseRetrieval(Operator):
         ValueError: the padding is no whole number of pixels, or a range is empty.
     """
 
+    has_equivalents = True
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],

@@ -11,3 +11,8 @@ def round_straight_through(x: Tensor) -> Tensor:
     The true derivative is zero almost everywhere, which tells a gradient method nothing.
     """
     return x + (x.round() - x).detach()
+
+
+def round_half_away(x: Tensor) -> Tensor:
+    """As :func:`round_straight_through`, with halves rounded away from zero, as integer arithmetic does it."""
+    return x + (x.sign() * (x.abs() + 0.5).floor() - x).detach()

@@ -32,7 +32,10 @@ class SuperResolution(Separable):
     ) -> None:
         channels, height, width = image_shape
         if scale < 1 or height % scale or width % scale:
-            raise ValueError(f"SuperResolution: scale must divide the image size {(height, width)}, got {scale}")
+            raise ValueError(
+                f"SuperResolution: scale must divide the image size {(height, width)}, got {scale}: crop the image, or "
+                "continue it to the next multiple"
+            )
         if kernel not in ("average", "bicubic"):
             raise ValueError(f"SuperResolution: kernel must be 'average' or 'bicubic', got {kernel!r}")
         matrix = _average_matrix if kernel == "average" else _bicubic_matrix

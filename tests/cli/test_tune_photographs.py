@@ -12,6 +12,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from deft_ct.cli import app
+from deft_ct.measurement.measurement import Measurement
+from deft_ct.operators import Identity
+from deft_ct.runtime.search_space import Range
 
 
 @pytest.fixture
@@ -61,8 +64,10 @@ def test_the_ranges_are_those_of_images() -> None:
     from deft_ct.evaluation.tuning import Search
     from deft_ct.problems.natural_data import NATURAL_RANGES
 
-    assert Search(method="tv", ranges=NATURAL_RANGES["tv"]).space["strength"] == NATURAL_RANGES["tv"]["strength"]
-    assert Search(method="tv").space["strength"] != NATURAL_RANGES["tv"]["strength"]
+    measurement = Measurement(Identity((3, 8, 8)))
+    given = Search(method="tv", ranges=NATURAL_RANGES["tv"]).space(measurement)
+    assert given["strength"] == NATURAL_RANGES["tv"]["strength"]
+    assert Search(method="tv").space(measurement)["strength"] == Range(0.4, 100.0, log=True)
 
 
 COMPARE = ("compare", "--operator", "sr2+jpeg:quality=5", "--method", "cgls:iterations=2", "--no-progress")

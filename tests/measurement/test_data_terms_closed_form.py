@@ -9,6 +9,7 @@ import torch
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators import GaussianNoise, Identity, NoNoise, PoissonNoise
+from deft_ct.operators.base import NOISE_FREE_STD
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
 
 SHAPE = (1, 3, 4)
@@ -37,7 +38,7 @@ def test_weights_of_a_fit() -> None:
     y = uniform(2, 1, *scan.range_shape)
     np.testing.assert_allclose(Measurement(scan).fit_weights(y), 1e6 * np.exp(-y.numpy()), rtol=1e-12)
     np.testing.assert_allclose(Measurement(scan, GaussianNoise(0.5)).fit_weights(y), 4.0, rtol=1e-12)
-    np.testing.assert_array_equal(Measurement(Identity(SHAPE)).fit_weights(uniform(2, *SHAPE)), 1.0)
+    np.testing.assert_array_equal(Measurement(Identity(SHAPE)).fit_weights(uniform(2, *SHAPE)), NOISE_FREE_STD**-2)
 
 
 def test_the_level_and_the_relative_weights_are_of_each_image() -> None:

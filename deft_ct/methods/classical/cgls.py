@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -236,10 +236,23 @@ class Tikhonov(IterativeReconstructor):
     def _check(self, request: Request) -> None:
         check_linear(self.name, request, images=self.config.penalty == "gradient")
 
+    def defaults_for(self, measurement: Measurement) -> dict[str, Any]:
+        """Strength by the values of the images."""
+        return {"strength": STRENGTH / measurement.image_values.contrast**2}
+
+    @classmethod
+    def search_space_for(cls, measurement: Measurement) -> SearchSpace:
+        """As for attenuation, in the unit of the images."""
+        default = STRENGTH / measurement.image_values.contrast**2
+        return {"strength": Range(0.01 * default, 100 * default, log=True)}
+
     def _solve(self, y: Tensor, operator: LinearOperator, measurement: Measurement) -> tuple[Tensor, SolverInfo]:
-        config: TikhonovConfig = self.config
-        strength = config.strength
-        if strength is None:
-            strength = STRENGTH / measurement.image_values.contrast**2
-        weights = measurement.fit_weights(y)
-        return tikhonov(y, operator, weights=weights, strength=strength, penalty=config.penalty, stopping=config)
+        config: TikhonovConfig = self.config_for(measurement)
+        return tikhonov(
+            y,
+            operator,
+            weights=measurement.fit_weights(y),
+            strength=config.strength or 0.0,
+            penalty=config.penalty,
+            stopping=config,
+        )

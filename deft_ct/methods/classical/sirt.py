@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -123,8 +123,11 @@ class SIRT(IterativeReconstructor):
     config_type: ClassVar[type] = SIRTConfig
     search_space: ClassVar[SearchSpace] = {"iterations": Range(10, 400, log=True), "weighted": Choice((False, True))}
 
+    def defaults_for(self, measurement: Measurement) -> dict[str, Any]:
+        """The sign by the values of the images."""
+        return {"nonnegative": measurement.image_values.nonnegative}
+
     def _solve(self, y: Tensor, operator: LinearOperator, measurement: Measurement) -> tuple[Tensor, SolverInfo]:
-        config: SIRTConfig = self.config
+        config: SIRTConfig = self.config_for(measurement)
         weights = measurement.noise.weights(y) if config.weighted else None
-        nonnegative = measurement.image_values.nonnegative if config.nonnegative is None else config.nonnegative
-        return sirt(y, operator, weights=weights, stopping=config, nonnegative=nonnegative)
+        return sirt(y, operator, weights=weights, stopping=config, nonnegative=bool(config.nonnegative))

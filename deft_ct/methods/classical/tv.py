@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -325,14 +325,24 @@ class TV(IterativeReconstructor):
                 f"{type(operator).__name__} is on {operator.domain_shape}"
             )
 
-    def _solve(self, y: Tensor, operator: LinearOperator, measurement: Measurement) -> tuple[Tensor, SolverInfo]:
-        config: TVConfig = self.config
+    def defaults_for(self, measurement: Measurement) -> dict[str, Any]:
+        """Strength and sign by the values of the images."""
         values = measurement.image_values
+        return {"strength": STRENGTH / values.contrast, "nonnegative": values.nonnegative}
+
+    @classmethod
+    def search_space_for(cls, measurement: Measurement) -> SearchSpace:
+        """As for attenuation, in the unit of the images."""
+        default = STRENGTH / measurement.image_values.contrast
+        return {"strength": Range(0.08 * default, 20 * default, log=True)}
+
+    def _solve(self, y: Tensor, operator: LinearOperator, measurement: Measurement) -> tuple[Tensor, SolverInfo]:
+        config: TVConfig = self.config_for(measurement)
         return total_variation(
             y,
             operator,
             weights=measurement.fit_weights(y),
-            strength=STRENGTH / values.contrast if config.strength is None else config.strength,
+            strength=config.strength or 0.0,
             stopping=config,
-            nonnegative=values.nonnegative if config.nonnegative is None else config.nonnegative,
+            nonnegative=bool(config.nonnegative),
         )

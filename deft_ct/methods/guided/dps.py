@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import ddim_coefficients, pairs
 from deft_ct.measurement.data_term import DataTerm, per_sample
 from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.guided.config import GuidedConfig, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.start import START, walk_times
@@ -67,6 +68,10 @@ class DPS(PosteriorSampler):
         "start": START,
     }
 
+    def defaults_for(self, measurement: Measurement) -> dict[str, Any]:
+        """The step by the scale of the images."""
+        return {"zeta": default_zeta(measurement)}
+
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         return lambda chunk: gradient_walk(self.prior, chunk, self.config)
 
@@ -91,7 +96,11 @@ def gradient_walk(
     schedule = prior.schedule
     term = DataTerm(chunk.likelihood, weighted=config.weighted)
     times = walk_times(schedule, config)
-    zeta = _zeta(config, chunk.likelihood) * (times[0] + 1) / len(times)
+    zeta = (
+        (default_zeta(chunk.likelihood.measurement) if config.zeta is None else config.zeta)
+        * (times[0] + 1)
+        / len(times)
+    )
     x = chunk.start
     for done, (t, s) in enumerate(pairs(times), start=1):
         x0, eps, gradient = misfit_gradient(prior, term, x, t, config.norm)
@@ -105,10 +114,9 @@ def gradient_walk(
     return x
 
 
-def _zeta(config: DPSConfig, likelihood: Likelihood) -> float:
-    if config.zeta is not None:
-        return config.zeta
-    return ZETA_OF_IMAGES if likelihood.measurement.units is None else 1.0
+def default_zeta(measurement: Measurement) -> float:
+    """The step where none is given, see :class:`DPSConfig`."""
+    return ZETA_OF_IMAGES if measurement.units is None else 1.0
 
 
 def misfit_gradient(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.guided.config import check_counts
-from deft_ct.methods.guided.dps import DPSConfig, gradient_walk
+from deft_ct.methods.guided.dps import DPSConfig, default_zeta, gradient_walk
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.start import START
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
@@ -55,6 +56,10 @@ class MCG(PosteriorSampler):
         "weighted": Choice((True, False)),
         "start": START,
     }
+
+    def defaults_for(self, measurement: Measurement) -> dict[str, Any]:
+        """The step by the scale of the images."""
+        return {"zeta": default_zeta(measurement)}
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         def walk(chunk: Chunk) -> Tensor:

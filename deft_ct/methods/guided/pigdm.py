@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from deft_ct.diffusion.samplers import ddim
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.guided.config import ConjugateGradientConfig, GuidedConfig, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.start import START, walk_times
@@ -70,10 +71,16 @@ class PiGDM(PosteriorSampler):
         "start": START,
     }
 
+    def defaults_for(self, measurement: Measurement) -> dict[str, Any]:
+        """The spread by the scale of the images and their size."""
+        if measurement.units is not None:
+            return {"data_std": 1.0}
+        return {"data_std": VALUE_STD * math.prod(measurement.operator.domain_shape) ** 0.5}
+
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
-        schedule, config = self.prior.schedule, self.config
+        schedule, config = self.prior.schedule, self.config_for(likelihood.measurement)
         times = walk_times(schedule, config)
-        variance = _data_std(config, likelihood) ** 2
+        variance = config.data_std**2
 
         def walk(chunk: Chunk) -> Tensor:
             term = DataTerm(chunk.likelihood, weighted=config.weighted)
@@ -96,11 +103,3 @@ class PiGDM(PosteriorSampler):
             )
 
         return walk
-
-
-def _data_std(config: PiGDMConfig, likelihood: Likelihood) -> float:
-    if config.data_std is not None:
-        return config.data_std
-    if likelihood.measurement.units is not None:
-        return 1.0
-    return VALUE_STD * math.prod(likelihood.operator.domain_shape) ** 0.5

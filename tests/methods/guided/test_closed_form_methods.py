@@ -6,6 +6,7 @@ spreads of the posterior, ``|mean - exact| / sqrt(tr S)``; 400 draws alone give 
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -14,11 +15,12 @@ from gaussian import Gaussian, MatrixOperator, gaussian_prior, smooth_gaussian
 from torch import Tensor, nn
 
 from deft_ct.diffusion import Prior
+from deft_ct.diffusion.samplers import ddim_coefficients
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.guided.daps import exact_draw, langevin
-from deft_ct.methods.guided.ddnm import spectral_rectifier
+from deft_ct.methods.guided.ddnm import Step, spectral_rectifier
 from deft_ct.methods.guided.sampling import Chunk
 from deft_ct.methods.registry import load_reconstructor
 from deft_ct.operators import GaussianNoise, LinearOperator, NoNoise, SuperResolution
@@ -101,15 +103,17 @@ def test_pigdm_is_exact_for_the_spread_that_it_is_told() -> None:
     [
         # A smooth prior, noise 0.2: the covariance of the denoised image is not white, which every method but DEFT
         # with the exact h assumes in some way. The bias is bounded from both sides: it is there, and it is this big.
-        ("pigdm", False, {"steps": 200}, (0.2, 0.6), (0.9, 1.4)),
+        ("pigdm", False, {"steps": 200, "data_std": 1.0}, (0.2, 0.6), (0.9, 1.4)),
+        ("pigdm", False, {"steps": 200}, (0.3, 0.7), (0.9, 1.4)),
         ("dds", False, {"steps": 100, "eta": 1.0, "cg_iterations": 20}, (0.2, 0.5), (0.35, 0.7)),
         ("ddnm", False, {"steps": 100, "eta": 1.0}, (0.3, 0.7), (0.8, 1.3)),
-        ("ddnm", True, {"steps": 100, "eta": 1.0}, (0.2, 0.5), (0.3, 0.6)),
+        ("ddnm", True, {"steps": 100, "eta": 1.0}, (0.0, 0.2), (0.35, 0.7)),
         ("ddrm", True, {"steps": 100}, (0.0, 0.15), (0.35, 0.7)),
         ("diffpir", False, {"strength": 1.0, "zeta": 1.0}, (0.15, 0.4), (0.35, 0.7)),
         ("daps", False, {"steps": 50}, (0.15, 0.4), (1.5, 2.8)),
-        ("dps", False, {"steps": 200}, (0.3, 0.7), (4.0, 8.0)),
-        ("mcg", False, {"steps": 200}, (0.6, 1.3), (0.3, 0.6)),
+        ("dps", False, {"steps": 200, "zeta": 1.0}, (0.3, 0.7), (4.0, 8.0)),
+        ("dps", False, {"steps": 200}, (0.3, 0.7), (0.7, 1.3)),
+        ("mcg", False, {"steps": 200, "zeta": 1.0}, (0.6, 1.3), (0.3, 0.6)),
         ("reddiff", False, {"steps": 300, "learning_rate": 0.02}, (0.4, 0.9), (0.01, 0.12)),
         ("unconditional", False, {}, (1.5, 3.5), (2.5, 4.5)),
     ],
@@ -190,9 +194,13 @@ def test_the_proximal_step_is_the_closed_form() -> None:
 
 
 def test_the_noise_of_ddnm_makes_room_for_that_of_the_data() -> None:
-    """With the true image as estimate, the data's noise and the fresh one together have the variance of the step."""
+    """With the true image as estimate, the noise of all steps and the data's together are that of the diffusion.
+
+    The noise of the data is the same at every step: were it counted step by step, it would add up to the ninefold
+    variance here.
+    """
     operator, _ = pooled()
-    count, sigma, fresh, weight = 4000, 0.1, 0.25, 0.7
+    count, sigma = 4000, 0.5
     generator = torch.Generator().manual_seed(2)
     truth = torch.full((count, 1, SIDE, SIDE), 0.4, dtype=torch.float64)
     measurement = Measurement(operator, GaussianNoise(sigma))
@@ -200,11 +208,21 @@ def test_the_noise_of_ddnm_makes_room_for_that_of_the_data() -> None:
     chunk = Chunk(
         likelihood=likelihood, part=slice(0, count), start=truth, generators=[generator] * count, tick=lambda _: None
     )
-    corrected, noise = spectral_rectifier(chunk)(truth, fresh, weight)
-    assert noise is not None
-    covariance = torch.cov((weight * corrected + noise).flatten(1).T)
-    exact = fresh**2 * torch.eye(PIXELS).double()
+    rectify, schedule = spectral_rectifier(chunk), Schedule()
+    times = list(range(999, -1, -37))
+    x = chunk.normal(truth)
+    for t, s in itertools.pairwise(times):
+        a_t, a_s = float(schedule.alpha_bar(t)), float(schedule.alpha_bar(s))
+        signal, direction, fresh = ddim_coefficients(schedule, t, s, 0.85)
+        along = direction / (1 - a_t) ** 0.5
+        weight = signal - along * a_t**0.5
+        corrected, noise = rectify(truth, Step(weight, along, fresh))
+        assert noise is not None
+        x = weight * corrected + along * x + noise
+    covariance = torch.cov(x.flatten(1).T)
+    exact = (1 - a_s) * torch.eye(PIXELS).double()
     assert torch.linalg.matrix_norm(covariance - exact) / torch.linalg.matrix_norm(exact) < 0.1  # Monte Carlo: 0.065
+    assert float((x - a_s**0.5 * truth).mean().abs()) < 0.05 * (1 - a_s) ** 0.5
 
 
 @pytest.mark.parametrize("inner", ["cg", "langevin"])

@@ -24,6 +24,7 @@ from deft_ct.operators import (
     Identity,
     Inpainting,
     LinearOperator,
+    MaskedFourier,
     MotionBlur,
     NonlinearBlur,
     Operator,
@@ -31,6 +32,7 @@ from deft_ct.operators import (
     Quantisation,
     SeparableBlur,
     SuperResolution,
+    cartesian_mask,
     freeform_mask,
     random_mask,
 )
@@ -90,6 +92,10 @@ LINEAR = [
         )
         for rule in ("reflect", "circular", "zero")
     ),
+    Case("gaussian-valid", lambda: GaussianBlur(SHAPE, 5, 1.0, boundary="valid"), (3, 4, 12), True, 2e-3),
+    Case("blur-valid", lambda: Blur(SHAPE, kernel(), boundary="valid"), (3, 6, 12), False, 1e-2),
+    Case("fourier", lambda: MaskedFourier(SHAPE, cartesian_mask(SHAPE[1:], 2.0, rng())), (6, 8, 16), svd=True),
+    Case("fourier-any", lambda: MaskedFourier(SHAPE, (rand(8, 16) > 0).float()), (6, 8, 16), svd=True),
     Case("uniform", lambda: SeparableBlur(SHAPE, torch.full((9,), 1 / 9), boundary="zero"), SHAPE, True, 2e-3),
     Case("colorization", lambda: Colorization(SHAPE), (1, 8, 16), svd=True),
     Case("luma", lambda: Colorization(SHAPE, "luma"), (1, 8, 16), svd=True),

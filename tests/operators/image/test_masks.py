@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deft_ct.operators.image.masks import box_mask, freeform_mask, random_mask
+from deft_ct.operators.image.masks import box_mask, expand_mask, freeform_mask, half_mask, lattice_mask, random_mask
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -112,3 +112,22 @@ def test_bad_parameters_are_refused() -> None:
     for coverage in ((0.3, 0.2), (0.2, 1.0), (0.2, 0.2001)):
         with pytest.raises(ValueError, match="coverage"):
             freeform_mask((16, 16), rng(), coverage=coverage)
+
+
+def test_masks_of_repaint() -> None:
+    half = half_mask((4, 7))
+    assert half.shape == (1, 4, 7) and half[0].tolist() == [[1.0] * 4 + [0.0] * 3] * 4
+    assert torch.equal(half_mask((4, 7), "left"), half.flip(-1))
+    assert torch.equal(half_mask((7, 4), "bottom"), half.transpose(-1, -2))
+    assert torch.equal(half_mask((7, 4), "top"), half.transpose(-1, -2).flip(-2))
+    expand = expand_mask((256, 256))
+    assert int(expand.sum()) == 64 * 64 and bool(expand[0, 96:160, 96:160].all())
+    assert lattice_mask((4, 4))[0].tolist() == [[1, 0, 1, 0], [0] * 4] * 2
+    assert lattice_mask((3, 2), columns=1)[0].tolist() == [[1, 1], [0, 0], [1, 1]]
+    for wrong in (
+        lambda: half_mask((4, 4), "middle"),
+        lambda: expand_mask((4, 4), 0.0),
+        lambda: lattice_mask((4, 4), 0),
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            wrong()
