@@ -127,6 +127,7 @@ def failures(rows: Sequence[Row]) -> list[str]:
         if row["status"] == "failed" and not expected:
             found.setdefault(place, []).append(row["reason"])
     return [
-        f"{method} failed on {len(reasons)} of {count[method, data, problem]} images of {data}, {problem}: {reasons[0]}"
+        f"{method} failed on {len(reasons)} of {count[method, data, problem]} images of {data}, {problem}: "
+        f"{reasons[0].removeprefix(NOT_APPLICABLE)}"
         for (method, data, problem), reasons in found.items()
     ]

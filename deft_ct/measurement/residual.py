@@ -58,14 +58,15 @@ def unexplained(y: Tensor, image: Tensor, measurement: Measurement) -> Finding |
         return None
     worst = int(found.masked_fill(~wrong, -1).argmax())
     places = wrong.nonzero().flatten().tolist()  # not their names, which may be UIDs: findings enter reports
+    where = f"images at {places} (counted from 0)"
     scaled = measurement.units is not None
-    simulated = "projections of the images" if scaled else "images, degraded again,"
+    simulated = f"projections of the {where}" if scaled else f"{where}, degraded again,"
     check = "their sign, logarithm and geometry" if scaled else "the operator and its noise"
     return Finding(
         NAME,
-        f"the {simulated} at {places} (counted from 0) differ from the data by up to {float(found[worst]):.3g} of "
-        f"their size, of which noise explains {float(noise[worst]):.2g}; the image is not a reconstruction of these "
-        f"data: check {check}, and the settings of the method",
+        f"the {simulated} differ from the data by up to {float(found[worst]):.3g} of their size, of which noise "
+        f"explains {float(noise[worst]):.2g}; the image is not a reconstruction of these data: check {check}, and the "
+        "settings of the method",
     )
 
 

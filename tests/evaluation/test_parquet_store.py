@@ -181,7 +181,7 @@ def test_a_failing_method_has_rows_with_its_reason_and_the_rest_goes_on(path: Pa
     assert table["status"].groupby("method", sort=False).agg(lambda s: (s == "ok").sum()).to_dict() == {
         "fbp": 8, "refused": 0, "memory": 0, "broken": 0, "one": 7, "sirt": 8,
     }  # fmt: skip
-    assert set(table.loc["refused", "reason"]) == {"counted refuses this measurement"}
+    assert set(table.loc["refused", "reason"]) == {"not applicable: counted refuses this measurement"}
     assert all(reason.startswith("out of memory: ") for reason in table.loc["memory", "reason"])
     assert set(table.loc["broken", "reason"]) == {"KeyError: 'weights'"}
     assert "diverged to NaN" in table.loc[("one", "series0/1"), "reason"]
