@@ -192,7 +192,7 @@ def test_runs_are_repeatable_and_replace_only_their_own(
         (("--photons", "-1"), "photons must be a positive number"),
         (("--photons", "nan"), "photons must be a finite number"),
         (("--scan", "parallel60_1e5"), "--scan says the whole scan: leave out --views"),
-        (("--size", "100"), "512 x 512 pixels cannot be averaged down to 100 x 100"),
+        (("--phase", "4"), "the series has one phase only: leave out the phase '4'"),
         (("--series", "1.2.3"), "1.2.3"),
         (("--out", "SOURCE/out"), "overlaps with the input"),
     ],
