@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -10,17 +9,16 @@ from deft_ct.datasets.data_exchange import read_data_exchange
 from deft_ct.datasets.findings import DataFindings
 from deft_ct.datasets.htc2022 import STRUCTS, read_htc2022
 from deft_ct.datasets.htc2022_set import RECONSTRUCTION, SEGMENTATION, htc2022_files, read_segmentation
+from deft_ct.datasets.nexus_scan import is_nexus, read_nexus
 from deft_ct.datasets.packs import CTPack
 from deft_ct.datasets.two_detect import MODES, RAW_FILES, REFERENCE_SIDE, SLICE_FOLDER, VIEWS, raw_counts
+from deft_ct.datasets.walnuts import DARK, GEOMETRY, OPEN_BEAMS, Walnuts, projection_file, read_vectors, walnut_orbits
+from deft_ct.datasets.walnuts import VIEWS as WALNUT_VIEWS
 from deft_ct.io.matlab import read_matlab
 from deft_ct.io.nifti import SUFFIXES as NIFTI_SUFFIXES
 from deft_ct.io.nifti import read_nifti
 from deft_ct.io.pictures import read_picture
 from deft_ct.io.untrusted import HDF5File
-
-_WALNUT = re.compile(r"Walnut(\d+)")
-WALNUT_VIEWS = 1201
-"""Projections of an orbit of a walnut; the last repeats the first."""
 
 
 def check_htc2022(root: Path) -> DataFindings | None:
@@ -74,29 +72,27 @@ def check_two_detect(root: Path) -> DataFindings | None:
 def check_walnuts(root: Path) -> DataFindings | None:
     """Projections, fields and geometry of each orbit of each walnut; None where there is none.
 
-    Der Sarkissian et al. (2019), Scientific Data 6:215: ``Walnut1/Projections/tubeV1/`` holds ``scan_000000.tif`` to
-    ``scan_001200.tif``, ``di000000.tif``, ``io000000.tif``, ``io000001.tif`` and ``scan_geom_corrected.geom``.
+    See :mod:`deft_ct.datasets.walnuts` for the layout.
     """
-    if not root.is_dir():
-        return None
-    orbits = [
-        path
-        for path in sorted(root.rglob("tubeV[123]"))
-        if path.parent.name == "Projections" and _WALNUT.fullmatch(path.parent.parent.name)
-    ]
+    orbits = walnut_orbits(root) if root.is_dir() else {}
     if not orbits:
         return None
     found = DataFindings("cone-beam scans of walnuts (measured)")
-    for orbit in orbits:
-        for name in ("di000000.tif", "io000000.tif", "io000001.tif"):
+    for orbit in orbits.values():
+        for name in (DARK, *OPEN_BEAMS):
             found.look(root, orbit / name, lambda path: "{} x {}".format(*read_picture(path).size))
-        found.look(root, orbit / "scan_geom_corrected.geom", _walnut_geometry)
+        found.look(root, orbit / GEOMETRY, lambda path: f"{len(read_vectors(path))} views")
         there = {path.name for path in orbit.glob("scan_*.tif")}
-        lost = [n for n in range(WALNUT_VIEWS) if f"scan_{n:06d}.tif" not in there]
-        for n in lost:
-            found.add(root, orbit / f"scan_{n:06d}.tif", "missing", "")
-        found.add(root, orbit, "found", f"{WALNUT_VIEWS - len(lost)} of {WALNUT_VIEWS} projections")
-    found.notes.append(f"{len({path.parent.parent for path in orbits})} walnuts, {len(orbits)} orbits")
+        lost = [name for name in map(projection_file, range(WALNUT_VIEWS, -1, -1)) if name not in there]
+        for name in lost:
+            found.add(root, orbit / name, "missing", "")
+        found.add(root, orbit, "found", f"{WALNUT_VIEWS + 1 - len(lost)} of {WALNUT_VIEWS + 1} projections")
+    walnuts = sorted({number for number, _ in orbits})
+    found.notes.append(f"{len(walnuts)} walnuts, {len(orbits)} orbits")
+    judged = [number for number in Walnuts(root).referenced() if number in walnuts]
+    found.notes.append(f"{len(judged)} with a reference reconstruction (Reconstructions/full_AGD_50_*.tiff)")
+    if judged:
+        found.commands.append(f"deft-ct compare --data walnut:{root} --method cgls --method tv --out OUT")
     return found
 
 
@@ -125,6 +121,12 @@ def _check_hdf5(path: Path) -> DataFindings:
         found = DataFindings("HDF5 file")
         found.add(path, path, "damaged", str(error))
         return found
+    if is_nexus(file):
+        found = DataFindings(
+            "NeXus file of CIL (measured)", commands=[f"deft-ct compare --data sinogram:{path} --out OUT"]
+        )
+        found.look(path, path, _nexus)
+        return found
     if "exchange/data" in file:
         found = DataFindings("projections in data-exchange HDF5 (measured)")
         found.look(path, path, lambda p: f"{tuple(read_data_exchange(p, center=0).sinogram.shape)} line integrals")
@@ -132,6 +134,12 @@ def _check_hdf5(path: Path) -> DataFindings:
     found = DataFindings("slice dataset", commands=[f"deft-ct compare --data {path} --out OUT"])
     found.look(path, path, lambda p: _pack(CTPack(p)))
     return found
+
+
+def _nexus(path: Path) -> str:
+    sinogram, geometry = read_nexus(path)
+    views, elements = geometry.sinogram_shape
+    return f"{len(sinogram)} fan-beam scans of {views} views, {elements} elements"
 
 
 def _pack(pack: CTPack) -> str:
@@ -157,11 +165,3 @@ def _two_detect_reference(path: Path) -> str:
     if (width, height) != (REFERENCE_SIDE, REFERENCE_SIDE):
         raise ValueError(f"an image of {height} x {width}, expected {REFERENCE_SIDE} x {REFERENCE_SIDE}")
     return f"{height} x {width}"
-
-
-def _walnut_geometry(path: Path) -> str:
-    rows = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    if len(rows) != WALNUT_VIEWS or any(len(row) != 12 for row in rows):
-        raise ValueError(f"holds {len(rows)} lines, expected {WALNUT_VIEWS} of 12 numbers")
-    [float(word) for row in rows for word in row]
-    return f"{len(rows)} views"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from deft_ct.ct.hounsfield import HounsfieldScale
-from deft_ct.datasets.slices import CTSlice
+from deft_ct.datasets.slices import CTSlice, check_choice, chosen
 from deft_ct.io.errors import ReadError
 from deft_ct.io.hdf5_rows import HDF5Rows
 from deft_ct.io.untrusted import HDF5File
@@ -183,7 +184,7 @@ class LoDoPaBSlices:
     Args:
         source: the part, with its ground truth.
         every: keep every k-th image.
-        limit: of these, keep at most so many.
+        limit: of these, keep at most so many, spread over the patients.
 
     Raises:
         ValueError: ``every`` or ``limit`` < 1.
@@ -194,13 +195,14 @@ class LoDoPaBSlices:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.every < 1 or (self.limit is not None and self.limit < 1):
-            raise ValueError(f"every and limit must be at least 1, got {self.every} and {self.limit}")
+        check_choice(self.every, self.limit)
 
-    @property
+    @cached_property
     def positions(self) -> list[int]:
         """Numbers of the images in their part."""
-        return list(range(0, len(self.source), self.every))[: self.limit]
+        known = self.source.patients
+        sources = [0] * len(self.source) if known is None else known.tolist()
+        return chosen(sources, self.every, self.limit)
 
     @property
     def name(self) -> str:

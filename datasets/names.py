@@ -45,6 +45,17 @@ class DataName:
             raise ValueError(f"{self.kind}: {name} must be one of {', '.join(allowed)}, got {value!r}")
         return value
 
+    def integer(self, name: str, default: int) -> int:
+        """A positive integer.
+
+        Raises:
+            ValueError: something else, or several of them.
+        """
+        values = self.integers(name, (default,))
+        if len(values) != 1:
+            raise ValueError(f"{self.kind}: {name} must be one positive integer, got {self.options[name]!r}")
+        return values[0]
+
     def integers(self, name: str, default: Sequence[int]) -> list[int]:
         """Positive integers, separated by commas.
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from deft_ct.datasets.slices import CTSlice
+from deft_ct.datasets.slices import CTSlice, check_choice, chosen
 from deft_ct.io.errors import ReadError
 from deft_ct.io.limits import current_limits
 from deft_ct.io.untrusted import HDF5File
@@ -81,7 +81,8 @@ class CTPack(Dataset[CTSlice]):
     Args:
         path: the HDF5 file.
         every: keep every k-th slice of the concatenated list.
-        limit: of these, keep at most so many, the first ones; all when None.
+        limit: of these, keep at most so many, spread over the patients, see :func:`~deft_ct.datasets.slices.chosen`;
+            all when None.
         groups: names of the series to read; all of them when None. ``position`` counts within the chosen groups.
 
     Raises:
@@ -106,10 +107,7 @@ class CTPack(Dataset[CTSlice]):
         limit: int | None = None,
         groups: tuple[str, ...] | None = None,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1, got {limit}")
+        check_choice(every, limit)
         self.path = Path(path)
         check_pack(self.path)
         arrays: list[NDArray[np.int16]] = []
@@ -140,7 +138,8 @@ class CTPack(Dataset[CTSlice]):
         self.groups: tuple[PackGroup, ...] = tuple(infos)
         origin = np.repeat(np.arange(len(infos)), [len(a) for a in arrays])
         starts = np.cumsum([0] + [len(a) for a in arrays])
-        self._positions = np.arange(len(origin))[::every][:limit]
+        named = self._named_groups()
+        self._positions = np.array(chosen([named[n] for n in origin], every, limit), np.int64)
         self._group_of = origin[self._positions]
         self._index_of = self._positions - starts[self._group_of]
         self._z_mm = np.concatenate(z_mm)[self._positions]
@@ -183,8 +182,12 @@ class CTPack(Dataset[CTSlice]):
     @property
     def patients(self) -> list[str]:
         """Patient of each slice with the collection, which counts its patients anew; else the series."""
-        named = ["_".join(filter(None, (g.collection, g.patient))) if g.patient else g.name for g in self.groups]
+        named = self._named_groups()
         return [named[n] for n in self._group_of]
+
+    def _named_groups(self) -> list[str]:
+        """Patient of each series."""
+        return ["_".join(filter(None, (g.collection, g.patient))) if g.patient else g.name for g in self.groups]
 
     @property
     def pixel_mm(self) -> NDArray[np.float64]:
@@ -283,5 +286,5 @@ def pack_path(name: str) -> Path:
 
 
 def read_pack(name: str, every: int = 1, limit: int | None = None) -> CTPack:
-    """Every k-th slice of a slice dataset, at most ``limit`` of them; see :func:`pack_path`."""
+    """Every k-th slice of a slice dataset, at most ``limit`` of them, see :class:`CTPack` and :func:`pack_path`."""
     return CTPack(pack_path(name), every=every, limit=limit)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from deft_ct.datasets.slices import CTSlice, SliceStack, chosen
+from deft_ct.datasets.slices import CTSlice, SliceStack, check_choice, spread_order, take_turns
 from deft_ct.io.series import Series
 from deft_ct.runtime.data_split import DataSplit
 
@@ -28,23 +28,30 @@ def patient_slices(
         read: the series of a patient.
         split: which part of the data it is.
         every: keep every k-th slice of the whole list.
-        limit: of these, keep at most so many; patients beyond them are not read.
+        limit: of these, keep at most so many, spread over the patients, see :func:`~deft_ct.datasets.slices.chosen`;
+            patients beyond them are not read.
 
     Raises:
         FileNotFoundError: a series is not there.
         ReadError: its files are damaged or no proper series.
         ValueError: no slice, slices of different sizes, or ``every`` or ``limit`` < 1.
     """
-    kept = chosen(_slices(patients, read), every, limit)
-    return SliceStack(name, kept, split=split, every=every, limit=limit)
-
-
-def _slices(patients: Sequence[str], read: Callable[[str], Series]) -> Iterator[tuple[CTSlice, str]]:
-    position = 0
+    check_choice(every, limit)
+    lists: list[list[CTSlice]] = []
+    first = 0
     for patient in patients:
+        if limit is not None and sum(map(bool, lists)) == limit:
+            break  # each patient gives a slice before any gives a second one
         series = read(patient)
-        for n in range(len(series.hu)):
-            z = float(series.headers[n].ImagePositionPatient[2])
-            hu = torch.tensor(series.hu[n : n + 1])
-            yield CTSlice(hu, series.pixel_mm, patient, n, position, z), patient
-            position += 1
+        places = [n for n in range(len(series.hu)) if (first + n) % every == 0]
+        order = list(range(len(places))) if limit is None else spread_order(len(places))[:limit]
+        lists.append([_slice(series, patient, places[k], first + places[k]) for k in order])
+        first += len(series.hu)
+    kept = [item for own in lists for item in own] if limit is None else take_turns(lists, limit)
+    ordered = sorted(kept, key=lambda item: item.position)
+    return SliceStack(name, [(item, item.group) for item in ordered], split=split, every=every, limit=limit)
+
+
+def _slice(series: Series, patient: str, n: int, position: int) -> CTSlice:
+    z = float(series.headers[n].ImagePositionPatient[2])
+    return CTSlice(torch.tensor(series.hu[n : n + 1]), series.pixel_mm, patient, n, position, z)

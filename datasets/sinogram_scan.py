@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.datasets.data_exchange import estimate_center
+from deft_ct.datasets.nexus_scan import SUFFIX as NEXUS_SUFFIX
+from deft_ct.datasets.nexus_scan import read_nexus
 from deft_ct.io.sinograms import SinogramOptions, read_sinogram
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, detector_shift
 from deft_ct.runtime.extras import optional_library
@@ -73,7 +75,8 @@ def read_sinogram_scan(path: Path, how: ScanSetUp, *, side: int | None = None) -
     """Read a file, remove rings, find the centre and set up the geometry.
 
     Args:
-        path: see :func:`deft_ct.io.sinograms.read_sinogram`.
+        path: see :func:`deft_ct.io.sinograms.read_sinogram`; or a NeXus file, which says all but ``rings`` itself, see
+            :func:`deft_ct.datasets.nexus_scan.read_nexus`.
         how: what the file does not say.
         side: pixels per side of the images; as many as the part of the detector that is symmetric about the axis when
             None.
@@ -82,8 +85,11 @@ def read_sinogram_scan(path: Path, how: ScanSetUp, *, side: int | None = None) -
         FileNotFoundError: no such file.
         ImportError: rings are to be removed and algotom is not installed.
         ReadError: the file is damaged or of another kind.
-        ValueError: a centre outside the detector, or one that the data do not determine.
+        ValueError: a centre outside the detector, or one that the data do not determine; or a geometry is given for a
+            file that has its own.
     """
+    if path.suffix.lower() == NEXUS_SUFFIX:
+        return _nexus_scan(path, how, side)
     raw = read_sinogram(path, how.reading)
     lines = raw.lines
     if how.rings:
@@ -98,6 +104,17 @@ def read_sinogram_scan(path: Path, how: ScanSetUp, *, side: int | None = None) -
     pixels = side or math.floor(2 * min(at, detectors - 1 - at)) + 1
     geometry = _geometry(raw.angles, detectors, how, at, pixels)
     return SinogramScan(sinogram, geometry, at, raw.raised)
+
+
+def _nexus_scan(path: Path, how: ScanSetUp, side: int | None) -> SinogramScan:
+    if how != ScanSetUp(rings=how.rings):
+        raise ValueError(f"{path.name} says its own angles, distances and centre: leave out all options but rings")
+    sinogram, geometry = read_nexus(path, side=side)
+    if how.rings:
+        clean = [remove_rings(one) for one in sinogram[:, 0].numpy()]
+        sinogram = torch.from_numpy(np.stack(clean))[:, None]
+    shift = (geometry.detector_offset_mm - geometry.axis_offset_mm) / geometry.detector_mm
+    return SinogramScan(sinogram, geometry, (geometry.detectors - 1) / 2 - shift, 0)
 
 
 def _geometry(

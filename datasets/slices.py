@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -121,12 +122,58 @@ class SliceStack:
         return content_digest([about, self.patients, *(s.hu for s in self)])
 
 
-def chosen(items: Iterable[T], every: int, limit: int | None) -> Iterator[T]:
-    """Every k-th item, at most ``limit`` of them; what is not needed of the rest is not read.
+def check_choice(every: int, limit: int | None) -> None:
+    """Refuse numbers that choose nothing.
 
     Raises:
         ValueError: ``every`` or ``limit`` < 1.
     """
-    if every < 1 or (limit is not None and limit < 1):
-        raise ValueError(f"every and limit must be at least 1, got {every} and {limit}")
-    return islice(items, 0, None if limit is None else (limit - 1) * every + 1, every)
+    for name, value in (("every", every), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def chosen(sources: Sequence[Hashable], every: int, limit: int | None) -> list[int]:
+    """Places of the images that are kept: every k-th one, and of these at most ``limit``, spread over their sources.
+
+    Each source gives one image in turn until there are enough, in the order of :func:`spread_order`. So a larger limit
+    keeps the images of a smaller one.
+
+    Args:
+        sources: of each image: its patient, or the same for all where that is not known.
+        every: keep every k-th image of the whole list.
+        limit: of these, keep at most so many; all when None.
+
+    Returns:
+        Places in ascending order.
+
+    Raises:
+        ValueError: ``every`` or ``limit`` < 1.
+    """
+    check_choice(every, limit)
+    places = range(0, len(sources), every)
+    if limit is None:
+        return list(places)
+    by_source: dict[Hashable, list[int]] = {}
+    for n in places:
+        by_source.setdefault(sources[n], []).append(n)
+    return sorted(take_turns([[own[k] for k in spread_order(len(own))] for own in by_source.values()], limit))
+
+
+def take_turns(lists: Sequence[Sequence[T]], limit: int) -> list[T]:
+    """One item of each list, then a second one of each, and so on, at most ``limit``."""
+    most = max(map(len, lists), default=0)
+    return list(islice((one[turn] for turn in range(most) for one in lists if turn < len(one)), limit))
+
+
+def spread_order(count: int) -> list[int]:
+    """The numbers from 0 to ``count - 1``, the middle first, then the middles of both halves, and so on."""
+    order: list[int] = []
+    pending = deque([(0, count)])
+    while pending:
+        low, high = pending.popleft()
+        if low < high:
+            middle = (low + high) // 2
+            order.append(middle)
+            pending.extend([(low, middle), (middle + 1, high)])
+    return order

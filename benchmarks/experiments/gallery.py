@@ -21,7 +21,7 @@ from deft_ct.problems.natural_data import natural_problems
 from deft_ct.problems.natural_pictures import data_pictures
 from deft_ct.problems.options import ProblemOptions
 from deft_ct.reconstructor import UnsupportedError
-from deft_ct.report.figures import save_png
+from deft_ct.report.figures import FOOTER_OF_PHOTOGRAPHS, save_png
 from deft_ct.report.photograph_figures import gallery_figure
 from deft_ct.workflows.natural_networks import NaturalNetworks
 from deft_ct.workflows.suite import read_suite
@@ -55,7 +55,11 @@ def draw(problem: NaturalProblem, methods: Sequence[str], choice: NetworkChoice,
         restored[text] = result.mean.cpu()
     truth = torch.from_numpy(problem.truth)
     data = data_pictures(batch.y, batch.measurement.operator)
-    save_png(gallery_figure(truth, data, restored, title=f"{problem.name}; {problem.data}"), path)
+    save_png(
+        gallery_figure(truth, data, restored, title=f"{problem.name}; {problem.data}"),
+        path,
+        comment=FOOTER_OF_PHOTOGRAPHS,
+    )
     return left_out
 
 
@@ -63,7 +67,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Draw the figures."""
     suite = read_suite("photos64")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=suite.data[0])
+    parser.add_argument("--data", default=None, help="photographs; those of the suite photos64 by default")
     parser.add_argument("--tasks", nargs="+", default=suite.task_list)
     parser.add_argument("--methods", nargs="+", default=["tv", "diffpir", "dps:steps=100", "deft"])
     parser.add_argument("--count", type=int, default=3, help="photographs of each figure")
@@ -78,7 +82,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for text in given.methods:
         NaturalNetworks(choice).check(parse_method(text)[0])
     options = ProblemOptions(every=given.every, limit=given.count, seed=given.seed, batch_size=given.count)
-    for problem in natural_problems(given.data, given.tasks, options):
+    for problem in natural_problems(given.data or suite.data_names[0], given.tasks, options):
         path = given.out / f"{problem.name}.png"
         if path.exists() and not given.overwrite:
             print(f"{path} is there")

@@ -54,9 +54,14 @@ def cell(problem: CTProblem, networks: Networks, text: str, work: Path) -> Recor
     return cached_json(path, measure)
 
 
+def scan_of(photons: float, views: int) -> Scan:
+    """A full parallel scan; an infinite number of photons is one without noise."""
+    return Scan(views=views, photons=None if np.isinf(photons) else photons)
+
+
 def psnr_of(cells: Mapping[str, Record], photons: float, views: int, text: str) -> list[float]:
     """PSNR of every slice of a cell."""
-    values: list[float] = cells[f"{Scan(views=views, photons=photons).name} {text}"]["psnr_db"]
+    values: list[float] = cells[f"{scan_of(photons, views).name} {text}"]["psnr_db"]
     return values
 
 
@@ -69,7 +74,8 @@ def markdown(record: Mapping[str, Any]) -> str:
             [text, *(f"{np.mean(psnr_of(cells, photons, views, text)):.2f}" for views in settings["views"])]
             for text in settings["methods"]
         ]
-        headings = [f"{photons:g} photons", *(f"{views} views" for views in settings["views"])]
+        dose = "no noise" if np.isinf(photons) else f"{photons:g} photons"
+        headings = [dose, *(f"{views} views" for views in settings["views"])]
         parts += [markdown_table(headings, rows), verdict(cells, settings, photons)]
     parts.append(
         f"Mean PSNR in dB of whole slices, data range {RANGE_HU:g} HU, {settings['pack']}, every {settings['every']}: "
@@ -99,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_network_arguments(parser)
     parser.add_argument("--model", default="learned_primal_dual_any_scan", help="of learned primal-dual")
     parser.add_argument("--views", type=int, nargs="+", default=VIEWS)
-    parser.add_argument("--photons", type=float, nargs="+", default=PHOTONS)
+    parser.add_argument("--photons", type=float, nargs="+", default=PHOTONS, help="inf: without noise")
     parser.add_argument("--methods", nargs="+", default=METHODS, help="tv and deft must be there")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--work", type=Path, required=True, help="folder of the measured cells")
@@ -117,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cells: dict[str, Record] = {}
     for photons in arguments.photons:
         for views in arguments.views:
-            scan = Scan(views=views, photons=photons)
+            scan = scan_of(photons, views)
             problem = CTProblem(pack, scan, seed=arguments.seed, batch_size=arguments.batch_size)
             for text in arguments.methods:
                 cells[f"{scan.name} {text}"] = cell(problem, networks, text, arguments.work)

@@ -49,6 +49,7 @@ def benchmark(
     limit: opt.Limit = None,
     prior: opt.PriorName = None,
     htransform: opt.HTransformName = None,
+    panels: opt.Panels = None,
     workers: Annotated[
         int, typer.Option(help="Processes, or jobs of --slurm, or processors of `--ray local`.", min=1)
     ] = 1,
@@ -70,7 +71,7 @@ def benchmark(
     status is 2.
     """
     with one_line_errors(interrupted=RESUME):
-        given = {"data": data or None, "limit": limit, "prior": prior, "htransform": htransform}
+        given = {"data": data or None, "limit": limit, "prior": prior, "htransform": htransform, "panels": panels}
         chosen = read_suite(suite, overrides={name: value for name, value in given.items() if value is not None})
         gpus = 1.0 if chosen.device.startswith("cuda") else 0.0
         console = Console()

@@ -13,7 +13,7 @@ from rich.markup import escape
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.evaluation.comparison import Comparison
-from deft_ct.report import FOOTER
+from deft_ct.report.figures import footer_of
 from deft_ct.workflows.benchmark import SuiteRun, refuse_failures, run_suite
 from deft_ct.workflows.suite import Suite
 
@@ -26,6 +26,7 @@ def compare(
     every: opt.Every = 10,
     limit: opt.Limit = None,
     scans: opt.Scans = None,
+    operator: opt.OperatorName = None,
     methods: opt.Methods = None,
     samples: opt.Samples = 4,
     seed: opt.Seed = 0,
@@ -47,13 +48,15 @@ def compare(
 
     The short form of `deft-ct benchmark`. Without --scan, three common scans are used, or the data's own measurements.
     Without --method, all methods run that apply to CT and whose networks are available. Methods that train for each
-    slice run only if they are named. Writes comparison.md, comparison.json and results.parquet. Results are kept in
-    OUT: run the same command again to resume. Several processes may share OUT.
+    slice run only if they are named. Writes summary.md, benchmark.html, comparison.json and results.parquet. Results
+    are kept in OUT: run the same command again to resume. Several processes may share OUT. Photographs (--data
+    photos:FOLDER) take tasks instead of scans: --operator sr4+inpaint_box.
     """
     with one_line_errors(interrupted=RESUME):
         suite = Suite(
             data=(data,),
             scans=None if scans is None else tuple(dict.fromkeys(scans)),
+            tasks=None if operator is None else tuple(operator.split("+")),
             methods=None if methods is None else tuple(dict.fromkeys(methods)),
             seeds=(seed,), every=every, limit=limit, samples=samples, batch_size=batch_size,
             device=device, precision=precision, prior=prior, htransform=htransform,
@@ -79,4 +82,4 @@ def print_tables(console: Console, comparison: Comparison, out: Path) -> None:
         console.print(table)
     console.print(comparison.conventions(), soft_wrap=True)
     console.print(f"written to [bold]{escape(str(out))}[/]", soft_wrap=True)
-    console.print(f"[bold]{FOOTER}.[/]")
+    console.print(f"[bold]{footer_of(comparison.problems[0].group_noun)}.[/]")

@@ -43,12 +43,23 @@ Data = Annotated[
     str,
     typer.Option(
         help="Slices: an HDF5 file, or a name: train, val, test_volumes or test_singles. compare and benchmark also "
-        "take KIND:FOLDER, see deft-ct data kinds. Training also takes a folder with DICOM, NIfTI or HDF5 files, and "
-        "a prior photos:FOLDER[:SIZE] of pictures."
+        "take KIND:FOLDER, see deft-ct data kinds. Training also takes a folder with DICOM, NIfTI or HDF5 files. "
+        "Photographs are photos:FOLDER[:SIZE] or photos:FILE.h5."
     ),
 ]
 Every = Annotated[int, typer.Option(help="Use every k-th slice.", min=1)]
-Limit = Annotated[int | None, typer.Option(help="Keep at most so many slices of each data set.", min=1)]
+Limit = Annotated[
+    int | None, typer.Option(help="Keep at most so many slices of each data set, spread over its patients.", min=1)
+]
+Panels = Annotated[
+    int | None,
+    typer.Option(
+        help="Images of each problem that the page shows with every method and its error, the first of each patient; "
+        "1 if the suite does not say.",
+        min=0,
+        max=8,
+    ),
+]
 Scans = Annotated[
     list[str] | None,
     typer.Option(
@@ -157,7 +168,7 @@ def parse_models(items: Sequence[str] | None) -> dict[str, str]:
     """``["fbp_unet=folder"]`` as a dictionary.
 
     Raises:
-        ValueError: an item is of another form, or names a method without a model.
+        ValueError: an item is of another form, names a method without a model, or one that is there twice.
     """
     found = {}
     for item in items or ():
@@ -166,5 +177,7 @@ def parse_models(items: Sequence[str] | None) -> dict[str, str]:
             raise ValueError(f"--model expects METHOD=FOLDER, got {item!r}")
         if not issubclass(method_class(name), TrainedReconstructor):
             raise ValueError(f"{name} takes no trained model; --model is for the supervised methods")
+        if name in found:
+            raise ValueError(f"--model names {name} twice, as {found[name]!r} and {folder!r}: name it once")
         found[name] = folder
     return found

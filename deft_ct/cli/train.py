@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -154,7 +155,7 @@ def htransform(
         finish(out / "htransform", made, save_htransform)
 
 
-def _refuse(images: str, given: dict[str, object]) -> None:
+def _refuse(images: str, given: Mapping[str, object]) -> None:
     found = [name for name, value in given.items() if value]
     if found:
         raise ValueError(f"{' and '.join(found)} cannot be used with {images}: leave it out, or take other --data")

@@ -17,7 +17,7 @@ from deft_ct.datasets.packs import read_pack
 from deft_ct.datasets.photographs import is_photographs
 from deft_ct.evaluation.problem import Problem
 from deft_ct.evaluation.tuning import Budget, Build, Search, seconds_per_trial, sweep
-from deft_ct.methods.method_text import parse_method
+from deft_ct.methods.method_text import parse_methods
 from deft_ct.methods.registry import NetworkChoice
 from deft_ct.problems.by_name import DEFAULT_SCANS, ProblemOptions
 from deft_ct.problems.ct import CT_STEPS, CTProblem
@@ -67,7 +67,7 @@ def tune_command(
         console = Console(soft_wrap=True, highlight=False, markup=False)
         photos = is_photographs(data)
         known, ranges = (NATURAL_STEPS, NATURAL_RANGES) if photos else (CT_STEPS, {})
-        chosen = dict(parse_method(text) for text in methods) if methods else dict(known)
+        chosen = parse_methods(methods) if methods else dict(known)
         searches = [Search(method=name, fixed=fixed, ranges=ranges.get(name, {})) for name, fixed in chosen.items()]
         for search in searches:
             search.check()

@@ -13,7 +13,6 @@ from rich.table import Table
 from deft_ct.evaluation.parquet_store import Row
 from deft_ct.evaluation.problem import Metric, Problem
 from deft_ct.evaluation.statistics import deviation, mean_interval
-from deft_ct.evaluation.tables import markdown_table
 from deft_ct.evaluation.worker import Benchmark
 from deft_ct.runtime.content_key import result_versions
 from deft_ct.runtime.plain_values import plain
@@ -104,17 +103,8 @@ class Comparison:
         """All cells, problem by problem."""
         return [cell for _, cells in self._tables for cell in cells]
 
-    def markdown(self) -> str:
-        """The tables, one for each problem, with a line that states the conventions."""
-        parts = []
-        for (problem, cells), name in zip(self._tables, self._names, strict=True):
-            table = markdown_table(_headings(problem), [_row(cell, problem) for cell in cells])
-            parts.append(f"### {problem.title} (`{name}`)\n\n{table}\n")
-            parts += [f"{cell.label} failed: {cell.reason}\n" for cell in cells if cell.failed]
-        return "\n".join([*parts, self.conventions() + "\n"])
-
     def rich_tables(self) -> list[Table]:
-        """The same tables for a terminal."""
+        """The tables, one for each problem, for a terminal."""
         tables = []
         for (problem, cells), name in zip(self._tables, self._names, strict=True):
             table = Table(title=f"{problem.title} ({name})")
@@ -126,15 +116,21 @@ class Comparison:
         return tables
 
     def conventions(self) -> str:
-        """How the numbers of the tables were taken."""
+        """How the numbers of :meth:`rich_tables` were taken."""
+        return (
+            f"{self.measured()} Means over images and their standard deviation over images, in brackets the 95 % "
+            "bootstrap interval of the mean (images of one patient resemble each other, so it is too narrow for new "
+            "patients)."
+        )
+
+    def measured(self) -> str:
+        """How the data were made and the images were judged."""
         first = self.problems[0]
         said = list(dict.fromkeys(problem.conventions() for problem in self.problems))
         counts = ", ".join(dict.fromkeys(str(len(problem)) for problem in self.problems))
         seeds = ", ".join(dict.fromkeys(str(problem.seed) for problem in self.problems))
         return (
-            f"{' '.join(said)} Means over n = {counts} images and their standard deviation over images, in "
-            f"brackets the 95 % bootstrap interval of the mean (images of one {first.group_noun} resemble each other, "
-            f"so it is too narrow for new {first.group_noun}s). One noise draw for all methods (seed {seeds}); up to "
+            f"{' '.join(said)} n = {counts} images. One noise draw for all methods (seed {seeds}); up to "
             f"{self.samples} posterior samples, of which the mean is judged. Times with batches of {first.batch_size} "
             f"on {first.device}; peak memory: one image, beyond what was in use before."
         )

@@ -45,6 +45,7 @@ class MeasuredImage:
         data_residual: ``|y - A(x)| / |y|`` of this image.
         note: warnings of the method, for example of a fallback.
         provenance: configuration, hashes, versions, and what the method records of the batch; nothing if it failed.
+        estimate: the reconstruction, in the layout of the problem; None if the method failed.
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -54,6 +55,7 @@ class MeasuredImage:
     data_residual: float | None = None
     note: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
+    estimate: Floats | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def measure_part(
     if isinstance(outcomes[0].error, FloatingPointError) and count > 1:
         pieces = [slice(n, n + 1) for n in range(count)]
         outcomes = [_attempt(_piece(batch, piece), reconstructor, options) for piece in pieces]
-    values = _judged(part, pieces, outcomes)
+    values, images = _judged(part, pieces, outcomes)
     found: list[MeasuredImage] = []
     for piece, outcome in zip(pieces, outcomes, strict=True):
         numbers = range(piece.start, piece.stop)
@@ -102,6 +104,7 @@ def measure_part(
                 evaluations=float(record["network_evaluations_per_image"]),
                 data_residual=residual, note=outcome.note,
                 provenance={name: plain(value) for name, value in record.items() if name not in _OF_THE_BATCH},
+                estimate=images[n],
             )
             for n, residual in zip(numbers, residuals, strict=True)
         ]  # fmt: skip
@@ -153,15 +156,15 @@ def _piece(batch: Batch, piece: slice) -> Batch:
     return Batch(batch.y[piece], batch.measurement[piece], batch.image_ids[piece])
 
 
-def _judged(part: Problem, pieces: list[slice], outcomes: list[_Outcome]) -> dict[str, Floats]:
-    """Name of each metric -> values of all images; those of failed ones mean nothing."""
+def _judged(part: Problem, pieces: list[slice], outcomes: list[_Outcome]) -> tuple[dict[str, Floats], Floats]:
+    """Name of each metric -> values of all images, and the images; those of failed ones mean nothing."""
     images, covered = part.truth.copy(), np.full(len(part.truth), np.nan)
     for piece, outcome in zip(pieces, outcomes, strict=True):
         if outcome.result is not None:
             images[piece], _, covered[piece] = estimate_of(part, piece, outcome.result)
     if all(outcome.result is None for outcome in outcomes):
-        return {}
-    return {**part.measure(images), COVERAGE.name: covered}
+        return {}, images
+    return {**part.measure(images), COVERAGE.name: covered}, images
 
 
 def _residuals(batch: Batch, result: Reconstruction) -> list[float]:

@@ -86,9 +86,11 @@ class Problem(abc.ABC):
         batch_size: images at once.
         device: where the data are.
         group_noun: what :attr:`patients` are in words; images of one are not independent.
+        kind: what an image is to somebody who draws it.
     """
 
     group_noun: str = "patient"
+    kind: Literal["slice", "photograph", "other"] = "other"
     unit: str
     metrics: tuple[Metric, ...]
     seed: int
@@ -172,6 +174,10 @@ class Problem(abc.ABC):
         """``(B, *image_shape)`` values of a reconstruction in the layout of :attr:`truth`."""
         found: Floats = values.cpu().numpy()
         return found
+
+    def picture(self, image: Floats) -> Floats:
+        """What is shown of one image of :attr:`truth`, or of a reconstruction of it."""
+        return image
 
     @property
     def mask(self) -> Mask:

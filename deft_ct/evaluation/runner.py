@@ -67,14 +67,15 @@ def run_benchmark(benchmark: Benchmark, folder: Path, options: RunOptions | None
         if Claims(folder).held_by_others():
             raise InUseError(f"another process measures in {folder}: wait for it, or leave out --overwrite")
         store.clear()
+        worker.estimates.clear()
     store.announce(plan)
     store.refresh()
     _say_what_is_there(benchmark, store, say)
     run = _runner(worker, folder, options)
-    while todo := [n for n, unit in enumerate(benchmark.units) if not store.has(plan, unit)]:
+    while todo := [n for n, unit in enumerate(benchmark.units) if not worker.finished(unit)]:
         run(todo)
         store.refresh()
-        if any(not store.has(plan, benchmark.units[n]) for n in todo):
+        if any(not worker.finished(benchmark.units[n]) for n in todo):
             time.sleep(_WAIT_S)  # another worker has the rest
     for problem in benchmark.problems:
         problem.release()

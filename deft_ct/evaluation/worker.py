@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deft_ct.evaluation.claims import Claims
+from deft_ct.evaluation.estimates import EstimateStore, first_of_each
 from deft_ct.evaluation.measuring import MeasuredImage, measure_part, memory_of_one_image
-from deft_ct.evaluation.parquet_store import ParquetStore, Row
+from deft_ct.evaluation.parquet_store import ParquetStore, Place, Row
 from deft_ct.evaluation.plan import Methods, Plan, PlannedCell, PlannedProblem, Unit, make_plan
 from deft_ct.evaluation.problem import COVERAGE, Metric, Problem
 
@@ -23,17 +24,21 @@ class Benchmark:
         problems: what is judged.
         methods: those of each problem, label -> method.
         samples: posterior samples of each image, for methods that draw them.
+        panels: of how many images of each problem the reconstructions are kept for pictures: the first of each patient.
 
     Raises:
         ValueError: there is no problem, or one is there twice.
     """
 
-    def __init__(self, problems: Sequence[Problem], methods: Sequence[Methods], *, samples: int = 1) -> None:
+    def __init__(
+        self, problems: Sequence[Problem], methods: Sequence[Methods], *, samples: int = 1, panels: int = 0
+    ) -> None:
         if not problems:
             raise ValueError("a benchmark needs at least one problem")
         self.problems, self.methods, self.samples = list(problems), list(methods), samples
         self.plan: Plan = make_plan(self.problems, self.methods, samples=samples)
         self.units: list[Unit] = self.plan.units()
+        self.shown = [first_of_each(problem.patients, panels) for problem in self.plan.problems]
 
     @property
     def names(self) -> list[str]:
@@ -69,6 +74,7 @@ class Worker:
     ) -> None:
         self.benchmark = benchmark
         self.store = ParquetStore(folder, benchmark.metrics, started=started)
+        self.estimates = EstimateStore(folder)
         self.claims = Claims(folder)
         self._progress, self._log = progress, log or (lambda _: None)
         self._memory: dict[int, float | None] = {}
@@ -88,7 +94,23 @@ class Worker:
             self.store.refresh()
             if not self.store.has(self.benchmark.plan, unit):
                 self.store.append(unit, self._measure(unit))
+            elif self._missing_estimates(unit):
+                self._measure(unit)  # its rows stay as they are
         return True
+
+    def finished(self, unit: Unit) -> bool:
+        """Whether the rows of a unit are there, and the reconstructions that are shown."""
+        return self.store.has(self.benchmark.plan, unit) and not self._missing_estimates(unit)
+
+    def _missing_estimates(self, unit: Unit) -> bool:
+        return any(place not in self.estimates for _, place in self._shown(unit))
+
+    def _shown(self, unit: Unit) -> list[tuple[int, Place]]:
+        """Places in the batch, and in the store, of the images of a unit that are shown."""
+        cell = self.benchmark.plan.cells[unit.cell]
+        images = self.benchmark.plan.images_of(unit)
+        wanted = self.benchmark.shown[cell.problem]
+        return [(k, (cell.key, *images[k])) for k, n in enumerate(unit.images) if n in wanted]
 
     def _measure(self, unit: Unit) -> list[Row]:
         benchmark = self.benchmark
@@ -105,6 +127,9 @@ class Worker:
         found = measure_part(part, method, samples=benchmark.samples, progress=self._progress)
         for image in found:
             self._say_once(f"{name}: {cell.label}: {image.reason or image.note}", image.reason or image.note)
+        for k, place in self._shown(unit):
+            estimate = found[k].estimate
+            self.estimates.save(place, None if estimate is None else part.picture(estimate))
         return [
             self._row(cell, planned, n, image, self._memory[unit.cell])
             for n, image in zip(unit.images, found, strict=True)

@@ -214,12 +214,12 @@ def read(request: dict[str, Any]) -> Iterator[Message]:
 
 
 def places(request: dict[str, Any]) -> Iterator[Message]:
-    """Where the chunks of a dataset lie in its file, if they are stored as they are (no compression, no checksum).
+    """Where the chunks of a dataset lie in its file, if they are stored as they are, or by gzip (with shuffle or not).
 
     The first message has ``"chunks"``, the shape of a chunk, or None where the values cannot be taken from the file
-    directly, and the ``"fill"`` value of chunks that were never written. Then int64 byte offsets follow, one for each
-    chunk in C order of the grid of chunks; -1 for a chunk that was never written. A contiguous dataset has chunks of
-    one row.
+    directly; the ``"fill"`` value of chunks that were never written; and whether they are ``"deflated"`` and
+    ``"shuffled"``. Then int64 byte offsets follow, one for each chunk in C order of the grid of chunks, -1 for a chunk
+    that was never written; and, if they are deflated, as many stored sizes. A contiguous dataset has chunks of one row.
 
     Args:
         request: ``path``, ``name``, and the ``shape`` and ``dtype`` that :func:`tree` told.
@@ -233,25 +233,38 @@ def places(request: dict[str, Any]) -> Iterator[Message]:
             raise RefusedError(f"'{request['name']}' changed while it was read")
         plan = data.id.get_create_plist()
         layout = plan.get_layout()
-        plain = not plan.get_nfilters() and not file.userblock_size and data.ndim and data.size
+        filters = [plan.get_filter(k)[0] for k in range(plan.get_nfilters())]
+        known = filters in ([], [h5py.h5z.FILTER_DEFLATE], [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE])
+        plain = known and not file.userblock_size and data.ndim and data.size
         if not plain or layout not in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
             yield {"chunks": None}, None
             return
         chunks = data.chunks or (1, *data.shape[1:])
         grid = tuple(-(-n // c) for n, c in zip(data.shape, chunks, strict=True))
-        offsets = np.full(grid, -1, np.int64)
+        offsets, sizes = np.full(grid, -1, np.int64), np.zeros(grid, np.int64)
+        left_out: list[int] = []  # filters of single chunks
         if layout == h5py.h5d.CHUNKED:
 
             def note(chunk: Any) -> None:
-                offsets[tuple(n // c for n, c in zip(chunk.chunk_offset, chunks, strict=True))] = chunk.byte_offset
+                place = tuple(n // c for n, c in zip(chunk.chunk_offset, chunks, strict=True))
+                offsets[place], sizes[place] = chunk.byte_offset, chunk.size
+                left_out.append(chunk.filter_mask)
 
             if data.id.get_num_chunks():
                 data.id.chunk_iter(note)
         elif data.id.get_offset() is not None:
             row = data.dtype.itemsize * math.prod(data.shape[1:])
             offsets.reshape(-1)[:] = data.id.get_offset() + row * np.arange(data.shape[0])
-        yield {"chunks": list(chunks), "fill": float(data.fillvalue)}, None
+        if any(left_out):
+            yield {"chunks": None}, None
+            return
+        shuffled = h5py.h5z.FILTER_SHUFFLE in filters
+        yield {
+            "chunks": list(chunks), "fill": float(data.fillvalue), "deflated": bool(filters), "shuffled": shuffled
+        }, None  # fmt: skip
         yield _block(offsets)
+        if filters:
+            yield _block(sizes)
 
 
 def _block(array: np.ndarray[Any, Any]) -> Message:

@@ -1,14 +1,16 @@
 """Single rows of a large HDF5 dataset, as fast as the file allows.
 
-Where a dataset is stored without compression, the child process that opens the file (see :mod:`deft_ct.io.untrusted`)
-tells once where its chunks lie, and this process takes the plain bytes of a row from there; no library parses anything
-here. Compressed rows come from the child.
+Where a dataset is stored without compression or by gzip, the child process that opens the file (see
+:mod:`deft_ct.io.untrusted`) tells once where its chunks lie, and this process takes the bytes of a row from there. It
+inflates them by zlib, to the declared size of a chunk and no further; no other library parses anything here. Rows that
+are compressed otherwise come from the child.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import zlib
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -21,14 +23,27 @@ from deft_ct.io.errors import ReadError
 from deft_ct.io.limits import current_limits
 from deft_ct.io.untrusted import BASE_BYTES, SLOWEST_READ, HDF5File, answering
 
+_KEPT_BYTES = 256 * 2**20
+"""Most memory of the inflated chunks of a row; larger ones are left to the child."""
+
 
 @dataclass(frozen=True)
 class _Places:
-    """Shape of a chunk, byte offset of each (-1: never written), and the value of those that were never written."""
+    """Where the chunks are.
+
+    Attributes:
+        chunks: shape of a chunk.
+        offsets: byte offset of each; -1: never written.
+        fill: value of those that were never written.
+        sizes: bytes of each in the file; None where they are stored as they are.
+        shuffled: whether the bytes of the values were sorted by their place before they were compressed.
+    """
 
     chunks: tuple[int, ...]
     offsets: NDArray[np.int64]
     fill: float
+    sizes: NDArray[np.int64] | None = None
+    shuffled: bool = False
 
 
 class HDF5Rows:
@@ -51,6 +66,7 @@ class HDF5Rows:
         self._dtype = np.dtype(item.dtype)
         self._stamp = _stamp(file.path)
         self._places = _places(file, name)
+        self._inflated: tuple[int, dict[tuple[int, ...], NDArray[Any]]] = (-1, {})
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -72,8 +88,48 @@ class HDF5Rows:
             raise ReadError(path, "changed while it was read; read it again when it is complete")
         row = np.empty(self.shape[1:], self._dtype)
         with path.open("rb", buffering=0) as source:
-            _gather(source, path, self._places, n, row)
+            if self._places.sizes is None:
+                _gather(source, path, self._places, n, row)
+            else:
+                self._inflate(source, self._places, n, row)
         return row.astype(self._dtype.newbyteorder("="), copy=False)
+
+    def _inflate(self, source: FileIO, places: _Places, n: int, row: NDArray[Any]) -> None:
+        """Fill a row from compressed chunks. They are kept for the next rows, which mostly lie in the same ones."""
+        depth, *sides = places.chunks
+        layer = n // depth
+        if self._inflated[0] != layer:
+            self._inflated = (layer, {})
+        kept = self._inflated[1]
+        offsets = places.offsets[layer]
+        for place in itertools.product(*(range(k) for k in offsets.shape)):
+            target = row[tuple(slice(k * side, (k + 1) * side) for k, side in zip(place, sides, strict=True))]
+            if offsets[place] < 0:
+                target[...] = places.fill
+                continue
+            if place not in kept:
+                kept[place] = _chunk(source, self._file.path, places, (layer, *place), self._dtype)
+            target[...] = kept[place][n % depth][tuple(slice(0, length) for length in target.shape)]
+
+
+def _chunk(
+    source: FileIO, path: Path, places: _Places, place: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:  # fmt: skip
+    """One chunk, inflated."""
+    assert places.sizes is not None
+    source.seek(int(places.offsets[place]))
+    stored = source.read(int(places.sizes[place]))
+    size = math.prod(places.chunks) * dtype.itemsize
+    inflater = zlib.decompressobj()
+    try:
+        content = inflater.decompress(stored, size)
+    except zlib.error as error:
+        raise ReadError(path, f"is damaged ({error}); is the download complete?") from error
+    if len(content) != size:
+        raise ReadError(path, "ends before its data; is the download complete?")
+    if places.shuffled and dtype.itemsize > 1:
+        content = np.frombuffer(content, np.uint8).reshape(dtype.itemsize, -1).T.tobytes()
+    return np.frombuffer(content, dtype).reshape(places.chunks)
 
 
 def _gather(source: FileIO, path: Path, places: _Places, n: int, row: NDArray[Any]) -> None:
@@ -116,9 +172,12 @@ def _places(file: HDF5File, name: str) -> _Places | None:
             raise ReadError(file.path, f"'{name}' has chunks of shape {chunks}")
         grid = tuple(-(-n // side) for n, side in zip(item.shape, chunks, strict=True))
         limits.check_declared(file.path, 8 * math.prod(grid), item.stored, what=f"the chunks of '{name}'")
-        offsets = np.empty(grid, np.int64)
-        child.fill([offsets])
-    return _Places(chunks, offsets, float(head["fill"]))
+        offsets, sizes = np.empty(grid, np.int64), np.empty(grid, np.int64) if head["deflated"] else None
+        child.fill([offsets] if sizes is None else [offsets, sizes])
+    layer = math.prod(chunks[:1]) * math.prod(g * c for g, c in zip(grid[1:], chunks[1:], strict=True))
+    if sizes is not None and (layer * np.dtype(item.dtype).itemsize > _KEPT_BYTES or sizes.max() > item.stored):
+        return None
+    return _Places(chunks, offsets, float(head["fill"]), sizes, bool(head["shuffled"]))
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -58,11 +58,14 @@ def unexplained(y: Tensor, image: Tensor, measurement: Measurement) -> Finding |
         return None
     worst = int(found.masked_fill(~wrong, -1).argmax())
     places = wrong.nonzero().flatten().tolist()  # not their names, which may be UIDs: findings enter reports
+    scaled = measurement.units is not None
+    simulated = "projections of the images" if scaled else "images, degraded again,"
+    check = "their sign, logarithm and geometry" if scaled else "the operator and its noise"
     return Finding(
         NAME,
-        f"the projections of the images at {places} (counted from 0) differ from the data by up to "
-        f"{float(found[worst]):.3g} of their size, of which noise explains {float(noise[worst]):.2g}; the image is not "
-        "a reconstruction of these data: check their sign, logarithm and geometry, and the settings of the method",
+        f"the {simulated} at {places} (counted from 0) differ from the data by up to {float(found[worst]):.3g} of "
+        f"their size, of which noise explains {float(noise[worst]):.2g}; the image is not a reconstruction of these "
+        f"data: check {check}, and the settings of the method",
     )
 
 

@@ -69,6 +69,21 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
+def parse_methods(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Methods as text -> name and options, each method once; for what is kept or written by the name of a method.
+
+    Raises:
+        ValueError: see :func:`parse_method`; or a method is there twice.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, options = parse_method(text)
+        if name in found:
+            raise ValueError(f"{name} is there twice in {' '.join(texts)!r}: name a method once, or run twice")
+        found[name] = options
+    return found
+
+
 def split_methods(texts: Sequence[str]) -> list[str]:
     """``["fbp,tv:strength=80,iterations=20", "dds"]`` as ``["fbp", "tv:strength=80,iterations=20", "dds"]``."""
     found: list[str] = []

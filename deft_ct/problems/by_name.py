@@ -74,6 +74,11 @@ KINDS: Mapping[str, Kind] = {
         make=ct_kinds.two_detect, options=("mode", "views", "size"),
         help="2DeteCT: measured fan-beam scans of mode 1, 2 (default) or 3, judged against the reference images",
     ),
+    "walnut": Kind(
+        make=ct_kinds.walnuts, options=("orbits", "views", "bins", "size"),
+        help="walnuts of Der Sarkissian et al. (2019): measured cone beams of orbit 2 (default) or several, with the "
+        "geometry of each view, judged against the reference of all orbits; volumes of size voxels along each axis",
+    ),
     "htc2022": Kind(
         make=ct_kinds.htc2022_discs, options=("degrees", "size"),
         help="Helsinki Tomography Challenge 2022: measured wedges, judged by the challenge's score",
@@ -81,8 +86,9 @@ KINDS: Mapping[str, Kind] = {
     "sinogram": Kind(
         make=ct_kinds.sinogram, words=("ends", "radians", "rings"),
         options=("angles", "degrees", "counts", "center", "detector", "sod", "sdd", "views", "size"),
-        help="a measured sinogram (.npy, .npz, .mat, .tif): some views judged against the image of all; rings removes "
-        "stripes, center=auto finds the axis, counts=N is the open beam, sod=, sdd= and detector= in mm",
+        help="a measured sinogram (.npy, .npz, .mat, .tif, or .nxs of CIL with its geometry): some views judged "
+        "against the image of all; rings removes stripes, center=auto finds the axis, counts=N is the open beam, sod=, "
+        "sdd= and detector= in mm",
     ),
     "folder": Kind(
         make=ct_kinds.folder, options=("size",),

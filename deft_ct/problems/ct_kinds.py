@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, cast, get_args, overload
+from typing import Literal, TypeVar, cast, get_args, overload
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.aapm import HELD_OUT, PATIENTS, AAPMChallenge, Dose, Kernel
@@ -14,8 +14,9 @@ from deft_ct.datasets.ldct_images import LDCTImages
 from deft_ct.datasets.lodopab import LoDoPaB, LoDoPaBSlices, Part
 from deft_ct.datasets.names import DataName
 from deft_ct.datasets.sinogram_scan import ScanSetUp, SinogramScan, read_sinogram_scan
-from deft_ct.datasets.slices import SliceData, SliceStack
+from deft_ct.datasets.slices import SliceData, SliceStack, chosen
 from deft_ct.datasets.two_detect import TwoDetect
+from deft_ct.datasets.walnuts import Walnuts, WalnutScanOptions
 from deft_ct.evaluation.problem import Problem
 from deft_ct.io.sinograms import SinogramOptions
 from deft_ct.problems.ct import CTProblem
@@ -23,12 +24,14 @@ from deft_ct.problems.ct_dm4ct import DM4CT_SETTINGS, DM4CTProblem, dm4ct_correc
 from deft_ct.problems.ct_lodopab import LoDoPaBProblem
 from deft_ct.problems.ct_measured import HTCProblem, TwoDetectProblem
 from deft_ct.problems.ct_sinogram import SinogramProblem
+from deft_ct.problems.ct_walnuts import WalnutProblem
 from deft_ct.problems.options import DEFAULT_SCANS, ProblemOptions
 from deft_ct.runtime.data_split import DataSplit
 
 LODOPAB_WORDS = get_args(Part)
 _SPLITS = ("test", "train", "all")
 _THICKNESS = ("1mm", "3mm")
+T = TypeVar("T")
 AAPM_WORDS = (*_SPLITS, *_THICKNESS, *get_args(Kernel))
 
 
@@ -106,9 +109,10 @@ def ldct(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) 
 
 def folder(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
     """CT images of a user's folder, or of a single file of it."""
-    (size,) = name.integers("size", (256,))
+    size = name.integer("size", 256)
     images = CTFolder(name.root, size=size, every=options.every)
-    pairs = [(item, item.group) for item in images][: options.limit]
+    pairs = [(item, item.group) for item in images]
+    pairs = [pairs[n] for n in chosen([group for _, group in pairs], 1, options.limit)]
     stack = SliceStack(f"folder:{name.root.name}", pairs, every=options.every, limit=options.limit)
     return simulated(stack, scans, options)
 
@@ -151,11 +155,11 @@ def htc2022_discs(name: DataName, scans: Sequence[Scan] | None, options: Problem
     if not files:
         raise FileNotFoundError(f"{name.root} holds no htc2022_*_full.mat or htc2022_*_limited.mat of the challenge")
     judged = [one for one in files if one.segmentation is not None]
-    (side,) = name.integers("size", (512,))
+    side = name.integer("size", 512)
     wedges: list[float | None] = [float(n) for n in name.integers("degrees", ())] or [None]
     return [
         HTCProblem(
-            files=(judged or files)[:: options.every][: options.limit], side=side, degrees=degrees,
+            files=_kept(judged or files, options), side=side, degrees=degrees,
             every=options.every, seed=options.seed, device=options.device,
         )
         for degrees in wedges
@@ -167,15 +171,39 @@ def two_detect(name: DataName, scans: Sequence[Scan] | None, options: ProblemOpt
     _own_only(name, scans)
     mode = int(name.option("mode", "2", ("1", "2", "3")))
     source = TwoDetect(name.root, mode)
-    (side,) = name.integers("size", (512,))
+    side = name.integer("size", 512)
     return [
         TwoDetectProblem(
-            source=source, numbers=source.slices()[:: options.every][: options.limit],
+            source=source, numbers=_kept(source.slices(), options),
             reference_mode=3 if mode == 3 else 2, views=views, side=side, every=options.every, seed=options.seed,
             batch_size=options.batch_size, device=options.device,
         )
         for views in name.integers("views", (3600,))
     ]  # fmt: skip
+
+
+def walnuts(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptions) -> list[Problem]:
+    """Volumes of walnuts."""
+    _own_only(name, scans)
+    source = Walnuts(name.root)
+    side, bins = name.integer("size", 128), name.integer("bins", 6)
+    found: list[Problem] = []
+    for views in name.integers("views", (120,)):
+        how = WalnutScanOptions(orbits=tuple(name.integers("orbits", (2,))), views=views, bins=bins, side=side)
+        judged = set(source.referenced())
+        numbers = [n for n in source.numbers(how.orbits) if n in judged]
+        found.append(
+            WalnutProblem(
+                source=source, numbers=_kept(numbers, options), how=how, every=options.every,
+                seed=options.seed, device=options.device,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _kept(items: Sequence[T], options: ProblemOptions) -> list[T]:
+    """What is judged of images without patients."""
+    return [items[n] for n in chosen([0] * len(items), options.every, options.limit)]
 
 
 def _own_only(name: DataName, scans: Sequence[Scan] | None) -> None:
@@ -198,14 +226,14 @@ def sinogram(name: DataName, scans: Sequence[Scan] | None, options: ProblemOptio
         center="auto" if center == "auto" else "middle" if center == "middle" else _number(name, "center", 0.0),
         source_to_center_mm=_number(name, "sod", None), source_to_detector_mm=_number(name, "sdd", None),
     )  # fmt: skip
-    sides = name.integers("size", ())
-    scan = read_sinogram_scan(name.root, how, side=sides[0] if sides else None)
-    kept = scan.sinogram[:: options.every][: options.limit]
-    chosen = SinogramScan(kept, scan.geometry, scan.center, scan.raised)
+    side = name.integer("size", 1) if "size" in given else None
+    scan = read_sinogram_scan(name.root, how, side=side)
+    kept = scan.sinogram[_kept(range(len(scan.sinogram)), options)]
+    part = SinogramScan(kept, scan.geometry, scan.center, scan.raised)
     wanted: list[int | None] = [*name.integers("views", ())] or [None]
     return [
         SinogramProblem(
-            label=name.root.name, source=chosen, views=views, seed=options.seed, batch_size=options.batch_size,
+            label=name.root.name, source=part, views=views, seed=options.seed, batch_size=options.batch_size,
             device=options.device,
         )
         for views in wanted

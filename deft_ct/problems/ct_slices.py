@@ -19,6 +19,7 @@ class HounsfieldProblem(Problem):
     """Slices in HU. Subclasses say where data and truth come from."""
 
     unit = "HU"
+    kind = "slice"
 
     @cached_property
     def body(self) -> NDArray[np.bool_]:

@@ -14,7 +14,8 @@ class ProblemOptions:
 
     Args:
         every: keep every k-th image of the whole list.
-        limit: keep at most so many of these; all when None.
+        limit: keep at most so many of these, spread over the patients; all when None. A larger limit keeps the images
+            of a smaller one.
         seed: of simulated noise.
         batch_size: images at once.
         device: where the data are.

@@ -6,6 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from deft_ct.evaluation.benchmark_diff import p_text
 from deft_ct.evaluation.problem import Metric
 from deft_ct.evaluation.summary import best_method, finished, paired_frame, records, summary_frame
 from deft_ct.report.benchmark_figures import PAGE_COLORS, box_figure, inline_svg, save_figure, time_figure
-from deft_ct.report.benchmark_panels import PANELS
 from deft_ct.report.benchmark_tables import (
     ProblemTable,
     conventions,
@@ -25,10 +25,10 @@ from deft_ct.report.benchmark_tables import (
     tables_latex,
     tables_markdown,
 )
-from deft_ct.report.figures import FOOTER
+from deft_ct.report.figures import footer_of
 from deft_ct.runtime.atomic import write_text
 
-__all__ = ["PAGE", "write_benchmark_outputs"]
+__all__ = ["PAGE", "PageExtras", "write_benchmark_outputs"]
 
 PAGE = "benchmark.html"
 """Name of the page in the folder of a benchmark."""
@@ -36,42 +36,59 @@ FIGURES = "figures"
 """Folder of the figures, beside the page."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PageExtras:
+    """What a benchmark knows beyond its rows.
+
+    Attributes:
+        panels: PNG files of :func:`~deft_ct.report.benchmark_panels.draw_panels`.
+        measured: how the data were made and the metrics were taken, in words.
+        group_noun: what the column ``patient`` names, see ``Problem.group_noun``.
+    """
+
+    panels: Sequence[Path] = ()
+    measured: str = ""
+    group_noun: str = "patient"
+
+
 def write_benchmark_outputs(
-    folder: Path, rows: pd.DataFrame, metrics: Sequence[Metric], *, group_noun: str = "patient"
-) -> None:
+    folder: Path, rows: pd.DataFrame, metrics: Sequence[Metric], extras: PageExtras | None = None
+) -> None:  # fmt: skip
     """Write everything that is made of the rows of a benchmark; the same rows give the same bytes.
 
     ``summary.csv`` has every metric with its intervals, ``summary.md`` and ``summary.tex`` the metrics of the table.
     ``figures/`` has box plots and quality against time, as PNG and SVG. ``benchmark.html`` is one page with all of it,
-    and with the pictures of ``panels/`` if there are any. Methods that failed are lines with their reason.
+    and with pictures of some images. Methods that failed are lines with their reason.
 
     Args:
         folder: of the benchmark.
         rows: see :mod:`deft_ct.evaluation.summary`.
         metrics: of the benchmark.
-        group_noun: what the column ``patient`` names, see ``Problem.group_noun``.
+        extras: pictures, and words on the data.
 
     Raises:
         ValueError: there are no rows, or columns are missing.
         WriteError: a file cannot be written.
     """
+    extras = extras or PageExtras()
     summary = summary_frame(rows, metrics)
     shown = [metric for metric in metrics if metric.in_table]
     tables, notes = problem_tables(rows, summary, shown), notes_of(summary)
-    spoken = summary.rename(columns=lambda name: str(name).replace("patients", f"{group_noun}s"))
+    noun = extras.group_noun
+    spoken = summary.rename(columns=lambda name: str(name).replace("patients", f"{noun}s"))
     write_text(folder / "summary.csv", spoken.to_csv(index=False, lineterminator="\n"))
-    write_text(folder / "summary.md", tables_markdown(tables, notes, group_noun))
-    write_text(folder / "summary.tex", tables_latex(tables, notes, group_noun))
+    write_text(folder / "summary.md", tables_markdown(tables, notes, noun, extras.measured))
+    write_text(folder / "summary.tex", tables_latex(tables, notes, noun))
     drawn = [metric for metric in shown if finished(rows)[metric.key].notna().any()]
     for metric in drawn:
         save_figure(box_figure(rows, metric), folder / FIGURES / f"box_{metric.key}")
         save_figure(time_figure(summary, metric), folder / FIGURES / f"time_{metric.key}")
-    write_text(folder / PAGE, _page(folder, rows, summary, tables, drawn, metrics, group_noun))
+    write_text(folder / PAGE, _page(rows, summary, tables, drawn, metrics, extras))
 
 
 def _page(
-    folder: Path, rows: pd.DataFrame, summary: pd.DataFrame, tables: list[ProblemTable], drawn: list[Metric],
-    metrics: Sequence[Metric], group_noun: str,
+    rows: pd.DataFrame, summary: pd.DataFrame, tables: list[ProblemTable], drawn: list[Metric],
+    metrics: Sequence[Metric], extras: PageExtras,
 ) -> str:  # fmt: skip
     from jinja2 import Environment, StrictUndefined
 
@@ -81,8 +98,9 @@ def _page(
     )
     hidden = [metric for metric in metrics if not metric.in_table]
     page: str = template.render(
-        title="Benchmark", footer=FOOTER, conventions=conventions(group_noun), tables=tables, group=group_noun,
-        counts=_counts(rows, group_noun), best=[_leader(table) for table in tables], notes=notes_of(summary),
+        title="Benchmark", footer=footer_of(extras.group_noun), conventions=conventions(extras.group_noun),
+        tables=tables, group=extras.group_noun,
+        counts=_counts(rows, extras.group_noun), best=[_leader(table) for table in tables], notes=notes_of(summary),
         paired=[_paired(rows, table) for table in tables],
         figures=[
             {
@@ -92,7 +110,8 @@ def _page(
             }
             for metric in drawn
         ],
-        panels=_panels(folder), more=problem_tables(rows, summary, hidden) if hidden else [],
+        panels=_panels(extras.panels), measured=extras.measured,
+        more=problem_tables(rows, summary, hidden) if hidden else [],
         protocols=_protocols(rows), records=_records(rows), sortable=_sortable,
     )  # fmt: skip
     return page
@@ -151,12 +170,9 @@ def _paired(rows: pd.DataFrame, table: ProblemTable) -> dict[str, Any] | None:
     return {"best": best, "title": table.title, "heading": metric.heading, "lines": lines}
 
 
-def _panels(folder: Path) -> list[dict[str, str]]:
-    """The pictures of the folder ``panels``, embedded."""
-    return [
-        {"name": path.stem, "data": base64.b64encode(path.read_bytes()).decode("ascii")}
-        for path in sorted((folder / PANELS).glob("*.png"))
-    ]
+def _panels(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """The pictures, embedded."""
+    return [{"name": path.stem, "data": base64.b64encode(path.read_bytes()).decode("ascii")} for path in paths]
 
 
 def _protocols(rows: pd.DataFrame) -> list[str]:

@@ -12,7 +12,7 @@ import pandas as pd
 from deft_ct.evaluation.problem import Metric
 from deft_ct.evaluation.summary import best_method, records
 from deft_ct.evaluation.tables import markdown_table
-from deft_ct.report.figures import FOOTER
+from deft_ct.report.figures import footer_of
 
 __all__ = [
     "ProblemTable", "TableLine", "TableValue", "conventions", "latex_text", "notes_of", "problem_tables",
@@ -191,8 +191,17 @@ def _cost(value: float, form: str) -> tuple[float, str]:
     return float(value), "-" if math.isnan(value) else format(value, form)
 
 
-def tables_markdown(tables: Sequence[ProblemTable], notes: dict[str, str], group_noun: str) -> str:
-    """Tables, footnotes and conventions in Markdown."""
+def tables_markdown(
+    tables: Sequence[ProblemTable], notes: dict[str, str], group_noun: str, measured: str = ""
+) -> str:
+    """Tables, footnotes and conventions in Markdown.
+
+    Args:
+        tables: of the benchmark.
+        notes: of :func:`notes_of`.
+        group_noun: what the images are grouped by.
+        measured: how the data were made and the metrics were taken, in words.
+    """
     parts = []
     for table in tables:
         lines = [
@@ -206,7 +215,9 @@ def tables_markdown(tables: Sequence[ProblemTable], notes: dict[str, str], group
         ]
         parts.append(f"### {table.title}\n\n{markdown_table(table.headings, lines)}\n")
     footnotes = "".join(f"- ^{mark}^ {text}\n" for text, mark in notes.items())
-    return "\n".join([*parts, *([footnotes] if footnotes else []), f"{conventions(group_noun)}\n", f"{FOOTER}.\n"])
+    said = [footnotes] if footnotes else []
+    said += [f"{measured}\n"] if measured else []
+    return "\n".join([*parts, *said, f"{conventions(group_noun)}\n", f"{footer_of(group_noun)}.\n"])
 
 
 def _markdown_value(value: TableValue) -> str:

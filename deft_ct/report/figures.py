@@ -25,6 +25,17 @@ from deft_ct.problems.ct_metrics import DATA_RANGE_HU, body_mask
 from deft_ct.runtime.atomic import atomic_file
 
 FOOTER = "Research only, not for clinical use; simulated sparse view"
+FOOTER_OF_PHOTOGRAPHS = "Research only; degraded photographs"
+
+
+def footer_of(group_noun: str) -> str:
+    """What results say of themselves.
+
+    Args:
+        group_noun: ``Problem.group_noun`` of their images.
+    """
+    return FOOTER_OF_PHOTOGRAPHS if group_noun == "photograph" else FOOTER
+
 
 _CELL_INCHES = 2.3
 STYLE: dict[Any, Any] = {

@@ -41,7 +41,7 @@ def gallery_figure(truth: Tensor, data: Tensor, restored: Mapping[str, Tensor], 
     with rc_context(STYLE):
         figure = Figure(figsize=(_CELL_INCHES * len(columns), count * (_CELL_INCHES * aspect + 0.28) + 0.5))
         FigureCanvasAgg(figure)
-        figure.set_layout_engine("constrained", h_pad=0.01, w_pad=0.01, hspace=0.0, wspace=0.0)
+        figure.set_layout_engine("constrained", h_pad=0.01, w_pad=0.01, hspace=0.0, wspace=0.0, rect=(0, 0, 1, 0.98))
         axes = figure.subplots(count, len(columns), squeeze=False)
         for column, (name, images) in enumerate(columns.items()):
             quality = psnr(images, truth, data_range=_DATA_RANGE) if name in restored else None

@@ -22,7 +22,6 @@ from deft_ct.problems.by_name import ProblemOptions, ct_problems
 from deft_ct.problems.ct import build_for_scan
 from deft_ct.problems.natural_data import NATURAL_STEPS, natural_problems
 from deft_ct.reconstructor import Reconstructor
-from deft_ct.report import FOOTER
 from deft_ct.runtime.atomic import write_text
 from deft_ct.runtime.device import check_device
 from deft_ct.runtime.extras import optional_library
@@ -85,11 +84,14 @@ def run_suite(suite: Suite, out: Path, how: SuiteRun | None = None) -> tuple[Com
     rows = run_benchmark(benchmark, out, options)
     comparison = Comparison(benchmark, rows)
     write_text(out / "comparison.json", json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n")
-    write_text(out / "comparison.md", comparison.markdown() + f"\n{FOOTER}.\n")
-    from deft_ct.report.benchmark_page import write_benchmark_outputs  # pandas and Matplotlib take a second
+    # pandas and Matplotlib take a second
+    from deft_ct.report.benchmark_page import PageExtras, write_benchmark_outputs
+    from deft_ct.report.benchmark_panels import draw_panels
 
     say("drawing the page")
-    write_benchmark_outputs(out, read_rows(out), read_metrics(out), group_noun=problems[0].group_noun)
+    panels = draw_panels(out, benchmark, say)
+    extras = PageExtras(panels=panels, measured=comparison.measured(), group_noun=problems[0].group_noun)
+    write_benchmark_outputs(out, read_rows(out), read_metrics(out), extras)
     return comparison, failures(rows)
 
 
@@ -171,7 +173,7 @@ def build_benchmark(suite: Suite, say: Say | None = None, problems: Sequence[Pro
         return {method.title: built[name, method.title][0] for method in suite.chosen or ()}
 
     methods = [chosen(problem) for problem in problems]
-    return Benchmark(problems, methods, samples=suite.samples)
+    return Benchmark(problems, methods, samples=suite.samples, panels=suite.panels)
 
 
 def default_methods() -> list[str]:

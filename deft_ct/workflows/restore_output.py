@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from deft_ct.evaluation.metrics import psnr, ssim
 from deft_ct.io.photographs import Photograph, write_photograph
 from deft_ct.reconstruction import Reconstruction
-from deft_ct.report import FOOTER
+from deft_ct.report.figures import FOOTER_OF_PHOTOGRAPHS
 from deft_ct.runtime.atomic import atomic_file, atomic_folder, check_writable, reserve_folder
 from deft_ct.runtime.locks import lock_beside
 from deft_ct.runtime.plain_values import plain
@@ -182,7 +182,7 @@ def _record(restored: RestoredPhotograph) -> dict[str, Any]:
     inputs = {"picture": restored.source, "mask": settings.mask, "kernel": settings.kernel}
     return {
         "program": PROGRAM,
-        "notice": FOOTER,
+        "notice": FOOTER_OF_PHOTOGRAPHS,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
         "source": {

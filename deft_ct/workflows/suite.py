@@ -21,6 +21,8 @@ from deft_ct.runtime.fields import check_fields, from_values
 from deft_ct.runtime.read_error import ReadError
 
 MOST_BYTES = 2**20
+MOST_PANELS = 8
+"""Pictures of a problem; the page holds all of them."""
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 
 
@@ -83,9 +85,10 @@ class Suite(NetworkChoice):
             data and whose networks are available.
         seeds: of noise and sampling; each gives a problem of its own.
         every: keep every k-th image.
-        limit: keep at most so many images of each data set.
+        limit: of these, keep at most so many of each data set, spread over its patients.
         samples: posterior samples of each image.
         batch_size: images at once.
+        panels: keep the reconstructions of so many images of each problem, the first of each patient, for pictures.
         presets: use the tuned parameters for the scan, or for a similar one; for the task, where it is photographs.
         preset_folder: presets that override the shipped ones.
         name: of the suite.
@@ -105,6 +108,7 @@ class Suite(NetworkChoice):
     limit: int | None = None
     samples: int = 1
     batch_size: int = 8
+    panels: int = 1
     presets: bool = True
     preset_folder: str | None = None
     name: str = ""
@@ -120,6 +124,8 @@ class Suite(NetworkChoice):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.panels <= MOST_PANELS:
+            raise ValueError(f"panels must lie between 0 and {MOST_PANELS}, got {self.panels}")
         for name in ("data", "scans", "tasks", "noise", "seeds"):
             values = getattr(self, name) or ()
             if len(set(values)) < len(values):

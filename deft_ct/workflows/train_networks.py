@@ -27,7 +27,7 @@ from deft_ct.workflows.training_setup import TrainingData, htransform_network, n
 
 Loss = Literal["denoising", "log-variance", "trajectory-balance"]
 Initial = Literal["none", "fbp", "tv", "data"]
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
 """Name of the usual initial reconstruction, or guidance, of the images."""
 
 

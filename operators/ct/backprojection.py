@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
+import itertools
 import math
 import threading
 from collections import OrderedDict
@@ -20,6 +22,7 @@ from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarG
 from deft_ct.operators.ct.rays import Array
 from deft_ct.operators.ct.redundancy import one_sided_padding, ray_weights
 from deft_ct.operators.ct.system_matrix import CSR
+from deft_ct.operators.threads import run_tasks
 
 _CACHED_BYTES = 512 * 2**20
 _BLOCK_BYTES = 128 * 2**20
@@ -94,11 +97,40 @@ class FilteredBackprojection(LinearOperator):
         return rows[..., self._pad[0] : self._pad[0] + self.geometry.detectors] * self._weights.to(y)
 
     def _backproject(self, q: Tensor) -> Tensor:
+        found = self._without_matrix(q)
+        if found is not None:
+            return found
         out = torch.zeros(len(q), math.prod(self.range_shape), dtype=q.dtype, device=q.device)
         for views in self._blocks(q.device):
             block = q[:, views].flatten(1)
             out = out + batch_last_product(self._matrix(views, q, transpose=False), block)
         return out.reshape(len(q), *self.range_shape)
+
+    def _without_matrix(self, q: Tensor) -> Tensor | None:
+        """By a kernel of Numba, where the matrix would be built anew for every call; None where there is no Numba."""
+        views, detectors = self._padded.sinogram_shape
+        if self._keeps_matrix(q.device) or q.device.type != "cpu" or detectors < 2:
+            return None
+        if importlib.util.find_spec("numba") is None:
+            return None
+        from deft_ct.operators.ct.backends import _fbp_kernels
+
+        scan = self._padded
+        distances, kind = (0.0, 0.0), 0
+        if isinstance(scan, FanGeometry):
+            distances = (scan.source_to_center_mm, scan.source_to_detector_mm)
+            kind = 1 if scan.detector == "flat" else 2
+        lengths = np.array(
+            [*scan.pixel_rc, scan.detector_mm, scan.detector_offset_mm, scan.axis_offset_mm, *distances]
+        )  # fmt: skip
+        turns = np.stack([np.cos(scan.angle_array), np.sin(scan.angle_array)])
+        rows = q.detach().reshape(-1, views, detectors).contiguous().numpy()
+        height, width = self.range_shape
+        out = np.empty((len(rows), height, width), rows.dtype)
+        cuts = [height * n // torch.get_num_threads() for n in range(torch.get_num_threads() + 1)]
+        common = (rows, turns, lengths, kind, out)
+        run_tasks(_fbp_kernels.backproject_lines, [(*common, a, b) for a, b in itertools.pairwise(cuts)])
+        return torch.from_numpy(out)
 
     def _project(self, image: Tensor) -> Tensor:
         flat = image.flatten(1)
@@ -108,11 +140,18 @@ class FilteredBackprojection(LinearOperator):
         return torch.cat(parts, 1).reshape(len(image), *self._padded.sinogram_shape)
 
     def _blocks(self, device: torch.device) -> list[slice]:
-        """All views at once where the matrix may be kept, else blocks whose matrix is built and dropped."""
-        a_view = 2 * 12 * math.prod(self.range_shape)
+        """All views at once where the matrix may be kept, else blocks whose matrix would be built and dropped."""
         views = self.domain_shape[0]
-        size = views if views * a_view <= max(_CACHED_BYTES, gpu_budget(device)) else max(1, _BLOCK_BYTES // a_view)
+        size = views if self._keeps_matrix(device) else max(1, _BLOCK_BYTES // self._view_bytes)
         return [slice(first, min(first + size, views)) for first in range(0, views, size)]
+
+    def _keeps_matrix(self, device: torch.device) -> bool:
+        return self.domain_shape[0] * self._view_bytes <= max(_CACHED_BYTES, gpu_budget(device))
+
+    @property
+    def _view_bytes(self) -> int:
+        """Memory of the matrix of one view, at most."""
+        return 2 * 12 * math.prod(self.range_shape)
 
     def _matrix(self, views: slice, like: Tensor, *, transpose: bool) -> Tensor:
         def build() -> Tensor:

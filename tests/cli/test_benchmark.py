@@ -64,7 +64,7 @@ def test_a_suite_is_run_and_resumed(suite: Path, tmp_path: Path) -> None:
     rows = read_rows(out)
     assert len(rows) == 2 * 2 * 2 * 4 and set(rows["seed"]) == {0, 7} and set(rows["method"]) == {"fbp", "TV"}
     assert rows.groupby("seed")["psnr_db"].mean().nunique() == 2  # another noise draw
-    assert f"### 16 parallel views, 100000 photons (`{SCAN}, seed 7`)" in (out / "comparison.md").read_text()
+    assert f"### {SCAN} on val.h5" in (out / "summary.md").read_text() and "PSNR and SSIM: whole slice" in text
     code, text = invoke("benchmark", "run", suite, "--out", out, "--no-progress")
     assert code == 0 and f"{SCAN}, seed 0: fbp 4 of 8 were measured before" in text, text
     assert len(read_rows(out)) == 2 * len(rows)
@@ -87,7 +87,7 @@ def test_one_failing_method_gives_rows_and_a_status(pack: Path, tmp_path: Path) 
         assert table == {"fbp": {"ok"}, "ddrm": {"failed"}, "sirt:iterations=3": {"ok"}}
         record = json.loads((out / "comparison.json").read_text())
         assert [cell["failed"] for cell in record["cells"]] == [0, 2, 0]
-        assert "ddrm" in (out / "comparison.md").read_text()
+        assert "ddrm" in (out / "summary.md").read_text()
 
 
 def test_data_under_the_same_name_are_measured_anew(pack: Path, tmp_path: Path) -> None:

@@ -14,10 +14,6 @@ from deft_ct.cli.options import ScanOptions, only
 from deft_ct.ct.scan import Scan
 
 MAX_SLOTS, MAX_NAMES = 400, 102
-"""Ceilings of option slots (options summed over commands) and of distinct option names. Raise them for a reason: every
-command that resumes takes ``--overwrite``, ``benchmark`` says where it runs (``--workers``, ``--ray``, ``--slurm``),
-and ``restore`` what has degraded a picture (``--operator``, ``--measurement``, ``--mask``, ``--kernel``, ``--noise``).
-"""
 
 REQUIRED_IN_SOME = {"--out", "--data"}
 """Options with a default in some commands only: demo has its own folder, and finetune needs your data."""

@@ -68,3 +68,19 @@ def test_the_ranges_are_those_of_images() -> None:
     given = Search(method="tv", ranges=NATURAL_RANGES["tv"]).space(measurement)
     assert given["strength"] == NATURAL_RANGES["tv"]["strength"]
     assert Search(method="tv").space(measurement)["strength"] == Range(0.4, 100.0, log=True)
+
+
+COMPARE = ("compare", "--operator", "sr2+jpeg:quality=5", "--method", "cgls:iterations=2", "--no-progress")
+
+
+def test_compare_takes_either_tasks_or_scans(crops: str, tmp_path: Path) -> None:
+    words = [*COMPARE, "--data", crops, "--scan", "parallel60_1e5", "-o", str(tmp_path / "out")]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 2 and "scans is not for photographs" in refused.output.replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_compare_takes_tasks_of_photographs(crops: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, [*COMPARE, "--data", crops, "--every", "1", "-o", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert "jpeg-quality=5" in (tmp_path / "out" / "summary.md").read_text()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
@@ -58,7 +59,7 @@ def write(
             ((0x7029, 0x1010), "US", ROWS), ((0x7029, 0x1011), "US", COLUMNS),
             ((0x7031, 0x1001), "FL", (angle + math.pi) % (2 * math.pi) - math.pi),
             ((0x7031, 0x1002), "FL", 100.0 - feed * n / VIEWS_PER_TURN), ((0x7031, 0x1003), "FL", 595.0),
-            ((0x7031, 0x1031), "FL", 1085.6), ((0x7031, 0x1033), "FL", [5.125, 2.5]),
+            ((0x7031, 0x1031), "FL", 1085.6), ((0x7031, 0x1033), "FL", [5.125, 2.25]),
             ((0x7033, 0x100B), "FL", 0.001), ((0x7033, 0x100C), "FL", 0.5), ((0x7033, 0x100D), "FL", -1.5),
             ((0x7033, 0x100E), "CS", "FFSZ"), ((0x7033, 0x1065), "FL", [1000.0 + c for c in range(COLUMNS)]),
             ((0x7041, 0x1001), "DS", "0.0192"),
@@ -86,12 +87,15 @@ def test_series(tmp_path: Path, implicit: bool, transposed: bool) -> None:
     assert scan.turns == pytest.approx(39 / 16, abs=1e-5)
     assert scan.table_feed_mm == pytest.approx(-FEED, rel=1e-4)
     np.testing.assert_allclose(scan.radius_mm, 595.0)
-    assert (scan.source_to_detector_mm, scan.central_element) == (pytest.approx(1085.6), (5.125, 2.5))
+    assert (scan.source_to_detector_mm, scan.central_element) == (pytest.approx(1085.6), (5.125, 2.25))
     assert (scan.column_mm, scan.row_mm) == (pytest.approx(1.2858), pytest.approx(1.0947))
     assert scan.mu_water == 0.0192 and scan.detector_shape == "CYLINDRICAL" and scan.flying_focal_spot == "FFSZ"
     np.testing.assert_allclose(scan.focal_shifts[0], [0.001, 0.5, -1.5], rtol=1e-6)
     assert scan.photon_statistics is not None and scan.photon_statistics.shape == (40, COLUMNS)
     np.testing.assert_array_equal(scan.instance_numbers, np.arange(1, 41))
+    turned = read_projections(tmp_path / "scan", reverse_rows=True)
+    assert turned.central_element == (5.125, ROWS + 1 - 2.25)
+    assert torch.equal(turned.projections, scan.projections.flip(1))
 
 
 def test_rows_and_shifts_where_readers_disagree(tmp_path: Path) -> None:

@@ -26,6 +26,11 @@ def test_round_trip(tmp_path: Path) -> None:
         assert file["std_hu"].shape == (3, 4, 5) and file["hu"].attrs["pixel_mm"] == pytest.approx(0.7)
 
 
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no such HDF5 file: .*none\.h5"):
+        read_hdf5(tmp_path / "none.h5")
+
+
 def test_bad_input_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'hu' is taken"):
         write_hdf5(VOLUME, tmp_path / "x.h5", arrays={"hu": VOLUME.hu})

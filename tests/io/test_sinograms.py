@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,3 +83,22 @@ def test_refused(tmp_path: Path) -> None:
         SinogramOptions(degrees=0)
     with pytest.raises(ValueError, match="counts must be"):
         SinogramOptions(counts=-1)
+
+
+class _Touch:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.npy"])
+def test_pickles_are_never_run(tmp_path: Path, name: str) -> None:
+    trap = np.array([_Touch(tmp_path / "ran")], dtype=object)
+    np.savez(tmp_path / "x.npz", sinogram=trap) if name == "x.npz" else np.save(tmp_path / "x.npy", trap)
+    with pytest.raises(ReadError, match="cannot be read as a NumPy file"):
+        read_sinogram(tmp_path / name)
+    assert not (tmp_path / "ran").exists()

@@ -25,7 +25,7 @@ def test_slice_datasets(tmp_path: Path) -> None:
     scan = Scan(views=4, photons=None)
     (problem,) = ct_problems(str(pack), [scan], ProblemOptions(every=2, limit=3, seed=5, batch_size=2))
     assert (problem.name, problem.data, problem.seed) == (scan.name, "some.h5", 5)
-    assert problem.image_ids == ["a/0", "a/2", "a/4"] and problem.patients == ["p1"] * 3
+    assert problem.image_ids == ["a/2", "a/4", "a/6"] and problem.patients == ["p1"] * 3
     assert [len(batch.y) for batch in problem.batches] == [2, 1]
     assert tuple(problem.name for problem in ct_problems(str(pack), None, ProblemOptions())) == DEFAULT_SCANS
     whole, fewer = (ct_problems(str(pack), [scan], ProblemOptions(limit=limit))[0].content() for limit in (None, 3))

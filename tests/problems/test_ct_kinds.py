@@ -56,7 +56,7 @@ def test_splits_and_kinds(aapm: Path) -> None:
     (train,) = ct_problems(f"aapm:{aapm}:train:1mm:B30", SCAN, ProblemOptions(every=2))
     assert train.image_ids == ["L067/0", "L067/2"] and train.split == "train"
     (both,) = ct_problems(f"aapm:{aapm}:all:D45", SCAN, ProblemOptions(limit=3))
-    assert both.image_ids == ["L067/0", "L067/1", "L506/0"] and both.split is None
+    assert both.image_ids == ["L067/0", "L067/1", "L506/1"] and both.split is None
     assert float(both.truth.max()) > float(test.truth.max())
     with pytest.raises(FileNotFoundError, match=r"no such images of L506; it has them of nobody.*data check"):
         ct_problems(f"aapm:{aapm}:3mm", SCAN, ProblemOptions())

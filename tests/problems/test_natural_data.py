@@ -47,8 +47,24 @@ def test_one_problem_for_each_task_of_the_part_that_is_asked_for(crops: str) -> 
 def test_masks_and_noise_follow_the_seed(crops: str) -> None:
     zero, again, one = (made(crops, "inpaint_random", seed=seed)[0].batches[0] for seed in (0, 0, 1))
     assert torch.equal(zero.y, again.y) and not torch.equal(zero.y, one.y)
-    masks = [batch.measurement.operator(torch.ones(1, 3, 8, 8)) for batch in (zero, one)]
+    masks = [batch.measurement.operator(torch.ones(6, 3, 8, 8)) for batch in (zero, one)]
     assert not torch.equal(*masks)
+
+
+def test_every_image_has_a_random_mask_of_its_own_whatever_the_batches(crops: str) -> None:
+    whole, parts, few = (
+        made(crops, "inpaint_random", batch_size=size, every=every)[0] for size, every in ((6, 1), (2, 1), (1, 3))
+    )
+    y = {name: y for batch in parts.batches for name, y in zip(batch.image_ids, batch.y, strict=True)}
+    for n, name in enumerate(whole.batches[0].image_ids):
+        assert torch.equal(whole.batches[0].y[n], y[name])
+    for batch in few.batches:
+        assert torch.equal(batch.y[0], y[batch.image_ids[0]])
+    masks = whole.batches[0].measurement.operator(torch.ones(6, 3, 8, 8))
+    assert len({tuple(mask.flatten().tolist()) for mask in masks}) == 6
+    assert masks.mean().item() == pytest.approx(0.3, abs=0.02)
+    shared = made(crops, "inpaint_box")[0]
+    assert shared.batches[0].measurement.operator.images is None and not shared.own_masks and whole.own_masks
 
 
 def test_more_images_leave_the_content_of_the_others(crops: str) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from deft_ct.evaluation.summary import summary_frame
 from deft_ct.report.benchmark_figures import PAGE_COLORS, box_figure, inline_svg, time_figure
-from deft_ct.report.benchmark_page import write_benchmark_outputs
+from deft_ct.report.benchmark_page import PageExtras, write_benchmark_outputs
 from deft_ct.report.benchmark_tables import latex_text, notes_of, problem_tables, tables_latex
 from deft_ct.report.figures import FOOTER
 
@@ -73,7 +73,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("benchmark")
     (path / "panels").mkdir()
     Image.new("RGB", (8, 6), "red").save(path / "panels" / "parallel60-slice.png")
-    write_benchmark_outputs(path, rows_with_everything(), METRICS)
+    panels = [path / "panels" / "parallel60-slice.png"]
+    write_benchmark_outputs(path, rows_with_everything(), METRICS, PageExtras(panels=panels, measured="Two phantoms."))
     return path
 
 
@@ -86,7 +87,10 @@ def test_every_file_is_there_and_the_same_rows_give_the_same_bytes(folder: Path,
     }  # fmt: skip
     (tmp_path / "panels").mkdir()
     (tmp_path / "panels" / "parallel60-slice.png").write_bytes((folder / "panels/parallel60-slice.png").read_bytes())
-    write_benchmark_outputs(tmp_path, rows_with_everything(), METRICS)
+    panels = [tmp_path / "panels" / "parallel60-slice.png"]
+    write_benchmark_outputs(
+        tmp_path, rows_with_everything(), METRICS, PageExtras(panels=panels, measured="Two phantoms.")
+    )
     for name in names:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
@@ -123,6 +127,7 @@ def test_the_csv_has_every_metric_with_both_intervals(folder: Path) -> None:
 def test_markdown_has_failed_lines_footnotes_and_the_best_in_bold(folder: Path) -> None:
     text = (folder / "summary.md").read_text()
     assert text.count("### ") == 2 and text.count("| ddrm ^") == 1 and "failed (1)" in text
+    assert "Two phantoms." in text and "Two phantoms." in (folder / "benchmark.html").read_text()
     assert f"- ^a^ {NOTE}" in text and "^ tv diverged" in text and "10 of 12 / 4 patients" in text
     bold = re.findall(r"^\| (\S+).*\*\*", text, re.MULTILINE)
     assert bold == ["deft", "deft"]

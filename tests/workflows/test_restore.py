@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import NETWORK, tiny_prior
+from tiny import NETWORK, tiny_htransform, tiny_prior
 from typer.testing import CliRunner
 
 from deft_ct.cli import app
-from deft_ct.diffusion import Prior, save_prior
+from deft_ct.diffusion import Prior, load_prior, save_prior
 from deft_ct.diffusion.schedule import Schedule
+from deft_ct.methods.deft import save_htransform
 from deft_ct.networks import UNet
 from deft_ct.problems.natural_by_name import parse_task
 from deft_ct.workflows.restore import RestoreSettings, restore_photograph
@@ -115,6 +116,23 @@ def test_a_prior_restores_a_larger_picture_in_tiles_and_a_grey_one(prior: str, t
     again = restore_photograph(tmp_path / "true.png", tmp_path / "again", settings)
     assert torch.equal(again.restored.pixels, colour.restored.pixels)
     assert again.result.provenance["prior_sha256"] == colour.result.provenance["prior_sha256"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the weights are random
+def test_deft_in_tiles_and_an_h_transform_for_each_task(prior: str, tmp_path: Path) -> None:
+    loaded = load_prior(prior)
+    form = {"channels": 3, "reference": "none", "guidance": "adjoint"}
+    heads = {name: tiny_htransform(loaded, seed=n, **form) for n, name in enumerate(("sr2", "sr4"))}
+    for name, head in heads.items():
+        save_htransform(head, tmp_path / "heads" / name)
+    found = {}
+    for name, head in heads.items():
+        settings = RestoreSettings(
+            operator=name, options={"steps": 2}, prior=prior, htransform=str(tmp_path / "heads"), noise=0.1
+        )  # fmt: skip
+        found[name] = restore_photograph(picture(tmp_path, (20, 24, 3)), tmp_path / name, settings)
+        assert found[name].result.provenance["htransform_sha256"] == head.content_hash()
+    assert found["sr2"].restored.shape == (3, 20, 24)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the weights are random

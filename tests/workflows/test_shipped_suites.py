@@ -41,7 +41,7 @@ def test_lodopab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [count for _, _, count in found] == [3, 3]
     rows = read_rows(tmp_path / "out")
     assert list(rows["image_id"]) == 2 * ["0", "1776", "3552"] and {"psnr_db", "psnr_fr_db", "ssim"} <= {*rows.columns}
-    assert "n = 3 of 3,553" in (tmp_path / "out" / "comparison.md").read_text()
+    assert "n = 3 of 3,553" in (tmp_path / "out" / "summary.md").read_text()
 
 
 @pytest.mark.usefixtures("aapm")

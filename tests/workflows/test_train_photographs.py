@@ -68,7 +68,8 @@ def test_a_trained_h_transform_loads_and_samples(operator: str, images: list[str
     assert result.exit_code == 0, result.output
     head = load_htransform(tmp_path / "htransform")
     assert [image.name for image in head.config.operator_images] == images
-    assert (head.config.channels, head.config.reference, head.config.guidance) == (3, "none", "score")
+    initial = "none" if operator == "phase_retrieval" else "data"
+    assert (head.config.channels, head.config.reference, head.config.guidance) == (3, initial, "score")
     assert head.card["tasks"] == [f"{part}{',' if ':' in part else ':'}noise=0.1" for part in operator.split("+")]
     assert {"data", "training_steps", "content_key", "versions", "measurements"} <= head.card.keys()
     deft = dc.load_reconstructor("deft", prior=place / "prior", htransform=tmp_path / "htransform", steps=3)

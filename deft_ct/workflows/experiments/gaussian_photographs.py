@@ -151,5 +151,5 @@ class GaussianPairs(PairSource):
     source: GaussianImages
 
     @property
-    def _images(self) -> str:  # type: ignore[override]
+    def _images(self) -> str:
         return self.source.digest()

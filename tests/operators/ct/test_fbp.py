@@ -178,8 +178,36 @@ def test_batches_blocks_and_types(monkeypatch):
     monkeypatch.setattr("deft_ct.operators.ct.backprojection._CACHED_BYTES", 0)
     monkeypatch.setattr("deft_ct.operators.ct.backprojection._BLOCK_BYTES", 5 * 24 * 96 * 96)
     blocked = FilteredBackprojection(geometry)
+    assert_adjoint(blocked)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without Numba
     torch.testing.assert_close(blocked(y), whole, rtol=1e-4, atol=1e-7)
     assert_adjoint(blocked)
+
+
+@pytest.mark.parametrize("kind", ["parallel", "flat", "curved"])
+@pytest.mark.parametrize("shift", [0.0, 7.3])
+def test_the_kernel_without_a_matrix_has_its_values(kind, shift, monkeypatch):
+    """Where the matrix is too large to be kept; the detector is cut off, so that points fall beside it."""
+    pytest.importorskip("numba")
+    whole = base(kind, 24)
+    geometry = whole.replace(detectors=whole.detectors // 2, detector_offset_mm=shift, pixel_mm=(0.8, 1.1))
+    y = torch.rand(2, *geometry.sinogram_shape)
+    expected = fbp(y, geometry)
+    monkeypatch.setattr("deft_ct.operators.ct.backprojection._CACHED_BYTES", 0)
+    monkeypatch.setattr("deft_ct.operators.ct.backprojection.backprojection_matrix", None)
+    operator = FilteredBackprojection(geometry)
+    found = operator(y)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    assert torch.equal(operator(y[1]), found[1])
+    torch.testing.assert_close(
+        operator(y.double()).float(), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
+    )
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(operator(y), found)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_bad_arguments_are_refused():
