@@ -89,22 +89,22 @@ def as_deepinv_physics(op: Operator, noise_model: Any = None) -> Any:
 
         def A(self, x: Tensor, **_: Any) -> Tensor:  # noqa: N802  (deepinv's names)
             """Apply the operator."""
-            y: Tensor = self.operator(x)
+            y: Tensor = op(x)
             return y
 
         def A_adjoint(self, y: Tensor, **_: Any) -> Tensor:  # noqa: N802
             """Apply the adjoint."""
-            return self.operator.adjoint(y)
+            return op.adjoint(y)
 
         def A_dagger(self, y: Tensor, **_: Any) -> Tensor:  # noqa: N802
             """The operator's pseudo-inverse: filtered back-projection for CT."""
-            return self.operator.pseudo_inverse(y)
+            return op.pseudo_inverse(y)
 
     return Physics()
 
 
 def _nonlinear_physics(physics: Any, op: Operator, options: dict[str, Any]) -> Any:
-    class Physics(physics.Physics):  # type: ignore[misc, name-defined]
+    class Physics(physics.Physics):  # type: ignore[misc]
         """A nonlinear deft-ct operator as deepinv physics."""
 
         def __init__(self) -> None:
@@ -113,16 +113,16 @@ def _nonlinear_physics(physics: Any, op: Operator, options: dict[str, Any]) -> A
 
         def A(self, x: Tensor, **_: Any) -> Tensor:  # noqa: N802
             """Apply the operator."""
-            y: Tensor = self.operator(x)
+            y: Tensor = op(x)
             return y
 
         def A_vjp(self, x: Tensor, v: Tensor) -> Tensor:  # noqa: N802
             """The vector-Jacobian product of the operator, with its own rule for rounding."""
-            return self.operator.vjp(x, v)
+            return op.vjp(x, v)
 
         def A_dagger(self, y: Tensor, **_: Any) -> Tensor:  # noqa: N802
             """The operator's pseudo-inverse, where it has one."""
-            return self.operator.pseudo_inverse(y)
+            return op.pseudo_inverse(y)
 
     return Physics()
 
