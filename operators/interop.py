@@ -72,7 +72,8 @@ def as_deepinv_physics(op: Operator, noise_model: Any = None) -> Any:
     options: dict[str, Any] = {} if noise_model is None else {"noise_model": noise_model}
     if not isinstance(op, LinearOperator):
         return _nonlinear_physics(physics, op, options)
-    base, svd = physics.LinearPhysics, _decomposition(op)
+    linear: LinearOperator = op
+    base, svd = physics.LinearPhysics, _decomposition(linear)
     if svd is not None:
         base = physics.DecomposablePhysics
         options |= {
@@ -85,20 +86,20 @@ def as_deepinv_physics(op: Operator, noise_model: Any = None) -> Any:
 
         def __init__(self) -> None:
             super().__init__(**options)
-            self.operator = op
+            self.operator = linear
 
         def A(self, x: Tensor, **_: Any) -> Tensor:  # noqa: N802  (deepinv's names)
             """Apply the operator."""
-            y: Tensor = op(x)
+            y: Tensor = linear(x)
             return y
 
         def A_adjoint(self, y: Tensor, **_: Any) -> Tensor:  # noqa: N802
             """Apply the adjoint."""
-            return op.adjoint(y)
+            return linear.adjoint(y)
 
         def A_dagger(self, y: Tensor, **_: Any) -> Tensor:  # noqa: N802
             """The operator's pseudo-inverse: filtered back-projection for CT."""
-            return op.pseudo_inverse(y)
+            return linear.pseudo_inverse(y)
 
     return Physics()
 
