@@ -196,8 +196,8 @@ def test_the_proximal_step_is_the_closed_form() -> None:
 def test_the_noise_of_ddnm_makes_room_for_that_of_the_data() -> None:
     """With the true image as estimate, the noise of all steps and the data's together are that of the diffusion.
 
-    The noise of the data is the same at every step: counted step by step, it adds up, and the variance is 1.8 times that
-    of the diffusion here.
+    The noise of the data is the same at every step: counted step by step, it adds up, and the variance is 1.8 times
+    that of the diffusion here.
     """
     operator, _ = pooled()
     count, sigma = 4000, 0.5
