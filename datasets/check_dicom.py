@@ -15,6 +15,7 @@ from deft_ct.datasets.ldct_images import PATIENT
 from deft_ct.io.dicom_checks import check_alike, check_positions, check_slice, positions_along_normal
 from deft_ct.io.dicom_files import DicomFile, find_series
 from deft_ct.io.dicom_layouts import PROJECTIONS_COMMAND, RAW_PROJECTION
+from deft_ct.io.dicom_select import is_localizer, without_strays
 from deft_ct.io.errors import ReadError
 
 _AAPM = re.compile(r"(?P<dose>full|quarter)_(?P<thickness>[13])mm(?P<sharp>_sharp)?", re.IGNORECASE)
@@ -121,8 +122,8 @@ def _in_words(files: list[DicomFile]) -> str:
     Raises:
         ReadError: it is no proper series.
     """
-    slices = [file for file in files if not is_localizer(file.header)]
-    if not slices:
+    slices = without_strays(files).files
+    if all(is_localizer(file.header) for file in slices):
         return f"{len(files)} scout view(s)"
     for file in slices:
         check_slice(file)

@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 from deft_ct.datasets.packs import CTPack
 from deft_ct.datasets.slices import CTSlice
 from deft_ct.io.dicom_read import read_all_dicom_series
-from deft_ct.io.folders import visible_files
 from deft_ct.io.errors import ReadError
+from deft_ct.io.folders import visible_files
 from deft_ct.io.hdf5 import read_hdf5
 from deft_ct.io.nifti import SUFFIXES as NIFTI_SUFFIXES
 from deft_ct.io.nifti import read_nifti
@@ -167,7 +167,12 @@ class CTFolder(Dataset[CTSlice]):
             self._skip(uid, reason)
         for one in series:
             z = np.array([float(h.ImagePositionPatient[2]) for h in one.headers], np.float32)
-            yield one.series_uid, one.hu, one.pixel_mm, z
+            try:
+                pixel_mm = one.pixel_mm
+            except ValueError as error:  # pixels that are not square
+                self._skip(one.series_uid, str(error))
+                continue
+            yield one.series_uid, one.hu, pixel_mm, z
 
 
 def resize_slices(hu: NDArray[np.float32], pixel_mm: float, size: int) -> tuple[NDArray[np.float32], float]:

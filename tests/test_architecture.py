@@ -19,6 +19,7 @@ ROOMS = (
     "deft_ct.training",
     "deft_ct.diffusion",
     "deft_ct.ct",
+    "deft_ct.protein",
     "deft_ct.reconstruction",
     "deft_ct.reconstructor",
     "deft_ct.methods.presets",

@@ -13,6 +13,8 @@ from deft_ct.workflows.reconstruct_series import Run, SparseView
 def print_run(run: Run, settings: SparseView) -> None:
     """The table of metrics and where the results are."""
     console = Console()
+    for finding in run.findings:
+        console.print(f"[red]warning:[/] {escape(str(finding))}")
     for note in run.notes:
         console.print(f"[yellow]note:[/] {escape(note)}")
     console.print(metrics_table(run.rows, title=settings.summary))

@@ -15,6 +15,7 @@ from deft_ct.cli.output import print_run, print_volume
 from deft_ct.cli.projection_options import ProjectionOptions, parse_raw
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.ldct_projection import is_projection_folder
+from deft_ct.io import Chosen
 from deft_ct.methods.method_text import parse_method, split_methods
 from deft_ct.workflows.projection_series import Slices
 from deft_ct.workflows.reconstruct_projections import ON_THE_HELIX, HelixSettings, reconstruct_projections
@@ -31,7 +32,8 @@ def reconstruct(
     series_folder: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder, .zip or DICOMDIR with one axial CT series; or a folder of raw data, see --projections."
+            help="One axial CT series: a folder, .zip, .tar.gz, DICOMDIR, .nii.gz, .mha or .nrrd; or a folder of "
+            "raw data, see --projections."
         ),
     ] = None,
     simulated: opt.ScanOptions = opt.ScanOptions(),
@@ -48,9 +50,16 @@ def reconstruct(
     series: Annotated[
         str | None, typer.Option(metavar="UID", help="SeriesInstanceUID, if the folder holds several series.")
     ] = None,
+    phase: Annotated[
+        str | None, typer.Option(metavar="VALUE", help="Scan phase, if the series holds several. The error lists them.")
+    ] = None,
+    allow_gaps: Annotated[
+        bool, typer.Option("--allow-gaps", help="Accept missing slices and unequal distances of slices.")
+    ] = False,
     seed: opt.Seed = _DEFAULTS.seed,
     size: Annotated[
-        int, typer.Option(help="Pixels of a side. Larger slices are averaged down to it.", min=1)
+        int,
+        typer.Option(help="Pixels of a side. Larger slices are averaged down to it, others padded with air.", min=1),
     ] = _DEFAULTS.size,
     device: opt.Device = _DEFAULTS.device,
     precision: opt.PrecisionName = _DEFAULTS.precision,
@@ -90,7 +99,13 @@ def reconstruct(
         given = parse_raw(raw.raw)
         folder = _raw_data(series_folder, raw)
         if folder is not None:
-            _check_raw(simulated, {"--compare": compare, "--series": series, "--unmeasured-map": unmeasured_map})
+            _check_raw(
+                simulated,
+                {
+                    "--compare": compare, "--series": series, "--phase": phase, "--allow-gaps": allow_gaps,
+                    "--unmeasured-map": unmeasured_map,
+                },
+            )  # fmt: skip
             name, options = parse_method(opt.only(method or [HelixSettings().method], "--method"))
             helix = HelixSettings(
                 method=name,
@@ -138,7 +153,8 @@ def reconstruct(
             htransform=htransform,
             models=opt.parse_models(model),
         )
-        run = reconstruct_series(series_folder, out, settings, output=output, series_uid=series, progress=progress)
+        chosen = Chosen(series_uid=series, phase=phase, allow_gaps=allow_gaps)
+        run = reconstruct_series(series_folder, out, settings, output=output, chosen=chosen, progress=progress)
     print_run(run, settings)
 
 

@@ -9,8 +9,10 @@ from deft_ct.io.hdf5 import read_hdf5, write_hdf5
 from deft_ct.io.nifti import read_nifti, write_nifti
 from deft_ct.io.sample import sample_series_path
 from deft_ct.io.series import Series
+from deft_ct.io.volume_series import Chosen, read_series
 
 __all__ = [
+    "Chosen",
     "DicomOptions",
     "DicomSeriesError",
     "Series",
@@ -19,6 +21,7 @@ __all__ = [
     "read_dicom_series",
     "read_hdf5",
     "read_nifti",
+    "read_series",
     "sample_series_path",
     "write_dicom_series",
     "write_hdf5",

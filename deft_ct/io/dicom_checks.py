@@ -61,9 +61,12 @@ def _check_slice(file: DicomFile) -> None:
         ("PixelSpacing", 2), ("ImagePositionPatient", 3), ("ImageOrientationPatient", 6),
         ("RescaleSlope", 1), ("RescaleIntercept", 1), ("Rows", 1), ("Columns", 1),
     ):  # fmt: skip
-        values = np.atleast_1d(np.asarray(header[name].value, float))
+        try:
+            values = np.atleast_1d(np.asarray(header[name].value, float))
+        except ValueError:
+            values = np.array([np.nan])
         if values.size != count or not np.isfinite(values).all():
-            raise file.refused(f"{name} must be {count} finite number(s), got {printable(header[name].value)}")
+            raise file.refused(f"{name} must be {count} finite number(s), got {_shown(header[name].value)}")
     spacing = [float(v) for v in header.PixelSpacing]
     if float(header.RescaleSlope) == 0 or min(spacing) <= 0:
         raise file.refused("RescaleSlope and PixelSpacing must not be zero or negative")
@@ -73,6 +76,13 @@ def _check_slice(file: DicomFile) -> None:
         raise file.refused(f"it holds {printable(rescale_type)} values, not HU; choose a series of CT numbers")
     if int(header.get("SamplesPerPixel", 1)) != 1:
         raise file.refused("it is a colour image; choose a series of CT numbers")
+
+
+def _shown(value: Any) -> str:
+    comma = any(
+        "," in str(v) for v in ([value] if isinstance(value, str) else np.atleast_1d(np.asarray(value, object)))
+    )
+    return printable(value) + (" (DICOM writes decimals with a point; export it again)" if comma else "")
 
 
 def _check_range(file: DicomFile, spacing: Sequence[float]) -> None:
@@ -154,7 +164,7 @@ def check_positions(files: Sequence[DicomFile], *, allow_gaps: bool = False) -> 
             continue
         missing = round(step / nominal) - 1
         where = f"between {files[n].name} at {along[n]:.2f} mm and {files[n + 1].name} at {along[n + 1]:.2f} mm"
-        if missing >= 1 and abs(step / nominal - missing - 1) <= SPACING_TOLERANCE * (missing + 1):
+        if missing >= 1 and abs(step / nominal - missing - 1) <= _ROUNDING * (missing + 1):
             raise files[n + 1].refused(
                 f"{missing} slice(s) missing {where} (the others are {nominal:.3g} mm apart); add them, or pass "
                 "allow_gaps=True (--allow-gaps) to take the slices that are there"
@@ -183,8 +193,8 @@ def position_notes(files: Sequence[DicomFile]) -> list[str]:
     nominal = float(statistics.median_low(np.diff(along).tolist()))
     if off > GRID_TOLERANCE * nominal:
         notes.append(
-            f"the slices are not equally spaced (up to {off:.3g} mm from an even grid): DICOM keeps the position of each "
-            "slice, NIfTI only their mean distance"
+            f"the slices are not equally spaced (up to {off:.3g} mm from an even grid): DICOM keeps the position of "
+            "each slice, NIfTI only their mean distance"
         )
     elif off > _ROUNDING * nominal:
         notes.append(f"the positions of the slices jitter by up to {off:.2g} mm")
@@ -227,8 +237,8 @@ def _check_straight(files: Sequence[DicomFile], along: NDArray[np.float64]) -> N
         sideways = np.linalg.norm(drift, axis=1)
         worst = int(sideways.argmax())
         raise files[worst].refused(
-            f"slices are shifted sideways by up to {sideways[worst]:.1f} mm ({files[worst].name}); the series mixes two "
-            "reconstructions: keep one of them"
+            f"slices are shifted sideways by up to {sideways[worst]:.1f} mm ({files[worst].name}); the series mixes "
+            "two reconstructions: keep one of them"
         )
 
 

@@ -21,6 +21,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from deft_ct.ct.hounsfield import HU_MIN
+from deft_ct.io.dicom_frames import frame_of
 
 PROGRAM = "deft-ct"
 WARNING = "RESEARCH ONLY - NOT FOR CLINICAL USE"
@@ -29,6 +30,8 @@ SIMULATED = (
     "Exposure, dose and acquisition attributes describe the scan that the source images come from, not the simulated "
     "measurement."
 )
+MADE_HEADER = "SYN"
+"""ConversionType of headers that were made for a volume without DICOM headers; they are no instance to refer to."""
 IMPLEMENTATION_CLASS = UID("2.25.262204361379563912411404868271542137206")
 IMPLEMENTATION_PREFIX = "DEFT_CT"
 
@@ -47,6 +50,7 @@ _DROPPED = (
     "ReferencedImageSequence", "ReferencedStudySequence", "SourceImageSequence", "DerivationCodeSequence",
     "InstanceCreatorUID",
     "ConvolutionKernel", "FilterType", "OverlayDate", "OverlayTime", "CurveDate", "CurveTime",
+    "ConversionType", "ReferencedFrameNumber", "AcquisitionContextSequence", "ContentQualification",
 )  # fmt: skip
 
 # Type 2 attributes of the CT image IOD: present, if only empty.
@@ -232,16 +236,24 @@ def _describe_instance(image: Dataset, source: Dataset, derivation: Derivation, 
     text = f"{derivation.process}. {derivation.description}"
     image.DerivationDescription = _short_text(f"{text}. {derivation.details}" if derivation.details else text)
     image.ImageComments = f"{WARNING}. {derivation.comment}"
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = source.SOPClassUID
-    reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
-    reference.PurposeOfReferenceCodeSequence = DicomSequence(
-        [_code("121322", "Source image for image processing operation")]
-    )
-    image.SourceImageSequence = DicomSequence([reference])
+    if source.get("ConversionType") != MADE_HEADER:
+        image.SourceImageSequence = DicomSequence([_reference(source)])
     history: Sequence[Dataset] = source.get("ContributingEquipmentSequence") or []
     item = equipment_item(derivation.created, derivation.details)
     image.ContributingEquipmentSequence = DicomSequence([*deepcopy(list(history)), item])
+
+
+def _reference(source: Dataset) -> Dataset:
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = source.SOPClassUID
+    reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    frame = frame_of(source)
+    if frame is not None:
+        reference.ReferencedFrameNumber = frame
+    reference.PurposeOfReferenceCodeSequence = DicomSequence(
+        [_code("121322", "Source image for image processing operation")]
+    )
+    return reference
 
 
 def _set_pixels(image: Dataset, stored: NDArray[np.uint16], form: PixelFormat) -> None:

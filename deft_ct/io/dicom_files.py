@@ -26,6 +26,7 @@ from deft_ct.io.parsing import parsing
 from deft_ct.io.zip_members import check_members, opened, read_member, read_start, visible_members
 from deft_ct.runtime.printable import printable
 
+_ZIP_START = b"PK\x03\x04"
 NAMES_OF_DICOM = (".dcm", ".dicom", ".ima")
 
 
@@ -205,7 +206,7 @@ def _contents(source: Path, found: Found) -> Iterator[tuple[Path, zipfile.ZipInf
                 yield path, None, None
     elif is_directory(source):
         yield from _of_directory(source, found)
-    elif _starts_as_dicom(source) or not zipfile.is_zipfile(source):
+    elif _starts_as_dicom(source) or not _is_zip(source):
         yield source, None, None
     else:
         with opened(source) as archive:
@@ -256,6 +257,16 @@ def _dicom_members(archive: zipfile.ZipFile, source: Path, found: Found) -> list
         else:
             found.not_dicom.append(printable(info.filename))
     return chosen
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether a file is a zip archive; one without its end is refused, because its list of members is missing."""
+    if zipfile.is_zipfile(path):
+        return True
+    with path.open("rb") as stream:
+        if stream.read(len(_ZIP_START)) == _ZIP_START:
+            raise DicomSeriesError(path, "it is a zip archive that is cut off or damaged; copy or download it again")
+    return False
 
 
 def _starts_as_dicom(path: Path) -> bool:

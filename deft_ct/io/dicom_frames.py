@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.tag import Tag
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 MULTI_FRAME_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
@@ -89,7 +90,7 @@ def _flatten(groups: Dataset, into: Dataset) -> None:
 
 def _set(dataset: Dataset, name: str, value: object) -> None:
     """Replace an element; setting the attribute would change the element that headers share."""
-    dataset.add_new(tag_for_keyword(name), dictionary_VR(name), value)
+    dataset.add_new(Tag(name), dictionary_VR(name), value)
 
 
 def _items(groups: Dataset) -> Iterator[Dataset]:

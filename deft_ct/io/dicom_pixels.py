@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import get_frame
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
 from deft_ct.ct.hounsfield import HU_MIN
 from deft_ct.io.codestreams import declared_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.ct.volume import Volume
+from deft_ct.io.archives import needs_unpacking, unpacked
 from deft_ct.io.dicom_checks import (
     check_alike,
     check_positions,
@@ -53,8 +54,8 @@ def read_dicom_series(
     no part. The frames of an enhanced multi-frame CT image are slices. A tilted gantry gives a sheared affine.
 
     Args:
-        folder: a folder (read with its sub-folders), a zip archive, a DICOMDIR (the files that it references) or a
-            single file.
+        folder: a folder (read with its sub-folders), a zip or tar archive (also one inside of the other), a
+            DICOMDIR (the files that it references) or a single file.
         series_uid: SeriesInstanceUID to read, where there are several.
         phase: which scan phase, where a series holds several: ``"VALUE"`` or ``"NAME=VALUE"`` of an attribute of
             :data:`deft_ct.io.dicom_select.PHASES`; the error lists them.
@@ -71,6 +72,12 @@ def read_dicom_series(
             series or phases, a scout view, missing or doubled slices, unequal spacing, ...
     """
     source = Path(folder).expanduser()
+    if needs_unpacking(source):
+        with unpacked(source) as inside:
+            series = read_dicom_series(inside, series_uid=series_uid, phase=phase, allow_gaps=allow_gaps, units=units)
+        for header in series.headers:
+            header.filename = str(source)
+        return replace(series, source=source)
     found = find_series(source)
     if series_uid is None:
         check_one_folder(source, (file.path.parent for files in found.series.values() for file in files))
@@ -165,18 +172,14 @@ def _read(found: Found, files: list[DicomFile], wanted: _Wanted) -> Series:
             hu = np.stack([one.hu for one in slices])
             volume = Volume(hu, _affine(files), wanted.units or HounsfieldScale())
             headers = tuple(f.header for f in files)
-            notes = (
-                *_notes(found, files), *strays.notes, *copies.notes, *chosen.notes, *position_notes(files),
-                *pixel_notes(slices),
-            )  # fmt: skip
-            return Series(volume, headers, source, notes, pixel_findings(slices, headers))
+            notes = (*_notes(found, files), *strays.notes, *copies.notes, *chosen.notes)
+            changes = (*position_notes(files), *pixel_notes(slices))
+            return Series(volume, headers, source, notes, changes, pixel_findings(slices, headers))
     finally:
         forget()
 
 
-def _each(
-    files: list[DicomFile], do: Callable[[DicomFile], T], wanted: _Wanted
-) -> list[tuple[DicomFile, T]]:
+def _each(files: list[DicomFile], do: Callable[[DicomFile], T], wanted: _Wanted) -> list[tuple[DicomFile, T]]:
     """``do`` of every file; those that raise are put into ``refused`` if there is one.
 
     Raises:

@@ -103,7 +103,8 @@ def without_copies(files: Sequence[DicomFile]) -> Selected:
         raise copies[0].refused(f"the same slice is there {count} times with different content: {where}")
     if not dropped:
         return Selected(list(files))
-    note = f"left out {len(dropped)} identical cop(ies) of slices: {_names(dropped)}"
+    what = "copy of a slice" if len(dropped) == 1 else "copies of slices"
+    note = f"left out {len(dropped)} identical {what}: {_names(dropped)}"
     wanted = {id(file) for file in kept}
     return Selected([file for file in files if id(file) in wanted], (note,))
 
@@ -228,7 +229,9 @@ def _other_kind(files: Sequence[DicomFile]) -> list[DicomFile]:
     sizes = Counter((f.header.get("Rows"), f.header.get("Columns")) for f in files)
     kinds = Counter(_image_type(f.header) for f in files)
     size, kind = sizes.most_common(1)[0][0], kinds.most_common(1)[0][0]
-    odd = [f for f in files if (f.header.get("Rows"), f.header.get("Columns")) != size and _image_type(f.header) != kind]
+    odd = [
+        f for f in files if (f.header.get("Rows"), f.header.get("Columns")) != size and _image_type(f.header) != kind
+    ]
     return odd if len(odd) * 2 < len(files) else []
 
 
@@ -246,6 +249,8 @@ def _count(value: object, default: int) -> int:
 
 def _text(header: Dataset, name: str) -> str:
     value = header.get(name)
+    if isinstance(value, float):
+        return f"{value:g}"
     return "" if value is None else str(value)
 
 

@@ -31,6 +31,7 @@ from deft_ct.io.dicom_derive import (
     random_uid,
 )
 from deft_ct.io.dicom_files import DicomSeriesError
+from deft_ct.io.dicom_frames import slice_uid
 from deft_ct.io.dicom_parametric_map import require_highdicom, save_parametric_map
 from deft_ct.io.parsing import parsing
 from deft_ct.io.series import Series
@@ -288,7 +289,7 @@ def _write_series(
     about = replace(about, series_uid=series_uid)
     names = []
     for n, (header, pixels) in enumerate(zip(like.headers, stored, strict=True), start=1):
-        uid = hashed_uid("instance", series_uid, str(header.SOPInstanceUID)) if uids == "hash" else random_uid()
+        uid = hashed_uid("instance", series_uid, slice_uid(header)) if uids == "hash" else random_uid()
         name = str(Path(sub) / f"{n:04d}.dcm")
         _save(derived_image(header, pixels, about, number=n, uid=uid), work / name)
         names.append(name)

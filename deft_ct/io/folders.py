@@ -23,7 +23,8 @@ def visible_files(folder: Path, unread: Callable[[str], None] | None = None) -> 
     found: list[Path] = []
 
     def refused(error: OSError) -> None:
-        say(f"the folder {_below(folder, Path(error.filename))} cannot be read ({error.strerror}): slices may be missing")
+        where = _below(folder, Path(error.filename))
+        say(f"the folder {where} cannot be read ({error.strerror}): slices may be missing")
 
     for here, below, names in os.walk(folder, onerror=refused):
         below[:] = [name for name in below if not name.startswith(".")]

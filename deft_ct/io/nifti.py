@@ -29,8 +29,8 @@ def write_nifti(volume: Volume, path: str | Path, *, note: str = NOTE) -> Path:
     """Write a volume as NIfTI-1, float32 HU, whole or not at all.
 
     The data array is stored in the order (column, row, slice). The affine, in RAS millimetres, is stored as sform and
-    qform with the code "scanner anatomical" (as sform alone where a tilted gantry shears the slices). Every NIfTI reader then places the image like the DICOM series that it
-    came from.
+    qform with the code "scanner anatomical", as sform alone where a tilted gantry shears the slices. Every NIfTI reader
+    then places the image like the DICOM series that it came from.
 
     Args:
         volume: what to write; for the spread, pass ``volume.with_hu(spread)``.
@@ -84,7 +84,7 @@ def read_nifti(path: str | Path, *, units: HounsfieldScale | None = None) -> Vol
         _check_header(source, header)
         with np.errstate(all="ignore"):  # values that are not finite are looked for below
             data = _data(source, header)
-            canonical, affine = _to_lps(data, header.get_best_affine())
+            canonical, affine = to_lps(data, header.get_best_affine())
     except ReadError:
         raise
     except Exception as error:
@@ -140,7 +140,19 @@ def _data(path: Path, header: Any) -> NDArray[np.float32]:
     return data.reshape(shape[:3], order="F")
 
 
-def _to_lps(data: NDArray[np.float32], ras: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def to_lps(data: NDArray[np.float32], ras: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Flip and swap the axes of a volume to those of an axial CT.
+
+    Args:
+        data: (i, j, k).
+        ras: (4, 4) affine to RAS millimetres.
+
+    Returns:
+        The data as (column, row, slice), and its affine to LPS millimetres.
+
+    Raises:
+        ValueError: the affine is singular.
+    """
     if not np.isfinite(ras).all() or np.linalg.matrix_rank(ras[:3, :3]) < 3:
         raise ValueError(f"its affine is {ras.tolist()}")
     current = nib.io_orientation(ras)

@@ -27,7 +27,8 @@ class Series:
         volume: the slices in HU, ordered along their normal (from feet to head for the usual orientation).
         headers: the slices' DICOM headers without pixel data, in the same order.
         source: the folder, archive or file that it was read from.
-        notes: what was left out, changed or assumed while reading, in words.
+        notes: what was left out while reading, in words; they may name files.
+        changes: what was done to the slices or assumed of them, in words that name no file and no patient.
         findings: what speaks against the CT numbers.
     """
 
@@ -35,6 +36,7 @@ class Series:
     headers: tuple[Dataset, ...]
     source: Path
     notes: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
@@ -106,7 +108,7 @@ class Series:
         """Slices that fit into ``size`` x ``size`` square pixels, see :class:`deft_ct.ct.square_grid.SquareGrid`.
 
         Rows, Columns, PixelSpacing and ImagePositionPatient describe the new slices, so that a series written like this
-        one has the right place in the patient. ``notes`` says what was done.
+        one has the right place in the patient. ``changes`` says what was done.
 
         Raises:
             ValueError: ``size`` is below 1.
@@ -115,7 +117,7 @@ class Series:
         if grid.is_identity:
             return self
         moved = self._moved(grid.volume(self.volume))
-        return replace(moved, notes=(*self.notes, grid.in_words))
+        return replace(moved, changes=(*self.changes, grid.in_words))
 
     def _moved(self, volume: Volume) -> Series:
         """Another grid in the planes of the slices, whose own positions are kept."""
@@ -137,7 +139,7 @@ class Series:
         return replace(self, volume=volume, headers=self.headers[start:stop])
 
 
-def _header_on(header: Dataset, volume: Volume, shift: NDArray[np.float64]) -> Dataset:
+def _header_on(header: Dataset, volume: Volume, shift: NDArray[np.floating]) -> Dataset:
     """The header of a slice on another grid; ``shift`` is its first pixel, in (column, row) of the old grid."""
     moved = deepcopy(header)
     cosines = np.asarray(header.ImageOrientationPatient, float)

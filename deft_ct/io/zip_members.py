@@ -45,7 +45,7 @@ def read_start(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, coun
     Raises:
         ReadError: the member is damaged, encrypted, or compressed in another way than DICOM archives are.
     """
-    _check_method(info, path)
+    check_method(info, path)
     with parsing(path, "a member of a zip archive", member=info.filename), archive.open(info) as file:
         return file.read(count)
 
@@ -56,7 +56,7 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> 
     Raises:
         ReadError: the member is damaged, encrypted, or larger than ``Limits.modest_bytes``.
     """
-    _check_method(info, path)
+    check_method(info, path)
     most = current_limits().modest_bytes
     if info.file_size > most:
         raise ReadError(
@@ -94,7 +94,12 @@ def check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     limits.check_declared(path, declared, stored, what="DICOM members")
 
 
-def _check_method(info: zipfile.ZipInfo, path: Path) -> None:
+def check_method(info: zipfile.ZipInfo, path: Path) -> None:
+    """Check that a member is neither encrypted nor compressed in a way that inflates without any limit.
+
+    Raises:
+        ReadError: it is.
+    """
     name = printable(info.filename)
     if info.flag_bits & ENCRYPTED:
         raise ReadError(path, f"member {name} is encrypted; unpack the archive with its password and name the folder")

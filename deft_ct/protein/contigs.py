@@ -36,7 +36,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Placement:
+class SegmentPlaces:
     """A chain in which each segment has its place.
 
     Attributes:
@@ -99,7 +99,7 @@ class Contig:
             self.motif_length + sum(low for low, _ in self.gaps), self.motif_length + sum(high for _, high in self.gaps)
         )  # fmt: skip
 
-    def place(self, generator: torch.Generator, length: tuple[int, int] | None = None) -> Placement:
+    def place(self, generator: torch.Generator, length: tuple[int, int] | None = None) -> SegmentPlaces:
         """Draw the sizes of the gaps, each choice that gives an allowed length being equally likely.
 
         Args:
@@ -121,7 +121,7 @@ class Contig:
             at += gap
             starts.append(at)
             at += len(segment)
-        return Placement(at + sizes[-1], tuple(starts))
+        return SegmentPlaces(at + sizes[-1], tuple(starts))
 
     def _draw(self, low: int, high: int, generator: torch.Generator) -> list[int]:
         """Sizes of the gaps whose sum is from ``low`` to ``high``, uniform over all such choices."""

@@ -65,10 +65,14 @@ def _not_empty(target: Path) -> FileExistsError:
     )
 
 
+# A file of this kind is the whole input; any other stands for its folder.
+_WHOLE_INPUTS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".nii", ".mha", ".nrrd")
+
+
 def _refuse_overlap(target: Path, source: Path) -> None:
     out, inside = target.resolve(), source.resolve()
     if source.is_file():
-        inside = inside.parent if inside.suffix.lower() != ".zip" else inside
+        inside = inside if inside.suffix.lower() in _WHOLE_INPUTS else inside.parent
     if out == inside or inside in out.parents or out in inside.parents:
         raise ValueError(
             f"the output folder {target} overlaps with the input {source}; results are never mixed "

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deft_ct.ct.hounsfield import HU_MIN
 from deft_ct.io import write_dicom_series
 from deft_ct.io.nifti import write_nifti
 from deft_ct.report import save_png, write_html
@@ -80,7 +81,8 @@ def write_volume(folder: Path, run: VolumeRun) -> None:
         result, like=series, folder=folder / "dicom", description=run.summary, details=_details(run),
         options=replace(run.output.dicom, process=_PROCESS, comment=_COMMENT),
     )  # fmt: skip
-    write_nifti(series.volume.with_hu(hu), folder / "mean.nii.gz")
+    # DICOM holds nothing below -1024 HU: both files hold the same numbers.
+    write_nifti(series.volume.with_hu(np.maximum(hu, HU_MIN)), folder / "mean.nii.gz")
     if run.std is not None:
         write_nifti(series.volume.with_hu(run.std / series.units.scale), folder / "spread.nii.gz")
     spacing = (series.z_mm, series.pixel_mm, series.pixel_mm)

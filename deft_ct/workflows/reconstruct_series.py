@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from deft_ct.ct.scan import FULL_DEGREES, Scan
-from deft_ct.io import Series, read_dicom_series
+from deft_ct.ct.square_grid import SquareGrid
+from deft_ct.io import Chosen, Series, read_series
+from deft_ct.io.dicom_findings import AIR_HU
 from deft_ct.io.dicom_write import check_derivable
+from deft_ct.io.errors import ReadError
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import NetworkChoice, method_class
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.findings import Finding
 from deft_ct.operators.memory import check_memory
 from deft_ct.problems.ct import nearest_preset
 from deft_ct.problems.ct_metrics import evaluate
@@ -47,7 +52,8 @@ class SparseView(NetworkChoice):
         options: method -> fields of its configuration. They override its preset, see ``load_reconstructor``.
         samples: posterior samples of each slice.
         seed: of noise and sampling. The randomness of a slice depends on it and on the SOPInstanceUID of the slice.
-        size: side of the reconstructed slices in pixels. Larger slices are averaged down to it first.
+        size: side of the reconstructed square in pixels. Larger slices are averaged down to it first, smaller and
+            oblong ones are surrounded with air, see :class:`deft_ct.ct.square_grid.SquareGrid`.
         refine: the data are simulated on a grid this many times finer than the reconstruction.
         data_range_hu: data range of PSNR and SSIM in HU.
 
@@ -114,12 +120,14 @@ class Run:
     Attributes:
         folder: the written results.
         rows: metrics of every method, the main one last.
-        notes: files that were left out of the series, unusual findings, and the presets that were used.
+        notes: files that were left out of the series, what was done to its slices, and the presets that were used.
+        findings: what speaks against the CT numbers of the series.
     """
 
     folder: Path
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,21 +135,23 @@ class SimulatedScan:
     """A series and its simulated data.
 
     Attributes:
-        series: at the size of the reconstruction.
+        series: with the pixels of the reconstruction.
         measurement: the scan.
-        truth: ``(Z, 1, H, W)`` attenuation in 1/mm.
+        truth: ``(Z, 1, size, size)`` attenuation in 1/mm, with air around slices that are not square.
         y: ``(Z, 1, views, detectors)`` data.
+        grid: where the slices of the series lie in the square.
     """
 
     series: Series
     measurement: Measurement
     truth: Tensor
     y: Tensor
+    grid: SquareGrid
 
     @cached_property
     def truth_hu(self) -> NDArray[np.float32]:
-        """``(Z, H, W)`` HU."""
-        hu: NDArray[np.float32] = self.series.units.to_hu(self.truth.cpu())[:, 0].numpy()
+        """``(Z, H, W)`` HU of the slices of the series."""
+        hu: NDArray[np.float32] = self.series.units.to_hu(self.grid.cropped(self.truth.cpu()))[:, 0].numpy()
         return hu
 
 
@@ -151,7 +161,7 @@ def reconstruct_series(
     settings: SparseView | None = None,
     *,
     output: Output | None = None,
-    series_uid: str | None = None,
+    chosen: Chosen | None = None,
     progress: bool = False,
 ) -> Run:
     """Simulate a sparse-view scan of a CT series, reconstruct it and write everything to one folder.
@@ -164,15 +174,14 @@ def reconstruct_series(
         out: folder for the results; new or empty, and apart from the source.
         settings: scan and methods; the defaults if None.
         output: optional files; the defaults if None.
-        series_uid: which series, if there are several.
+        chosen: which series and phase; the only one if None.
         progress: show progress bars.
 
     Returns:
         The folder and the metrics.
 
     Raises:
-        ValueError: the input cannot be used (see :func:`deft_ct.io.read_dicom_series`), or ``size`` does not divide
-            the slices.
+        ValueError: the input cannot be used (see :func:`deft_ct.io.read_series`), or holds nothing but air.
         FileNotFoundError: the source or a network does not exist.
         FileExistsError: the output folder is not empty.
         PermissionError: the output folder cannot be written.
@@ -189,48 +198,62 @@ def reconstruct_series(
             name: networks.build(name, settings.options.get(name, {}), preset=presets.get(name))
             for name in settings.methods
         }
-        series = at_size(read_dicom_series(source, series_uid=series_uid), settings.size)
+        series = read_series(source, chosen).fitted(settings.size)
+        check_not_air(series)
         check_derivable(series, output.dicom)
         check_memory(
             8 * settings.samples * len(series.slice_uids) * settings.size**2, f"{settings.samples} samples of a series",
             "take fewer samples (--samples)",
         )  # fmt: skip
         scan = simulate_scan(series, settings)
-        results = {name: _reconstruct(one, scan, settings, progress) for name, one in reconstructors.items()}
+        whole = {name: _reconstruct(one, scan, settings, progress) for name, one in reconstructors.items()}
+        results = {name: _cropped(result, scan.grid) for name, result in whole.items()}
         rows = tuple(_row(result, scan.truth_hu, settings) for result in results.values())
-        run = FinishedRun(scan, settings, results, rows, output)
+        run = FinishedRun(scan, settings, results, rows, output, whole[settings.method].mean)
         with atomic_folder(target, overwrite=output.overwrite, is_own=is_own_file) as work:
             write_run(work, run)
-    return Run(folder=target, rows=rows, notes=(*series.notes, *(f"{name}: preset {p}" for name, p in presets.items())))
+    notes = (*series.notes, *series.changes, *(f"{name}: preset {p}" for name, p in presets.items()))
+    return Run(folder=target, rows=rows, notes=notes, findings=series.findings)
 
 
-def at_size(series: Series, size: int) -> Series:
-    """A series with slices of ``size`` x ``size`` pixels, by averaging blocks of pixels.
+def check_not_air(series: Series) -> None:
+    """Refuse a series in which there is nothing to reconstruct.
 
     Raises:
-        ValueError: the slices are not square, or ``size`` does not divide their side.
+        ReadError: every pixel is as empty as air.
     """
-    rows, columns = series.image_shape
-    if rows != columns or rows % size:
-        raise ValueError(
-            f"slices of {rows} x {columns} pixels cannot be averaged down to {size} x {size}: expected square slices "
-            f"whose side is a multiple of {size}; crop or pad the series"
+    highest = float(series.hu.max())
+    if highest <= AIR_HU[1]:
+        raise ReadError(
+            series.source,
+            f"all {len(series)} slice(s) are air (highest value {highest:g} HU): there is nothing to reconstruct. Are "
+            "the CT numbers right, and is it the right series?",
         )
-    return series if rows == size else series.resampled(rows // size)
 
 
 def simulated_measurement(series: Series, settings: SparseView) -> Measurement:
-    """The measurement that is simulated for a series."""
-    geometry = settings.scan.on_arc(_GEOMETRIES[settings.geometry].for_volume(series, settings.views))
+    """The measurement that is simulated for a series; its image is a square of ``settings.size`` pixels."""
+    square = _Square((settings.size, settings.size), series.pixel_mm)
+    geometry = settings.scan.on_arc(_GEOMETRIES[settings.geometry].for_volume(square, settings.views))
     return Measurement(RayTransform(geometry), settings.scan.noise, units=series.units).to(settings.device)
 
 
 def simulate_scan(series: Series, settings: SparseView) -> SimulatedScan:
     """Simulate the data of a series."""
     measurement = simulated_measurement(series, settings)
-    truth = series.attenuation(nonnegative=True).to(settings.device)
+    grid = SquareGrid.around(series.image_shape, series.volume.spacing_mm, settings.size)
+    square = torch.from_numpy(grid.padded(series.hu))[:, None]
+    truth = series.units.to_attenuation(square).clamp_min(0.0).to(settings.device)
     y = measurement.simulate(truth, seed=settings.seed, image_ids=series.slice_uids, refine=settings.refine)
-    return SimulatedScan(series, measurement, truth, y)
+    return SimulatedScan(series, measurement, truth, y, grid)
+
+
+@dataclass(frozen=True)
+class _Square:
+    """What a geometry needs to know of an image."""
+
+    image_shape: tuple[int, int]
+    pixel_mm: float
 
 
 def _reconstruct(
@@ -248,6 +271,12 @@ def _reconstruct(
     )
     std = None if result.std is None else result.std.cpu()
     return replace(result, mean=result.mean.cpu(), std=std, samples=None)
+
+
+def _cropped(result: Reconstruction, grid: SquareGrid) -> Reconstruction:
+    """The part of a result that shows the slices of the series."""
+    std = None if result.std is None else grid.cropped(result.std)
+    return replace(result, mean=grid.cropped(result.mean), std=std)
 
 
 def _row(result: Reconstruction, truth_hu: NDArray[np.float32], settings: SparseView) -> Row:

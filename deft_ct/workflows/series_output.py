@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from deft_ct.ct.hounsfield import HU_MIN
 from deft_ct.io import DicomOptions, Series, write_dicom_series
 from deft_ct.io.dicom_write import is_own_output
 from deft_ct.io.nifti import write_nifti
@@ -71,6 +73,8 @@ class FinishedRun:
         results: method -> reconstruction on the CPU.
         rows: metrics of every method, the main one last.
         output: optional files.
+        whole_mean: ``(Z, 1, size, size)`` mean of the main result with what was padded around the slices, 1/mm; None if
+            nothing was.
     """
 
     scan: SimulatedScan
@@ -78,10 +82,11 @@ class FinishedRun:
     results: dict[str, Reconstruction]
     rows: tuple[Row, ...]
     output: Output = field(default_factory=Output)
+    whole_mean: Tensor | None = None
 
     @property
     def series(self) -> Series:
-        """The series at the size of the reconstruction."""
+        """The series with the pixels of the reconstruction."""
         return self.scan.series
 
     @property
@@ -106,8 +111,10 @@ class FinishedRun:
         if not self.output.unmeasured_map:
             return None
         y = self.scan.y
-        hu: NDArray[np.float32] = unmeasured_map_hu(self.main.mean.to(y), y, self.scan.measurement).cpu().numpy()[:, 0]
-        return hu
+        mean = self.main.mean if self.whole_mean is None else self.whole_mean
+        hu = unmeasured_map_hu(mean.to(y), y, self.scan.measurement)
+        part: NDArray[np.float32] = self.scan.grid.cropped(hu).cpu().numpy()[:, 0]
+        return part
 
 
 def label(result: Reconstruction) -> str:
@@ -131,7 +138,8 @@ def write_run(folder: Path, run: FinishedRun) -> None:
     """
     _write_dicom(folder, run)
     volume = run.series.volume
-    write_nifti(volume.with_hu(hu_of(run.main)), folder / "mean.nii.gz")
+    # DICOM holds nothing below -1024 HU: both files hold the same numbers.
+    write_nifti(volume.with_hu(np.maximum(hu_of(run.main), HU_MIN)), folder / "mean.nii.gz")
     if run.std_hu is not None:
         write_nifti(volume.with_hu(run.std_hu), folder / "spread.nii.gz")
     if run.unmeasured_hu is not None:
@@ -154,7 +162,7 @@ def write_run(folder: Path, run: FinishedRun) -> None:
 
 def warnings_of(run: FinishedRun) -> list[str]:
     """What was found wrong with the data or with a result, each sentence once, with the methods that it is about."""
-    about: dict[str, list[str]] = {}
+    about: dict[str, list[str]] = {str(finding): list(run.results) for finding in run.series.findings}
     for name, result in run.results.items():
         for finding in result.provenance["warnings"]:
             about.setdefault(f"{finding['name']}: {finding['text']}", []).append(name)
@@ -170,7 +178,13 @@ def _write_dicom(folder: Path, run: FinishedRun) -> None:
         like=run.series,
         folder=folder / "dicom",
         description=f"{settings.method.upper()} {settings.views} views{settings.scan.arc}",
-        details=f"{settings.summary}; {count} samples{kind}; seed {settings.seed}; {_hashes(main)}",
+        details="; ".join(
+            (
+                f"{settings.summary}; {count} samples{kind}; seed {settings.seed}; {_hashes(main)}",
+                *(f"warning: {finding.name}" for finding in run.series.findings),
+                *run.series.changes,
+            )
+        ),
         options=run.output.dicom,
     )
 
@@ -205,7 +219,13 @@ def run_record(run: FinishedRun) -> dict[str, Any]:
         "notice": FOOTER,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
-        "source": {"series_uid": series.series_uid, "slice_uids": list(series.slice_uids), "notes": list(series.notes)},
+        "source": {
+            "series_uid": series.series_uid,
+            "slice_uids": list(series.slice_uids),
+            "notes": list(series.notes),
+            "changes": list(series.changes),
+            "warnings": [finding.to_dict() for finding in series.findings],
+        },
         "settings": asdict(run.settings),
         "measurement": run.scan.measurement.describe(),
         "data_range_hu": run.settings.data_range_hu,
@@ -220,7 +240,9 @@ def mailable(record: Mapping[str, Any]) -> dict[str, Any]:
     The networks that were used are still told by their hashes.
     """
     settings = {k: v for k, v in record["settings"].items() if k not in ("prior", "htransform", "models")}
-    return {**record, "source": {"slices": len(record["source"]["slice_uids"])}, "settings": settings}
+    source = record["source"]
+    safe = {"slices": len(source["slice_uids"]), "changes": source["changes"], "warnings": source["warnings"]}
+    return {**record, "source": safe, "settings": settings}
 
 
 def is_own_file(path: Path) -> bool:

@@ -80,14 +80,22 @@ def test_bad_volumes() -> None:
         Volume.from_spacing(np.zeros((4, 4)), pixel_mm=1, z_mm=1)
     with pytest.raises(TypeError, match="real-valued"):
         Volume.from_spacing(np.zeros((1, 4, 4), complex), pixel_mm=1, z_mm=1)
-    with pytest.raises(ValueError, match="square"):
-        Volume(cube(), np.diag([1.0, 1.2, 1.0, 1.0]))
+    oblong = Volume(cube(), np.diag([1.0, 1.2, 1.0, 1.0]))
+    assert oblong.spacing_mm == pytest.approx((1.2, 1.0))
+    with pytest.raises(ValueError, match=r"pixels are 1\.2 x 1 mm; resample"):
+        _ = oblong.pixel_mm
     with pytest.raises(ValueError, match="length zero"):
         Volume(cube(), np.diag([0.0, 1.0, 1.0, 1.0]))
     sheared = np.eye(4)
     sheared[1, 2] = 0.3
-    with pytest.raises(ValueError, match="tilt"):
-        Volume(cube(), sheared)
+    assert Volume(cube(), sheared).is_sheared and not Volume(cube(), np.eye(4)).is_sheared
+    assert Volume(cube(), sheared).z_mm == pytest.approx(1.0), "along the normal"
+    with pytest.raises(ValueError, match="perpendicular"):
+        Volume(cube(), np.eye(4) + 0.3 * np.eye(4, k=1) * [0, 1, 0, 0])
+    flat = np.eye(4)
+    flat[:3, 2] = flat[:3, 0]
+    with pytest.raises(ValueError, match="singular"):
+        Volume(cube(), flat)
     with pytest.raises(ValueError, match=r"\(4, 4\)"):
         Volume(cube(), np.eye(3))
     with pytest.raises(ValueError, match="does not divide"):

@@ -37,7 +37,7 @@ def hu_of(tmp_path: Path, make_slice: Callable[..., Dataset]) -> Callable[..., n
             tmp_path / "x.dcm", enforce_file_format=True
         )
         header = pydicom.dcmread(tmp_path / "x.dcm", stop_before_pixels=True)
-        return read_hu(DicomFile(tmp_path / "x.dcm", None, header))
+        return read_hu(DicomFile(tmp_path / "x.dcm", None, header)).hu
 
     return read
 

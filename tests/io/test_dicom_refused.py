@@ -71,8 +71,15 @@ def test_unequal_spacing(tmp_path: Path, make_series: MakeSeries) -> None:
 
 def test_duplicates(tmp_path: Path, make_series: MakeSeries) -> None:
     paths = make_series(tmp_path / "scan")
+    before = read_dicom_series(tmp_path / "scan")
     shutil.copy(paths[0], tmp_path / "scan" / "copy.dcm")
-    refuse(tmp_path / "scan", "same slice is there 2 times: .*copy.dcm.*remove")
+    series = read_dicom_series(tmp_path / "scan")
+    np.testing.assert_array_equal(series.hu, before.hu)
+    assert series.notes == ("left out 1 identical copy of a slice: copy.dcm",)
+    other = pydicom.dcmread(paths[0])
+    other.PixelData = bytes(512)
+    other.save_as(tmp_path / "scan" / "copy.dcm")
+    refuse(tmp_path / "scan", "same slice is there 2 times with different content: .*copy.dcm.*remove")
     make_series(tmp_path / "phases", z=(0.0, 2.5, 2.5, 5.0))
     refuse(tmp_path / "phases", r"same place \(2\.50 mm\)")
 
@@ -94,11 +101,6 @@ def test_slices_that_differ(tmp_path: Path, make_series: MakeSeries, name: str, 
     refuse(tmp_path / "scan", f"{name} differs within the series: .*008.dcm")
 
 
-def test_gantry_tilt(tmp_path: Path, make_series: MakeSeries) -> None:
-    make_series(tmp_path / "scan", shear=float(np.tan(np.radians(15.0))))
-    refuse(tmp_path / "scan", r"gantry is tilted by 15\.0 degrees")
-
-
 def test_sideways_shift(tmp_path: Path, make_series: MakeSeries) -> None:
     make_series(tmp_path / "scan", each_ImagePositionPatient=[[0, 0, 0], [0, 0, 2.5], [4, 0, 5], [0, 0, 7.5]])
     refuse(tmp_path / "scan", r"shifted sideways by up to 4\.0 mm")
@@ -109,20 +111,18 @@ def test_coronal_slices(tmp_path: Path, make_series: MakeSeries) -> None:
     refuse(tmp_path / "scan", "not axial")
 
 
-def test_damaged_orientation_and_rectangular_pixels(tmp_path: Path, make_series: MakeSeries) -> None:
+def test_damaged_orientation(tmp_path: Path, make_series: MakeSeries) -> None:
     make_series(tmp_path / "a", z=(0.0,), ImageOrientationPatient=[1, 0, 0, 0.5, 0.5, 0])
     refuse(tmp_path / "a", "unit vectors")
     make_series(tmp_path / "b", z=(0.0,), ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0])
     refuse(tmp_path / "b", "not perpendicular")
-    make_series(tmp_path / "c", z=(0.0,), PixelSpacing=[0.5, 0.7])
-    refuse(tmp_path / "c", "square")
 
 
 def test_multi_frame(tmp_path: Path, make_series: MakeSeries) -> None:
     make_series(tmp_path / "a", z=(0.0,), SOPClassUID=EnhancedCTImageStorage)
-    refuse(tmp_path / "a", "multi-frame.*emf2sf")
+    refuse(tmp_path / "a", "says that it holds 1 frames and describes 0")
     make_series(tmp_path / "b", z=(0.0,), NumberOfFrames=3)
-    refuse(tmp_path / "b", "multi-frame")
+    refuse(tmp_path / "b", "holds several frames without saying where they lie")
 
 
 @pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept", "ImagePositionPatient", "PixelSpacing"])

@@ -211,10 +211,10 @@ def test_a_reason_is_cut_at_500_characters() -> None:
 def test_a_folder_holds_at_most_100000_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from deft_ct.io import dicom_files
 
-    monkeypatch.setattr(dicom_files, "visible_files", lambda folder: [folder / "DICOMDIR"] * 100_001)
+    monkeypatch.setattr(dicom_files, "visible_files", lambda folder, unread: [folder / "DICOMDIR"] * 100_001)
     with pytest.raises(ReadError, match="it holds more than 100000 files; name the folder of one study"):
         read_dicom_series(tmp_path)
-    monkeypatch.setattr(dicom_files, "visible_files", lambda folder: [folder / "DICOMDIR"] * 100_000)
+    monkeypatch.setattr(dicom_files, "visible_files", lambda folder, unread: [folder / "DICOMDIR"] * 100_000)
     with pytest.raises(ReadError, match="it is empty"):
         read_dicom_series(tmp_path)
 

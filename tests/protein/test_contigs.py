@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 import torch
 
-from deft_ct.protein.contigs import Contig, Placement, Segment
+from deft_ct.protein.contigs import Contig, SegmentPlaces, Segment
 
 
 def test_the_notation() -> None:
@@ -37,7 +37,7 @@ def test_what_is_no_contig(text: str, why: str) -> None:
 def test_placements_are_uniform_over_all_choices_of_an_allowed_length() -> None:
     contig = Contig.parse("0-2,A1-3,1-3,A9,0-1")
     allowed = {
-        Placement(4 + a + b + c, (a, a + 3 + b))
+        SegmentPlaces(4 + a + b + c, (a, a + 3 + b))
         for a, b, c in product(range(3), range(1, 4), range(2)) if a + b + c <= 4
     }  # fmt: skip
     generator = torch.Generator().manual_seed(0)
@@ -52,7 +52,7 @@ def test_a_length_that_does_not_fit_is_refused() -> None:
     for length in ((1, 4), (8, 20)):
         with pytest.raises(ValueError, match=r"no chain of .* residues fits the contig, which gives 5 to 7"):
             contig.place(torch.Generator(), length)
-    assert contig.place(torch.Generator(), (7, 7)) == Placement(7, (2,))
-    assert contig.place(torch.Generator(), (5, 5)) == Placement(5, (1,))
+    assert contig.place(torch.Generator(), (7, 7)) == SegmentPlaces(7, (2,))
+    assert contig.place(torch.Generator(), (5, 5)) == SegmentPlaces(5, (1,))
     again = [contig.place(torch.Generator().manual_seed(3)) for _ in range(2)]
     assert again[0] == again[1] and 5 <= again[0].length <= 7

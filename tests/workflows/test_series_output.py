@@ -104,7 +104,7 @@ def test_a_deidentified_run_tells_nothing_and_has_the_same_pixels(source: Path) 
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         assert [s for s in secrets(source) if s.encode() in content] == [], path.name
     record = json.loads((clean.folder / "run.json").read_text())
-    assert record["source"] == {"slices": 3} and record["settings"]["seed"] == 0
+    assert record["source"] == {"slices": 3, "changes": [], "warnings": []} and record["settings"]["seed"] == 0
     assert "2.25." not in (clean.folder / "run.json").read_text()
     for one, two in zip(pixels(plain.folder), pixels(clean.folder), strict=True):
         np.testing.assert_array_equal(one.hu, two.hu)
