@@ -195,7 +195,7 @@ class Reconstructor(nn.Module, abc.ABC):
         if unseen is not None:
             estimate = estimate.cleared(unseen)
         samples = estimate.samples
-        mean, chosen = estimate.mean, {}
+        mean, chosen = estimate.mean, dict[str, Any]()
         if mean is None and samples is not None:
             mean, chosen = _answer_of_samples(y, samples, measurement)
         if mean is None:

@@ -131,7 +131,7 @@ def _impulse_symbol(operator: LinearOperator, like: Tensor, channel: tuple[int, 
         response = operator.normal(impulses)
     else:  # parameters for one image: one at a time
         response = torch.stack([operator.normal(impulse) for impulse in impulses])
-    response = response[(slice(None), *channel)]
+    response = response[:, channel[0]] if channel else response
     dims = tuple(range(response.ndim - 1))
     shifted = [
         torch.roll(image, tuple(-n for n in centre), dims) for image, centre in zip(response, centres, strict=True)

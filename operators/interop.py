@@ -72,7 +72,8 @@ def as_deepinv_physics(op: Operator, noise_model: Any = None) -> Any:
     options: dict[str, Any] = {} if noise_model is None else {"noise_model": noise_model}
     if not isinstance(op, LinearOperator):
         return _nonlinear_physics(physics, op, options)
-    base, svd = physics.LinearPhysics, _decomposition(op)
+    linear: LinearOperator = op
+    base, svd = physics.LinearPhysics, _decomposition(linear)
     if svd is not None:
         base = physics.DecomposablePhysics
         options |= {
@@ -85,26 +86,26 @@ def as_deepinv_physics(op: Operator, noise_model: Any = None) -> Any:
 
         def __init__(self) -> None:
             super().__init__(**options)
-            self.operator = op
+            self.operator = linear
 
         def A(self, x: Tensor, **_: Any) -> Tensor:  # noqa: N802  (deepinv's names)
             """Apply the operator."""
-            y: Tensor = self.operator(x)
+            y: Tensor = linear(x)
             return y
 
         def A_adjoint(self, y: Tensor, **_: Any) -> Tensor:  # noqa: N802
             """Apply the adjoint."""
-            return self.operator.adjoint(y)
+            return linear.adjoint(y)
 
         def A_dagger(self, y: Tensor, **_: Any) -> Tensor:  # noqa: N802
             """The operator's pseudo-inverse: filtered back-projection for CT."""
-            return self.operator.pseudo_inverse(y)
+            return linear.pseudo_inverse(y)
 
     return Physics()
 
 
 def _nonlinear_physics(physics: Any, op: Operator, options: dict[str, Any]) -> Any:
-    class Physics(physics.Physics):  # type: ignore[misc, name-defined]
+    class Physics(physics.Physics):  # type: ignore[misc]
         """A nonlinear deft-ct operator as deepinv physics."""
 
         def __init__(self) -> None:
@@ -113,16 +114,16 @@ def _nonlinear_physics(physics: Any, op: Operator, options: dict[str, Any]) -> A
 
         def A(self, x: Tensor, **_: Any) -> Tensor:  # noqa: N802
             """Apply the operator."""
-            y: Tensor = self.operator(x)
+            y: Tensor = op(x)
             return y
 
         def A_vjp(self, x: Tensor, v: Tensor) -> Tensor:  # noqa: N802
             """The vector-Jacobian product of the operator, with its own rule for rounding."""
-            return self.operator.vjp(x, v)
+            return op.vjp(x, v)
 
         def A_dagger(self, y: Tensor, **_: Any) -> Tensor:  # noqa: N802
             """The operator's pseudo-inverse, where it has one."""
-            return self.operator.pseudo_inverse(y)
+            return op.pseudo_inverse(y)
 
     return Physics()
 

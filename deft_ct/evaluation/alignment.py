@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-
-from deft_ct.evaluation.metrics import Floats
 
 __all__ = ["aligned"]
 
@@ -13,7 +13,9 @@ SHIFT = 0.125
 """Largest shift along each axis, as a share of the side."""
 
 
-def aligned(images: Floats, truth: Floats, *, largest_shift: float = SHIFT) -> NDArray[np.float64]:
+def aligned(
+    images: NDArray[np.floating[Any]], truth: NDArray[np.floating[Any]], *, largest_shift: float = SHIFT
+) -> NDArray[np.float64]:
     """Each channel of an image as it is or turned by 180 degrees, and shifted, whichever is nearest to the truth.
 
     The magnitude of a Fourier transform is the same for a turned and for a (circularly) shifted image, in every channel

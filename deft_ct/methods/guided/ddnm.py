@@ -46,7 +46,7 @@ class DDNMConfig(GuidedConfig, ConjugateGradientConfig, SliceCouplingConfig):
 
 
 @dataclass(frozen=True)
-class Step:
+class DDNMStep:
     """A step ``x_s = weight x0 + along x_t + fresh n``."""
 
     weight: float
@@ -54,7 +54,7 @@ class Step:
     fresh: float
 
 
-Rectify = Callable[[Tensor, Step], tuple[Tensor, Tensor | None]]
+Rectify = Callable[[Tensor, DDNMStep], tuple[Tensor, Tensor | None]]
 """``(x0, step) -> (corrected x0, noise)``, noise None for plain noise of standard deviation ``step.fresh``."""
 
 
@@ -98,7 +98,7 @@ class DDNM(PosteriorSampler):
                 signal, direction, fresh = ddim_coefficients(schedule, t, s, config.eta)
                 along = direction / (1 - a_t) ** 0.5
                 weight = signal - along * a_t**0.5  # of x0 in x_s, with eps = (x_t - sqrt(a_t) x0) / sqrt(1 - a_t)
-                x0, noise = rectify(x0, Step(weight, along, fresh))
+                x0, noise = rectify(x0, DDNMStep(weight, along, fresh))
                 x = weight * x0 + along * x
                 if noise is not None:
                     x = x + noise
@@ -128,7 +128,7 @@ def spectral_rectifier(chunk: Chunk) -> Rectify:
     level = data.level.masked_fill(~measured, 0.0)
     carried = torch.zeros_like(level)  # standard deviation of the data's noise in the present image
 
-    def rectify(x0: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
+    def rectify(x0: Tensor, step: DDNMStep) -> tuple[Tensor, Tensor | None]:
         nonlocal carried
         amplified, before = step.weight * level, step.along * carried
         # The largest u with (before + u)^2 - before^2 <= fresh^2, written without a difference of near numbers.
@@ -150,7 +150,7 @@ def krylov_rectifier(chunk: Chunk, config: DDNMConfig) -> Rectify:
     """The damped pseudo-inverse, by conjugate gradients."""
     term = DataTerm(chunk.likelihood, weighted=config.weighted, coupling=config.coupling)
 
-    def rectify(x0: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
+    def rectify(x0: Tensor, step: DDNMStep) -> tuple[Tensor, Tensor | None]:
         if term.exact:
             damping = term.sigma.square()
         elif step.fresh > 0:

@@ -20,7 +20,7 @@ from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.guided.daps import exact_draw, langevin
-from deft_ct.methods.guided.ddnm import Step, spectral_rectifier
+from deft_ct.methods.guided.ddnm import DDNMStep, spectral_rectifier
 from deft_ct.methods.guided.sampling import Chunk
 from deft_ct.methods.registry import load_reconstructor
 from deft_ct.operators import GaussianNoise, LinearOperator, NoNoise, SuperResolution
@@ -196,8 +196,8 @@ def test_the_proximal_step_is_the_closed_form() -> None:
 def test_the_noise_of_ddnm_makes_room_for_that_of_the_data() -> None:
     """With the true image as estimate, the noise of all steps and the data's together are that of the diffusion.
 
-    The noise of the data is the same at every step: were it counted step by step, it would add up to the ninefold
-    variance here.
+    The noise of the data is the same at every step: counted step by step, it adds up, and the variance is 1.8 times
+    that of the diffusion here.
     """
     operator, _ = pooled()
     count, sigma = 4000, 0.5
@@ -216,7 +216,7 @@ def test_the_noise_of_ddnm_makes_room_for_that_of_the_data() -> None:
         signal, direction, fresh = ddim_coefficients(schedule, t, s, 0.85)
         along = direction / (1 - a_t) ** 0.5
         weight = signal - along * a_t**0.5
-        corrected, noise = rectify(truth, Step(weight, along, fresh))
+        corrected, noise = rectify(truth, DDNMStep(weight, along, fresh))
         assert noise is not None
         x = weight * corrected + along * x + noise
     covariance = torch.cov(x.flatten(1).T)
