@@ -98,7 +98,8 @@ def _page(
     )
     hidden = [metric for metric in metrics if not metric.in_table]
     page: str = template.render(
-        title="Benchmark", footer=FOOTER, conventions=conventions(extras.group_noun), tables=tables, group=extras.group_noun,
+        title="Benchmark", footer=FOOTER, conventions=conventions(extras.group_noun), tables=tables,
+        group=extras.group_noun,
         counts=_counts(rows, extras.group_noun), best=[_leader(table) for table in tables], notes=notes_of(summary),
         paired=[_paired(rows, table) for table in tables],
         figures=[
