@@ -170,7 +170,7 @@ def parse_models(items: Sequence[str] | None) -> dict[str, str]:
     Raises:
         ValueError: an item is of another form, names a method without a model, or one that is there twice.
     """
-    found = {}
+    found: dict[str, str] = {}
     for item in items or ():
         name, separator, folder = item.partition("=")
         if not separator:

@@ -90,8 +90,12 @@ class ParquetStore:
 
     def has(self, plan: Plan, unit: Unit) -> bool:
         """Whether all rows of a batch are there."""
+        return not self.missing(plan, unit)
+
+    def missing(self, plan: Plan, unit: Unit) -> list[int]:
+        """Places in a batch of the images whose rows are not there."""
         key = plan.cells[unit.cell].key
-        return all((key, image_id, content) in self for image_id, content in plan.images_of(unit))
+        return [k for k, (name, content) in enumerate(plan.images_of(unit)) if (key, name, content) not in self]
 
     def __contains__(self, place: Place) -> bool:
         if place not in self._rows:

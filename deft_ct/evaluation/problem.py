@@ -209,14 +209,22 @@ class Problem(abc.ABC):
         """The names of the images of each batch. Subclasses that know them without making the data say so."""
         return [list(batch.image_ids) for batch in self.batches]
 
-    def one_batch(self, number: int) -> Self:
-        """One batch with its truth, to be measured on its own; the other attributes stay those of the whole problem."""
+    def one_batch(self, number: int, part: slice = slice(None)) -> Self:
+        """One batch with its truth, to be measured on its own; the other attributes stay those of the whole problem.
+
+        Args:
+            number: of the batch.
+            part: of its images; all by default.
+        """
         names = self.batch_names()
         first = sum(len(batch) for batch in names[:number])
         other = copy.copy(self)
         other.release()  # what subclasses have made of data and truth
-        other.__dict__["batches"] = [self.batches[number]]
-        other.__dict__["truth"] = self.truth[first : first + len(names[number])]
+        batch = self.batches[number]
+        if part != slice(None):
+            batch = Batch(batch.y[part], batch.measurement[part], batch.image_ids[part])
+        other.__dict__["batches"] = [batch]
+        other.__dict__["truth"] = self.truth[first : first + len(names[number])][part]
         return other
 
     def shared_content(self) -> dict[str, Any]:

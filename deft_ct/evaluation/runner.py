@@ -104,7 +104,7 @@ def _say_what_is_there(benchmark: Benchmark, store: ParquetStore, say: Log) -> N
     plan = benchmark.plan
     for number, cell in enumerate(plan.cells):
         units = [unit for unit in benchmark.units if unit.cell == number]
-        there = sum(len(unit.images) for unit in units if store.has(plan, unit))
+        there = sum(len(unit.images) - len(store.missing(plan, unit)) for unit in units)
         count = sum(len(unit.images) for unit in units)
         if there:
             which = "was measured before" if there == count else f"{there} of {count} were measured before"

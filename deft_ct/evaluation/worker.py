@@ -92,10 +92,11 @@ class Worker:
             if not mine:
                 return False
             self.store.refresh()
-            if not self.store.has(self.benchmark.plan, unit):
-                self.store.append(unit, self._measure(unit))
-            elif self._missing_estimates(unit):
-                self._measure(unit)  # its rows stay as they are
+            if missing := self.store.missing(self.benchmark.plan, unit):
+                self.store.append(unit, [row for run in _runs(missing) for row in self._measure(unit, run)])
+            for _, place in self._shown(unit):
+                if place not in self.estimates:
+                    self._measure(unit, range(len(unit.images)))  # its rows stay as they are
         return True
 
     def finished(self, unit: Unit) -> bool:
@@ -112,7 +113,8 @@ class Worker:
         wanted = self.benchmark.shown[cell.problem]
         return [(k, (cell.key, *images[k])) for k, n in enumerate(unit.images) if n in wanted]
 
-    def _measure(self, unit: Unit) -> list[Row]:
+    def _measure(self, unit: Unit, chosen: range) -> list[Row]:
+        """Rows of some images of a batch, beside each other; those that are shown are kept as well."""
         benchmark = self.benchmark
         cell = benchmark.plan.cells[unit.cell]
         planned = benchmark.plan.problems[cell.problem]
@@ -120,7 +122,8 @@ class Worker:
         which = f" (batch {unit.batch + 1} of {batches})" if batches > 1 else ""
         name = benchmark.names[cell.problem]
         self._log(f"{name}: {cell.label}{which}")
-        part = self._problem(cell.problem).one_batch(unit.batch)
+        run = slice(None) if len(chosen) == len(unit.images) else slice(chosen.start, chosen.stop)
+        part = self._problem(cell.problem).one_batch(unit.batch, run)
         method = benchmark.methods[cell.problem][cell.label]
         if unit.cell not in self._memory:
             self._memory[unit.cell] = memory_of_one_image(part, method, samples=benchmark.samples)
@@ -128,11 +131,12 @@ class Worker:
         for image in found:
             self._say_once(f"{name}: {cell.label}: {image.reason or image.note}", image.reason or image.note)
         for k, place in self._shown(unit):
-            estimate = found[k].estimate
-            self.estimates.save(place, None if estimate is None else part.picture(estimate))
+            if k in chosen:
+                estimate = found[k - chosen.start].estimate
+                self.estimates.save(place, None if estimate is None else part.picture(estimate))
         return [
-            self._row(cell, planned, n, image, self._memory[unit.cell])
-            for n, image in zip(unit.images, found, strict=True)
+            self._row(cell, planned, unit.images[k], image, self._memory[unit.cell])
+            for k, image in zip(chosen, found, strict=True)
         ]
 
     def _say_once(self, line: str, text: str) -> None:
@@ -162,6 +166,17 @@ class Worker:
             "peak_memory_mib": None if image.reason else memory, "data_residual": image.data_residual,
             "note": image.note, "provenance": json.dumps(image.provenance, sort_keys=True), "protocol": cell.protocol,
         }  # fmt: skip
+
+
+def _runs(places: Sequence[int]) -> list[range]:
+    """Ascending numbers as runs of neighbours."""
+    found: list[range] = []
+    for n in places:
+        if found and found[-1].stop == n:
+            found[-1] = range(found[-1].start, n + 1)
+        else:
+            found.append(range(n, n + 1))
+    return found
 
 
 @dataclass(frozen=True)

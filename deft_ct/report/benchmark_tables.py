@@ -191,9 +191,7 @@ def _cost(value: float, form: str) -> tuple[float, str]:
     return float(value), "-" if math.isnan(value) else format(value, form)
 
 
-def tables_markdown(
-    tables: Sequence[ProblemTable], notes: dict[str, str], group_noun: str, measured: str = ""
-) -> str:
+def tables_markdown(tables: Sequence[ProblemTable], notes: dict[str, str], group_noun: str, measured: str = "") -> str:
     """Tables, footnotes and conventions in Markdown.
 
     Args:

@@ -28,7 +28,7 @@ def test_every_cell_is_measured_once_and_the_table_says_what_more_views_bring(
     save_htransform(head, tmp_path / "head")
     pack = write_tiny_pack(tmp_path / "val.h5", count=1)
     options = [
-        "--data", pack, "--every", 1, "--views", 6, 24, "--photons", 4096, "--methods", "tv", "deft",
+        "--data", pack, "--every", 1, "--views", 6, 24, "--photons", 4096, "inf", "--methods", "tv", "deft",
         "--prior", tmp_path / "prior", "--htransform", tmp_path / "head", "--work", tmp_path / "work",
         "--out", tmp_path / "out",
     ]  # fmt: skip
@@ -36,10 +36,10 @@ def test_every_cell_is_measured_once_and_the_table_says_what_more_views_bring(
     main([str(part) for part in options])
     assert "parallel24_4.096e3: deft" in capsys.readouterr().out
     cells = json.loads((tmp_path / "out" / "more_data.json").read_text())["cells"]
-    assert len(cells) == 4
+    assert len(cells) == 8
     text = unpadded((tmp_path / "out" / "more_data.md").read_text())
     assert "| 4096 photons | 6 views | 24 views |" in text
-    assert "above TV on every slice" in text
+    assert "| no noise | 6 views | 24 views |" in text and text.count("above TV on every slice") == 2
     main([str(part) for part in options])
     assert "parallel24_4.096e3: deft" not in capsys.readouterr().out
     with pytest.raises(SystemExit):

@@ -156,5 +156,5 @@ def test_true_images_as_slices(root: Path) -> None:
     assert listed.patients == ["0", "1", "2", "3"] and listed.content_hash() != data.content_hash()
     assert len(LoDoPaBSlices(listed.source)) == 3522
     for every, limit in ((0, None), (1, 0)):
-        with pytest.raises(ValueError, match=f"every and limit must be at least 1, got {every} and {limit}"):
+        with pytest.raises(ValueError, match=r"(every|limit) must be at least 1, got 0"):
             LoDoPaBSlices(listed.source, every, limit)

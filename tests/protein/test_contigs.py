@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 import torch
 
-from deft_ct.protein.contigs import Contig, SegmentPlaces, Segment
+from deft_ct.protein.contigs import Contig, Segment, SegmentPlaces
 
 
 def test_the_notation() -> None:
