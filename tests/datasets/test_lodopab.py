@@ -137,17 +137,17 @@ def test_the_numbers_of_the_paper() -> None:
 
 def test_true_images_as_slices(root: Path) -> None:
     """Stored is the attenuation over its largest value; water (20 per m) is 0 HU, air (0.02 per m) is -1000 HU."""
-    with h5py.File(root / "ground_truth_validation_001.hdf5", "a") as file:
-        file["data"][2] = 20 / lodopab.MU_MAX
+    with h5py.File(root / "ground_truth_validation_006.hdf5", "a") as file:
+        file["data"][845 - 6 * 128] = 20 / lodopab.MU_MAX
     data = LoDoPaBSlices(LoDoPaB(root, "validation"), every=65, limit=4)
-    assert data.positions == [0, 65, 130, 195] and len(data) == 4
+    assert data.positions == [390, 845, 1755, 2665] and len(data) == 4, "spread over the part without patients"
     assert (data.name, data.split, data.image_shape) == ("lodopab:validation", "val", (362, 362))
-    assert data.patients == ["0", "65", "130", "195"]
+    assert data.patients == ["390", "845", "1755", "2665"]
     slices = list(data)
     assert [(s.group, s.index, s.position) for s in slices] == [("validation", n, n) for n in data.positions]
     assert slices[2].hu.shape == (1, 362, 362) and np.isnan(slices[2].z_mm)
     vacuum = -1000 * 20 / 19.98
-    np.testing.assert_allclose([float(s.hu.mean()) for s in slices], [vacuum, vacuum, 0, vacuum], atol=0.01)
+    np.testing.assert_allclose([float(s.hu.mean()) for s in slices], [vacuum, 0, vacuum, vacuum], atol=0.01)
     assert {s.pixel_mm for s in slices} == {data.source.geometry.pixel_rc[0]}
     assert data.content_hash() == LoDoPaBSlices(LoDoPaB(root, "validation"), 65, 4).content_hash()
     assert data.content_hash() != LoDoPaBSlices(LoDoPaB(root, "validation"), 65, 3).content_hash()
