@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
+from deft_ct.datasets.photographs import is_photographs
 from deft_ct.evaluation.comparison import Comparison
 from deft_ct.report.figures import footer_of
 from deft_ct.workflows.benchmark import SuiteRun, refuse_failures, run_suite
@@ -53,6 +54,8 @@ def compare(
     photos:FOLDER) take tasks instead of scans: --operator sr4+inpaint_box.
     """
     with one_line_errors(interrupted=RESUME):
+        if operator is not None and not is_photographs(data):
+            raise ValueError("--operator is for photographs (--data photos:...): slices take a --scan")
         suite = Suite(
             data=(data,),
             scans=None if scans is None else tuple(dict.fromkeys(scans)),

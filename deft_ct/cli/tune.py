@@ -130,8 +130,8 @@ def _on_scans(
     if operator is not None:
         raise ValueError("--operator is for photographs (--data photos:...): slices are tuned for a --scan")
     wanted = [Scan.from_name(name) for name in dict.fromkeys(scans or DEFAULT_SCANS)]
-    pack = read_pack(data, options.every)
     networks = choice.networks()
+    pack = read_pack(data, options.every)
     networks.load_named()
     problems = [
         CTProblem(pack, scan, seed=options.seed, batch_size=options.batch_size, device=options.device)

@@ -120,6 +120,10 @@ def restore_photograph(
         FileExistsError: there is something in the way of the output.
         WriteError: a file cannot be written.
     """
+    for name in ("mask", "kernel"):
+        path = getattr(settings, name)
+        if path is not None and not Path(path).is_file():
+            raise FileNotFoundError(f"no such {name}: {path}")
     with reserve_output(out, overwrite=overwrite, source=source) as target:
         method = _build(settings)
         photograph = read_photograph(source)
@@ -171,6 +175,7 @@ def _build(settings: RestoreSettings) -> Reconstructor:
     """The method, with its networks in tiles."""
     networks = NaturalNetworks(settings)
     networks.check(settings.method)
+    networks.for_task(settings.label).load_named()
     preset = settings.label if settings.label in shipped_presets(settings.method) else None
     method = networks.for_task(settings.label).build(settings.method, settings.options, preset=preset)
     if isinstance(method, PriorReconstructor):

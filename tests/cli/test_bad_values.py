@@ -84,6 +84,9 @@ def _words(command: str, parameter: Any, value: str, pack: Path) -> list[str]:
     known = {option for item in COMMANDS[command].params for option in item.opts}
     words = [*command.split(), *(["--out", "out"] if "--out" in known else [])]
     words += _arguments(command, parameter)
+    if command == "restore":  # it needs a degradation, and its usual method a prior
+        words += [] if name in ("--operator", "--mask", "--kernel") else ["--operator", "sr4"]
+        words += [] if name == "--method" else ["--method", "tv"]
     if "--data" in known and name != "--data":
         words += ["--data", str(pack) if name in ON_DISK else "no-such-data.h5"]
     if parameter.param_type_name != "option":
@@ -114,7 +117,7 @@ def _try(command: str, parameter: Any, values: tuple[str, ...], folder: Path) ->
         names = {name, parameter.name, name.lstrip("-").replace("-", "_"), parameter.metavar or name}
         named = any(word in text for word in names) or (value.strip() and shown[:20] in text)
         if "no-such-data" in text or "no-such-series" in text:
-            good = value in GOOD.get(name, ()) or value == TEN or name == "--series"
+            good = value in GOOD.get(name, ()) or value == TEN or name in ("--series", "--phase")
             assert good, told
         else:
             assert named, told
