@@ -229,7 +229,9 @@ def test_straight_through_derivative_of_jpeg_is_a_projection() -> None:
     pulled = JPEG((3, 64, 64), 90).vjp(x, v)
     assert not torch.allclose(pulled, v, atol=1e-2)
     constant = torch.tensor([0.3, -0.7, 0.5], dtype=torch.float64)[:, None, None]
-    torch.testing.assert_close((pulled * constant).sum(), (v * constant).sum(), rtol=1e-4, atol=0)
+    # The colour matrices of JFIF have five decimals: their product is the identity up to 5e-5 of a grey level.
+    error = ((pulled - v) * constant).sum().abs() / (v * constant.abs()).sum()
+    assert float(error) < 5e-5
     grey = torch.rand(1, 1, 64, 64, generator=rng(1), dtype=torch.float64)  # has luma only, which is kept
     torch.testing.assert_close((pulled * grey).sum(), (v * grey).sum(), rtol=1e-4, atol=0)
 
