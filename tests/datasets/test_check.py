@@ -95,6 +95,23 @@ def test_series(tmp_path: Path) -> None:
     assert "1 slice(s) missing" in next(iter(_states(check_data(tmp_path), "damaged").values()))
 
 
+def test_a_series_in_words(tmp_path: Path) -> None:
+    _dicom(tmp_path / "a")
+    files = sorted((tmp_path / "a").iterdir())
+    [what] = _states(check_data(tmp_path), "found").values()
+    assert what.startswith(f"{len(files)} slices of 512 x 512") and ", 1 mm apart, kernel" in what
+    odd = pydicom.dcmread(files[1])
+    spacing = list(odd.PixelSpacing)
+    odd.PixelSpacing = [2 * float(spacing[0]), 2 * float(spacing[1])]
+    odd.save_as(files[1])
+    [what] = _states(check_data(tmp_path), "damaged").values()
+    assert "PixelSpacing" in what
+    for file in files[1:]:
+        file.unlink()
+    [what] = _states(check_data(tmp_path), "found").values()
+    assert what.startswith("1 slices of 512 x 512") and "apart" not in what
+
+
 def test_two_detect(tmp_path: Path) -> None:
     place = tmp_path / "slice00001" / "mode1"
     place.mkdir(parents=True)
