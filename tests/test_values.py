@@ -47,7 +47,7 @@ def test_a_record_cannot_be_changed(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "deft_ct.io.dicom_read.Series", "deft_ct.datasets.data_exchange.DataExchangeScan",
+        "deft_ct.io.series.Series", "deft_ct.datasets.data_exchange.DataExchangeScan",
         "deft_ct.datasets.htc2022.HTCScan", "deft_ct.datasets.ldct_projection.HelicalProjections",
         "deft_ct.operators.ct.alignment.AlignmentResult",
     ],

@@ -8,7 +8,6 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -69,13 +68,12 @@ def unpacked(path: Path) -> Iterator[Path]:
             raise type(error)(path, member + error.problem.replace(str(folder), printable(path))) from error
 
 
-@dataclass
 class _Unpacking:
     """What was unpacked so far of one archive that the user named."""
 
-    source: Path
-    written: int = 0
-    members: int = 0
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.written = self.members = 0
 
     def unpack(self, archive: Path, folder: Path, depth: int) -> None:
         if depth > DEEPEST:

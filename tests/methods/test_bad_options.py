@@ -27,6 +27,8 @@ def may_pass(kind: Any, value: Any, *, infinite: bool) -> bool:
         return any(value is one or value == one for one in get_args(kind) if type(value) is type(one))
     if get_origin(kind) in (Union, types.UnionType):
         return any(may_pass(one, value, infinite=infinite) for one in get_args(kind))
+    if kind is type(None):
+        return value is None
     if kind is bool:
         return type(value) is bool
     if kind is int:
@@ -65,13 +67,13 @@ def test_the_bad_values_reach_every_method() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("tv:strength=nan", "tv: strength must be a finite number, got nan"),
+        ("tv:strength=nan", "tv: strength must be a finite number or None, got nan"),
         ("tv:iterations=2.5", "tv: iterations must be a whole number, got 2.5"),
         ("sirt:iterations=1e3", "sirt: iterations must be a whole number, got 1000.0"),
         ("tv:iterations=" + "9" * 30, "tv: iterations must be a whole number up to"),
         ("tv:iterations=" + "9" * 6000, "tv: iterations must be a whole number"),
-        ("tv:nonnegative=no", "tv: nonnegative must be True or False, got 'no'"),
-        ("tv:nonnegative=0", "tv: nonnegative must be True or False, got 0"),
+        ("tv:nonnegative=no", "tv: nonnegative must be True or False or None, got 'no'"),
+        ("tv:nonnegative=0", "tv: nonnegative must be True or False or None, got 0"),
         ("tv:tolerance=\0", "tv: tolerance must be a finite number"),
         ("tv:tolerance= ", "expected option=value in 'tv:tolerance= ', got 'tolerance='"),
         ("tv:=1", "expected option=value"),

@@ -43,6 +43,7 @@ FREE = {
     "max-minutes": "says how long to go on",
 }  # fmt: skip
 FREE_IN_TRAINING = {"compile": FASTER, "channels-last": FASTER, "tensorboard": "writes events"}
+PHOTOGRAPHS = {name: "of photographs, refused with slices" for name in ("operator", "noise", "draws")}
 
 LOOP = {
     "steps": 3, "batch-size": 4, "learning-rate": 1e-4, "optimizer": "adamw", "momentum": 0.5, "warmup": 3,
@@ -63,7 +64,7 @@ COMMANDS = [
         {
             "prior": "see test_networks_of_a_comparison", "htransform": "same", "model": "same", "precision": "same",
             "presets": "see test_presets_of_a_comparison", "preset-folder": "same",
-            "device": "there is one here; it is in the protocol",
+            "device": "there is one here; it is in the protocol", "operator": "of photographs, refused with slices",
         },
     ),
     Command(
@@ -76,6 +77,7 @@ COMMANDS = [
             "trials": "says how long to go on", "prior": "see test_networks_of_a_search", "htransform": "same",
             "model": "same", "precision": "same", "device": "there is one here; it is in the settings",
             "estimate": "reads and writes nothing", "methods": "the argument",
+            "operator": "of photographs, refused with slices",
         },
     ),
     Command(
@@ -96,7 +98,7 @@ COMMANDS = [
             "initial": "head", "refinement": "refinement", "batches": 2, "loss": "log-variance",
             "any-scan": True, "tv-iterations": 3,
         },
-        FREE_IN_TRAINING | {
+        FREE_IN_TRAINING | PHOTOGRAPHS | {
             "paths": "only of a loss without images, see below", "path-steps": "same",
             "any-start": "needs --any-scan, see below", "table": "only with --batches, see test_a_foreign_table",
         },
@@ -109,7 +111,7 @@ COMMANDS = [
             "prior": "prior2", "guidance": "adjoint", "channels": "64", "loss": "trajectory-balance", "paths": 3,
             "path-steps": 4, "initial-reconstruction": "tv", "tv-iterations": 3, "initial": "head32",
         },
-        FREE_IN_TRAINING | {
+        FREE_IN_TRAINING | PHOTOGRAPHS | {
             "any-scan": "refused with this loss", "any-start": "same", "refinement": "not with this loss",
             "table": "not with this loss", "batches": "not with this loss",
         },

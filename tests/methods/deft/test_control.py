@@ -31,7 +31,7 @@ from deft_ct.methods.deft.control import (
     path_costs,
     trajectory_balance,
 )
-from deft_ct.methods.deft.guidance import AdjointGuidance, ScoreGuidance
+from deft_ct.methods.deft.guidance import AdjointGuidance, Guidance, ScoreGuidance
 from deft_ct.methods.deft.train_control import (
     ControlTraining,
     SimulatedMeasurements,
@@ -60,9 +60,16 @@ def normal(seed: int) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
+class RawScore(Guidance):
+    """The score itself: the exact head is a matrix times it."""
+
+    def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
+        return likelihood.score(x0)
+
+
 def walk(head: nn.Module, times: list[int], count: int, seed: int = 0, likelihood: Likelihood = LIKELIHOOD) -> Paths:
     return draw_paths(
-        head, PRIOR, likelihood.repeat(count), Condition(), times, guidance=ScoreGuidance(), normal=normal(seed)
+        head, PRIOR, likelihood.repeat(count), Condition(), times, guidance=RawScore(), normal=normal(seed)
     )
 
 
