@@ -11,7 +11,6 @@ Run: python benchmarks/experiments/amortised_photographs.py --data photos:../sha
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,19 +23,17 @@ from torch import Tensor
 
 from deft_ct.datasets.photographs import photographs
 from deft_ct.diffusion import Prior, load_prior
-from deft_ct.evaluation.metrics import psnr
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft import HTransform, load_htransform, save_htransform
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
-from deft_ct.runtime.atomic import write_text
 from deft_ct.training import TrainingConfig
+from deft_ct.workflows.experiments.photograph_rows import DATA_RANGE, StoredRows, image_psnr
 from deft_ct.workflows.train_networks import HTransformRecipe
 from deft_ct.workflows.train_photographs import DegradedPhotographs, htransform_on_photographs, parse_operators
 from deft_ct.workflows.train_priors import ImageDomain, image_domain
 
 TASKS = "sr4+inpaint_random+gaussian_blur+denoise"
-DATA_RANGE = 2.0
 KINDS = {"mean": DEFTConfig(), "sample": DEFTConfig(estimate="samples", eta=1.0)}
 
 
@@ -48,17 +45,11 @@ def trained(domain: ImageDomain, text: str, folder: Path, recipe: HTransformReci
     return load_htransform(folder / "htransform")
 
 
-def score(images: Tensor, truth: Tensor) -> list[float]:
-    """PSNR of each image, nothing clipped."""
-    found = psnr(images.double().numpy(), truth.double().numpy(), data_range=DATA_RANGE)
-    return [round(float(value), 4) for value in np.ravel(found)]
-
-
 def measured(prior: Prior, head: HTransform, measurement: Measurement, truth: Tensor, seed: int) -> dict[str, Any]:
     """PSNR of DEFT's mean and of one sample."""
     y = measurement.simulate(truth, seed=seed)
     return {
-        kind: {"psnr_db": score(DEFT(prior, head, config).reconstruct(y, measurement, seed=seed).mean, truth)}
+        kind: {"psnr_db": image_psnr(DEFT(prior, head, config).reconstruct(y, measurement, seed=seed).mean, truth)}
         for kind, config in KINDS.items()
     }
 
@@ -102,12 +93,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "batch_size": arguments.batch_size, "channels": arguments.channels, "operators": arguments.operator,
         "prior_sha256": prior.content_hash(),
     }  # fmt: skip
-    rows: dict[str, Any] = {}
-    if arguments.json is not None and arguments.json.is_file():
-        stored = json.loads(arguments.json.read_text())
-        if stored["settings"] != settings:
-            parser.error(f"{arguments.json} holds results of other settings, {stored['settings']}: choose another file")
-        rows = stored["rows"]
+    stored = StoredRows.open(arguments.json, settings)
+    rows = stored.rows
     tasks = parse_operators(arguments.operator)
     training = TrainingConfig(
         steps=arguments.steps, batch_size=arguments.batch_size, learning_rate=2e-3, optimizer="muon",
@@ -128,9 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "shared": measured(prior, shared, measurement, truth, arguments.seed),
         }
         print(markdown({task.text: rows[task.text]}, settings), flush=True)
-        if arguments.json is not None:
-            content = {"settings": settings, "rows": rows}
-            write_text(arguments.json, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        stored.write()
     print(markdown(rows, settings))
 
 

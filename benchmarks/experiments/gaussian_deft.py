@@ -12,7 +12,6 @@ Run: python benchmarks/experiments/gaussian_deft.py --data ../shared/data/photos
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -24,13 +23,11 @@ import torch
 from torch import Tensor
 
 from deft_ct.diffusion import Prior
-from deft_ct.evaluation.metrics import psnr
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft import HTransform, load_htransform, save_htransform
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.train import train_htransform
-from deft_ct.runtime.atomic import write_text
 from deft_ct.training import TrainingConfig
 from deft_ct.workflows.experiments.gaussian_photographs import (
     LINEAR_TASKS,
@@ -40,10 +37,10 @@ from deft_ct.workflows.experiments.gaussian_photographs import (
     PhotographGaussian,
     linear_task,
 )
+from deft_ct.workflows.experiments.photograph_rows import DATA_RANGE, StoredRows, image_psnr
 from deft_ct.workflows.train_networks import HTransformRecipe
 from deft_ct.workflows.train_photographs import photograph_config
 
-DATA_RANGE = 2.0
 TRAINING_SEED = 1_000_000
 """Seed of the first training image; the truths have small seeds."""
 TRAINING_IMAGES = 100_000
@@ -65,12 +62,6 @@ def trained(world: PhotographGaussian, prior: Prior, task: str, folder: Path, re
     return load_htransform(finished)
 
 
-def score(images: Tensor, truth: Tensor) -> list[float]:
-    """PSNR of each image, nothing clipped."""
-    found = psnr(images.double().numpy(), truth.double().numpy(), data_range=DATA_RANGE)
-    return [round(float(value), 4) for value in np.ravel(found)]
-
-
 def measured(
     prior: Prior, heads: Mapping[str, HTransform], measurement: Measurement, y: Tensor, truth: Tensor
 ) -> dict[str, Any]:
@@ -81,7 +72,7 @@ def measured(
             began = time.process_time()
             result = DEFT(prior, head, config).reconstruct(y, measurement)
             row[f"{name}{kind}"] = {
-                "psnr_db": score(result.mean, truth),
+                "psnr_db": image_psnr(result.mean, truth),
                 "cpu_seconds_per_image": round((time.process_time() - began) / len(y), 4),
                 "evaluations": result.provenance["network_evaluations_per_image"],
             }
@@ -134,12 +125,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "prior_sha256": prior.content_hash(), "channels": arguments.channels,
         "training": {name: asdict(training)[name] for name in ("steps", "batch_size", "learning_rate", "optimizer")},
     }  # fmt: skip
-    rows: dict[str, Any] = {}
-    if arguments.json is not None and arguments.json.is_file():
-        stored = json.loads(arguments.json.read_text())
-        if stored["settings"] != settings:
-            parser.error(f"{arguments.json} holds results of other settings, {stored['settings']}: choose another file")
-        rows = stored["rows"]
+    stored = StoredRows.open(arguments.json, settings)
+    rows = stored.rows
     truth = world.draw(arguments.images, arguments.seed)
     for task in arguments.task or LINEAR_TASKS:
         if task in rows:
@@ -152,15 +139,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         heads = {"": head}
         if arguments.untrained:
             heads["untrained "] = HTransform(head.config, head.schedule, prior_hash=prior.content_hash())
-        exact = score(world.posterior_means(measurement, measurement.noise.to_dict()["sigma"], y), truth)
+        exact = image_psnr(world.posterior_means(measurement, measurement.noise.to_dict()["sigma"], y), truth)
         rows[task] = {
             "exact": {"psnr_db": exact}, "training_cpu_seconds": seconds, "htransform_sha256": head.content_hash(),
             **measured(prior, heads, measurement, y, truth),
         }  # fmt: skip
         print(markdown({task: rows[task]}, settings), flush=True)
-        if arguments.json is not None:
-            content = {"settings": settings, "rows": rows}
-            write_text(arguments.json, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        stored.write()
     print(markdown(rows, settings))
 
 

@@ -1,7 +1,8 @@
 """Photographs' Gaussian: a world in which prior and posterior are exact, on images of 32 x 32 pixels in RGB.
 
-A Gaussian is fitted to crops of photographs, and all images are drawn from it. The noise prediction of its prior is
-exact, and so is the posterior mean of every linear measurement. What separates a method from it is the method alone.
+A Gaussian is fitted to crops of photographs, and all images are drawn from it. It is diagonal after a colour and a
+cosine transform, so its diffusion prior is exact and cheap, and the posterior mean of every linear measurement is
+known. What separates a method from it is the method alone.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deft_ct.datasets.images import PhotoCrops
 from deft_ct.diffusion import Prior
-from deft_ct.diffusion.gaussian_mixture import GaussianMixture
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators import (
@@ -32,6 +32,7 @@ from deft_ct.operators import (
 )
 from deft_ct.operators.image.blur_kernels import gaussian_taps
 from deft_ct.operators.image.masks import box_mask, random_mask
+from deft_ct.operators.image.transforms import dct_matrix
 from deft_ct.runtime.content_key import content_digest
 from deft_ct.training.pairs import PairSource
 
@@ -73,46 +74,95 @@ def linear_task(name: str) -> Measurement:
     return Measurement(LINEAR_TASKS[name](), GaussianNoise(SIGMA.get(name, COMMON_SIGMA)))
 
 
-@dataclass(frozen=True)
-class PhotographGaussian:
-    """A Gaussian with its exact noise prediction.
+class TransformedGaussian(nn.Module):
+    """Exact noise prediction for a Gaussian whose values are independent after a colour and a cosine transform.
 
-    Attributes:
-        network: the exact noise prediction.
+    Args:
+        mean: ``SHAPE``.
+        colours: ``(3, 3)``, orthogonal; its columns are the colour basis.
+        variances: ``SHAPE``, of the coefficients.
     """
 
-    network: GaussianMixture
+    mean: Tensor
+    colours: Tensor
+    variances: Tensor
+    cosines: Tensor
+
+    def __init__(self, mean: Tensor, colours: Tensor, variances: Tensor) -> None:
+        super().__init__()
+        self.schedule = Schedule()
+        for name, value in (
+            ("mean", mean), ("colours", colours), ("variances", variances), ("cosines", dct_matrix(mean.shape[-1]))
+        ):  # fmt: skip
+            self.register_buffer(name, value.double())
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        """Of centred images ``(B, *SHAPE)``."""
+        cosines, colours = self.cosines.to(x), self.colours.to(x)
+        return cosines @ torch.einsum("dc,bdhw->bchw", colours, x) @ cosines.T
+
+    def images(self, coefficients: Tensor) -> Tensor:
+        """The inverse of :meth:`coefficients`."""
+        cosines, colours = self.cosines.to(coefficients), self.colours.to(coefficients)
+        return torch.einsum("dc,bchw->bdhw", colours, cosines.T @ coefficients @ cosines)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """``sqrt(1 - a) (a S + 1 - a)^-1 (x - sqrt(a) m)`` at the times ``t`` ``(B,)``."""
+        a = self.schedule.alpha_bar(t).to(x)[:, None, None, None]
+        scaled = self.coefficients(x - a.sqrt() * self.mean.to(x)) / (a * self.variances.to(x) + 1 - a)
+        return (1 - a).sqrt() * self.images(scaled)
+
+
+@dataclass(frozen=True)
+class PhotographGaussian:
+    """The Gaussian.
+
+    Attributes:
+        network: its exact noise prediction.
+    """
+
+    network: TransformedGaussian
 
     @classmethod
     def fit(cls, path: Path) -> PhotographGaussian:
         """Fit to the quarters of the training crops of a file, and to their mirror images.
 
+        Of all Gaussians whose covariance the principal colours and the cosine transform make diagonal, it is the one of
+        largest likelihood.
+
         Args:
             path: file of crops of 64 x 64 pixels.
         """
         crops = PhotoCrops(path, "train")
-        images = torch.stack([crops[n] for n in range(len(crops))])
-        quarters = images.unfold(2, SIDE, SIDE).unfold(3, SIDE, SIDE).permute(0, 2, 3, 1, 4, 5).reshape(-1, *SHAPE)
-        flat = torch.cat([quarters, quarters.flip(-1)]).flatten(1).double()
-        cov = torch.cov(flat.T, correction=0) + FLOOR * torch.eye(flat.shape[1]).double()
-        return cls(GaussianMixture(torch.ones(1).double(), flat.mean(0)[None], cov[None], Schedule()))
+        images = torch.stack([crops[n] for n in range(len(crops))]).double()
+        parts = images.unfold(2, SIDE, SIDE).unfold(3, SIDE, SIDE).permute(0, 2, 3, 1, 4, 5).reshape(-1, *SHAPE)
+        parts = torch.cat([parts, parts.flip(-1)])
+        mean = parts.mean(0)
+        centred = parts - mean
+        _, colours = torch.linalg.eigh(torch.cov(centred.transpose(0, 1).flatten(1), correction=0))
+        network = TransformedGaussian(mean, colours, torch.ones(SHAPE))
+        network.variances = network.coefficients(centred).square().mean(0) + FLOOR
+        return cls(network)
 
     def prior(self) -> Prior:
         """The exact prior."""
         return Prior(self.network, self.network.schedule, image_shape=SHAPE)
 
+    def images(self, normal: Tensor) -> Tensor:
+        """Images of the Gaussian from independent normal values, both ``(B, *SHAPE)``; computed in float64."""
+        network = self.network
+        return (network.mean + network.images(network.variances.sqrt() * normal.double())).float()
+
     def draw(self, count: int, seed: int) -> Tensor:
         """``(count, *SHAPE)`` images of the Gaussian."""
-        normal = torch.randn(count, self.network.means.shape[1], generator=_seeded(seed), dtype=torch.float64)
-        spread = self.network.vectors[0].double() * self.network.values[0].double().clamp_min(0).sqrt()
-        return (self.network.means[0].double() + normal @ spread.T).reshape(count, *SHAPE).float()
+        return self.images(torch.randn(count, *SHAPE, generator=_seeded(seed), dtype=torch.float64))
 
     def posterior_means(self, measurement: Measurement, sigma: float, y: Tensor) -> Tensor:
         """``E[x | y]`` of a linear measurement with white noise, exact."""
         unit = torch.eye(SHAPE[0] * SIDE**2, dtype=torch.float64).reshape(-1, *SHAPE)
         matrix = measurement.operator(unit).flatten(1).T
-        cov, mean = self.network.covs[0].double(), self.network.means[0].double()
-        seen = matrix @ cov
+        cov = self.network.images(self.network.variances * self.network.coefficients(unit)).flatten(1)
+        seen, mean = matrix @ cov, self.network.mean.flatten()
         gram = seen @ matrix.T + sigma**2 * torch.eye(len(matrix)).double()
         innovation = y.flatten(1).double() - mean @ matrix.T
         return (mean + torch.linalg.solve(gram, innovation.T).T @ seen).reshape(-1, *SHAPE).float()
@@ -128,21 +178,23 @@ class GaussianImages:
     """
 
     def __init__(self, world: PhotographGaussian, count: int, first: int) -> None:
-        self.count, self.first = count, first
-        self._mean = world.network.means[0]
-        self._spread = world.network.vectors[0] * world.network.values[0].clamp_min(0).sqrt()
+        self.world, self.count, self.first = world, count, first
 
     def __len__(self) -> int:
         return self.count
 
     def batch(self, indices: Tensor) -> Tensor:
         """``(B, *SHAPE)`` float32."""
-        rows = [torch.randn(len(self._mean), generator=_seeded(self.first + int(n))) for n in indices]
-        return (self._mean + torch.stack(rows) @ self._spread.T).reshape(-1, *SHAPE)
+        return self.world.images(
+            torch.stack([torch.randn(SHAPE, generator=_seeded(self.first + int(n))) for n in indices])
+        )
 
     def digest(self) -> str:
         """SHA-256 of what the images follow from."""
-        return content_digest([self._mean, self._spread, torch.tensor([self.count, self.first])])
+        network = self.world.network
+        return content_digest(
+            [network.mean, network.colours, network.variances, torch.tensor([self.count, self.first])]
+        )
 
 
 class GaussianPairs(PairSource):
