@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import torch
 
 from deft_ct.ct.scan_range import ScanRange
-from deft_ct.diffusion import load_prior
+from deft_ct.diffusion import Prior, load_prior
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import HTransform, HTransformConfig, load_htransform, load_refinement
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
@@ -23,6 +23,7 @@ from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, Prim
 from deft_ct.methods.supervised.train import Model, train_model
 from deft_ct.runtime.fields import check_fields
 from deft_ct.training import TimeLimit, TrainingConfig
+from deft_ct.training.pairs import PairSource
 from deft_ct.workflows.training_setup import TrainingData, htransform_network, new_network, table_config
 
 Loss = Literal["denoising", "log-variance", "trajectory-balance"]
@@ -120,14 +121,7 @@ def htransform_on_slices(
     )
     pairs = data.pairs(training.seed, frozen.value_range or PriorRange())
     if settings.loss != "denoising":
-        made = train_control(
-            SimulatedMeasurements(pairs, seed=training.seed), frozen, out,
-            ControlTraining(
-                config=config, training=training, initial=first,
-                control=ControlConfig(objective=settings.loss, steps=settings.path_steps, paths=settings.paths),
-            ),
-            progress=progress,
-        )  # fmt: skip
+        made = htransform_by_control(pairs, frozen, out, settings, config, initial=first, progress=progress)
     else:
         table = None
         if settings.batches:
@@ -178,6 +172,35 @@ class RefinementRecipe:
         check_fields(self)
         new_network(self.channels, self.patch)
         table_config(self.batches, self.training, self.tv_iterations, None)
+
+
+def htransform_by_control(
+    pairs: PairSource,
+    prior: Prior,
+    out: Path,
+    settings: HTransformRecipe,
+    config: HTransformConfig,
+    *,
+    initial: HTransform | None,
+    progress: bool,
+) -> HTransform:
+    """Train an h-transform without images, for the one measurement of ``pairs``.
+
+    Args:
+        pairs: give simulated data.
+        prior: stays as it is.
+        out: folder of the checkpoints.
+        settings: the training, with a loss that needs no images.
+        config: of the h-transform.
+        initial: where the training starts; random weights if None.
+        progress: show a progress bar.
+    """
+    assert settings.loss != "denoising", "that loss needs images"
+    control = ControlConfig(objective=settings.loss, steps=settings.path_steps, paths=settings.paths)
+    return train_control(
+        SimulatedMeasurements(pairs, seed=settings.training.seed), prior, out,
+        ControlTraining(config=config, training=settings.training, initial=initial, control=control), progress=progress,
+    )  # fmt: skip
 
 
 def refinement_on_slices(

@@ -13,14 +13,13 @@ from deft_ct.diffusion import Prior, load_prior
 from deft_ct.measurement.content import measurement_content
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft import HTransform, HTransformConfig, load_htransform
-from deft_ct.methods.deft.control import ControlConfig
 from deft_ct.methods.deft.trained_measurements import MEASUREMENTS, measurement_entries
 from deft_ct.methods.initial import has_data_image
 from deft_ct.networks import UNetConfig
 from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.feature_images import FeatureImage
 from deft_ct.problems.natural_by_name import NaturalTask, parse_task
-from deft_ct.workflows.train_networks import AUTO, HTransformRecipe
+from deft_ct.workflows.train_networks import AUTO, HTransformRecipe, htransform_by_control
 from deft_ct.workflows.train_priors import ImageDomain
 from deft_ct.workflows.training_setup import htransform_network, record_card
 
@@ -130,7 +129,6 @@ def htransform_on_photographs(
         OtherContentError: the folder is of another training.
     """
     from deft_ct.methods.deft.train import HTransformTraining, train_htransform
-    from deft_ct.methods.deft.train_control import ControlTraining, SimulatedMeasurements, train_control
     from deft_ct.training.pairs import PairSource
 
     training = settings.training
@@ -144,14 +142,7 @@ def htransform_on_photographs(
     config = photograph_config(pairs, prior, settings) if first is None else first.config
     _check_sizes(data, config)
     if settings.loss != "denoising":
-        made = train_control(
-            SimulatedMeasurements(pairs, seed=training.seed), prior, out,
-            ControlTraining(
-                config=config, training=training, initial=first,
-                control=ControlConfig(objective=settings.loss, steps=settings.path_steps, paths=settings.paths),
-            ),
-            progress=progress,
-        )  # fmt: skip
+        made = htransform_by_control(pairs, prior, out, settings, config, initial=first, progress=progress)
     else:
         made = train_htransform(
             pairs, prior, out, config=config, training=training, options=HTransformTraining(initial=first),
