@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.circulant import circulant
 from deft_ct.operators.ct.backends import Kernel, make_backend
 from deft_ct.operators.ct.backprojection import fbp
@@ -27,6 +26,7 @@ from deft_ct.operators.ct.unseen import unseen_pixels
 from deft_ct.operators.ct.view_order import view_order
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
 from deft_ct.operators.image_values import ATTENUATION, ImageValues
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.memory import check_memory
 from deft_ct.operators.noise import PoissonNoise
 from deft_ct.operators.row_order import RowOrder

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator, RowPick
+from deft_ct.operators.base import RowPick
 from deft_ct.operators.image.blur_kernels import gaussian_taps, motion_kernel
 from deft_ct.operators.image.separable import Separable
 from deft_ct.operators.image.transforms import fast_size, hartley, one_by_one
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.svd import SingularValueDecomposition
 
 Boundary = Literal["reflect", "circular", "zero", "valid"]

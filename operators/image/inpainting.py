@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator, RowPick
+from deft_ct.operators.base import RowPick
 from deft_ct.operators.feature_images import FeatureImage
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.svd import DiagonalSVD
 
 

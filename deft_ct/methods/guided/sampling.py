@@ -14,7 +14,7 @@ from torch import Tensor
 from deft_ct.diffusion import Prior
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.guided.start import check_warm_start, walk_times, warm_start
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.svd import Decomposable
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import PriorReconstructor, UnsupportedError
