@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import abc
 import importlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,18 @@ class Operator(nn.Module, abc.ABC):
             pick: maps a parameter ``(images, *)`` to that of the other images.
         """
         return self
+
+    @classmethod
+    def joined(cls, operators: Sequence[Self]) -> Self | None:
+        """One operator with the parameters of several, the k-th for image k.
+
+        Args:
+            operators: of this class, for images of one shape, each without a batch axis of its own.
+
+        Returns:
+            None where operators of this kind have no parameters of each image.
+        """
+        return None
 
     def __getitem__(self, part: slice) -> Operator:
         """The operator of some images of a batch: itself when all images share the parameters.
