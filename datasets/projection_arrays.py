@@ -1,7 +1,8 @@
 """Projections of a file that a description goes with: counts become line integrals, axes get their order.
 
-``-log((data - dark) / (flat - dark))`` with the means of the flat and dark frames. Formats: ``.npy``, ``.npz``, ``.mat``,
-``.tif`` and HDF5, of which data exchange (De Carlo et al. 2014, J. Synchrotron Rad. 21, 1224) says where its arrays are.
+``-log((data - dark) / (flat - dark))`` with the means of the flat and dark frames. Formats: ``.npy``, ``.npz``,
+``.mat``, ``.tif`` and HDF5, of which data exchange (De Carlo et al. 2014, J. Synchrotron Rad. 21, 1224) says where its
+arrays are.
 """
 
 from __future__ import annotations
