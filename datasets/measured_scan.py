@@ -155,7 +155,7 @@ def _own_geometry(path: Path, said: ScanDescription | None, chosen: tuple[int, i
     if suffix == ".mat" and _has_challenge_struct(path):
         _nothing_said(path, said)
         _only_one(path, chosen)
-        scan = read_htc2022(path)
+        scan = read_htc2022(path, image_shape=(1, 1))
         kind = "limited angle" if scan.limited else "full scan"
         return MeasuredScan(
             sinogram=scan.sinogram, geometry=_bare(scan.geometry), layout=f"HTC 2022 challenge file, {kind}"

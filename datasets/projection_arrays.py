@@ -225,12 +225,12 @@ def _logarithm(
         return data, ["the data are taken for line integrals, -log(transmission)"], {"values": said.holds}
     if said.holds == "counts" and flats is None and said.counts is None:
         raise ReadError(path, "holds counts: give flats, or counts: of the open beam, in a geometry file")
-    whole = np.ones((1, 1, 1)) if said.holds == "transmission" else np.full((1, 1, 1), said.counts or 1.0)
-    dark = np.zeros((1, 1, 1)) if darks is None else darks
-    beam = (whole if flats is None else flats) - dark
     for name, found in (("flats", flats), ("darks", darks)):
         if found is not None and (found.shape[0] not in (1, len(data)) or found.shape[2] != data.shape[2]):
             raise ReadError(path, f"{name} of shape {found.shape} do not fit data of shape {data.shape}")
+    whole = np.ones((1, 1, 1)) if said.holds == "transmission" else np.full((1, 1, 1), said.counts or 1.0)
+    dark = np.zeros((1, 1, 1)) if darks is None else darks
+    beam = (whole if flats is None else flats) - dark
     bad = np.broadcast_to(beam <= 0, (len(data), 1, data.shape[2]))[:, 0]
     transmission = (data - dark) / np.where(beam > 0, beam, 1.0)
     notes = [f"counts corrected by {_frames(said, flats, darks)}"]

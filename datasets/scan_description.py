@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deft_ct.io.errors import ReadError
-from deft_ct.io.yaml_files import read_yaml
 from deft_ct.runtime.fields import check_fields, from_values
+from deft_ct.runtime.yaml_file import read_yaml
 
 Centre = float | Literal["auto", "middle"]
 Axis = Literal["slices", "frames", "views", "detectors"]
@@ -140,6 +140,8 @@ def read_scan_description(path: Path) -> ScanDescription:
         FileNotFoundError: no such file.
         ReadError: it is not YAML, or has an unknown key or a value that does not fit; the message names it.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
     content = read_yaml(path, "a geometry file")
     if not isinstance(content, Mapping):
         raise ReadError(path, f"is no geometry file: expected keys such as beam, got {type(content).__name__}")
@@ -147,11 +149,12 @@ def read_scan_description(path: Path) -> ScanDescription:
         found = from_values(ScanDescription, _plain(content))
     except ValueError as error:
         raise ReadError(path, f"is no valid geometry file: {error}") from error
-    return replace(found, **{
-        name: str(path.parent / text) if (path.parent / text).is_file() else text
-        for name in ("angles", "flats", "darks")
-        if isinstance(text := getattr(found, name), str)
-    })  # fmt: skip
+    beside: dict[str, Any] = {}
+    for name in ("angles", "flats", "darks"):
+        text = getattr(found, name)
+        if isinstance(text, str) and (path.parent / text).is_file():
+            beside[name] = str(path.parent / text)
+    return replace(found, **beside)
 
 
 def _plain(content: Mapping[Any, Any]) -> dict[str, Any]:

@@ -47,12 +47,13 @@ class Disc:
         x = (np.arange(columns) - 0.5 * (columns - 1)) * pixel_mm - self.x_mm
         y = (0.5 * (rows - 1) - np.arange(rows))[:, None] * pixel_mm - self.y_mm
         inside: NDArray[np.bool_] = x**2 + y**2 <= self.radius_mm**2
-        half = 0.5 * pixel_mm * min(image_shape)
-        count, reach = int(inside.sum()), max(abs(self.x_mm), abs(self.y_mm)) + self.radius_mm
-        if reach > half or count < _LEAST_PIXELS:
+        width, height = 0.5 * pixel_mm * columns, 0.5 * pixel_mm * rows
+        beyond = abs(self.x_mm) + self.radius_mm > width or abs(self.y_mm) + self.radius_mm > height
+        if beyond or (count := int(inside.sum())) < _LEAST_PIXELS:
+            what = "leaves the image" if beyond else f"covers {count} pixels"
             raise ValueError(
-                f"the disc {self.x_mm:g}:{self.y_mm:g}:{self.radius_mm:g} mm covers {count} pixels of an image that "
-                f"reaches {half:.4g} mm from the axis: choose one inside of it, of at least {_LEAST_PIXELS} pixels"
+                f"the disc {self.x_mm:g}:{self.y_mm:g}:{self.radius_mm:g} mm {what}, which reaches {width:.4g} mm to "
+                f"the sides and {height:.4g} mm up and down: choose one inside of it, of {_LEAST_PIXELS} pixels or more"
             )
         return inside
 
@@ -120,13 +121,13 @@ def _attenuation(
     if isinstance(given, Disc):
         values = images[:, given.mask((images.shape[1], images.shape[2]), pixel_mm)]
         record[name] = {
-            "disc_mm": [given.x_mm, given.y_mm, given.radius_mm], "per_mm": float(values.mean()),
+            "disc_mm": [given.x_mm, given.y_mm, given.radius_mm], "per_mm": float(values.mean(dtype=np.float64)),
             "std_per_mm": float(values.std()), "pixels": int(values.size),
         }  # fmt: skip
     elif given == "auto":
         level = float(threshold_otsu(images)) if float(np.ptp(images)) > 0 else 0.0
         record[name] = {"otsu_threshold_per_mm": level, "per_mm": float(images[images > level].mean(dtype=np.float64))}
     else:
-        record[name] = {"per_mm": float(given or 0.0)}  # type: ignore[arg-type]
+        record[name] = {"per_mm": float(given or 0.0)}
     found: float = record[name]["per_mm"]
     return found

@@ -12,13 +12,13 @@ from typing import Any
 
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.photographs import is_photographs
-from deft_ct.io.yaml_files import read_yaml
 from deft_ct.methods.method_text import parse_method, parse_value
 from deft_ct.methods.registry import NetworkChoice, method_class
 from deft_ct.problems.natural_by_name import parse_task
 from deft_ct.problems.natural_data import with_noise
 from deft_ct.runtime.fields import check_fields, from_values
 from deft_ct.runtime.read_error import ReadError
+from deft_ct.runtime.yaml_file import read_yaml
 
 MOST_PANELS = 8
 """Pictures of a problem; the page holds all of them."""

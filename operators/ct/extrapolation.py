@@ -66,7 +66,8 @@ def _continuation(rows: Tensor, count: int) -> Tensor:
     value = (mean - slope * middle).clamp_min(0)
     tiny = torch.finfo(rows.dtype).eps
     squared_radius = 1 + value / (-slope / 2).clamp_min(tiny)
-    squared_radius = squared_radius.clamp_max((1 + 2 * count / detectors) ** 2)  # zero at the end of the continuation
+    end = 1 + 2 * max(1, count - _LEAST) / detectors  # a few elements of air, where nothing looks truncated any more
+    squared_radius = squared_radius.clamp_max(end**2)
     density = value / (squared_radius - 1).clamp_min(tiny)
     beyond = 1 + torch.arange(1, count + 1, dtype=rows.dtype, device=rows.device) * (2 / detectors)
     return (density[..., None] * (squared_radius[..., None] - beyond.square())).clamp_min(0).sqrt()

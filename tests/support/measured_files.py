@@ -37,7 +37,7 @@ FAN_YAML = "beam: fan\ndetector_mm: 1.5\nsource_to_center_mm: 200\nsource_to_det
 
 
 def lines(geometry: ParallelGeometry | FanGeometry, slices: int | None = None) -> np.ndarray:
-    """``(views, detectors)`` float32 line integrals; with ``slices`` a stack, slice ``k`` has ``1 + k`` times as many."""
+    """``(views, detectors)`` float32 line integrals; with ``slices`` a stack, slice ``k`` times ``1 + k``."""
     one = PHANTOM.sinogram(geometry)[0].numpy()
     return one if slices is None else np.stack([(1 + k) * one for k in range(slices)])
 
@@ -64,7 +64,11 @@ def write_data_exchange(path: Path, *, center: float | None = None, slices: int 
     geometry = PARALLEL if center is None else PARALLEL.replace(axis_offset_mm=center - 39.5)
     made = counts(lines(geometry, slices))
     with h5py.File(path, "w") as file:
-        file["exchange/data"], file["exchange/data_white"], file["exchange/data_dark"] = made.data, made.flats, made.darks
+        file["exchange/data"], file["exchange/data_white"], file["exchange/data_dark"] = (
+            made.data,
+            made.flats,
+            made.darks,
+        )
         file["exchange/theta"] = np.degrees(geometry.angle_array)
         file["exchange/theta"].attrs["units"] = "degrees"
     return path

@@ -1,4 +1,4 @@
-"""YAML files that are not trusted: plain values only, bounded in size, and no key twice."""
+"""YAML files that are not trusted."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from deft_ct.io.errors import ReadError
+from deft_ct.runtime.extras import optional_library
+from deft_ct.runtime.read_error import ReadError
 
 MOST_BYTES = 2**20
 
 
-def read_yaml(path: Path, what: str) -> Any:
-    """The content of a YAML file.
+def read_yaml(path: Path, noun: str) -> Any:
+    """The content of a YAML file: plain values, lists and mappings.
 
     Args:
         path: the file.
-        what: what it should be, for messages, for example ``"a suite"``.
+        noun: what it should be, for messages: "a suite".
 
     Raises:
         FileNotFoundError: no such file.
-        ReadError: it is not YAML, larger than :data:`MOST_BYTES`, or holds a key twice.
+        ReadError: it is larger than 1 MiB, not YAML, or a key is there twice.
+        MissingExtraError: PyYAML is not installed.
     """
+    optional_library("yaml", "benchmark")
     import yaml
 
     class Strict(yaml.SafeLoader):
@@ -35,10 +38,8 @@ def read_yaml(path: Path, what: str) -> Any:
                     raise yaml.constructor.ConstructorError(None, None, f"the key {key} is there twice", where)
             return super().construct_mapping(node, deep)
 
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
     if path.stat().st_size > MOST_BYTES:
-        raise ReadError(path, f"is not {what}: it is larger than {MOST_BYTES // 2**20} MiB")
+        raise ReadError(path, f"is not {noun}: it is larger than {MOST_BYTES // 2**20} MiB")
     try:
         loader = Strict(path.read_text(encoding="utf-8"))
         try:
