@@ -24,7 +24,7 @@ from deft_ct.methods.registry import NetworkChoice, method_class
 from deft_ct.methods.supervised.model import TrainedReconstructor
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform, align_scan, fbp
 from deft_ct.operators.ct.diagnosis import SHIFTED, TRUNCATED_VIEWS
-from deft_ct.operators.ct.extrapolation import continued
+from deft_ct.operators.ct.extrapolation import continue_rows
 from deft_ct.operators.ct.photons import estimated_photons
 from deft_ct.operators.ct.redundancy import angular_range, missing_fraction
 from deft_ct.operators.ct.truncation import truncation
@@ -325,7 +325,7 @@ def _reconstructed(
         found["image"] = "filtered back-projection, before the reconstruction"
     y, geometry, cut = task.sinogram, task.geometry, slice(None)
     if task.truncated and reconstructor.name == "fbp":
-        y, geometry = continued(y, geometry)
+        y, geometry = continue_rows(y, geometry)
     elif task.truncated and reconstructor.name in ON_A_WIDER_IMAGE:
         side = geometry.image_shape[0]
         more = math.ceil(0.5 * (WIDER - 1) * side)

@@ -22,7 +22,7 @@ _EDGE, _LEAST = 0.08, 4
 _LARGEST_FAN = math.radians(80)
 
 
-def continued(
+def continue_rows(
     sinogram: Tensor, geometry: ParallelGeometry | FanGeometry, reach: float = REACH
 ) -> tuple[Tensor, ParallelGeometry | FanGeometry]:
     """Line integrals on a wider detector.

@@ -8,7 +8,7 @@ import torch
 
 from deft_ct.datasets.phantoms import Ellipse, EllipsePhantom
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, fbp
-from deft_ct.operators.ct.extrapolation import continued
+from deft_ct.operators.ct.extrapolation import continue_rows
 
 OBJECT = EllipsePhantom(
     (
@@ -40,7 +40,7 @@ def test_less_than_a_third_of_the_error_is_left(name: str) -> None:
     def error(image: torch.Tensor) -> float:
         return float(np.sqrt(((image[0, 0].numpy() - truth)[seen] ** 2).mean())) / 0.02
 
-    wider, scan = continued(y, geometry)
+    wider, scan = continue_rows(y, geometry)
     assert scan.detectors == 120 and wider.shape == (1, 1, geometry.sinogram_shape[0], 120)
     assert torch.equal(wider[..., 30:90], y) and bool((wider >= 0).all())
     assert torch.allclose(torch.as_tensor(scan.detector_positions[30:90]), torch.as_tensor(geometry.detector_positions))
@@ -51,14 +51,14 @@ def test_less_than_a_third_of_the_error_is_left(name: str) -> None:
 def test_air_stays_air() -> None:
     whole = SCANS["parallel"].replace(detectors=110)
     y = OBJECT.sinogram(whole)[None]
-    wider, _ = continued(y, whole)
+    wider, _ = continue_rows(y, whole)
     assert torch.equal(wider[..., 55:-55], y) and not bool(wider[..., :55].any()) and not bool(wider[..., -55:].any())
 
 
 def test_a_row_that_rises_towards_its_edge_falls_beyond_it() -> None:
     geometry = SCANS["parallel"]
     y = torch.linspace(0.5, 1.0, 60).expand(1, 1, 90, 60).clone()
-    right = continued(y, geometry)[0][0, 0, 0, 90:]
+    right = continue_rows(y, geometry)[0][0, 0, 0, 90:]
     assert bool((right.diff() <= 0).all()) and float(right[0]) < 1.01 and float(right[-1]) < 0.3
     with pytest.raises(ValueError, match="reach must lie in"):
-        continued(y, geometry, 0.0)
+        continue_rows(y, geometry, 0.0)
