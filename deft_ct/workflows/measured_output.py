@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 NOTICE_OF_MEASURED = "Research only, not for clinical use; measured projections"
 _PROCESS = "reconstruction of measured projections; research only, not for clinical use"
 _NO_SLICE_MM = 1.0
+_WITH_PATHS = ("prior", "htransform", "models", "scan")
+"""Settings that may name files; the geometry of the scan is recorded by itself."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,7 +156,7 @@ def write_measured(folder: Path, run: MeasuredRun) -> None:
         write_nifti(series.volume.with_hu(run.shown_std), folder / "spread.nii.gz", note=note, frames=timed)
     record = measured_record(run)
     shared = {key: value for key, value in record.items() if key != "source"}
-    shared["settings"] = {k: v for k, v in record["settings"].items() if k not in ("prior", "htransform", "models")}
+    shared["settings"] = {k: v for k, v in record["settings"].items() if k not in _WITH_PATHS}
     _write_hdf5(folder / "result.h5", run, shared)
     stacks = [(run.shown, run.unit)] + ([] if run.shown_std is None else [(run.shown_std, run.unit)])
     width = f"{pixel * run.geometry.image_shape[1]:.4g} {run.length}{'s' if run.length == 'element' else ''} wide"

@@ -20,6 +20,7 @@ from measured_files import (
     write_plain,
 )
 
+from deft_ct.datasets.check import check_data
 from deft_ct.datasets.measured_scan import axis_column, read_measured_scan, with_center, with_image
 from deft_ct.datasets.scan_description import ScanDescription, read_scan_description
 from deft_ct.io.errors import ReadError
@@ -161,6 +162,16 @@ def test_both_senses(tmp_path: Path) -> None:
     scan = read(tmp_path, lines(backwards), turn="clockwise", detector_mm=1.0)
     image = fbp(scan.sinogram, with_image(scan.geometry, 64, 64.0))
     np.testing.assert_allclose(image[0, 0], fbp(torch.from_numpy(lines(backwards)), backwards), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "more"),
+    [(write_htc, "a.mat", ""), (write_cil, "a.nxs", ""), (write_data_exchange, "a.h5", " --raw center=auto")],
+)
+def test_a_check_says_how_to_reconstruct(tmp_path: Path, write, name: str, more: str) -> None:
+    path = write(tmp_path / name)
+    command = f"deft-ct reconstruct --projections {path} --out OUT --method fbp{more}"
+    assert check_data(path).commands[0] == command
 
 
 def test_shapes_that_do_not_fit(tmp_path: Path) -> None:

@@ -217,14 +217,23 @@ def test_a_network_needs_a_scale(tmp_path: Path) -> None:
     assert MeasuredSettings(method="dps", calibration=WaterAndAir(water=0.02)).needs_scale
 
 
-def test_the_same_uids_again_and_no_names(plain: Path, tmp_path: Path) -> None:
-    output = Output(deidentify=False)
-    first, again = (reconstruct_measured(plain, tmp_path / name, PLAIN, output=output) for name in ("a", "b"))
+def test_the_same_uids_again(plain: Path, tmp_path: Path) -> None:
+    first, again = (reconstruct_measured(plain, tmp_path / name, PLAIN) for name in ("a", "b"))
     uids = [pydicom.dcmread(run.folder / "dicom/mean/0001.dcm").SOPInstanceUID for run in (first, again)]
     assert uids[0] == uids[1]
     with pytest.raises(FileExistsError):
         reconstruct_measured(plain, tmp_path / "a", PLAIN)
     reconstruct_measured(plain, tmp_path / "a", PLAIN, output=Output(overwrite=True))
+
+
+def test_no_name_of_a_file_leaves_the_house(plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "theta.txt").write_text("\n".join(map(str, np.degrees(PARALLEL.angle_array))))
+    scan = replace(SCAN, angles=str(tmp_path / "theta.txt"))
+    run = reconstruct_measured(plain, tmp_path / "out", replace(PLAIN, scan=scan), output=Output(deidentify=True))
+    texts = [(run.folder / name).read_bytes() for name in ("run.json", "report.html", "result.h5")]
+    assert not any(name in text for text in texts for name in (b"theta.txt", b"scan.npy", str(tmp_path).encode()))
+    image = pydicom.dcmread(run.folder / "dicom" / "mean" / "0001.dcm")
+    assert image.PatientIdentityRemoved == "YES" and "SourceImageSequence" not in image
 
 
 def test_faults_before_any_work(plain: Path, tmp_path: Path) -> None:
