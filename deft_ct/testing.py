@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.operators.base import Operator
+from deft_ct.operators.linear import LinearOperator
 
 __all__ = ["assert_adjoint", "assert_batch_invariant", "assert_gradients", "assert_linear"]
 

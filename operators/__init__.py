@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from deft_ct.operators.algebra import stack
-from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.operators.base import Operator
 from deft_ct.operators.identity import Identity
 from deft_ct.operators.image.blur import Blur, GaussianBlur, MotionBlur, SeparableBlur
 from deft_ct.operators.image.colorization import Colorization
@@ -25,6 +25,7 @@ from deft_ct.operators.image.phase_retrieval import PhaseRetrieval
 from deft_ct.operators.image.quantisation import Quantisation
 from deft_ct.operators.image.super_resolution import SuperResolution
 from deft_ct.operators.image_noise import PhotonNoise, UnknownGaussianNoise
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise, PoissonNoise
 from deft_ct.operators.points.motif import Motif
 from deft_ct.operators.points.selection import Selection

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.operators.base import Operator
 from deft_ct.operators.combinations import Adjoint, Composition, NonlinearComposition, Stack, Sum, named
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.scaled import Scaled, multiple
 
 __all__ = ["Adjoint", "Stack", "add", "compose", "scale", "stack"]

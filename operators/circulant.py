@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.differences import add_adjoint_differences, difference_scales, forward_differences
+from deft_ct.operators.linear import LinearOperator
 
 # A^T A of a scan with few views is concentrated on the views' lines in the Fourier plane, and no scan is quite
 # shift-invariant; twice to three times the mean over all directions covers what the mean misses.

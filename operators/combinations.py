@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deft_ct.operators.base import LinearOperator, Operator, RowPick
+from deft_ct.operators.base import Operator, RowPick
 from deft_ct.operators.findings import Diagnosis
 from deft_ct.operators.image_values import ImageValues
+from deft_ct.operators.linear import LinearOperator
 
 
 class Combination(Operator):

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.operators.base import Operator
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.svd import Decomposable, SingularValueDecomposition
 
 __all__ = ["FromDeepinv", "FromODL", "as_deepinv_physics", "as_linear_operator", "as_odl_operator"]

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.operators.base import Operator
 from deft_ct.operators.combinations import Combination
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.row_order import RowOrder
 from deft_ct.operators.svd import Decomposable, SingularValueDecomposition
 

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", action="append", help="NAME[:key=value,...]; repeat. Default: those of the suite")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--channels", default="48,64,96")
+    parser.add_argument("--channels", default="32,64,96")
     parser.add_argument("--guidance", default="auto")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--max-minutes", type=float)

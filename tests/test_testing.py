@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.operators.base import Operator
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.testing import assert_adjoint, assert_batch_invariant, assert_gradients, assert_linear
 
 

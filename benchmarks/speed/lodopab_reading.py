@@ -1,10 +1,11 @@
-"""Reading LoDoPaB-CT: samples of our reader against raw rows of h5py, and FBP against ODL's.
+"""Reading LoDoPaB-CT: our reader of rows and our samples against raw rows of h5py, and FBP against ODL's.
 
     python benchmarks/speed/lodopab_reading.py FOLDER            # a folder with the test part
     python benchmarks/speed/lodopab_reading.py FOLDER --odl 4    # FBP, too (needs odl and astra-toolbox)
 
-Both readers read the same rows in turn, in the order of a sparse benchmark (every 100th). The page cache is warm for
-both, so that the cost of the reader is seen and not that of the disk. Times are the least of several rounds.
+All read the same rows in turn, in the order of a sparse benchmark (every 100th). A sample is a row in physical units
+whose values were checked to be finite. The page cache is warm, so that the cost of the reader is seen and not that of
+the disk. Times are the least of several rounds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import torch
 
 from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.datasets.lodopab import IMAGE_SHAPE, MU_MAX, SAMPLES_PER_FILE, LoDoPaB
+from deft_ct.io.hdf5_rows import HDF5Rows
+from deft_ct.io.untrusted import HDF5File
 from deft_ct.operators.ct import fbp
 from deft_ct.operators.ct.convert import to_odl
 from deft_ct.problems.ct_lodopab import measure_lodopab
@@ -37,16 +40,18 @@ def least_seconds(work: Callable[[int], object], samples: list[int], rounds: int
 
 
 def compare_reading(root: Path, samples: list[int], rounds: int) -> None:
-    """Print milliseconds of a sample for both readers."""
+    """Print milliseconds of a row and of a sample."""
     data = LoDoPaB(root, "test")
-    files = {n: h5py.File(data.file("observation", n // SAMPLES_PER_FILE))["data"] for n in samples}
+    paths = {n: data.file("observation", n // SAMPLES_PER_FILE) for n in samples}
+    files = {n: h5py.File(path)["data"] for n, path in paths.items()}
+    rows = {n: HDF5Rows(HDF5File(path), "data") for n, path in paths.items()}
     for n in samples:
         assert np.allclose(data.observation(n), files[n][n % SAMPLES_PER_FILE] * np.float32(MU_MAX))
-    ours = least_seconds(data.observation, samples, rounds)
     raw = least_seconds(lambda n: files[n][n % SAMPLES_PER_FILE], samples, rounds)
-    chunks = files[samples[0]].chunks
-    print(f"n = {len(samples)} rows, chunks {chunks}: ours {1e3 * ours:.2f} ms, h5py {1e3 * raw:.2f} ms, "
-          f"ratio {ours / raw:.2f}")  # fmt: skip
+    print(f"n = {len(samples)}, chunks {files[samples[0]].chunks}: a row by h5py {1e3 * raw:.2f} ms")
+    for label, work in (("row", lambda n: rows[n].read(n % SAMPLES_PER_FILE)), ("sample", data.observation)):
+        ours = least_seconds(work, samples, rounds)
+        print(f"our {label}: {1e3 * ours:.2f} ms, {ours / raw:.2f} times as long")
 
 
 def compare_fbp(root: Path, samples: list[int], filters: list[str]) -> None:

@@ -37,10 +37,10 @@ import psutil
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
 from deft_ct.operators.ct.backends.choice import matrix_bytes
 from deft_ct.operators.ct.backends.matrix import STORED_BYTES
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.report.projector_timings import timings_markdown
 from deft_ct.runtime.atomic import write_text
 

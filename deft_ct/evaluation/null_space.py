@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.solvers import conjugate_gradient
 
 PRIOR_STD = 0.2

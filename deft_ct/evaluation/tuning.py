@@ -22,7 +22,7 @@ from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.registry import method_class
 from deft_ct.networks import weights_digest
-from deft_ct.reconstructor import Reconstructor
+from deft_ct.reconstructor import Reconstructor, UnsupportedError
 from deft_ct.runtime.atomic import occupy_folder
 from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
 from deft_ct.runtime.fields import check_fields
@@ -133,7 +133,7 @@ def tune(
     Raises:
         ValueError: the problem is of a test set, or the method has nothing to tune.
         OtherContentError: the folder holds a study of other data or settings, and ``budget.overwrite`` is false.
-        NoTrialSucceeded: every trial failed.
+        NoTrialSucceeded: every trial failed, or the method is not for this measurement.
         ImportError: Optuna is not installed.
         InUseError: another process writes to the folder.
     """
@@ -178,6 +178,12 @@ def _tune(
         options = dict(trial.params)
         try:
             value = _value(build(search.method, {**search.fixed, **options}), problem, budget)
+        except UnsupportedError as error:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+                raise NoTrialSucceeded(f"not applicable: {error}") from error
+            say(f"trial {done + 1} of {budget.trials}: {_in_words(options)} failed ({error})")
+            continue
         except (ValueError, FloatingPointError) as error:  # diverged, or a combination that the method refuses
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             say(f"trial {done + 1} of {budget.trials}: {_in_words(options)} failed ({error})")

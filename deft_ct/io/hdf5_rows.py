@@ -137,14 +137,16 @@ def _gather(source: FileIO, path: Path, places: _Places, n: int, row: NDArray[An
     depth, *sides = places.chunks
     offsets = places.offsets[n // depth]
     skip = (n % depth) * math.prod(sides) * row.dtype.itemsize
-    part = np.empty(sides, row.dtype)
+    part = np.empty(0, row.dtype)
     for place in itertools.product(*(range(k) for k in offsets.shape)):
         target = row[tuple(slice(k * side, (k + 1) * side) for k, side in zip(place, sides, strict=True))]
         offset = int(offsets[place])
         if offset < 0:
             target[...] = places.fill
             continue
-        whole = target.shape == part.shape and target.flags.c_contiguous
+        whole = target.shape == tuple(sides) and target.flags.c_contiguous
+        if not whole and not part.size:
+            part = np.empty(sides, row.dtype)
         source.seek(offset + skip)
         buffer = memoryview((target if whole else part).reshape(-1).view(np.uint8).data)
         while len(buffer):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.slice_coupling import SliceCoupling
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.differences import difference_scales
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.noise import NoNoise
 from deft_ct.operators.solvers import conjugate_gradient
 

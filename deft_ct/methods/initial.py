@@ -13,8 +13,9 @@ from deft_ct.measurement.data_term import DataTerm, per_sample
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.classical.common import StoppingRule
 from deft_ct.methods.classical.tv import total_variation
-from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.operators.base import Operator
 from deft_ct.operators.differences import difference_scales
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.solvers import conjugate_gradient
 from deft_ct.reconstructor import UnsupportedError
 

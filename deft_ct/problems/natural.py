@@ -18,7 +18,7 @@ from deft_ct.evaluation.problem import Batch, Floats, Metric, SingleMeasurementP
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.image.conventions import ImageShape
 from deft_ct.problems.natural_by_name import NaturalTask, parse_task
-from deft_ct.problems.natural_masks import has_random_masks, masks_of_images
+from deft_ct.problems.natural_draws import draws_for_images, operator_of_images
 from deft_ct.runtime.content_key import content_digest
 from deft_ct.runtime.data_split import DataSplit
 
@@ -99,8 +99,8 @@ class NaturalProblem(SingleMeasurementProblem):
         seed: of the noise.
         batch_size: images at once.
         device: where the data are.
-        task: that the measurement is of, if it has a name. Masks that it draws by chance are then drawn for each image;
-            ``measurement`` holds one of them.
+        task: that the measurement is of, if it has a name. Masks and kernels that it draws by chance are then drawn for
+            each image; ``measurement`` holds one of them.
     """
 
     source: ImageSource
@@ -137,17 +137,17 @@ class NaturalProblem(SingleMeasurementProblem):
         )  # fmt: skip
 
     @cached_property
-    def own_masks(self) -> bool:
-        """Whether every image has a mask of its own."""
-        return self.task is not None and has_random_masks(self.task, self.source.image_shape)
+    def own_operators(self) -> bool:
+        """Whether every image has a mask or a kernel of its own."""
+        return self.task is not None and draws_for_images(self.task, self.source.image_shape)
 
     def simulate(self) -> list[Batch]:
-        """Simulated data of every image; they, and a random mask, depend on the seed and the image's position alone."""
-        if self.task is None or not self.own_masks:
+        """Simulated data of every image; they, and a random mask or kernel, depend on seed and position alone."""
+        if self.task is None or not self.own_operators:
             return super().simulate()
         made = []
         for names in self.batch_names():
-            operator = masks_of_images(self.task, self.source.image_shape, seed=self.seed, image_ids=names)
+            operator = operator_of_images(self.task, self.source.image_shape, seed=self.seed, image_ids=names)
             measurement = Measurement(operator, self.measurement.noise).to(self.device)
             x = self.images_at([int(name) for name in names]).to(self.device)
             made.append(Batch(measurement.simulate(x, seed=self.seed, image_ids=names), measurement, names))
@@ -212,7 +212,7 @@ class NaturalProblem(SingleMeasurementProblem):
         return {
             "data": self.data, "data_sha256": self._images_hash, "every": self.source.every,
             "limit": self.source.limit, "images": len(self), "seed": self.seed, "data_range": DATA_RANGE,
-            "masks": "of each image" if self.own_masks else "shared",
+            "masks_and_kernels": "of each image" if self.own_operators else "shared",
         }  # fmt: skip
 
     def shared_content(self) -> dict[str, Any]:
@@ -234,7 +234,8 @@ class NaturalProblem(SingleMeasurementProblem):
             f"Data: {self.data}, every {self.source.every}. Images in [-1, 1]; PSNR and SSIM: all pixels and channels, "
             f"data range {DATA_RANGE:g}, nothing clipped; GMSD: of the luminance, without weights. "
             f"{lpips_missing() or 'LPIPS: AlexNet, on [-1, 1]'}. FID and KID are not measured: they need thousands of "
-            "images. A random mask is drawn for each image; all images of a task and seed share other random parts."
+            "images. A random mask or kernel is drawn for each image; all images of a task and seed share other random "
+            "parts."
             + (
                 " Turned and shifted images have the same data: the nearest to the truth is judged, in each channel."
                 if self.measurement.operator.has_equivalents

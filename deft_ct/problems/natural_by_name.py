@@ -2,7 +2,11 @@
 
 ``CONVENTION/TASK`` is a published problem under its own parameters, for example ``dps/sr4``; see
 :mod:`deft_ct.operators.image.conventions`. All operators work on images in [-1, 1], and noise levels are given in that
-range. Sizes are in pixels of the image at hand.
+range. Sizes are in pixels of the image at hand. The noise of a task is one of these keys:
+
+- ``noise=SIGMA``: white Gaussian noise of this standard deviation, 0 for none.
+- ``noise=LOW..HIGH``: white Gaussian noise whose level is drawn for each image, and estimated from the data.
+- ``photons=PEAK``: photon counts, with so many for white.
 """
 
 from __future__ import annotations
@@ -35,31 +39,24 @@ from deft_ct.operators.image.nonlinear_blur import NonlinearBlur
 from deft_ct.operators.image.phase_retrieval import PhaseRetrieval
 from deft_ct.operators.image.quantisation import Quantisation
 from deft_ct.operators.image.super_resolution import SuperResolution
-from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise
+from deft_ct.operators.noise import NoiseModel, NoNoise
+from deft_ct.problems.task_keys import (
+    NOISE,
+    NOISE_KEYS,
+    TaskKey,
+    check_noise,
+    choice,
+    gaussian_noise,
+    number,
+    odd,
+    whole,
+)
 from deft_ct.runtime.seeds import generator_for
 
-__all__ = ["TASKS", "NaturalTask", "TaskKey", "TaskKind", "parse_task", "task_list"]
+__all__ = ["TASKS", "NaturalTask", "TaskKind", "parse_task", "task_list"]
 
 Values = Mapping[str, Any]
 Build = Callable[[ImageShape, torch.Generator, Values], Operator]
-
-NOISE = 0.05
-"""Standard deviation of the Gaussian noise where none is given, on images in [-1, 1]: that of DPS and DAPS."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskKey:
-    """A parameter of a task.
-
-    Args:
-        read: its value from text; raises ``ValueError`` for text that is none.
-        default: its value where none is given.
-        expects: what is expected, for error messages and help.
-    """
-
-    read: Callable[[str], Any]
-    default: Any
-    expects: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +84,13 @@ class NaturalTask:
         name: as it was written, without keys, for example ``"sr4"`` or ``"dps/sr4"``.
         given: the keys that were written, as text.
         values: all parameters of the operator.
-        noise: standard deviation of the Gaussian noise; 0 for none, None for that of the convention.
+        noise: None for that of the convention.
     """
 
     name: str
     given: tuple[tuple[str, str], ...]
     values: Values
-    noise: float | None
+    noise: NoiseModel | None
 
     @property
     def text(self) -> str:
@@ -123,11 +120,10 @@ class NaturalTask:
                 operator, own = preset(convention, task, image_shape, generator)
             else:
                 operator, own = TASKS[self.name].build(image_shape, generator, self.values), NoNoise()
+            check_noise(operator, self.noise)
         except ValueError as error:
             raise ValueError(f"{self.text}: {error}") from error
-        if self.noise is None:
-            return operator, own
-        return operator, GaussianNoise(self.noise) if self.noise else NoNoise()
+        return operator, own if self.noise is None else self.noise
 
 
 def parse_task(text: str) -> NaturalTask:
@@ -135,7 +131,7 @@ def parse_task(text: str) -> NaturalTask:
 
     Args:
         text: ``NAME[:key=value,...]`` with a name of :data:`TASKS`, or ``CONVENTION/TASK[:noise=SIGMA]`` with a task of
-            :func:`~deft_ct.operators.image.conventions.presets`. Dashes and underscores are the same.
+            :func:`~deft_ct.operators.image.conventions.presets`. Dashes and underscores are the same in names.
 
     Raises:
         ValueError: the name or a key is unknown, or a value is not what the key expects. The message has the list.
@@ -149,7 +145,7 @@ def parse_task(text: str) -> NaturalTask:
         kind = TASKS.get(name)
         if kind is None:
             raise ValueError(f"unknown task {written!r}; known are {', '.join(task_list())}, or CONVENTION/TASK")
-    keys = {"noise": _NOISE} if kind is None else {**kind.keys, "noise": _NOISE}
+    keys = {**({} if kind is None else kind.keys), **NOISE_KEYS}
     given: dict[str, str] = {}
     for part in rest.split(",") if colon else ():
         key, equals, value = (piece.strip() for piece in part.partition("="))
@@ -160,7 +156,10 @@ def parse_task(text: str) -> NaturalTask:
             raise ValueError(f"{name}: {key} is there twice in {text!r}")
         given[key] = value
     values = {key: _read(name, key, keys[key], given[key]) for key in given}
-    noise = values.pop("noise", None if kind is None else kind.noise)
+    chosen = [key for key in NOISE_KEYS if key in given]
+    if len(chosen) > 1:
+        raise ValueError(f"{name}: {' and '.join(chosen)} are two kinds of noise in {text!r}; give one")
+    noise = values[chosen[0]] if chosen else None if kind is None else gaussian_noise(kind.noise)
     filled = {} if kind is None else {key: values.get(key, entry.default) for key, entry in kind.keys.items()}
     ordered = tuple((key, given[key]) for key in keys if key in given)
     return NaturalTask(name=name, given=ordered, values=filled, noise=noise)
@@ -172,6 +171,10 @@ def task_list() -> list[str]:
         name + (f"[:{','.join(f'{key}={_shown(e.default)}' for key, e in kind.keys.items())}]" if kind.keys else "")
         for name, kind in TASKS.items()
     ]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _published(convention: str, task: str) -> str:
@@ -192,55 +195,8 @@ def _read(name: str, key: str, entry: TaskKey, value: str) -> Any:
         raise ValueError(f"{name}: {key} must be {entry.expects}, got {value!r}") from None
 
 
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _number(default: float, *, low: float = 0.0, high: float = float("inf"), above: bool = False) -> TaskKey:
-    """A number from ``low`` (or ``above`` it) to ``high``."""
-
-    def read(text: str) -> float:
-        value = float(text)
-        if not low <= value <= high or (above and value == low):  # also NaN
-            raise ValueError(text)
-        return value
-
-    words = f"a number {'above' if above else 'from'} {low:g}" + (f" to {high:g}" if high < float("inf") else "")
-    return TaskKey(read=read, default=default, expects=f"({words})")
-
-
-def _whole(default: int, low: int, high: int) -> TaskKey:
-    def read(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise ValueError(text)
-        return value
-
-    return TaskKey(read=read, default=default, expects=f"(a whole number from {low} to {high})")
-
-
-def _odd(default: int) -> TaskKey:
-    def read(text: str) -> int:
-        value = int(text)
-        if not 1 <= value <= 511 or value % 2 == 0:
-            raise ValueError(text)
-        return value
-
-    return TaskKey(read=read, default=default, expects="(an odd number from 1 to 511)")
-
-
-def _choice(default: str, *allowed: str) -> TaskKey:
-    def read(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(text)
-        return text
-
-    return TaskKey(read=read, default=default, expects=f"({' | '.join(allowed)})")
-
-
-_NOISE = _number(NOISE, high=10.0)
-_BOUNDARY = _choice("reflect", *get_args(Boundary))
-_KERNEL = _choice("average", "average", "bicubic")
+_BOUNDARY = choice("reflect", *get_args(Boundary))
+_KERNEL = choice("average", "average", "bicubic")
 
 
 def _box(shape: ImageShape, generator: torch.Generator, values: Values) -> Operator:
@@ -287,39 +243,39 @@ TASKS: Mapping[str, TaskKind] = {
     "denoise": TaskKind(build=lambda shape, _g, _v: Identity(shape), keys={}, noise=0.2, help="noise alone"),
     "inpaint_box": TaskKind(
         build=_box,
-        keys={"size": _number(0.5, high=1.0, above=True), "place": _choice("centre", "centre", "random")},
+        keys={"size": number(0.5, high=1.0, above=True), "place": choice("centre", "centre", "random")},
         help="a missing box, size as a share of each side",
     ),
     "inpaint_random": TaskKind(
         build=lambda shape, generator, v: Inpainting(shape, random_mask(shape[1:], v["missing"], generator)),
-        keys={"missing": _number(0.7, high=1.0)},
+        keys={"missing": number(0.7, high=1.0)},
         help="pixels missing at random",
     ),
     "inpaint_freeform": TaskKind(
         build=_freeform,
-        keys={"low": _number(0.2, high=1.0), "high": _number(0.3, high=1.0)},
+        keys={"low": number(0.2, high=1.0), "high": number(0.3, high=1.0)},
         help="missing brush strokes, from low to high of the pixels",
     ),
     "inpaint_half": TaskKind(
         build=lambda shape, _, v: Inpainting(shape, half_mask(shape[1:], v["side"])),
-        keys={"side": _choice("right", "left", "right", "top", "bottom")},
+        keys={"side": choice("right", "left", "right", "top", "bottom")},
         help="one half missing",
     ),
     "inpaint_expand": TaskKind(
         build=lambda shape, _, v: Inpainting(shape, expand_mask(shape[1:], v["kept"])),
-        keys={"kept": _number(0.25, high=1.0, above=True)},
+        keys={"kept": number(0.25, high=1.0, above=True)},
         help="all but a central box missing, kept as a share of each side",
     ),
     "inpaint_lattice": TaskKind(
         build=lambda shape, _, v: Inpainting(shape, lattice_mask(shape[1:], v["rows"], v["columns"])),
-        keys={"rows": _whole(2, 1, 64), "columns": _whole(2, 1, 64)},
+        keys={"rows": whole(2, 1, 64), "columns": whole(2, 1, 64)},
         help="all but every so many rows and columns missing",
     ),
     "mri": TaskKind(
         build=lambda shape, generator, v: MaskedFourier(
             shape, cartesian_mask(shape[1:], v["acceleration"], generator, centre=v["centre"])
         ),
-        keys={"acceleration": _number(4.0, low=1.0, high=64.0), "centre": _number(0.08, high=1.0)},
+        keys={"acceleration": number(4.0, low=1.0, high=64.0), "centre": number(0.08, high=1.0)},
         help="columns of the Fourier transform, as of one coil; centre as a share of them",
     ),
     "sr2": _super_resolution(2),
@@ -327,51 +283,51 @@ TASKS: Mapping[str, TaskKind] = {
     "sr8": _super_resolution(8),
     "gaussian_blur": TaskKind(
         build=_gaussian,
-        keys={"sigma": _number(1.5, high=50.0, above=True), "boundary": _BOUNDARY},
+        keys={"sigma": number(1.5, high=50.0, above=True), "boundary": _BOUNDARY},
         help="Gaussian blur, sigma in pixels, cut off at four of them",
     ),
     "motion_blur": TaskKind(
         build=_motion,
-        keys={"size": _odd(15), "intensity": _number(0.5, high=1.0), "boundary": _BOUNDARY},
+        keys={"size": odd(15), "intensity": number(0.5, high=1.0), "boundary": _BOUNDARY},
         help="a random camera shake, size of its kernel in pixels",
     ),
     "nonlinear_blur": TaskKind(
         build=lambda shape, generator, v: NonlinearBlur.camera(
             shape, generator, kernel_size=v["size"], intensity=v["intensity"]
         ),
-        keys={"size": _odd(11), "intensity": _number(0.5, high=1.0)},
+        keys={"size": odd(11), "intensity": number(0.5, high=1.0)},
         help="a shake that varies over the picture, in linear light, with saturation",
     ),
     "colorization": TaskKind(
         build=lambda shape, _, v: Colorization(shape, v["weights"]),
-        keys={"weights": _choice("mean", "mean", "luma")},
+        keys={"weights": choice("mean", "mean", "luma")},
         help="one grey channel",
     ),
     "compressed_sensing": TaskKind(
         build=_sensing,
-        keys={"ratio": _number(0.25, high=1.0, above=True)},
+        keys={"ratio": number(0.25, high=1.0, above=True)},
         help="random Hadamard or cosine coefficients, ratio of the number of pixels",
     ),
     "hdr": TaskKind(
         build=lambda shape, _, v: HDR(shape, v["gain"]),
-        keys={"gain": _number(2.0, high=1000.0, above=True)},
+        keys={"gain": number(2.0, high=1000.0, above=True)},
         help="over-exposed by gain and clipped",
     ),
     "quantisation": TaskKind(
         build=lambda shape, _, v: Quantisation(shape, v["bits"]),
-        keys={"bits": _whole(2, 1, 16)},
+        keys={"bits": whole(2, 1, 16)},
         noise=0.0,
         help="few grey levels",
     ),
     "jpeg": TaskKind(
         build=lambda shape, _, v: JPEG(shape, v["quality"]),
-        keys={"quality": _whole(10, 1, 100)},
+        keys={"quality": whole(10, 1, 100)},
         noise=0.0,
         help="JPEG compression",
     ),
     "phase_retrieval": TaskKind(
         build=_phase,
-        keys={"oversample": _number(2.0, high=8.0)},
+        keys={"oversample": number(2.0, high=8.0)},
         help="magnitudes of the oversampled Fourier transform",
     ),
 }

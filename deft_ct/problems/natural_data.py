@@ -12,6 +12,7 @@ from deft_ct.evaluation.problem import Problem
 from deft_ct.problems.natural import ImageSource, NaturalProblem
 from deft_ct.problems.natural_by_name import parse_task
 from deft_ct.problems.options import ProblemOptions
+from deft_ct.problems.task_keys import NOISE_KEYS
 from deft_ct.runtime.search_space import Range, SearchSpace
 
 NATURAL_STEPS: Mapping[str, Mapping[str, Any]] = {
@@ -70,7 +71,7 @@ def with_noise(tasks: Sequence[str], noise: Sequence[float] | None) -> list[str]
     """
     if noise is None:
         return list(tasks)
-    named = [text for text in tasks if "noise" in dict(parse_task(text).given)]
+    named = [text for text in tasks if NOISE_KEYS.keys() & dict(parse_task(text).given)]
     if named:
         raise ValueError(f"noise is there twice: {named[0]!r} names its own, and there are levels for all tasks")
     return [f"{text}{',' if ':' in text else ':'}noise={level:g}" for text, level in product(tasks, noise)]

@@ -20,9 +20,10 @@ from deft_ct.operators.base import Operator
 from deft_ct.operators.image.blur import Blur
 from deft_ct.operators.image.conventions import ImageShape
 from deft_ct.operators.image.inpainting import Inpainting
-from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise
-from deft_ct.problems.natural_by_name import NOISE, NaturalTask, parse_task
+from deft_ct.operators.noise import GaussianNoise, NoiseModel
+from deft_ct.problems.natural_by_name import NaturalTask, parse_task
 from deft_ct.problems.natural_pictures import data_pictures
+from deft_ct.problems.task_keys import NOISE, gaussian_noise
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
 from deft_ct.runtime.device import check_device
 from deft_ct.runtime.fields import check_fields
@@ -297,7 +298,7 @@ def _operator(settings: RestoreSettings, shape: ImageShape) -> tuple[Operator, N
     else:
         operator = Blur(shape, read_kernel(str(settings.kernel)), boundary="reflect")
     if settings.noise is not None:
-        noise = GaussianNoise(settings.noise) if settings.noise else NoNoise()
+        noise = gaussian_noise(settings.noise)
     return operator, noise
 
 

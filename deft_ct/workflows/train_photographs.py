@@ -16,9 +16,10 @@ from deft_ct.methods.deft import HTransform, HTransformConfig, load_htransform
 from deft_ct.methods.deft.trained_measurements import MEASUREMENTS, measurement_entries
 from deft_ct.methods.initial import has_data_image
 from deft_ct.networks import UNetConfig
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.feature_images import FeatureImage
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.problems.natural_by_name import NaturalTask, parse_task
+from deft_ct.problems.task_keys import NOISE_KEYS, gaussian_noise
 from deft_ct.workflows.train_networks import AUTO, HTransformRecipe, htransform_by_control
 from deft_ct.workflows.train_priors import ImageDomain
 from deft_ct.workflows.training_setup import htransform_network, record_card
@@ -55,7 +56,9 @@ def parse_operators(text: str | None, noise: float | None = None) -> list[Natura
         return tasks
     given = ("noise", f"{noise:g}")
     return [
-        task if "noise" in dict(task.given) else replace(task, noise=noise, given=(*task.given, given))
+        task
+        if NOISE_KEYS.keys() & dict(task.given)
+        else replace(task, noise=gaussian_noise(noise), given=(*task.given, given))
         for task in tasks
     ]
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.ct.backends.batch_product import batch_last_product
 from deft_ct.operators.ct.backends.matrix import gpu_budget
 from deft_ct.operators.ct.filters import apply_filter, check_filter, ramp_response
@@ -22,6 +21,7 @@ from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarG
 from deft_ct.operators.ct.rays import Array
 from deft_ct.operators.ct.redundancy import one_sided_padding, ray_weights
 from deft_ct.operators.ct.system_matrix import CSR
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.threads import run_tasks
 
 _CACHED_BYTES = 512 * 2**20

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.ct.backends.joseph_cone import import_cone_kernels
 from deft_ct.operators.ct.helical_fbp import helical_fbp
 from deft_ct.operators.ct.helix import HelicalScan, VolumeGrid
@@ -19,6 +18,7 @@ from deft_ct.operators.ct.rays import Array
 from deft_ct.operators.ct.tv_hint import divergent_beam_hint
 from deft_ct.operators.findings import RegularisationHint
 from deft_ct.operators.image_values import ATTENUATION, ImageValues
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.memory import check_memory
 from deft_ct.operators.noise import PoissonNoise
 from deft_ct.operators.threads import run_tasks

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.circulant import circulant
 from deft_ct.operators.ct.backends import Kernel, make_backend
 from deft_ct.operators.ct.backprojection import fbp
@@ -23,10 +22,11 @@ from deft_ct.operators.ct.photons import NOISE_FREE_PHOTONS
 from deft_ct.operators.ct.scan import RayGeometry, VolumeRays
 from deft_ct.operators.ct.system_matrix import Geometry
 from deft_ct.operators.ct.tv_hint import total_variation_hint
-from deft_ct.operators.ct.unseen import unseen_pixels
+from deft_ct.operators.ct.unseen import unseen_beside_flat, unseen_pixels
 from deft_ct.operators.ct.view_order import view_order
 from deft_ct.operators.findings import Diagnosis, RegularisationHint
 from deft_ct.operators.image_values import ATTENUATION, ImageValues
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.memory import check_memory
 from deft_ct.operators.noise import PoissonNoise
 from deft_ct.operators.row_order import RowOrder
@@ -144,10 +144,14 @@ class RayTransform(LinearOperator):
         return planar_scan_features(self.geometry, y, weights)
 
     def unseen(self) -> Tensor | None:
-        """Pixels that no ray meets, see :func:`~deft_ct.operators.ct.unseen.unseen_pixels`; None for cone beams."""
-        if not self._knows_unseen and isinstance(self.geometry, PlanarGeometry):
+        """Pixels or voxels that no ray meets, see :mod:`deft_ct.operators.ct.unseen`."""
+        if not self._knows_unseen:
             ones = torch.ones((1, *self.range_shape), dtype=torch.float32, device=self._anchor.device)
-            self._unseen = unseen_pixels(self.geometry, self._adjoint_kernel(ones)[0])
+            weight = self._adjoint_kernel(ones)[0]
+            if isinstance(self.geometry, PlanarGeometry):
+                self._unseen = unseen_pixels(self.geometry, weight)
+            else:
+                self._unseen = unseen_beside_flat(self.geometry, weight)
         self._knows_unseen = True
         return None if self._unseen is None else self._unseen.to(self._anchor.device)
 

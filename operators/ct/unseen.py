@@ -1,4 +1,4 @@
-"""Pixels that no ray of a scan meets."""
+"""Pixels and voxels that no ray of a scan meets."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from deft_ct.operators.ct.backprojection import detector_coordinate
 from deft_ct.operators.ct.geometry import FanGeometry, PlanarGeometry
+from deft_ct.operators.ct.scan import VolumeRays
+from deft_ct.operators.ct.vector_geometry import VectorFanGeometry
 
 _BLOCK = 2**21
 """Detector coordinates that are computed at once."""
@@ -47,6 +49,45 @@ def unseen_pixels(geometry: PlanarGeometry, weight: Tensor) -> Tensor | None:
     unseen = torch.zeros(geometry.image_shape, dtype=torch.bool)
     rows, columns = torch.from_numpy(candidates[outside].T.copy())
     unseen[rows, columns] = True
+    return unseen
+
+
+def unseen_beside_flat(geometry: VolumeRays | VectorFanGeometry, weight: Tensor) -> Tensor | None:
+    """Pixels or voxels whose shadow lies beside the flat detector in every view; see :func:`unseen_pixels`.
+
+    Args:
+        geometry: a cone beam on any trajectory, or fan beams by vectors; the whole image lies before the source.
+        weight: of the shape of the image, the adjoint of data of ones.
+
+    Returns:
+        A bool mask of this shape on the CPU; None where everything is seen.
+    """
+    candidates = torch.nonzero(weight.cpu() == 0).numpy()
+    if not len(candidates):
+        return None
+    source, corner, *steps = geometry.poses()
+    spacing, detectors = np.atleast_1d(geometry.pixel_mm), np.atleast_1d(geometry.detectors)
+    points = ((candidates - (np.array(geometry.image_shape) - 1) / 2) * spacing)[:, ::-1]  # x, y and z
+    points = points * np.where(np.arange(points.shape[1]) == 1, -1.0, 1.0)  # rows go down and y goes up
+    half = 0.5 * float(np.linalg.norm(spacing))
+    outside = np.ones(len(points), dtype=bool)
+    for view in range(len(source)):
+        left = np.flatnonzero(outside)
+        if not len(left):
+            return None
+        # A point is source + w (corner - source + sum of index * step).
+        basis = np.stack([*(step[view] for step in steps), corner[view] - source[view]], axis=1)
+        inverse = np.linalg.inv(basis)
+        scaled = (points[left] - source[view]) @ inverse.T
+        w, reach = scaled[:, -1:], np.linalg.norm(inverse, axis=1)
+        index = scaled[:, :-1] / w
+        # Half an element, and how far the index moves, to first order, within half the diagonal of a voxel.
+        margin = 0.5 + half * (reach[:-1] + np.abs(index) * reach[-1]) / w
+        outside[left] = ((index < -margin) | (index > detectors - 1 + margin)).any(1)
+    if not outside.any():
+        return None
+    unseen = torch.zeros(geometry.image_shape, dtype=torch.bool)
+    unseen[tuple(torch.from_numpy(candidates[outside].T.copy()))] = True
     return unseen
 
 

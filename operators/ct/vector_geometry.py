@@ -195,6 +195,11 @@ class VectorFanGeometry(VectorGeometry):
         """(views, detectors)."""
         return len(self.source_mm), self.detectors
 
+    def poses(self) -> tuple[Array, Array, Array]:
+        """Source, centre of element 0 and step to the next one, each ``(views, 2)``, x y."""
+        source, center, step = (self.vectors(name) for name in self.vector_names)
+        return source, center - 0.5 * (self.detectors - 1) * step, step
+
     def rays(self) -> Rays:
         """The line that each detector element measures, ``(views, detectors, 2)``."""
         source, center, step = (self.vectors(name)[:, None] for name in self.vector_names)

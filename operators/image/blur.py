@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator, RowPick
+from deft_ct.operators.base import RowPick
 from deft_ct.operators.image.blur_kernels import gaussian_taps, motion_kernel
 from deft_ct.operators.image.separable import Separable
 from deft_ct.operators.image.transforms import fast_size, hartley, one_by_one
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.svd import SingularValueDecomposition
 
 Boundary = Literal["reflect", "circular", "zero", "valid"]
@@ -117,6 +119,17 @@ class Blur(LinearOperator):
     def select_images(self, pick: RowPick) -> Blur:
         """Convolution with the kernels of other images; see :meth:`Operator.select_images`."""
         return self if self.images is None else Blur(self.image_shape, pick(self.kernel), boundary=self.boundary)
+
+    @classmethod
+    def joined(cls, operators: Sequence[Blur]) -> Blur:
+        """Convolution with the kernel of each image; see :meth:`Operator.joined`."""
+        first = operators[0]
+        kernels = torch.stack([operator.kernel for operator in operators])
+        return Blur(first.image_shape, kernels, boundary=first.boundary)
+
+    def describe(self) -> dict[str, Any]:
+        """A blur, wherever its kernel comes from; see :meth:`Operator.describe`."""
+        return super().describe() | {"operator": Blur.__name__}
 
     def transfer_function(self) -> Tensor:
         """Discrete Fourier transform of the kernel on the (padded) image grid, complex128; of each image's."""

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.svd import SingularValueDecomposition
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in JPEG

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator, RowPick
+from deft_ct.operators.base import RowPick
 from deft_ct.operators.feature_images import FeatureImage
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.svd import DiagonalSVD
 
 
@@ -53,6 +56,11 @@ class Inpainting(LinearOperator):
     def select_images(self, pick: RowPick) -> Inpainting:
         """Inpainting with the masks of other images; see :meth:`Operator.select_images`."""
         return self if self.images is None else Inpainting(self.image_shape, pick(self.mask))
+
+    @classmethod
+    def joined(cls, operators: Sequence[Inpainting]) -> Inpainting:
+        """Inpainting with the mask of each image; see :meth:`Operator.joined`."""
+        return Inpainting(operators[0].image_shape, torch.stack([operator.mask for operator in operators]))
 
     def _forward_kernel(self, x: Tensor) -> Tensor:
         if self.images not in (None, len(x)):

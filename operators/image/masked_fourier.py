@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator, RowPick
+from deft_ct.operators.base import RowPick
 from deft_ct.operators.image.transforms import hartley, one_by_one
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.svd import SingularValueDecomposition
 
 
@@ -58,6 +61,13 @@ class MaskedFourier(LinearOperator):
         if self.images is None:
             return self
         return MaskedFourier(self.image_shape, pick(self.mask), complex_valued=self.complex_valued)
+
+    @classmethod
+    def joined(cls, operators: Sequence[MaskedFourier]) -> MaskedFourier:
+        """The operator with the mask of each image; see :meth:`Operator.joined`."""
+        first = operators[0]
+        masks = torch.stack([operator.mask for operator in operators])
+        return MaskedFourier(first.image_shape, masks, complex_valued=first.complex_valued)
 
     def transform(self, x: Tensor) -> Tensor:
         """Real and imaginary parts of the whole spectrum of ``(N, *domain_shape)``."""

@@ -16,9 +16,13 @@ from deft_ct.cli import app
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
 from deft_ct.evaluation.tuning import Budget, NoTrialSucceeded, Search, tune
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import load_reconstructor, method_class, methods
+from deft_ct.operators.identity import Identity
+from deft_ct.operators.noise import GaussianNoise
 from deft_ct.problems.ct import CTProblem
-from deft_ct.reconstructor import Reconstructor
+from deft_ct.reconstruction import Reconstruction
+from deft_ct.reconstructor import Reconstructor, UnsupportedError
 from deft_ct.runtime.search_space import Choice, Range
 
 pytest.importorskip("optuna", reason="the extra 'tune' is not installed")
@@ -110,6 +114,33 @@ def test_when_every_trial_fails_it_is_said(problem: CTProblem, tmp_path: Path) -
 
     with pytest.raises(NoTrialSucceeded, match="no trial of fbp succeeded"):
         tune(FBP, broken, problem, tmp_path / "study", Budget(trials=2))
+
+
+def test_a_method_that_is_not_for_the_measurement_is_left_at_once(problem: CTProblem, tmp_path: Path) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def unsuited(method: str, options: dict[str, Any]) -> Reconstructor:
+        made = build(method, options)
+
+        def refuse(*_: Any, **__: Any) -> Reconstruction:
+            asked.append(options)
+            raise UnsupportedError("needs another operator")
+
+        made.reconstruct = refuse  # type: ignore[method-assign]
+        return made
+
+    for runs in (1, 2):
+        with pytest.raises(NoTrialSucceeded, match="not applicable: needs another operator"):
+            tune(FBP, unsuited, problem, tmp_path / "study", Budget(trials=6))
+        assert len(asked) == runs
+
+
+def test_a_late_start_is_searched_where_there_is_a_quick_reconstruction(problem: CTProblem) -> None:
+    photograph = Measurement(Identity((3, 8, 8)), GaussianNoise(0.1))
+    for name in ("dds", "ddnm", "diffpir", "pigdm", "daps", "dps"):
+        space = Search(method=name).space(photograph)
+        assert space and "start" not in space
+        assert "start" in Search(method=name).space(problem.batches[0].measurement)
 
 
 def test_test_data_and_methods_without_parameters_are_refused(problem: CTProblem, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.operators import HDR, GaussianNoise, Identity, Inpainting, NoiseModel, NoNoise, PoissonNoise
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.linear import LinearOperator
 
 
 class Counted(LinearOperator):

@@ -13,7 +13,7 @@ from deft_ct.ct.hounsfield import HounsfieldScale
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.classical import StoppingRule, total_variation, tv_objective
 from deft_ct.methods.registry import Networks, method_class, methods
-from deft_ct.operators.ct import ParallelGeometry, RayTransform
+from deft_ct.operators.ct import ConeGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
 
 CT_METHODS = [name for name in methods() if getattr(method_class(name), "needs", "any") != "svd"]
@@ -78,3 +78,21 @@ def test_a_scan_that_sees_everything_says_nothing_of_it() -> None:
         warnings.simplefilter("ignore")
         result = Networks().build("fbp", {}).reconstruct(measurement.simulate(tiny_slices(1)), measurement)
     assert "unseen_pixels" not in result.provenance
+
+
+@pytest.mark.parametrize("name", ["tv", "sirt", "fbp"])
+def test_voxels_beside_a_cone_stay_at_zero(name: str) -> None:
+    cone = ConeGeometry(
+        image_shape=(20, 16, 16), pixel_mm=8.0, detectors=(6, 24), detector_mm=16.0, source_to_center_mm=480.0,
+        source_to_detector_mm=720.0, views=8,
+    )  # fmt: skip
+    measurement = Measurement(RayTransform(cone), PoissonNoise(photons=1e5), units=HounsfieldScale())
+    unseen = measurement.operator.unseen()
+    assert unseen is not None and int(unseen.sum()) > 100
+    truth = torch.zeros(1, 20, 16, 16)
+    truth[:, :, 5:11, 5:11] = 0.02  # water, in all slices
+    config = {"iterations": 5} if name in ("tv", "sirt") else {}
+    result = Networks().build(name, config).reconstruct(measurement.simulate(truth, seed=2), measurement)
+    assert bool((result.mean[0][unseen] == 0).all())
+    assert float(result.mean.max()) > 0.01
+    assert result.provenance["unseen_pixels"] == int(unseen.sum())

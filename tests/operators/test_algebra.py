@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators import HDR, Decomposable, GaussianBlur, Identity, Inpainting, stack
-from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.operators.base import Operator
 from deft_ct.operators.ct import ConeGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.ct.photons import NOISE_FREE_PHOTONS
 from deft_ct.operators.findings import Diagnosis, Finding, RegularisationHint
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.noise import PoissonNoise
 from deft_ct.testing import assert_adjoint, assert_gradients, assert_linear
 

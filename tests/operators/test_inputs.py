@@ -23,9 +23,10 @@ from deft_ct.operators import (
     SuperResolution,
     stack,
 )
-from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.operators.base import Operator
 from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.ct.backprojection import FilteredBackprojection
+from deft_ct.operators.linear import LinearOperator
 
 PARALLEL = ParallelGeometry.for_image((16, 16), 1.0, 8)
 FAN = FanGeometry.for_image((16, 16), 1.0, 8, source_to_center_mm=60, source_to_detector_mm=100)

@@ -23,7 +23,7 @@ from deft_ct.evaluation.spread import Draws, spread_report
 from deft_ct.evaluation.worker import Benchmark
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators import GaussianNoise, Inpainting
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.problems.natural import ImageSource, NaturalProblem
 from deft_ct.problems.points import PointProblem
 from deft_ct.reconstruction import Estimate, Request

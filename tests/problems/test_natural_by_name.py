@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from deft_ct.operators import GaussianBlur, GaussianNoise, Inpainting, NoNoise, SuperResolution
+from deft_ct.operators import (
+    GaussianBlur,
+    GaussianNoise,
+    Inpainting,
+    NoNoise,
+    PhotonNoise,
+    SuperResolution,
+    UnknownGaussianNoise,
+)
 from deft_ct.operators.image.conventions import presets
 from deft_ct.problems.natural_by_name import TASKS, parse_task
 
@@ -45,6 +53,25 @@ def test_a_convention_keeps_its_noise_unless_another_is_given() -> None:
     assert parse_task("dps/sr4:noise=0.2").build(SHAPE)[1] == GaussianNoise(0.2)
 
 
+def test_photons_and_an_unknown_level() -> None:
+    assert parse_task("sr4:photons=30").build(SHAPE)[1] == PhotonNoise(30)
+    assert parse_task("inpaint_box:photons=30").build(SHAPE)[1] == PhotonNoise(30)
+    assert parse_task("dps/sr4:photons=1e3").build(SHAPE)[1] == PhotonNoise(1000)
+    assert parse_task("denoise:noise=0.05..0.5").build(SHAPE)[1] == UnknownGaussianNoise(0.05, 0.5)
+    assert parse_task("denoise:noise=0.05..0.5").label == "denoise-noise=0.05..0.5"
+
+
+@pytest.mark.parametrize("task", ["mri", "compressed_sensing", "phase_retrieval"])
+def test_photons_need_brightness(task: str) -> None:
+    with pytest.raises(ValueError, match=f"{task}:.* its data are not a picture: give the noise as noise=SIGMA"):
+        parse_task(f"{task}:photons=100").build(SHAPE)
+
+
+def test_an_unknown_level_needs_a_picture_without_holes() -> None:
+    with pytest.raises(ValueError, match=r"inpaint_random:.* a picture with holes"):
+        parse_task("inpaint_random:noise=0.1..0.2").build(SHAPE)
+
+
 def test_random_parts_follow_the_seed() -> None:
     task = parse_task("inpaint_random")
     masks = [task.build(SHAPE, seed=seed)[0](torch.ones(1, *SHAPE)) for seed in (0, 0, 1)]
@@ -80,6 +107,10 @@ def test_a_label_is_a_file_name_and_the_text_can_be_read_again(text: str, label:
         ("gaussian_blur:sigma=nan", "gaussian_blur: sigma must be"),
         ("gaussian_blur:sigma=0", "gaussian_blur: sigma must be"),
         ("sr4:noise=-1", "sr4: noise must be"),
+        ("sr4:noise=0.2..0.1", r"sr4: noise must be .*LOW\.\.HIGH"),
+        ("sr4:noise=0.2..", "sr4: noise must be"),
+        ("sr4:photons=0", r"sr4: photons must be \(a number from 0.1"),
+        ("sr4:noise=0.1,photons=30", "noise and photons are two kinds of noise"),
         ("palette/sr4", "unknown convention 'palette'; known are .*dps"),
         ("dps/sr8", "dps has no task 'sr8'; it has .*sr4"),
         ("dps/sr4:kernel=average", "dps/sr4: unknown key 'kernel=average'; known are noise="),

@@ -64,7 +64,17 @@ def test_every_image_has_a_random_mask_of_its_own_whatever_the_batches(crops: st
     assert len({tuple(mask.flatten().tolist()) for mask in masks}) == 6
     assert masks.mean().item() == pytest.approx(0.3, abs=0.02)
     shared = made(crops, "inpaint_box")[0]
-    assert shared.batches[0].measurement.operator.images is None and not shared.own_masks and whole.own_masks
+    assert shared.batches[0].measurement.operator.images is None and not shared.own_operators and whole.own_operators
+
+
+@pytest.mark.parametrize("task", ["motion_blur:size=5", "mri", "inpaint_freeform"])
+def test_every_image_has_a_random_kernel_of_its_own(crops: str, task: str) -> None:
+    whole, parts = (made(crops, task, batch_size=size)[0] for size in (6, 2))
+    assert whole.own_operators and whole.batches[0].measurement.operator.images == 6
+    y = torch.cat([batch.y for batch in parts.batches])
+    torch.testing.assert_close(whole.batches[0].y, y, rtol=0, atol=1e-6)
+    same = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)).expand(6, 3, 8, 8)
+    assert len({tuple(one.flatten().tolist()) for one in whole.batches[0].measurement.operator(same)}) >= 4
 
 
 def test_more_images_leave_the_content_of_the_others(crops: str) -> None:

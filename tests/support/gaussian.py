@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.schedule import Schedule
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.linear import LinearOperator
 
 
 class MatrixOperator(LinearOperator):

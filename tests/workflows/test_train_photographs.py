@@ -19,6 +19,7 @@ from deft_ct.diffusion import Prior, save_prior
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.methods.deft import load_htransform
 from deft_ct.networks import UNet
+from deft_ct.operators import GaussianNoise, NoNoise, PhotonNoise
 from deft_ct.problems.natural_by_name import parse_task
 from deft_ct.workflows.train_photographs import parse_operators
 
@@ -140,6 +141,7 @@ def test_operators_are_for_photographs(tmp_path: Path) -> None:
 
 
 def test_noise_is_that_of_the_option_unless_the_operator_names_its_own() -> None:
-    first, second = parse_operators("sr4+hdr:noise=0.2", 0.01)
-    assert (first.noise, second.noise) == (0.01, 0.2)
-    assert [task.noise for task in parse_operators("denoise+jpeg")] == [0.2, 0.0]
+    first, second, third = parse_operators("sr4+hdr:noise=0.2+denoise:photons=30", 0.01)
+    assert (first.noise, second.noise) == (GaussianNoise(0.01), GaussianNoise(0.2))
+    assert third.noise == PhotonNoise(30)
+    assert [task.noise for task in parse_operators("denoise+jpeg")] == [GaussianNoise(0.2), NoNoise()]

@@ -19,8 +19,8 @@ from deft_ct.methods.classical.common import (
     check_number,
     prepare_fit,
 )
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.differences import add_adjoint_differences, difference_scales, forward_differences
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.reconstruction import Request
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.operators.base import LinearOperator, Operator
+from deft_ct.operators.base import Operator
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor, UnsupportedError
 from deft_ct.runtime.fields import check_fields

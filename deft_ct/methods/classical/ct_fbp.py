@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from deft_ct.methods.classical.cgls import tikhonov
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.ct import ConeGeometry, RayTransform, fbp, fdk
 from deft_ct.operators.ct.filters import check_filter
 from deft_ct.operators.ct.geometry import PlanarGeometry
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.noise import NoNoise
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor, UnsupportedError

@@ -12,7 +12,7 @@ from torch import Tensor
 from deft_ct.measurement.data_term import per_sample
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.classical.common import IterativeReconstructor, LeastSquares, SolverInfo, StoppingRule, prepare_fit
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 _POINTS = 0.02

@@ -22,9 +22,9 @@ from deft_ct.methods.classical.common import (
     linear,
     prepare_fit,
 )
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.circulant import Circulant, circulant
 from deft_ct.operators.differences import add_adjoint_differences, difference_scales, forward_differences
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.reconstruction import Request
 from deft_ct.reconstructor import UnsupportedError
 from deft_ct.runtime.search_space import Range, SearchSpace

@@ -13,8 +13,8 @@ from deft_ct.methods.deft.config import HTransformConfig
 from deft_ct.methods.deft.htransform import Condition, HTransform
 from deft_ct.methods.deft.scan_embedding import SCAN_FEATURES, with_fewer_views
 from deft_ct.methods.initial import check_initial
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.feature_images import FeatureImage
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.reconstructor import UnsupportedError
 
 SPREAD_SLOPES = (-0.3, 1.0, -0.1, 0.0)

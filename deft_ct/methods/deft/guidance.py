@@ -38,7 +38,7 @@ from torch import Tensor
 
 from deft_ct.measurement.data_term import DataTerm, per_sample
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.linear import LinearOperator
 
 IMAGE_SPREAD = 0.5
 """Standard deviation of the pixels of images in [-1, 1]; the limit of ``r`` for the step of the score."""

@@ -20,7 +20,7 @@ from deft_ct.methods.guided.config import (
 )
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
 from deft_ct.methods.guided.start import START, walk_times
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 

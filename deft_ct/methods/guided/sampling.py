@@ -13,12 +13,14 @@ from torch import Tensor
 
 from deft_ct.diffusion import Prior
 from deft_ct.measurement.likelihood import Likelihood
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.guided.start import check_warm_start, walk_times, warm_start
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.svd import Decomposable
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import PriorReconstructor, UnsupportedError
 from deft_ct.runtime.progress import Ticker
+from deft_ct.runtime.search_space import SearchSpace
 from deft_ct.runtime.seeds import generator_for, normal_like
 
 Need = Literal["any", "linear", "svd"]
@@ -69,6 +71,14 @@ class PosteriorSampler(PriorReconstructor):
 
     def __init__(self, prior: Prior, config: Any = None) -> None:
         super().__init__(prior, self.config_type() if config is None else config)
+
+    @classmethod
+    def search_space_for(cls, measurement: Measurement) -> SearchSpace:
+        """Without ``start`` where there is no total variation to start from: on grids without a spacing."""
+        space = super().search_space_for(measurement)
+        if not cls.can_start_late or measurement.operator.grid_spacing is not None:
+            return space
+        return {name: where for name, where in space.items() if name != "start"}
 
     @abc.abstractmethod
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:

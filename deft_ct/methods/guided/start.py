@@ -12,7 +12,7 @@ from deft_ct.diffusion.schedule import Schedule, time_grid
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.guided.config import WarmStartConfig
 from deft_ct.methods.initial import reference_reconstruction
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.reconstructor import UnsupportedError
 from deft_ct.runtime.search_space import Range
 

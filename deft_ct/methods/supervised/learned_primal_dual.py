@@ -21,7 +21,7 @@ from deft_ct.methods.classical.common import linear
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.methods.supervised.direct import DirectReconstructor
 from deft_ct.methods.supervised.model import TrainedModel, check_unrolled
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.memory import check_memory
 from deft_ct.operators.row_order import RowOrder
 from deft_ct.runtime.fields import check_fields

@@ -17,8 +17,8 @@ from deft_ct.methods.initial import check_initial
 from deft_ct.networks import UNet, UNetConfig, content_hash
 from deft_ct.networks.precision import Precision, network_precision
 from deft_ct.networks.storage import ModelFormat
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.findings import Finding
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.reconstruction import Request
 from deft_ct.reconstructor import NetworkSource, Reconstructor, UnsupportedError
 from deft_ct.runtime.evaluations import add_evaluations

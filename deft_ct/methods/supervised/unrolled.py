@@ -28,7 +28,7 @@ from deft_ct.methods.classical.common import linear
 from deft_ct.methods.supervised.direct import DirectReconstructor
 from deft_ct.methods.supervised.model import TrainedModel, check_unrolled
 from deft_ct.networks import UNetConfig
-from deft_ct.operators.base import LinearOperator
+from deft_ct.operators.linear import LinearOperator
 from deft_ct.training.pairs import Pairs
 
 FEATURES = 7

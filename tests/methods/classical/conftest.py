@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from deft_ct.operators.base import LinearOperator
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
+from deft_ct.operators.linear import LinearOperator
 
 
 class Dense(LinearOperator):

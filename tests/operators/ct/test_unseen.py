@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from deft_ct.operators import Inpainting
-from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.ct.vector_geometry import VectorConeGeometry, VectorFanGeometry
 
 WEDGE = ParallelGeometry(
     image_shape=(32, 32), pixel_mm=1.0, detectors=24, detector_mm=1.0,
@@ -57,6 +58,48 @@ def test_a_narrow_fan_leaves_the_sides(detector):
     assert unseen is not None
     assert not bool(unseen[10:22, 10:22].any())
     assert float(RayTransform(geometry)(unseen.float()).abs().max()) == 0
+
+
+CONE = ConeGeometry(
+    image_shape=(20, 16, 16), pixel_mm=1.0, detectors=(6, 24), detector_mm=2.0, source_to_center_mm=60.0,
+    source_to_detector_mm=90.0, views=12,
+)  # fmt: skip
+
+
+def beside_a_circular_cone(geometry: ConeGeometry, margin_mm: float) -> np.ndarray:
+    """By similar triangles: heights at which no view has the middle of a voxel on its detector."""
+    z, y, x = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in geometry.image_shape), indexing="ij")
+    half = geometry.detectors[0] * geometry.detector_vu[0] / 2 + margin_mm
+    lowest = np.full(x.shape, np.inf)
+    for angle in geometry.angle_array:
+        depth = geometry.source_to_center_mm - x * math.sin(angle) - y * math.cos(angle)  # rows go down
+        lowest = np.minimum(lowest, np.abs(z) * geometry.source_to_detector_mm / depth)
+    return lowest > half
+
+
+@pytest.mark.parametrize("geometry", [CONE, VectorConeGeometry.from_cone(CONE)])
+def test_a_low_cone_leaves_the_ends_of_the_volume(geometry):
+    unseen = RayTransform(geometry).unseen()
+    assert unseen is not None and unseen.shape == CONE.image_shape
+    assert not bool((unseen & ~torch.from_numpy(beside_a_circular_cone(CONE, 0.0))).any()), "a voxel that a view sees"
+    clear = torch.from_numpy(beside_a_circular_cone(CONE, 2.0 * math.sqrt(3)))
+    assert int(clear.sum()) > 100 and bool(unseen[clear].all())
+    assert float(RayTransform(geometry)(unseen.float()).abs().max()) == 0
+
+
+def test_a_high_cone_sees_every_voxel():
+    assert RayTransform(CONE.replace(detectors=(40, 24))).unseen() is None
+
+
+def test_a_fan_by_vectors_is_the_fan():
+    fan = FanGeometry(
+        image_shape=(32, 32), pixel_mm=1.0, detectors=20, detector_mm=2.0, source_to_center_mm=100.0,
+        source_to_detector_mm=200.0, angles=tuple(np.linspace(0, 0.3, 5)),
+    )  # fmt: skip
+    ours, theirs = RayTransform(VectorFanGeometry.from_fan(fan)).unseen(), RayTransform(fan).unseen()
+    assert ours is not None and theirs is not None
+    assert int((ours ^ theirs).sum()) <= 0.05 * int(theirs.sum()), "the margins of the two differ a little"
+    assert float(RayTransform(fan)(ours.float()).abs().max()) == 0
 
 
 def test_combinations_pass_it_on_where_it_still_holds():
