@@ -164,7 +164,7 @@ def _htc_matlab(path: Path) -> str:
 
 
 def _htc_scan(path: Path) -> str:
-    scan = read_htc2022(path)
+    scan = read_htc2022(path, image_shape=(1, 1))
     views, elements = scan.geometry.sinogram_shape
     return f"{views} views, {elements} elements, {'limited angle' if scan.limited else 'full scan'}"
 
