@@ -14,6 +14,7 @@ from deft_ct.methods.registry import method_class
 from deft_ct.methods.supervised.model import TrainedReconstructor
 from deft_ct.networks.precision import Precision
 from deft_ct.runtime.atomic import check_writable
+from deft_ct.runtime.printable import printable
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ def beam(text: str) -> str:
     """
     if text in BEAMS or text.lower().endswith(GEOMETRY_SUFFIXES):
         return text
-    raise typer.BadParameter(f"{text!r} is not one of 'parallel', 'fan', and names no geometry file (.yaml)")
+    raise typer.BadParameter(f"{printable(text)!r} is not one of 'parallel', 'fan', and names no geometry file (.yaml)")
 
 
 Out = Annotated[
