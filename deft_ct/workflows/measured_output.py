@@ -113,10 +113,11 @@ class MeasuredRun:
         views, detectors = self.geometry.sinogram_shape
         rows, columns = self.geometry.image_shape
         pixel, count = self.geometry.pixel_rc[0], len(self.mean)
+        plural = "s" if self.length == "element" and pixel != 1 else ""
         kind = f"{self.scan.axis[:-1]}{'s' if count != 1 else ''}"
         return (
             f"{self.scan.layout}: {views} {self.geometry.kind} views of {detectors} elements, {count} {kind} of "
-            f"{rows} x {columns} pixels of {pixel:.4g} {self.length}, in {self.unit}"
+            f"{rows} x {columns} pixels of {pixel:.4g} {self.length}{plural}, in {self.unit}"
         )
 
     @property
