@@ -108,6 +108,8 @@ def check_file(path: Path) -> DataFindings | None:
     if name.endswith(".mat"):
         found = DataFindings("MATLAB file of HTC 2022 (measured)")
         found.look(path, path, _htc_matlab)
+        if any(" views, " in one.what for one in found.files):
+            found.commands.append(_reconstruct(path))
         return found
     if name.endswith((".h5", ".hdf5", ".nxs")):
         return _check_hdf5(path)
@@ -123,17 +125,24 @@ def _check_hdf5(path: Path) -> DataFindings:
         return found
     if is_nexus(file):
         found = DataFindings(
-            "NeXus file of CIL (measured)", commands=[f"deft-ct compare --data sinogram:{path} --out OUT"]
+            "NeXus file of CIL (measured)",
+            commands=[_reconstruct(path), f"deft-ct compare --data sinogram:{path} --out OUT"],
         )
         found.look(path, path, _nexus)
         return found
     if "exchange/data" in file:
-        found = DataFindings("projections in data-exchange HDF5 (measured)")
+        found = DataFindings(
+            "projections in data-exchange HDF5 (measured)", commands=[f"{_reconstruct(path)} --raw center=auto"]
+        )
         found.look(path, path, lambda p: f"{tuple(read_data_exchange(p, center=0).sinogram.shape)} line integrals")
         return found
     found = DataFindings("slice dataset", commands=[f"deft-ct compare --data {path} --out OUT"])
     found.look(path, path, lambda p: _pack(CTPack(p)))
     return found
+
+
+def _reconstruct(path: Path) -> str:
+    return f"deft-ct reconstruct --projections {path} --out OUT --method fbp"
 
 
 def _nexus(path: Path) -> str:
@@ -155,7 +164,7 @@ def _htc_matlab(path: Path) -> str:
 
 
 def _htc_scan(path: Path) -> str:
-    scan = read_htc2022(path)
+    scan = read_htc2022(path, image_shape=(1, 1))
     views, elements = scan.geometry.sinogram_shape
     return f"{views} views, {elements} elements, {'limited angle' if scan.limited else 'full scan'}"
 

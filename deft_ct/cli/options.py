@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -14,8 +14,12 @@ from deft_ct.methods.registry import method_class
 from deft_ct.methods.supervised.model import TrainedReconstructor
 from deft_ct.networks.precision import Precision
 from deft_ct.runtime.atomic import check_writable
+from deft_ct.runtime.printable import printable
 
 T = TypeVar("T")
+
+BEAMS = ("parallel", "fan")
+GEOMETRY_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def output_folder(text: str | Path) -> Path:
@@ -34,6 +38,17 @@ def output_folder(text: str | Path) -> Path:
     if not (path.suffix.lower() == ".png" and path.is_file()):  # a picture that restore may replace, and nobody else
         check_writable(text, overwrite=True)
     return path
+
+
+def beam(text: str) -> str:
+    """A kind of beam, or the name of a geometry file.
+
+    Raises:
+        typer.BadParameter: neither.
+    """
+    if text in BEAMS or text.lower().endswith(GEOMETRY_SUFFIXES):
+        return text
+    raise typer.BadParameter(f"{printable(text)!r} is not one of 'parallel', 'fan', and names no geometry file (.yaml)")
 
 
 Out = Annotated[
@@ -69,7 +84,15 @@ Scans = Annotated[
     ),
 ]
 Views = Annotated[int | None, typer.Option(help="Number of views. Default: 60.", min=1)]
-Geometry = Annotated[Literal["parallel", "fan"] | None, typer.Option(help="Geometry of the beam. Default: parallel.")]
+Geometry = Annotated[
+    str | None,
+    typer.Option(
+        parser=beam,
+        metavar="parallel|fan|FILE.yaml",
+        help="Geometry of the beam: parallel or fan. reconstruct --projections takes a geometry file in YAML instead, "
+        "see docs/projections.md. Default: parallel.",
+    ),
+]
 Degrees = Annotated[
     float | None, typer.Option(help="Angular range of the views in degrees. Default: 180 for parallel, 360 for fan.")
 ]

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deft_ct.report import FOOTER, metrics_table
+from deft_ct.workflows.measured_output import NOTICE_OF_MEASURED, MeasuredRun
 from deft_ct.workflows.projection_output import NOTICE, VolumeRun
 from deft_ct.workflows.reconstruct_series import Run, SparseView
 
@@ -35,3 +36,15 @@ def print_volume(run: VolumeRun) -> None:
     )
     console.print(f"written to [bold]{escape(str(run.folder))}[/]", soft_wrap=True)
     console.print(f"[bold]{NOTICE}.[/]")
+
+
+def print_measured(run: MeasuredRun) -> None:
+    """What was reconstructed of measured projections. Warnings were printed when they came up."""
+    console = Console()
+    for note in run.notes:
+        console.print(f"[yellow]note:[/] {escape(note)}")
+    residual, seconds = run.record["data_residual"], run.record["seconds_per_image"]
+    console.print(escape(run.in_words))
+    console.print(f"{escape(run.settings.summary)}: data residual {residual:.3g}, {seconds:.3g} s an image")
+    console.print(f"written to [bold]{escape(str(run.folder))}[/]", soft_wrap=True)
+    console.print(f"[bold]{NOTICE_OF_MEASURED}.[/]")

@@ -11,13 +11,16 @@ import typer
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.groups import grouped
-from deft_ct.cli.output import print_run, print_volume
+from deft_ct.cli.output import print_measured, print_run, print_volume
 from deft_ct.cli.projection_options import ProjectionOptions, parse_raw
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.ldct_projection import is_projection_folder
+from deft_ct.datasets.measured_scan import MEASURED_SUFFIXES
+from deft_ct.datasets.scan_description import read_scan_description
 from deft_ct.io import Chosen
 from deft_ct.methods.method_text import parse_method, split_methods
 from deft_ct.workflows.projection_series import Slices
+from deft_ct.workflows.reconstruct_measured import MeasuredSettings, reconstruct_measured
 from deft_ct.workflows.reconstruct_projections import ON_THE_HELIX, HelixSettings, reconstruct_projections
 from deft_ct.workflows.reconstruct_series import SparseView, reconstruct_series
 from deft_ct.workflows.series_output import Output
@@ -58,9 +61,13 @@ def reconstruct(
     ] = False,
     seed: opt.Seed = _DEFAULTS.seed,
     size: Annotated[
-        int,
-        typer.Option(help="Pixels of a side. Larger slices are averaged down to it, others padded with air.", min=1),
-    ] = _DEFAULTS.size,
+        int | None,
+        typer.Option(
+            help="Pixels of a side. Larger slices are averaged down to it, others padded with air. Default: "
+            f"{_DEFAULTS.size}; of files of projections as many as detector elements lie across the image.",
+            min=1,
+        ),
+    ] = None,
     device: opt.Device = _DEFAULTS.device,
     precision: opt.PrecisionName = _DEFAULTS.precision,
     prior: opt.PriorName = None,
@@ -82,11 +89,11 @@ def reconstruct(
     overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
-    """Simulate a sparse-view scan of a CT series and reconstruct it. Or reconstruct helical raw data.
+    """Simulate a sparse-view scan of a CT series and reconstruct it. Or reconstruct measured projections.
 
     Writes the posterior mean and the posterior standard deviation in HU as DICOM series and as NIfTI. Also writes a
-    comparison figure, a report and run.json. OUT must be new or empty. Raw data need no simulated scan: `deft-ct
-    reconstruct --projections FOLDER --out OUT --method fbp`. Research only, not for clinical use.
+    comparison figure, a report and run.json. OUT must be new or empty. Measured projections need no simulated scan:
+    `deft-ct reconstruct --projections FILE --out OUT --method fbp`. Research only, not for clinical use.
     """
     output = Output(
         overwrite=overwrite,
@@ -97,33 +104,42 @@ def reconstruct(
     )
     with one_line_errors():
         given = parse_raw(raw.raw)
-        folder = _raw_data(series_folder, raw)
-        if folder is not None:
+        source = _raw_data(series_folder, raw)
+        if source is not None:
+            is_file = not source.is_dir()
             _check_raw(
                 simulated,
                 {
                     "--compare": compare, "--series": series, "--phase": phase, "--allow-gaps": allow_gaps,
                     "--unmeasured-map": unmeasured_map,
                 },
+                has_file=is_file,
             )  # fmt: skip
+            given.check_for("file" if is_file else "helix")
             name, options = parse_method(opt.only(method or [HelixSettings().method], "--method"))
+            common: dict[str, Any] = {
+                "method": name, "options": options, "seed": seed, "device": device, "precision": precision,
+                "prior": prior, "htransform": htransform, "models": opt.parse_models(model),
+            }  # fmt: skip
+            if is_file:
+                measured = MeasuredSettings(
+                    scan=None if simulated.geometry is None else read_scan_description(Path(simulated.geometry)),
+                    chosen=given.chosen, center=given.center, align=given.align, rings=given.rings,
+                    continue_truncated=given.truncation, size=size, fov_mm=given.fov, slice_mm=given.step,
+                    calibration=given.calibration, photons=simulated.photons, samples=samples, **common,
+                )  # fmt: skip
+                print_measured(reconstruct_measured(source, out, measured, output=output, progress=progress))
+                return
             helix = HelixSettings(
-                method=name,
-                options=options,
                 rebin=given.rebin,
-                slices=Slices(size=size, fov_mm=given.fov, slice_mm=given.step, z_range=given.z),
-                mu_water=given.mu_water,
+                slices=Slices(size=size or _DEFAULTS.size, fov_mm=given.fov, slice_mm=given.step, z_range=given.z),
+                mu_water=given.mu_water,  # type: ignore[arg-type]  # check_for refuses the word
                 reverse_rows=given.reversed,
                 photons=simulated.photons or 0.0,
                 samples=samples if name not in ON_THE_HELIX else 1,
-                seed=seed,
-                device=device,
-                precision=precision,
-                prior=prior,
-                htransform=htransform,
-                models=opt.parse_models(model),
+                **common,
             )
-            print_volume(reconstruct_projections(folder, out, helix, output=output, progress=progress))
+            print_volume(reconstruct_projections(source, out, helix, output=output, progress=progress))
             return
         if series_folder is None:
             raise ValueError("name the folder of a series, or that of raw data with --projections")
@@ -146,7 +162,7 @@ def reconstruct(
             start=scan.start,
             samples=samples,
             seed=seed,
-            size=size,
+            size=size or _DEFAULTS.size,
             device=device,
             precision=precision,
             prior=prior,
@@ -159,17 +175,22 @@ def reconstruct(
 
 
 def _raw_data(series_folder: Path | None, raw: ProjectionOptions) -> Path | None:
-    """The folder of raw data, if that is what was named."""
+    """The folder or file of raw data, if that is what was named."""
     if raw.projections is not None and series_folder is not None:
         raise ValueError("name one folder: a series, or raw data with --projections")
     if raw.projections is not None:
         return raw.projections
-    return series_folder if series_folder is not None and is_projection_folder(series_folder) else None
+    if series_folder is None:
+        return None
+    is_raw = is_projection_folder(series_folder) or series_folder.suffix.lower() in MEASURED_SUFFIXES
+    return series_folder if is_raw else None
 
 
-def _check_raw(simulated: opt.ScanOptions, more: dict[str, Any]) -> None:
-    """Refuse what belongs to a simulated scan."""
-    given = [f"--{name}" for name, value in vars(simulated).items() if value is not None and name != "photons"]
+def _check_raw(simulated: opt.ScanOptions, more: dict[str, Any], *, has_file: bool) -> None:
+    """Refuse what belongs to a simulated scan. A file may have a geometry file beside it."""
+    described = has_file and (simulated.geometry or "").lower().endswith(opt.GEOMETRY_SUFFIXES)
+    free = {"photons", "geometry"} if described else {"photons"}
+    given = [f"--{name}" for name, value in vars(simulated).items() if value is not None and name not in free]
     given += [name for name, value in more.items() if value not in (None, False)]
     if given:
         raise ValueError(f"leave out {', '.join(given)}: raw data have a scan of their own, and no truth")

@@ -69,11 +69,13 @@ class PixelFormat:
         slope: HU per stored unit.
         intercept: HU of the stored value 0.
         windows: (centre, width, explanation) in HU, the first one shown first.
+        unit: UCUM code of values that are no CT numbers, in place of HU everywhere above.
     """
 
     slope: float
     intercept: float
     windows: tuple[tuple[float, float, str], ...]
+    unit: str = "HU"
 
     def encode(self, hu: NDArray[np.floating]) -> NDArray[np.uint16]:
         """Round to the nearest stored value; values outside 16 bits are clipped to its ends."""
@@ -263,7 +265,9 @@ def _set_pixels(image: Dataset, stored: NDArray[np.uint16], form: PixelFormat) -
     image.SmallestImagePixelValue, image.LargestImagePixelValue = int(stored.min()), int(stored.max())
     image["SmallestImagePixelValue"].VR = image["LargestImagePixelValue"].VR = "US"
     image.RescaleIntercept, image.RescaleSlope = f"{form.intercept:g}", f"{form.slope:g}"
-    image.RescaleType = "HU"
+    image.RescaleType = "HU" if form.unit == "HU" else "US"  # unspecified; the mapping says the unit
+    if form.unit != "HU":
+        image.RealWorldValueMappingSequence = DicomSequence([_real_world_values(form)])
     image.WindowCenter = [f"{center:g}" for center, _, _ in form.windows]
     image.WindowWidth = [f"{width:g}" for _, width, _ in form.windows]
     image.WindowCenterWidthExplanation = [text for _, _, text in form.windows]
@@ -271,9 +275,20 @@ def _set_pixels(image: Dataset, stored: NDArray[np.uint16], form: PixelFormat) -
     image["PixelData"].VR = "OW"
 
 
-def _code(value: str, meaning: str) -> Dataset:
+def _real_world_values(form: PixelFormat) -> Dataset:
+    """What stored values mean, with the unit (PS3.3, C.7.6.16-12b)."""
+    mapping = Dataset()
+    mapping.add_new("RealWorldValueFirstValueMapped", "US", 0)
+    mapping.add_new("RealWorldValueLastValueMapped", "US", 65535)
+    mapping.RealWorldValueIntercept, mapping.RealWorldValueSlope = form.intercept, form.slope
+    mapping.LUTExplanation, mapping.LUTLabel = "Linear attenuation", "ATTENUATION"
+    mapping.MeasurementUnitsCodeSequence = DicomSequence([_code(form.unit, form.unit, "UCUM")])
+    return mapping
+
+
+def _code(value: str, meaning: str, scheme: str = "DCM") -> Dataset:
     code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "DCM", meaning
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
     return code
 
 

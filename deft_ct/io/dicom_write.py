@@ -88,6 +88,7 @@ class DicomOptions:
         allow_burned_in: de-identify images, too, that are known to show text (BurnedInAnnotation YES).
         process: how the images came about, the start of the DerivationDescription.
         comment: what the ImageComments say after the warning.
+        format: how the values of the image series are stored.
 
     Raises:
         ValueError: ``uids`` is unknown.
@@ -101,6 +102,7 @@ class DicomOptions:
     allow_burned_in: bool = False
     process: str = DERIVATION
     comment: str = SIMULATED
+    format: PixelFormat = CT_NUMBERS
 
     def __post_init__(self) -> None:
         if self.uids not in ("hash", "random"):
@@ -153,7 +155,7 @@ def write_dicom_series(
     like = check_derivable(like, options)
     number = _series_number(like, options)
     base = Derivation(
-        description, details, "", CT_NUMBERS, "", number, _frame_of_reference(like), _created(options),
+        description, details, "", options.format, "", number, _frame_of_reference(like), _created(options),
         options.process, options.comment,
     )  # fmt: skip
     map_path = None

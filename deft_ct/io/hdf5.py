@@ -66,6 +66,40 @@ def write_hdf5(
     return Path(path)
 
 
+def write_stacks(
+    path: str | Path,
+    stacks: Mapping[str, tuple[NDArray[Any], str]],
+    *,
+    attributes: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> Path:
+    """Write stacks of images with their units, whole or not at all.
+
+    Args:
+        path: the file; an old one is replaced.
+        stacks: name -> ``(Z, H, W)`` and its unit, for example ``{"attenuation": (mu, "1/mm")}``.
+        attributes: of every stack, such as the pixel size.
+        provenance: what made them; must be plain JSON.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: ``provenance`` is not plain JSON.
+        PermissionError: it cannot be written.
+    """
+    text = json.dumps(provenance, sort_keys=True)
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.attrs["provenance"], file.attrs["note"] = text, NOTE
+        for name, (array, unit) in stacks.items():
+            dataset = file.create_dataset(name, data=array, compression="gzip", chunks=(1, *array.shape[1:]))
+            dataset.attrs.update({**attributes, "units": unit})
+    with atomic_file(path) as work:
+        work.write_bytes(content.getbuffer())
+    return Path(path)
+
+
 def read_hdf5(path: str | Path, *, units: HounsfieldScale | None = None) -> Volume:
     """Read the volume of a file of :func:`write_hdf5`. It may come from anywhere, see :mod:`deft_ct.io.untrusted`.
 

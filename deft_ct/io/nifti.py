@@ -25,7 +25,7 @@ NOTE = "HU; research only, not for clinical use"
 _TRAILER = 2**20
 
 
-def write_nifti(volume: Volume, path: str | Path, *, note: str = NOTE) -> Path:
+def write_nifti(volume: Volume, path: str | Path, *, note: str = NOTE, frames: bool = False) -> Path:
     """Write a volume as NIfTI-1, float32 HU, whole or not at all.
 
     The data array is stored in the order (column, row, slice). The affine, in RAS millimetres, is stored as sform and
@@ -36,6 +36,7 @@ def write_nifti(volume: Volume, path: str | Path, *, note: str = NOTE) -> Path:
         volume: what to write; for the spread, pass ``volume.with_hu(spread)``.
         path: a file that ends in ``.nii`` or ``.nii.gz``; an old one is replaced.
         note: the header's description, cut at 79 ASCII characters.
+        frames: the slices are frames in time of one slice, the fourth axis of the file.
 
     Returns:
         The path.
@@ -47,7 +48,8 @@ def write_nifti(volume: Volume, path: str | Path, *, note: str = NOTE) -> Path:
     target = Path(path)
     if not target.name.lower().endswith(SUFFIXES):
         raise ValueError(f"a NIfTI file ends in .nii or .nii.gz, got {target.name}")
-    image = nib.Nifti1Image(volume.hu.transpose(2, 1, 0), volume.ras_affine, dtype=np.float32)
+    data = volume.hu.transpose(2, 1, 0)
+    image = nib.Nifti1Image(data[:, :, None] if frames else data, volume.ras_affine, dtype=np.float32)
     image.set_sform(volume.ras_affine, code="scanner")
     if volume.is_sheared:  # a quaternion has no shear: readers take the sform
         image.set_qform(None, code="unknown")

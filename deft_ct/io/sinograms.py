@@ -88,11 +88,11 @@ def read_sinogram(path: str | Path, options: SinogramOptions | None = None) -> R
     source, given = Path(path), options or SinogramOptions()
     if not source.is_file():
         raise FileNotFoundError(f"no such file: {source}")
-    found = _read(source, (*DATA_NAMES, *ANGLE_NAMES))
+    found = read_arrays(source, (*DATA_NAMES, *ANGLE_NAMES))
     data = next((found[name] for name in DATA_NAMES if found.get(name) is not None), None)
     if data is None:
         raise ReadError(source, f"holds {sorted(found)[:10]}, expected a sinogram under one of {', '.join(DATA_NAMES)}")
-    lines = _numbers(source, data, "the sinogram")
+    lines = real_numbers(source, data, "the sinogram")
     if lines.ndim not in (2, 3) or 0 in lines.shape:
         raise ReadError(source, f"holds data of shape {lines.shape}; expected (views, detectors) or (slices, ...)")
     lines = lines.reshape(-1, *lines.shape[-2:])
@@ -112,20 +112,28 @@ def _angles(source: Path, stored: Any, given: SinogramOptions, views: int) -> ND
         place = given.angles
         if not place.is_file():
             raise FileNotFoundError(f"no such file of angles: {place}")
-        held = _read(place, (*ANGLE_NAMES, *DATA_NAMES))
+        held = read_arrays(place, (*ANGLE_NAMES, *DATA_NAMES))
         stored = next((value for value in held.values() if value is not None), None)
     if stored is None:
         if given.angles is not None:
             raise ReadError(place, f"holds no angles under one of {', '.join(ANGLE_NAMES)}")
         return np.linspace(0, math.radians(given.degrees), views, endpoint=given.ends)
-    angles = np.atleast_1d(_numbers(place, stored, "the angles").squeeze())
+    angles = np.atleast_1d(real_numbers(place, stored, "the angles").squeeze())
     if angles.shape != (views,):
         raise ReadError(place, f"holds {angles.size} angles for {views} views")
     return angles if given.radians else np.radians(angles)
 
 
-def _read(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Arrays by name; a file of one array has it under the first name."""
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Arrays of a file by name; a file of one array has it under the first name.
+
+    Args:
+        path: ends in one of :data:`SINOGRAM_SUFFIXES`, ``.txt`` or ``.csv``.
+        names: those that are wanted. Where a file has none of them, all of its names with None.
+
+    Raises:
+        ReadError: it is damaged or of another kind.
+    """
     suffix = path.suffix.lower()
     current_limits().check_declared(path, path.stat().st_size, path.stat().st_size, what="a sinogram")
     if suffix == ".mat":
@@ -173,7 +181,17 @@ def _is_array(path: Path) -> bool:
         return stream.read(len(_NPY)) == _NPY
 
 
-def _numbers(path: Path, value: Any, what: str) -> NDArray[np.float64]:
+def real_numbers(path: Path, value: Any, what: str) -> NDArray[np.float64]:
+    """An array as float64.
+
+    Args:
+        path: where it comes from, for messages.
+        value: the array.
+        what: what it is, for messages.
+
+    Raises:
+        ReadError: it holds no real numbers, or some that are not finite.
+    """
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise ReadError(path, f"{what} must be real numbers, got {array.dtype}")

@@ -66,7 +66,10 @@ def _not_empty(target: Path) -> FileExistsError:
 
 
 # A file of this kind is the whole input; any other stands for its folder.
-_WHOLE_INPUTS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".nii", ".mha", ".nrrd")
+_WHOLE_INPUTS = (
+    ".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".nii", ".mha", ".nrrd",
+    ".mat", ".npy", ".npz", ".h5", ".hdf5", ".hdf", ".nxs", ".tif", ".tiff",
+)  # fmt: skip
 
 
 def _refuse_overlap(target: Path, source: Path) -> None:

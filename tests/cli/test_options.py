@@ -10,7 +10,7 @@ import typer
 from commands import leaf_commands
 
 from deft_ct.cli import app
-from deft_ct.cli.options import ScanOptions, only
+from deft_ct.cli.options import ScanOptions, beam, only
 from deft_ct.ct.scan import Scan
 
 MAX_SLOTS, MAX_NAMES = 400, 104
@@ -53,7 +53,9 @@ def test_an_option_has_one_type_one_help_text_and_one_set_of_choices(name: str) 
 def test_choices_are_listed_and_checked() -> None:
     known = {name: meaning(found[0][1])["choices"] for name, found in uses().items()}
     assert known["--precision"] == ("float32", "bfloat16", "float16")
-    assert known["--geometry"] == ("parallel", "fan")
+    assert beam("fan") == "fan" and beam("scan.yaml") == "scan.yaml"
+    with pytest.raises(typer.BadParameter, match="'helical' is not one of 'parallel', 'fan'"):
+        beam("helical")
     assert {name for name, choices in known.items() if choices} >= {
         "--guidance", "--initial-reconstruction", "--loss", "--objective", "--optimizer", "--schedule",
     }  # fmt: skip
