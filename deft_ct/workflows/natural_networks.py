@@ -10,7 +10,7 @@ from deft_ct.methods.registry import NetworkChoice, Networks, method_class
 from deft_ct.reconstructor import PriorReconstructor
 
 NATURAL_NETWORK = "photos64"
-"""Name of the shipped prior of photographs, and of its h-transform."""
+"""Name of the shipped prior of photographs, and of its h-transform for many tasks; that of one task is NAME-TASK."""
 
 
 class NaturalNetworks:
@@ -50,8 +50,11 @@ class NaturalNetworks:
     def for_task(self, label: str) -> Networks:
         """The networks for a task by its label, see ``NaturalTask.label``."""
         choice = self._choice
-        htransform = choice.htransform or (NATURAL_NETWORK if NATURAL_NETWORK in shipped_htransforms() else None)
-        if htransform is not None and (Path(htransform) / label).is_dir():
+        htransform = choice.htransform
+        if htransform is None:  # that of the task, or else that of many
+            known = [f"{NATURAL_NETWORK}-{label}", NATURAL_NETWORK]
+            htransform = next((name for name in known if name in shipped_htransforms()), None)
+        elif (Path(htransform) / label).is_dir():
             htransform = str(Path(htransform) / label)
         return Networks(
             prior=None if self._base.prior is None else self._base.load_prior(), htransform=htransform,
