@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from deft_ct.networks.precision import Precision
 from deft_ct.runtime.atomic import check_writable
 
 T = TypeVar("T")
+_BYTES = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT])(i?B)?", re.IGNORECASE)
 
 
 def output_folder(text: str | Path) -> Path:
@@ -34,6 +36,31 @@ def output_folder(text: str | Path) -> Path:
     if not (path.suffix.lower() == ".png" and path.is_file()):  # a picture that restore may replace, and nobody else
         check_writable(text, overwrite=True)
     return path
+
+
+def bytes_of(text: str) -> int:
+    """The number of bytes of a text such as ``3G``, ``500M`` or ``1.5GiB``, in powers of 1024.
+
+    Raises:
+        ValueError: it has another form, or is not above 0.
+    """
+    found = _BYTES.fullmatch(text.strip())
+    value = float(found["number"]) * 1024 ** " KMGT".index(found["unit"].upper()) if found else 0.0
+    if value < 1:
+        raise ValueError(f"--max-memory expects a size such as 3G or 500M, got {text!r}")
+    return int(value)
+
+
+def slices_of(text: str) -> tuple[int, int]:
+    """First and last slice of a text such as ``10:40``.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    first, separator, last = text.partition(":")
+    if not (separator and first.strip().isdecimal() and last.strip().isdecimal()):
+        raise ValueError(f"--slices expects FIRST:LAST, for example 10:40, got {text!r}")
+    return int(first), int(last)
 
 
 Out = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -16,11 +16,10 @@ from deft_ct.methods.method_text import parse_method, parse_value
 from deft_ct.methods.registry import NetworkChoice, method_class
 from deft_ct.problems.natural_by_name import parse_task
 from deft_ct.problems.natural_data import with_noise
-from deft_ct.runtime.extras import optional_library
 from deft_ct.runtime.fields import check_fields, from_values
 from deft_ct.runtime.read_error import ReadError
+from deft_ct.runtime.yaml_file import read_yaml
 
-MOST_BYTES = 2**20
 MOST_PANELS = 8
 """Pictures of a problem; the page holds all of them."""
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
@@ -203,7 +202,7 @@ def read_suite(text: str | Path, *, overrides: Mapping[str, Any] | None = None) 
         MissingExtraError: PyYAML is not installed.
     """
     path = suite_path(text)
-    content = _read_yaml(path)
+    content = read_yaml(path, "a suite")
     if not isinstance(content, Mapping):
         raise ReadError(path, f"is not a suite: expected keys such as data and methods, got {type(content).__name__}")
     values = {"name": path.stem, **content, **(overrides or {})}
@@ -244,30 +243,3 @@ def _of_environment(found: re.Match[str]) -> str:
     if name not in os.environ:
         raise ValueError(f"data needs the environment variable {name}: set it to the folder, or pass --data")
     return os.environ[name]
-
-
-def _read_yaml(path: Path) -> Any:
-    optional_library("yaml", "benchmark")
-    import yaml
-
-    class Strict(yaml.SafeLoader):
-        """A key that is there twice is an error; PyYAML would take the last."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-            keys: Sequence[Any] = [self.construct_object(key, deep=True) for key, _ in node.value]
-            for n, key in enumerate(keys):
-                if key in keys[:n]:
-                    where = node.start_mark
-                    raise yaml.constructor.ConstructorError(None, None, f"the key {key} is there twice", where)
-            return super().construct_mapping(node, deep)
-
-    if path.stat().st_size > MOST_BYTES:
-        raise ReadError(path, f"is not a suite: it is larger than {MOST_BYTES // 2**20} MiB")
-    try:
-        loader = Strict(path.read_text(encoding="utf-8"))
-        try:
-            return loader.get_single_data()
-        finally:
-            loader.dispose()
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ReadError(path, f"is not YAML: {' '.join(str(error).split())[:300]}") from error
