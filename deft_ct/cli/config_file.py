@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deft_ct.cli.errors import one_line_errors
+from deft_ct.runtime.printable import printable
 from deft_ct.runtime.read_error import ReadError
 from deft_ct.runtime.yaml_file import read_yaml
 
@@ -26,17 +26,25 @@ def take_from_file(context: typer.Context, path: Path | None) -> Path | None:
     """
     if path is None or context.resilient_parsing:
         return path
-    with one_line_errors():
-        content = read_yaml(path, "a file of options")
-        options = [one for one in context.command.params if one.param_type_name == "option" and one.name != "config"]
-        names = {option.lstrip("-"): one for one in options for option in one.opts if option.startswith("--")}
-        if not isinstance(content, Mapping):
-            raise ReadError(path, "is not a file of options: expected lines such as `views: 60`")
-        if unknown := sorted(str(name) for name in content if name not in names):
-            raise ReadError(path, f"unknown option {', '.join(unknown)}; known: {', '.join(sorted(names))}")
-        found = {str(names[name].name): _value(path, name, content[name], names[name]) for name in content}
-        context.default_map = {**(context.default_map or {}), **found}
+    if not _is_file(path):
+        raise FileNotFoundError(f"--config: there is no file {printable(path, 200)}")
+    content = read_yaml(path, "a file of options")
+    options = [one for one in context.command.params if one.param_type_name == "option" and one.name != "config"]
+    names = {option.lstrip("-"): one for one in options for option in one.opts if option.startswith("--")}
+    if not isinstance(content, Mapping):
+        raise ReadError(path, "is not a file of options: expected lines such as `views: 60`")
+    if unknown := sorted(str(name) for name in content if name not in names):
+        raise ReadError(path, f"unknown option {', '.join(unknown)}; known: {', '.join(sorted(names))}")
+    found = {str(names[name].name): _value(path, name, content[name], names[name]) for name in content}
+    context.default_map = {**(context.default_map or {}), **found}
     return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # for example a name that is too long
+        return False
 
 
 def _value(path: Path, name: str, value: Any, option: Any) -> Any:
