@@ -26,7 +26,7 @@ from deft_ct.workflows.series_output import Output
 
 _DEFAULTS = SparseView()
 _RAW = ProjectionOptions()
-RESUME = "finished slices are kept; run the same command again to resume"
+_RESUME = "finished slices are kept; run the same command again to resume"
 
 
 @grouped
@@ -123,7 +123,7 @@ def reconstruct(
         deidentify=deidentify,
         allow_burned_in=allow_burned_in,
     )
-    with one_line_errors(interrupted=RESUME):
+    with one_line_errors(interrupted=_RESUME):
         given = parse_raw(raw.raw)
         folder = _raw_data(series_folder, raw)
         if folder is not None:

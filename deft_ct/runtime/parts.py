@@ -80,8 +80,9 @@ class PartStore:
         Raises:
             WriteError: the disk is full, or cannot be written.
         """
+        values: dict[str, Any] = {_RECORD: np.array(json.dumps(part.record)), **part.arrays}
         with atomic_file(self._path(name)) as temporary, temporary.open("wb") as file:
-            np.savez(file, **{_RECORD: np.array(json.dumps(part.record))}, **part.arrays)
+            np.savez(file, **values)
 
     def _path(self, name: str) -> Path:
         return self.folder / _PART.replace("*", name)
