@@ -205,8 +205,9 @@ def reconstruct_series(
         series = series.fitted(settings.side)
         check_not_air(series)
         check_derivable(series, output.dicom)
-        at_once = slices_at_once(settings.side, len(series), settings.max_bytes)
         job = SeriesJob(series, settings, reconstructors, output.unmeasured_map, progress)
+        job.prepare()
+        at_once = slices_at_once(settings.side, len(series), settings.max_bytes)
         with part_store(target, job.key, {"slices_at_once": at_once}) as store:
             before = int(store.plan["slices_at_once"])  # of a run that was killed: the same batches, the same bits
             batches = job.finish(store, ranges(len(series), before if settings.max_bytes is None else at_once))

@@ -112,21 +112,23 @@ def ranges(count: int, at_once: int) -> list[tuple[int, int]]:
     return [(start, min(start + at_once, count)) for start in range(0, count, at_once)]
 
 
-def joined(batches: Callable[[], Iterator[SliceBatch]], name: str, measurement: Measurement) -> Reconstruction:
+def joined(
+    batches: Callable[[], Iterator[SliceBatch]], name: str, measurement: Measurement, provenance: dict[str, Any]
+) -> Reconstruction:
     """The result of one method for the whole series.
 
     Args:
         batches: gives all batches, in order; read anew for each volume, so that no more than one batch is in memory.
         name: of the method.
         measurement: of the series.
+        provenance: of the whole, see :func:`joined_provenance`.
     """
-    records = [(batch.start, batch.stop, batch.records[name]) for batch in batches()]
     mean = volume_of(batches, lambda batch: batch.means[name])
     std = volume_of(batches, lambda batch: batch.stds.get(name))
     assert mean is not None
     return Reconstruction(
         mean=torch.from_numpy(mean)[:, None], std=None if std is None else torch.from_numpy(std)[:, None],
-        samples=None, measurement=measurement, provenance=joined_provenance(records),
+        samples=None, measurement=measurement, provenance=provenance,
     )  # fmt: skip
 
 

@@ -114,6 +114,13 @@ class SeriesJob:
         """The scan, made once for all batches."""
         return simulated_measurement(self.series, self.settings)
 
+    def prepare(self) -> None:
+        """Make what all batches share, the matrices of the scan, so that it counts as memory in use."""
+        scan = self.measurement
+        image = torch.zeros(1, 1, *scan.operator.domain_shape, device=self.settings.device)
+        y = scan.noise_free(image, refine=self.settings.refine)
+        scan.operator.vjp(image, y)
+
     @property
     def key(self) -> ContentKey:
         """Everything that the slices of the result depend on."""
@@ -191,13 +198,14 @@ class SeriesJob:
             batches: gives all batches, in order.
             output: optional files.
         """
-        main = joined(batches, self.settings.method, self.measurement)
-        middle = len(self.series) // 2
-        inside = next(batch for batch in batches() if batch.start <= middle < batch.stop)
+        light = [replace(batch, means={}, stds={}, unmeasured_hu=None) for batch in batches()]
         records = {
-            name: joined_provenance([(one.start, one.stop, one.records[name]) for one in batches()])
+            name: joined_provenance([(one.start, one.stop, one.records[name]) for one in light])
             for name in self.settings.methods
         }
+        main = joined(batches, self.settings.method, self.measurement, records[self.settings.method])
+        middle = len(self.series) // 2
+        inside = next(batch for batch in batches() if batch.start <= middle < batch.stop)
         titles = {name: method_label(name, has_std=name in inside.stds) for name in records}
         units, grid = self.series.units, self.series.slices(middle, middle + 1)
         shown = {
@@ -206,7 +214,7 @@ class SeriesJob:
         }
         rows = tuple(
             Row(
-                method=titles[name], metrics=joined_metrics([one.metrics[name] for one in batches()]),
+                method=titles[name], metrics=joined_metrics([one.metrics[name] for one in light]),
                 seconds_per_slice=record["seconds_per_image"],
             )
             for name, record in records.items()

@@ -56,7 +56,7 @@ def test_sizes_of_memory(text: str, expected: int) -> None:
         ("views: true\n", "views must be a value, got True"),
         ("overwrite: 3\n", "overwrite must be true or false, got 3"),
         ("views: [1, 2]\n", "views takes one value, got a list"),
-        ("views: many\n", "'many' is not a valid int"),
+        ("views: many\n", "Invalid value for '--views'"),
         ("views: 60\nviews: 61\n", "the key views is there twice"),
         ("max-memory: big\n", "--max-memory expects a size such as 3G or 500M"),
         ("slices: 3\n", "--slices expects FIRST:LAST"),
