@@ -26,7 +26,7 @@ from deft_ct.workflows.series_output import Output
 
 _DEFAULTS = SparseView()
 _RAW = ProjectionOptions()
-_RESUME = "finished slices are kept; run the same command again to resume"
+_RESUME = "finished slices of a series are kept; run the same command again to resume"
 
 
 @grouped
