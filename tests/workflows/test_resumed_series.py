@@ -168,28 +168,32 @@ def test_a_file_of_somebody_else_beside_the_parts_is_kept(tmp_path: Path) -> Non
 def test_kills_at_random_moments(seed: int, tmp_path: Path, repository_root: Path) -> None:
     program = (
         "import sys\nfrom pathlib import Path\nfrom deft_ct.workflows import reconstruct_series as pipeline\n"
-        "from deft_ct.io import sample_series_path\npipeline.slices_at_once = lambda *_: 2\n"
+        "from deft_ct.io import sample_series_path\nfrom deft_ct.workflows.series_output import Output\n"
+        "pipeline.slices_at_once = lambda *_: 2\n"
         "settings = pipeline.SparseView(method='tv', compare=('fbp',), views=12, samples=1, size=48, photons=1e4)\n"
-        "print('ready', flush=True)\npipeline.reconstruct_series(sample_series_path(), Path(sys.argv[1]), settings)\n"
+        "print('ready', flush=True)\n"
+        "source, output = sample_series_path(), Output(overwrite=True)\n"
+        "pipeline.reconstruct_series(source, Path(sys.argv[1]), settings, output=output)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(repository_root), "OMP_NUM_THREADS": "1"}
 
     def start(out: Path) -> subprocess.Popen[bytes]:
-        one = subprocess.Popen(
-            [sys.executable, "-c", program, str(out)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        one = subprocess.Popen([sys.executable, "-c", program, str(out)], env=environment, stdout=subprocess.PIPE)
         assert one.stdout is not None and one.stdout.readline() == b"ready\n"
         return one
 
-    began = time.monotonic()
-    assert start(tmp_path / "whole").wait() == 0
-    seconds, rng = time.monotonic() - began, np.random.default_rng(seed)
+    def finish(out: Path) -> float:
+        one, began = start(out), time.monotonic()
+        one.communicate()
+        assert one.returncode == 0
+        return time.monotonic() - began
+
+    seconds, rng = finish(tmp_path / "whole"), np.random.default_rng(seed)
     killed = start(tmp_path / "out")
     time.sleep(rng.uniform(0.1, seconds))
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    if not (tmp_path / "out").exists():
-        assert start(tmp_path / "out").wait() == 0
+    finish(tmp_path / "out")
     assert content(tmp_path / "out") == content(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
