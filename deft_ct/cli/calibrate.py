@@ -98,7 +98,8 @@ def calibrate(
             draws = draw(problem, solver, samples=samples, progress=progress)
             if fitted is None:
                 fitted = fit(problem, draws, solver, floor=floor)
-                fitted.write(out / f"calibration-{chosen.name}.json")
+                size = "" if fitted.image_shape == solver.prior.image_shape[-2:] else f"-{fitted.image_shape[0]}px"
+                fitted.write(out / f"calibration-{chosen.name}{size}.json")
                 console.print(f"factor {fitted.factor:.3f}, floor {fitted.floor_hu:.1f} HU")
             reports[text] = report(problem, draws, fitted)
             title = f"{problem.data}, every {every}: {chosen}; {samples} samples, seed {seed}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from deft_ct.runtime.atomic import check_writable
 from deft_ct.runtime.printable import printable
 
 T = TypeVar("T")
+_BYTES = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT])(i?B)?", re.IGNORECASE)
 
 BEAMS = ("parallel", "fan")
 GEOMETRY_SUFFIXES = (".yaml", ".yml", ".json")
@@ -49,6 +51,31 @@ def beam(text: str) -> str:
     if text in BEAMS or text.lower().endswith(GEOMETRY_SUFFIXES):
         return text
     raise typer.BadParameter(f"{printable(text)!r} is not one of 'parallel', 'fan', and names no geometry file (.yaml)")
+
+
+def bytes_of(text: str) -> int:
+    """The number of bytes of a text such as ``3G``, ``500M`` or ``1.5GiB``, in powers of 1024.
+
+    Raises:
+        ValueError: it has another form, or is not above 0.
+    """
+    found = _BYTES.fullmatch(text.strip())
+    value = float(found["number"]) * 1024 ** " KMGT".index(found["unit"].upper()) if found else 0.0
+    if value < 1:
+        raise ValueError(f"--max-memory expects a size such as 3G or 500M, got {text!r}")
+    return int(value)
+
+
+def slices_of(text: str) -> tuple[int, int]:
+    """First and last slice of a text such as ``10:40``.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    first, separator, last = text.partition(":")
+    if not (separator and first.strip().isdecimal() and last.strip().isdecimal()):
+        raise ValueError(f"--slices expects FIRST:LAST, for example 10:40, got {text!r}")
+    return int(first), int(last)
 
 
 Out = Annotated[

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 
 from deft_ct.report import FOOTER, metrics_table
+from deft_ct.workflows.cohort import FAILED, TABLE, PatientRun
 from deft_ct.workflows.measured_output import NOTICE_OF_MEASURED, MeasuredRun
 from deft_ct.workflows.projection_output import NOTICE, VolumeRun
 from deft_ct.workflows.reconstruct_series import Run, SparseView
@@ -21,6 +25,33 @@ def print_run(run: Run, settings: SparseView) -> None:
     console.print(metrics_table(run.rows, title=settings.summary))
     console.print(f"written to [bold]{escape(str(run.folder))}[/]", soft_wrap=True)
     console.print(f"[bold]{FOOTER}.[/]")
+
+
+def print_patient(one: PatientRun) -> None:
+    """A line on a patient who is finished."""
+    console = Console(soft_wrap=True)
+    name = escape(one.name)
+    if one.state == FAILED:
+        console.print(f"{name}: [red]failed:[/] {escape(one.reason)}")
+        return
+    psnr = (one.metrics or {}).get("psnr")
+    console.print(f"{name}: {one.slices} slices, PSNR {'-' if psnr is None else f'{psnr:.2f} dB'}")
+
+
+def refuse_failed(patients: Sequence[PatientRun], out: Path) -> None:
+    """Say where the results are, and end with an error if a patient has failed.
+
+    Raises:
+        ValueError: one has.
+    """
+    failed = [one.name for one in patients if one.state == FAILED]
+    console = Console(soft_wrap=True)
+    console.print(
+        f"{len(patients) - len(failed)} of {len(patients)} patients done, table: [bold]{escape(str(out / TABLE))}[/]"
+    )
+    console.print(f"[bold]{FOOTER}.[/]")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(patients)} patients failed: {', '.join(failed)}; see {out / TABLE}")
 
 
 def print_volume(run: VolumeRun) -> None:

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from deft_ct.cli import options as opt
+from deft_ct.cli.config_file import ConfigFile
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.cli.groups import grouped
-from deft_ct.cli.output import print_measured, print_run, print_volume
+from deft_ct.cli.output import print_measured, print_patient, print_run, print_volume, refuse_failed
 from deft_ct.cli.projection_options import ProjectionOptions, parse_raw
 from deft_ct.ct.scan import Scan
 from deft_ct.datasets.ldct_projection import is_projection_folder
@@ -19,6 +20,7 @@ from deft_ct.datasets.measured_scan import MEASURED_SUFFIXES
 from deft_ct.datasets.scan_description import read_scan_description
 from deft_ct.io import Chosen
 from deft_ct.methods.method_text import parse_method, split_methods
+from deft_ct.workflows.cohort import CohortTask, reconstruct_cohort
 from deft_ct.workflows.projection_series import Slices
 from deft_ct.workflows.reconstruct_measured import MeasuredSettings, reconstruct_measured
 from deft_ct.workflows.reconstruct_projections import ON_THE_HELIX, HelixSettings, reconstruct_projections
@@ -27,6 +29,7 @@ from deft_ct.workflows.series_output import Output
 
 _DEFAULTS = SparseView()
 _RAW = ProjectionOptions()
+_RESUME = "finished slices of a series are kept; run the same command again to resume"
 
 
 @grouped
@@ -60,14 +63,32 @@ def reconstruct(
         bool, typer.Option("--allow-gaps", help="Accept missing slices and unequal distances of slices.")
     ] = False,
     seed: opt.Seed = _DEFAULTS.seed,
+    slices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST:LAST", help="Slices of a series, from feet to head, counted from 1; all if left out."
+        ),
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(
-            help="Pixels of a side. Larger slices are averaged down to it, others padded with air. Default: "
-            f"{_DEFAULTS.size}; of files of projections as many as detector elements lie across the image.",
+            help="Pixels of a side. Larger slices are averaged down to it, others padded with air. Default: those of "
+            "the series, from 256 to 1024 (256 for helices; of files of projections as many as detector elements).",
+            min=1,
+        ),
+    ] = _DEFAULTS.size,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Most memory, such as 3G. Default: most of what is free."),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Many patients: SERIES_FOLDER holds a folder or file for each, and so many are worked on at once.",
             min=1,
         ),
     ] = None,
+    config: ConfigFile = None,
     device: opt.Device = _DEFAULTS.device,
     precision: opt.PrecisionName = _DEFAULTS.precision,
     prior: opt.PriorName = None,
@@ -92,9 +113,12 @@ def reconstruct(
     """Simulate a sparse-view scan of a CT series and reconstruct it. Or reconstruct measured projections.
 
     Writes the posterior mean and the posterior standard deviation in HU as DICOM series and as NIfTI. Also writes a
-    comparison figure, a report and run.json. OUT must be new or empty. Measured projections need no simulated scan:
-    `deft-ct reconstruct --projections FILE --out OUT --method fbp`. Research only, not for clinical use.
+    comparison figure, a report and run.json. OUT must be new or empty. Finished slices are kept in OUT.unfinished: run
+    the same command again to resume. Measured projections need no simulated scan: `deft-ct reconstruct --projections
+    FILE --out OUT --method fbp`. Many patients: `deft-ct reconstruct COHORT --out OUT --jobs 2`. Research only, not for
+    clinical use.
     """
+    del config  # it has set the defaults of the others
     output = Output(
         overwrite=overwrite,
         parametric_map=parametric_map,
@@ -102,7 +126,7 @@ def reconstruct(
         deidentify=deidentify,
         allow_burned_in=allow_burned_in,
     )
-    with one_line_errors():
+    with one_line_errors(interrupted=_RESUME):
         given = parse_raw(raw.raw)
         source = _raw_data(series_folder, raw)
         if source is not None:
@@ -111,7 +135,8 @@ def reconstruct(
                 simulated,
                 {
                     "--compare": compare, "--series": series, "--phase": phase, "--allow-gaps": allow_gaps,
-                    "--unmeasured-map": unmeasured_map,
+                    "--unmeasured-map": unmeasured_map, "--slices": slices, "--jobs": jobs,
+                    "--max-memory": max_memory,
                 },
                 has_file=is_file,
             )  # fmt: skip
@@ -132,7 +157,9 @@ def reconstruct(
                 return
             helix = HelixSettings(
                 rebin=given.rebin,
-                slices=Slices(size=size or _DEFAULTS.size, fov_mm=given.fov, slice_mm=given.step, z_range=given.z),
+                slices=Slices(
+                    size=Slices().size if size is None else size, fov_mm=given.fov, slice_mm=given.step, z_range=given.z
+                ),
                 mu_water=given.mu_water,  # type: ignore[arg-type]  # check_for refuses the word
                 reverse_rows=given.reversed,
                 photons=simulated.photons or 0.0,
@@ -162,14 +189,24 @@ def reconstruct(
             start=scan.start,
             samples=samples,
             seed=seed,
-            size=size or _DEFAULTS.size,
+            size=size,
             device=device,
             precision=precision,
             prior=prior,
             htransform=htransform,
             models=opt.parse_models(model),
+            max_bytes=None if max_memory is None else opt.bytes_of(max_memory),
         )
-        chosen = Chosen(series_uid=series, phase=phase, allow_gaps=allow_gaps)
+        chosen = Chosen(
+            series_uid=series, phase=phase, allow_gaps=allow_gaps,
+            slices=None if slices is None else opt.slices_of(slices),
+        )  # fmt: skip
+        if jobs is not None:
+            if series is not None:
+                raise ValueError("--series is of one patient, and --jobs is for many: leave one of them out")
+            task = CohortTask(settings=settings, output=output, chosen=chosen, jobs=jobs)
+            refuse_failed(reconstruct_cohort(series_folder, out, task, say=print_patient), out)
+            return
         run = reconstruct_series(series_folder, out, settings, output=output, chosen=chosen, progress=progress)
     print_run(run, settings)
 

@@ -21,6 +21,7 @@ from deft_ct.io.itk_images import ITK_SUFFIXES, read_itk
 from deft_ct.io.nifti import SUFFIXES as NIFTI_SUFFIXES
 from deft_ct.io.nifti import read_nifti
 from deft_ct.io.series import Series
+from deft_ct.runtime.fields import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +32,21 @@ class Chosen:
         series_uid: SeriesInstanceUID, where there are several series.
         phase: ``"VALUE"`` or ``"NAME=VALUE"``, where a series holds several scan phases.
         allow_gaps: accept missing slices and unequal distances.
+        slices: first and last slice along the normal of the slices, counted from 1; all when None.
+
+    Raises:
+        ValueError: ``slices`` are none.
     """
 
     series_uid: str | None = None
     phase: str | None = None
     allow_gaps: bool = False
+    slices: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.slices is not None and not 1 <= self.slices[0] <= self.slices[1]:
+            raise ValueError(f"slices count from 1, the first before the last, got {self.slices[0]}:{self.slices[1]}")
 
 
 def read_series(source: str | Path, chosen: Chosen | None = None, *, units: HounsfieldScale | None = None) -> Series:
@@ -44,7 +55,7 @@ def read_series(source: str | Path, chosen: Chosen | None = None, *, units: Houn
     Args:
         source: a folder, archive, DICOMDIR or file of DICOM; a NIfTI file; or a file of :data:`ITK_SUFFIXES`, which
             needs the extra ``simpleitk``.
-        chosen: which series and phase; for DICOM only.
+        chosen: which series and phase, for DICOM only; which slices.
         units: attenuation scale; the default one when None.
 
     Raises:
@@ -54,6 +65,21 @@ def read_series(source: str | Path, chosen: Chosen | None = None, *, units: Houn
         MissingExtraError: SimpleITK is needed and not installed.
     """
     path, wanted = Path(source).expanduser(), chosen or Chosen()
+    return _taken(_whole_series(path, wanted, units), wanted.slices)
+
+
+def _taken(series: Series, wanted: tuple[int, int] | None) -> Series:
+    """The slices that are wanted."""
+    if wanted is None:
+        return series
+    first, last = wanted
+    if last > len(series):
+        raise ReadError(series.source, f"slices {first} to {last} are wanted, and the series has {len(series)}")
+    change = f"slices {first} to {last} of {len(series)} were taken"
+    return replace(series.slices(first - 1, last), changes=(*series.changes, change))
+
+
+def _whole_series(path: Path, wanted: Chosen, units: HounsfieldScale | None) -> Series:
     name = path.name.lower()
     if path.is_dir() or not name.endswith(NIFTI_SUFFIXES + ITK_SUFFIXES):
         return read_dicom_series(

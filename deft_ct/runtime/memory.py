@@ -70,6 +70,12 @@ def peak_memory(device: str | torch.device = "cpu") -> Iterator[PeakMemory]:
     result.mib, result.total_mib = (peak - before) / 2**20, peak / 2**20
 
 
+def process_bytes() -> int:
+    """Resident memory of this process."""
+    used: int = psutil.Process().memory_info().rss
+    return used
+
+
 def _give_back() -> None:
     """Return freed memory to the system, where the C library can, so that it is not hidden from the measurement."""
     gc.collect()

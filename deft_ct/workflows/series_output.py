@@ -9,26 +9,23 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from deft_ct.ct.hounsfield import HU_MIN
 from deft_ct.io import DicomOptions, Series, write_dicom_series
 from deft_ct.io.dicom_write import is_own_output
 from deft_ct.io.nifti import write_nifti
 from deft_ct.methods.registry import method_title
-from deft_ct.problems.ct_null_space import unmeasured_map_hu
 from deft_ct.reconstruction import Reconstruction
 from deft_ct.report import FOOTER, FigureStyle, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html
 from deft_ct.runtime.atomic import write_text
 
 if TYPE_CHECKING:
-    from deft_ct.workflows.reconstruct_series import SimulatedScan, SparseView
+    from deft_ct.workflows.reconstruct_series import SparseView
 
 RUN_RECORD = "run.json"
 PROGRAM = "deft-ct"
@@ -64,35 +61,43 @@ class Output:
 
 
 @dataclass(frozen=True)
+class MiddleSlice:
+    """The slice that pictures show.
+
+    Attributes:
+        index: its number in the series.
+        truth_hu: ``(H, W)``.
+        columns: title of each method -> ``(H, W)`` HU, the main one last.
+    """
+
+    index: int
+    truth_hu: NDArray[np.float32]
+    columns: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
 class FinishedRun:
     """Everything that is written.
 
     Attributes:
-        scan: the simulated scan with its series.
+        series: with the pixels of the reconstruction.
         settings: scan and methods.
-        results: method -> reconstruction on the CPU.
+        main: the result that is written as DICOM and NIfTI, on the CPU.
+        records: method -> provenance, the main one last.
+        middle: for the pictures.
         rows: metrics of every method, the main one last.
         output: optional files.
-        whole_mean: ``(Z, 1, size, size)`` mean of the main result with what was padded around the slices, 1/mm; None if
-            nothing was.
+        unmeasured_hu: ``(Z, H, W)`` part of the main result that was not measured, in HU; None unless it is wanted.
     """
 
-    scan: SimulatedScan
+    series: Series
     settings: SparseView
-    results: dict[str, Reconstruction]
+    main: Reconstruction
+    records: Mapping[str, Mapping[str, Any]]
+    middle: MiddleSlice
     rows: tuple[Row, ...]
     output: Output = field(default_factory=Output)
-    whole_mean: Tensor | None = None
-
-    @property
-    def series(self) -> Series:
-        """The series with the pixels of the reconstruction."""
-        return self.scan.series
-
-    @property
-    def main(self) -> Reconstruction:
-        """The result that is written as DICOM and NIfTI."""
-        return self.results[self.settings.method]
+    unmeasured_hu: NDArray[np.float32] | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -105,22 +110,11 @@ class FinishedRun:
         std = self.main.in_units.std
         return None if std is None else std.numpy()[:, 0]
 
-    @cached_property
-    def unmeasured_hu(self) -> NDArray[np.float32] | None:
-        """``(Z, H, W)`` part of the main result that was not measured, in HU; None unless it is wanted."""
-        if not self.output.unmeasured_map:
-            return None
-        y = self.scan.y
-        mean = self.main.mean if self.whole_mean is None else self.whole_mean
-        hu = unmeasured_map_hu(mean.to(y), y, self.scan.measurement)
-        part: NDArray[np.float32] = self.scan.grid.cropped(hu).cpu().numpy()[:, 0]
-        return part
 
-
-def label(result: Reconstruction) -> str:
-    """The name of a method in figures and tables; the name of a sampling method ends in "mean"."""
-    name = method_title(str(result.provenance["method"]))
-    return name if result.std is None else f"{name} mean"
+def method_label(name: str, *, has_std: bool) -> str:
+    """The name of a method in figures and tables; that of a sampling method ends in "mean"."""
+    title = method_title(name)
+    return f"{title} mean" if has_std else title
 
 
 def hu_of(result: Reconstruction) -> NDArray[np.float32]:
@@ -140,8 +134,9 @@ def write_run(folder: Path, run: FinishedRun) -> None:
     volume = run.series.volume
     # DICOM holds nothing below -1024 HU: both files hold the same numbers.
     write_nifti(volume.with_hu(np.maximum(hu_of(run.main), HU_MIN)), folder / "mean.nii.gz")
-    if run.std_hu is not None:
-        write_nifti(volume.with_hu(run.std_hu), folder / "spread.nii.gz")
+    if (std_hu := run.std_hu) is not None:
+        write_nifti(volume.with_hu(std_hu), folder / "spread.nii.gz")
+        del std_hu
     if run.unmeasured_hu is not None:
         write_nifti(volume.with_hu(run.unmeasured_hu), folder / "unmeasured.nii.gz")
     record = run_record(run)
@@ -162,11 +157,11 @@ def write_run(folder: Path, run: FinishedRun) -> None:
 
 def warnings_of(run: FinishedRun) -> list[str]:
     """What was found wrong with the data or with a result, each sentence once, with the methods that it is about."""
-    about: dict[str, list[str]] = {str(finding): list(run.results) for finding in run.series.findings}
-    for name, result in run.results.items():
-        for finding in result.provenance["warnings"]:
+    about: dict[str, list[str]] = {str(finding): list(run.records) for finding in run.series.findings}
+    for name, record in run.records.items():
+        for finding in record["warnings"]:
             about.setdefault(f"{finding['name']}: {finding['text']}", []).append(name)
-    return [text if len(names) == len(run.results) else f"{', '.join(names)}: {text}" for text, names in about.items()]
+    return [text if len(names) == len(run.records) else f"{', '.join(names)}: {text}" for text, names in about.items()]
 
 
 def _write_dicom(folder: Path, run: FinishedRun) -> None:
@@ -191,21 +186,20 @@ def _write_dicom(folder: Path, run: FinishedRun) -> None:
 
 def _write_pictures(folder: Path, run: FinishedRun) -> dict[str, Path]:
     """Heading -> the picture, for the report."""
-    settings, truth_hu, std = run.settings, run.scan.truth_hu, run.std_hu
-    columns = {label(result): hu_of(result) for result in run.results.values()}
+    settings, middle = run.settings, run.middle
+    std = None if run.std_hu is None else run.std_hu[middle.index]
     figure = comparison_figure(
-        truth_hu, columns, std, calibrated=run.calibrated,
+        middle.truth_hu, middle.columns, std, calibrated=run.calibrated,
         style=FigureStyle(data_range_hu=settings.data_range_hu, title=settings.summary),
     )  # fmt: skip
     pictures = {"Middle slice": save_png(figure, folder / "comparison.png")}
     if run.unmeasured_hu is not None:
-        middle = len(run.unmeasured_hu) // 2
-        maps = {"not measured\nlocal RMS": run.unmeasured_hu[middle]}
+        maps = {"not measured\nlocal RMS": run.unmeasured_hu[middle.index]}
         if std is not None:
-            maps = {f"{_calibration(run)} spread": std[middle], **maps}
+            maps = {f"{_calibration(run)} spread": std, **maps}
         figure = panel_figure(
-            truth_hu[middle], {name: column[middle] for name, column in columns.items()}, maps,
-            errors_of=(label(run.main),), data_range_hu=settings.data_range_hu, title=settings.summary,
+            middle.truth_hu, middle.columns, maps, errors_of=(run.rows[-1].method,),
+            data_range_hu=settings.data_range_hu, title=settings.summary,
         )  # fmt: skip
         pictures["Middle slice: what the scan did not measure"] = save_png(figure, folder / "unmeasured.png")
     return pictures
@@ -227,9 +221,9 @@ def run_record(run: FinishedRun) -> dict[str, Any]:
             "warnings": [finding.to_dict() for finding in series.findings],
         },
         "settings": asdict(run.settings),
-        "measurement": run.scan.measurement.describe(),
+        "measurement": run.main.measurement.describe(),
         "data_range_hu": run.settings.data_range_hu,
-        "reconstructions": {name: result.provenance for name, result in run.results.items()},
+        "reconstructions": {name: dict(record) for name, record in run.records.items()},
         "metrics": metrics_json(run.rows),
     }
 

@@ -273,16 +273,20 @@ def test_bad_sources_give_one_clear_line(tmp_path: Path, invoke: Callable[..., R
         assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupted_run_leaves_nothing(
+def test_an_interrupted_run_leaves_its_finished_slices_and_goes_on(
     tmp_path: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("deft_ct.workflows.series_output.write_html", stop)  # the last file but one
-    result = invoke("reconstruct", sample_series_path(), "--out", tmp_path / "out", *FAST)
-    assert result.exit_code == 130
-    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patched:
+        patched.setattr("deft_ct.workflows.series_output.write_html", stop)  # the last file but one
+        result = invoke("reconstruct", sample_series_path(), "--out", tmp_path / "out", *FAST)
+    assert result.exit_code == 130 and "finished slices of a series are kept" in text(result)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.unfinished"]
+    monkeypatch.setattr("deft_ct.workflows.series_job.simulate_scan", stop)  # there is nothing left to simulate
+    assert invoke("reconstruct", sample_series_path(), "--out", tmp_path / "out", *FAST).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_info_and_models(invoke: Callable[..., Result]) -> None:

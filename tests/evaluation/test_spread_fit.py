@@ -169,6 +169,16 @@ def test_a_calibration_beside_the_head_rescales_the_reported_spread(folder: Path
             odd = solver(folder, **changed).reconstruct(y, here, num_samples=count)
             assert odd.provenance["spread"]["calibrated"] is False
             assert why in odd.provenance["spread"]["reason"]
+        # The nearest size is taken, if it is near enough.
+        assert fitted.image_shape == (32, 32) and fitted.distance((1, 64, 32)) == pytest.approx(np.log(2))
+        sized = solver(folder)
+        wide, narrow = (replace(fitted, image_shape=(side, side), factor=side / 10) for side in (45, 25))
+        for known, factor in (((wide, narrow), 2.5), ((wide, fitted), fitted.factor), ((wide,), 4.5)):
+            sized.calibrations = known
+            assert sized.reconstruct(y, scan, num_samples=3).provenance["spread"]["factor"] == factor
+        sized.calibrations = (replace(fitted, image_shape=(64, 64)),)
+        reason = sized.reconstruct(y, scan, num_samples=3).provenance["spread"]["reason"]
+        assert reason == "fitted for something else: images of another size"
         # It does not move to another head with the card.
         save_htransform(load_htransform(folder / "head"), tmp_path / "copy", dtype=torch.float32)
         assert "calibrations" not in load_htransform(tmp_path / "copy").card

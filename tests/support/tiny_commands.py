@@ -40,7 +40,7 @@ STEPS = ("--steps", 6, "--batch-size", 2, "--no-progress")
 Read = Callable[[Path], Any]
 REPLACED = ("reconstruct", "restore", "demo")
 """Commands that write OUT as a whole, and refuse one that holds a file of the user."""
-TINY_DEMO = partial(SparseView, method="fbp", compare=(), views=12, size=32)
+TINY_DEMO = partial(SparseView, method="fbp", compare=(), views=12)
 
 
 def commands(root: Path) -> dict[str, tuple[list[object], Read]]:
@@ -174,6 +174,7 @@ def small() -> Iterator[None]:
     """What has no option: the settings of the demo, the batches in a file of a table, the size of a challenge."""
     with (
         mock.patch("deft_ct.cli.demo.SparseView", TINY_DEMO),
+        mock.patch("deft_ct.cli.demo.DEMO_SIZE", 32),
         mock.patch("deft_ct.methods.deft.initial_table.BLOCK", 1),
         mock.patch.dict("deft_ct.datasets.lodopab.SAMPLES", challenge=2),
     ):

@@ -19,7 +19,7 @@ from deft_ct.io import read_dicom_series, sample_series_path
 from deft_ct.methods.registry import Networks, method_title
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor
-from deft_ct.workflows import reconstruct_series as pipeline
+from deft_ct.workflows import series_job as job
 from deft_ct.workflows.reconstruct_series import SparseView, reconstruct_series
 from deft_ct.workflows.series_output import Output
 
@@ -72,7 +72,7 @@ def test_every_output_carries_the_same_numbers(geometry: str, tmp_path: Path) ->
     assert "2 samples, uncalibrated spread" in image.DerivationDescription
 
     mean = np.asarray(nibabel.load(run.folder / "mean.nii.gz").dataobj).transpose(2, 1, 0)
-    scan = pipeline.simulate_scan(source, settings)
+    scan = job.simulate_scan(source, settings)
     computed = source.units.to_hu(scan.measurement.operator.pseudo_inverse(scan.y))[:, 0].numpy()
     assert computed.min() < -1024, "else the next line says nothing about the values below"
     np.testing.assert_allclose(mean, np.maximum(computed, -1024), atol=0.02)
@@ -131,7 +131,7 @@ def test_zero_photons_give_data_without_noise(tmp_path: Path) -> None:
     noisy = reconstruct_series(sample_series_path(), tmp_path / "noisy", replace(settings, photons=1e3))
     assert run.rows[0].metrics.psnr.mean() > noisy.rows[0].metrics.psnr.mean() + 1
     series = read_dicom_series(sample_series_path()).fitted(SIZE)
-    seeds = [pipeline.simulate_scan(series, replace(settings, seed=seed)).y for seed in (0, 1)]
+    seeds = [job.simulate_scan(series, replace(settings, seed=seed)).y for seed in (0, 1)]
     torch.testing.assert_close(*seeds, rtol=0, atol=0)
 
 
@@ -140,7 +140,7 @@ def test_zero_photons_give_data_without_noise(tmp_path: Path) -> None:
 def test_a_limited_arc_is_that_of_the_scan_of_its_name(geometry: str, start: float) -> None:
     settings = SparseView(views=30, geometry=geometry, degrees=120, start=start, size=SIZE)
     series = read_dicom_series(sample_series_path()).resampled(512 // SIZE)
-    found = pipeline.simulated_measurement(series, settings).operator.geometry
+    found = job.simulated_measurement(series, settings).operator.geometry
     expected = math.radians(start) + np.arange(30) * math.radians(120) / 30
     np.testing.assert_allclose(found.angles, expected, atol=1e-12)
     assert settings.summary.startswith(f"30 {geometry} views over 120 degrees")
@@ -150,8 +150,8 @@ def test_a_limited_arc_is_that_of_the_scan_of_its_name(geometry: str, start: flo
 def test_a_full_scan_is_the_one_without_an_arc() -> None:
     series = read_dicom_series(sample_series_path()).resampled(512 // SIZE)
     for geometry, turn in (("parallel", 180), ("fan", 360)):
-        told = pipeline.simulated_measurement(series, SparseView(geometry=geometry, degrees=turn, size=SIZE))
-        usual = pipeline.simulated_measurement(series, SparseView(geometry=geometry, size=SIZE))
+        told = job.simulated_measurement(series, SparseView(geometry=geometry, degrees=turn, size=SIZE))
+        usual = job.simulated_measurement(series, SparseView(geometry=geometry, size=SIZE))
         assert told.operator.geometry == usual.operator.geometry
 
 

@@ -127,9 +127,9 @@ def test_nifti_goes_in_and_comes_out(tmp_path: Path) -> None:
 
 
 def test_nothing_but_air_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from deft_ct.workflows import reconstruct_series as pipeline
+    from deft_ct.workflows import series_job as job
 
-    monkeypatch.setattr(pipeline, "simulate_scan", lambda *_: pytest.fail("the scan was simulated"))
+    monkeypatch.setattr(job, "simulate_scan", lambda *_: pytest.fail("the scan was simulated"))
     source = write(tmp_path / "scan", hu=np.full((64, 64), -1000.0))
     with pytest.raises(ReadError, match=r"all 2 slice\(s\) are air .* nothing to reconstruct"):
         reconstruct_series(source, tmp_path / "out", SETTINGS)

@@ -19,7 +19,7 @@ from deft_ct.methods.registry import Networks
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.seeds import generator_for, normal_like
-from deft_ct.workflows import reconstruct_series as pipeline
+from deft_ct.workflows import series_job as job
 from deft_ct.workflows.reconstruct_series import Run, SparseView, reconstruct_series
 from deft_ct.workflows.series_output import Output
 
@@ -133,7 +133,7 @@ def test_text_in_the_pixels_is_refused_before_the_reconstruction(source: Path, m
         dataset.save_as(path)
     done = run(source, "allowed", deidentify=True, allow_burned_in=True)
     assert all(header.BurnedInAnnotation == "YES" for one in pixels(done.folder) for header in one.headers)
-    monkeypatch.setattr(pipeline, "simulate_scan", lambda *_: pytest.fail("the scan was simulated"))
+    monkeypatch.setattr(job, "simulate_scan", lambda *_: pytest.fail("the scan was simulated"))
     with pytest.raises(ReadError, match="BurnedInAnnotation is YES"):
         run(source, "refused", deidentify=True)
     assert not (source.parent / "refused").exists()

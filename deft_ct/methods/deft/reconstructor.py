@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -19,8 +20,8 @@ from deft_ct.methods.deft import Condition, HTransform, condition_for
 from deft_ct.methods.deft.conditional_mean import conditional_mean
 from deft_ct.methods.deft.conditioning import check_htransform, with_estimate
 from deft_ct.methods.deft.fallback import ScanPlan, plan_for
-from deft_ct.methods.deft.spread_calibration import SpreadCalibration
-from deft_ct.methods.deft.trained_measurements import other_measurement, other_size
+from deft_ct.methods.deft.spread_calibration import LARGEST_RATIO, SpreadCalibration
+from deft_ct.methods.deft.trained_measurements import much_larger, other_measurement, other_size
 from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
 from deft_ct.methods.guided.start import walk_times
@@ -154,6 +155,8 @@ class DEFT(PosteriorSampler):
     def _advice(self, request: Request) -> tuple[Finding, ...]:
         """A scan or an image size that the h-transform was not trained for, and what is done about it."""
         resized = other_size(self.htransform.card, request.measurement)
+        if "scan" in self.htransform.card:
+            resized = much_larger(self.prior.image_shape, self.image_shape(request))
         return self._plan(request).findings + (() if resized is None else (resized,))
 
     def _plan(self, request: Request) -> ScanPlan:
@@ -181,7 +184,10 @@ class DEFT(PosteriorSampler):
         if units is None or reasons or not self.calibrations:
             return std, {"calibrated": False, "reason": " ".join(reasons) or "none was fitted for this h-transform"}
         own = {"prior_sha256": self.prior.content_hash(), "htransform_sha256": self.htransform.content_hash()}
-        for calibration in self.calibrations:
+        shape = self.image_shape(request)
+        near = [one for one in self.calibrations if one.distance(shape) <= math.log(LARGEST_RATIO)]
+        reasons = [] if near else ["images of another size"]
+        for calibration in sorted(near, key=lambda one: one.distance(shape)):
             scan = {"scan": calibration.scan} if calibration.scan else {}
             reasons = [f"it was {text}" for text in outside_training(scan, request.measurement)]
             reasons += calibration.differences(settings=self.config.sampling, samples=request.num_samples, **own)

@@ -11,7 +11,8 @@ samples agree and are wrong, the calibrated value covers the error only on avera
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,9 @@ from deft_ct.runtime.read_error import ReadError
 
 Spread = TypeVar("Spread", NDArray[np.floating[Any]], Tensor)
 
+LARGEST_RATIO = 1.5
+"""Sides of images may differ by this factor from those of the fit. So fits at 256 and 512 pixels serve 171 to 768."""
+
 PATTERN = "calibration*.json"
 """Files in the folder of an h-transform that are read with it."""
 
@@ -43,6 +47,7 @@ class SpreadCalibration:
         around_samples: whether the reconstruction is the mean of the samples.
         level: coverage that was fitted.
         scan: the scan that it was fitted on, as ``Scan.to_dict``.
+        image_shape: ``(H, W)`` of the slices that it was fitted on; empty where it holds for any size.
         settings: configuration of the sampler, what changes results.
         htransform_sha256: of the h-transform.
         prior_sha256: of the prior.
@@ -58,6 +63,7 @@ class SpreadCalibration:
     around_samples: bool = True
     level: float = 0.9
     scan: dict[str, Any] = field(default_factory=dict)
+    image_shape: tuple[int, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     htransform_sha256: str = ""
     prior_sha256: str = ""
@@ -67,6 +73,8 @@ class SpreadCalibration:
         values = (float(self.factor), float(self.floor_hu))
         if not 0 < self.level < 1 or self.samples < 0:
             raise ValueError(f"expected 0 < level < 1 and samples >= 0, got {self.level} and {self.samples}")
+        if any(side < 1 for side in self.image_shape):
+            raise ValueError(f"image_shape must hold sides of at least 1, got {self.image_shape}")
         if not (np.isfinite(values).all() and min(values) >= 0 and max(values) > 0):
             raise ValueError(f"factor and floor_hu must be finite, not negative and not both 0, got {values}")
 
@@ -79,6 +87,15 @@ class SpreadCalibration:
         """
         few = interval_factor(self.level, count, around_samples=self.around_samples) / normal_factor(self.level)
         return (self.factor**2 * std**2 + self.floor_hu**2) ** 0.5 * few
+
+    def distance(self, image_shape: Sequence[int]) -> float:
+        """How far the size of an image is from that of the fit: logarithm of the ratio of the sides, 0 for any size.
+
+        Args:
+            image_shape: of the image; its last two axes count.
+        """
+        sides = zip(self.image_shape, image_shape[-2:], strict=True) if self.image_shape else ()
+        return max((abs(math.log(own / fitted)) for fitted, own in sides), default=0.0)
 
     def differences(
         self, *, htransform_sha256: str, prior_sha256: str, settings: Mapping[str, Any], samples: int

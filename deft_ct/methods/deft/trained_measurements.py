@@ -18,6 +18,8 @@ from deft_ct.runtime.plain_values import plain
 
 MEASUREMENTS = "measurements"
 """Key of the card."""
+MEASURED_RATIO = 2.0
+"""Largest ratio of the sides of images to those of the training at which the shipped networks were measured."""
 _ANY = "any"
 _TOLERANCE = 1e-6
 
@@ -86,6 +88,23 @@ def other_size(card: Mapping[str, Any], measurement: Measurement) -> Finding | N
     return Finding(
         "another image size", f"the h-transform was trained for images of {size} pixels and these have {own}; "
         "what depends on the whole image may be worse"
+    )  # fmt: skip
+
+
+def much_larger(trained: Sequence[int], own: Sequence[int]) -> Finding | None:
+    """That images are more than :data:`MEASURED_RATIO` times as wide as those of the training; None if they are not.
+
+    Args:
+        trained: shape of the images of the prior, ``(C, H, W)``.
+        own: shape of the images at hand.
+    """
+    ratio = max(mine / known for known, mine in zip(trained[-2:], own[-2:], strict=True))
+    if ratio <= MEASURED_RATIO:
+        return None
+    size, here = (" x ".join(map(str, sides[-2:])) for sides in (trained, own))
+    return Finding(
+        "another image size", f"the networks were trained for images of {size} pixels and measured up to twice that "
+        f"size; these have {here}: quality is not known, a smaller size is on the safe side"
     )  # fmt: skip
 
 

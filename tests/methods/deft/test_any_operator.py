@@ -15,7 +15,13 @@ from deft_ct.methods.deft import HTransform, HTransformConfig, condition_for, lo
 from deft_ct.methods.deft.conditioning import with_estimate
 from deft_ct.methods.deft.guidance import AdjointGuidance, ScoreGuidance
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
-from deft_ct.methods.deft.trained_measurements import MEASUREMENTS, measurement_entries, other_measurement, other_size
+from deft_ct.methods.deft.trained_measurements import (
+    MEASUREMENTS,
+    measurement_entries,
+    much_larger,
+    other_measurement,
+    other_size,
+)
 from deft_ct.methods.initial import initial_for
 from deft_ct.networks import UNetConfig
 from deft_ct.operators import (
@@ -221,3 +227,9 @@ def test_another_image_size_is_a_finding() -> None:
     assert other_size(card, Measurement(SuperResolution(SHAPE, 4))) is None
     found = other_size(card, Measurement(SuperResolution((3, 32, 48), 4)))
     assert found is not None and "16 x 16 pixels and these have 32 x 48" in found.text
+
+
+def test_images_beyond_the_measured_sizes_are_a_finding() -> None:
+    assert much_larger((1, 256, 256), (1, 512, 512)) is None
+    found = much_larger((1, 256, 256), (1, 512, 768))
+    assert found is not None and "trained for images of 256 x 256 pixels" in found.text and "512 x 768" in found.text

@@ -1,0 +1,143 @@
+"""Slices at the resolution of the scanner, or at half of it: what the native route gains, and what it costs.
+
+Three routes to an image of the same pixels, at equal photons per patient. DEFT and TV work on a detector whose elements
+are as wide as the pixels of the slices. The half route has elements and pixels of twice the width, with twice the
+photons each, as the networks were trained; DEFT's image is interpolated to the fine pixels (bicubic). All are judged
+against the fine slices, patient by patient.
+
+Run: python benchmarks/experiments/native_resolution.py --data $DEFT_CT_DATA/ct512/test.h5 --out benchmarks/results
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deft_ct.ct.hounsfield import HounsfieldScale
+from deft_ct.ct.scan import Scan
+from deft_ct.datasets.packs import CTPack, read_pack
+from deft_ct.datasets.slices import CTSlice
+from deft_ct.evaluation.statistics import mean_interval
+from deft_ct.evaluation.store import Record, write_result
+from deft_ct.evaluation.tables import markdown_table
+from deft_ct.methods.registry import Networks
+from deft_ct.problems.ct_metrics import evaluate
+from deft_ct.reconstructor import Reconstructor
+from deft_ct.runtime.machine import processor_name
+from deft_ct.runtime.memory import peak_memory
+from deft_ct.workflows.experiments.arguments import (
+    add_data_arguments,
+    add_network_arguments,
+    build_method,
+    experiment_parser,
+    networks_from,
+)
+
+ROUTES = ("TV, native", "DEFT, half", "DEFT, native")
+PHOTONS = 5e4
+"""Per element of the fine detector; 1e5 for an element of twice the width."""
+AIR_HU = -1000.0
+
+
+def halved(hu: Tensor) -> Tensor:
+    """``(B, 1, H, W)`` as the means of 2 x 2 pixels."""
+    return torch.nn.functional.avg_pool2d(hu, 2)
+
+
+def doubled(hu: Tensor) -> Tensor:
+    """``(B, 1, H, W)`` interpolated to twice the pixels: each centre lies where it was."""
+    return torch.nn.functional.interpolate(hu, scale_factor=2, mode="bicubic", align_corners=False)
+
+
+def reconstructed(
+    solver: Reconstructor, hu: Tensor, scan: Scan, pixel_mm: float, name: str, *, seed: int
+) -> tuple[Tensor, Record]:
+    """HU of a simulated scan of one slice ``(1, 1, H, W)``, with seconds and memory of the method."""
+    measurement = scan.measurement((hu.shape[-2], hu.shape[-1]), pixel_mm)
+    y = measurement.simulate(HounsfieldScale().to_attenuation(hu), seed=seed, image_ids=[name], refine=2)
+    with peak_memory() as memory:
+        began = time.perf_counter()
+        result = solver.reconstruct(y, measurement, seed=seed, image_ids=[name])
+        seconds = time.perf_counter() - began
+    return result.in_units.mean, {"seconds": seconds, "mib": memory.total_mib}
+
+
+def measured(item: CTSlice, views: int, solvers: dict[str, Reconstructor], *, seed: int) -> Record:
+    """All routes on one slice."""
+    truth, name = item.hu.clamp_min(AIR_HU)[None], f"{item.group}/{item.index}"
+    found: Record = {}
+    for route, solver in solvers.items():
+        half = route.endswith("half")
+        scan = Scan(views=views, photons=PHOTONS * (2 if half else 1))
+        hu = halved(truth) if half else truth
+        image, cost = reconstructed(solver, hu, scan, item.pixel_mm * (2 if half else 1), name, seed=seed)
+        image = doubled(image) if half else image
+        metrics = evaluate(image[:, 0], truth[:, 0])
+        found[route] = {"psnr": float(metrics.psnr[0]), "ssim": float(metrics.ssim[0]), **cost}
+    return found
+
+
+def gains(rows: Sequence[Record], route: str) -> list[float]:
+    """PSNR of the native DEFT minus that of a route, slice by slice."""
+    return [row[ROUTES[-1]]["psnr"] - row[route]["psnr"] for row in rows]
+
+
+def markdown(record: Record) -> str:
+    """Quality and cost of the routes, and the gain of the native one with its interval."""
+    table = []
+    for views, rows in record["views"].items():
+        for route in ROUTES:
+            psnr, ssim, seconds, mib = (
+                float(np.mean([row[route][key] for row in rows])) for key in ("psnr", "ssim", "seconds", "mib")
+            )
+            gain = mean_interval(gains(rows, route), method="t") if route != ROUTES[-1] and len(rows) > 1 else None
+            more = "" if gain is None else f"{gain.mean:+.2f} ({gain.low:+.2f} to {gain.high:+.2f})"
+            table.append([views, route, f"{psnr:.2f}", f"{ssim:.4f}", more, f"{seconds:.1f}", f"{mib / 1024:.2f}"])
+    headings = ["views", "route", "PSNR (dB)", "SSIM", "gain of DEFT, native (dB)", "s per slice", "process (GiB)"]
+    return "\n\n".join([
+        "# Native resolution",
+        markdown_table(headings, table, align="llrrrrr"),
+        f"{record['pack']}, slices of {record['side']} x {record['side']} pixels, n = {record['slices']} of "
+        f"{record['patients']} patients, spread over them, seed {record['seed']}. Parallel beams, {PHOTONS:g} photons "
+        f"for each element of a pixel's width, {2 * PHOTONS:g} for those of the half route: equal photons per patient. "
+        f"Networks in {record['precision']}. Gain: mean and 95 % interval over slices (t). One thread of "
+        f"{record['processor']}, beside other work. Made by `benchmarks/experiments/native_resolution.py`.",
+    ]) + "\n"  # fmt: skip
+
+
+def solvers_of(networks: Networks) -> dict[str, Reconstructor]:
+    """The methods of the routes."""
+    return {route: build_method(networks, "tv" if route.startswith("TV") else "deft") for route in ROUTES}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure the routes and write the table."""
+    parser = experiment_parser(__doc__)
+    add_data_arguments(parser, every=1)
+    add_network_arguments(parser, precision="bfloat16")
+    parser.add_argument("--limit", type=int, help="at most so many slices, spread over the patients")
+    parser.add_argument("--views", type=int, nargs="*", default=[60, 120])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the table")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    pack = CTPack(read_pack(arguments.data, 1).path, every=arguments.every, limit=arguments.limit)
+    solvers = solvers_of(networks_from(arguments))
+    record: Record = {
+        "views": {}, "side": pack.image_shape[0], "pack": f"{pack.path.parent.name}/{pack.path.name}",
+        "slices": len(pack), "patients": len(set(pack.patients)), "seed": arguments.seed,
+        "precision": arguments.precision,
+        "processor": processor_name(),
+    }  # fmt: skip
+    for views in arguments.views:
+        record["views"][str(views)] = [measured(item, views, solvers, seed=arguments.seed) for item in pack]
+        print(markdown(record), flush=True)
+    write_result(arguments.out, "native_resolution", record, markdown(record))
+
+
+if __name__ == "__main__":
+    main()
