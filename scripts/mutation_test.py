@@ -54,7 +54,8 @@ AREAS = {
         ("operators",),
         ("tests/operators", "tests/test_values.py"),
         ("operators/ct/backends/cuda.py", "operators/ct/backends/_cone_kernels.py",
-         "operators/ct/backends/_helix_kernels.py", "operators/ct/backends/_vector_kernels.py"),
+         "operators/ct/backends/_fbp_kernels.py", "operators/ct/backends/_helix_kernels.py",
+         "operators/ct/backends/_vector_kernels.py"),
     ),
     "measurement": Area(("deft_ct/measurement",), ("tests/measurement", "tests/test_values.py")),
     "samplers": Area(
@@ -62,7 +63,12 @@ AREAS = {
         ("tests/diffusion/samplers", "tests/methods/guided", "tests/methods/test_divergence.py",
          "tests/test_values.py"),
     ),
-    "readers": Area(("deft_ct/io", "datasets"), ("tests/io", "tests/datasets", "tests/test_values.py")),
+    # Without what makes phantoms in 3D, and writes scans of them for the tests of the reader of DICOM-CT-PD.
+    "readers": Area(
+        ("deft_ct/io", "datasets"),
+        ("tests/io", "tests/datasets", "tests/test_values.py"),
+        ("datasets/ellipsoids.py", "datasets/synthetic_ct_pd.py"),
+    ),
 }  # fmt: skip
 
 # Files that run as processes of their own: the module that starts them, its constant with their path, and the function
