@@ -123,7 +123,7 @@ def test_a_slice_of_the_reference_that_is_none(tmp_path: Path, change: str) -> N
     image = np.zeros((51, 50 if change == "shape" else 51), np.float32)
     image[3, 4] = np.nan if change == "nan" else 0
     tifffile.imwrite(place / "full_AGD_50_000002.tiff", image)
-    with pytest.raises(ReadError, match="000002.*expected a finite image of 51 x 51"):
+    with pytest.raises(ReadError, match=r"000002.*expected a finite image of 51 x 51"):
         Walnuts(tmp_path).reference(1, side=8)
 
 

@@ -14,6 +14,7 @@ from deft_ct.io import Chosen, read_dicom_series, read_nifti, read_series, write
 from deft_ct.io.dicom_write import DicomOptions, check_derivable
 from deft_ct.io.errors import ReadError
 from deft_ct.io.itk_images import read_itk
+from deft_ct.io.volume_series import series_of_volume
 from deft_ct.runtime.extras import MissingExtraError
 
 ANGLE = np.radians(12.0)
@@ -133,3 +134,19 @@ def test_files_of_itk_that_are_refused(tmp_path: Path) -> None:
         path.write_text(content)
         with pytest.raises(ReadError, match=problem):
             read_itk(path)
+
+
+def test_coronal_slices_are_refused() -> None:
+    """Below 45 degrees a slice is axial; the error names the normal."""
+    for degrees, sound in ((44.0, True), (46.0, False), (90.0, False)):
+        turn = np.radians(degrees)
+        place = np.eye(4)
+        place[:3, :3] = np.array(
+            [[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]]
+        ) @ np.diag([0.7, 0.7, 2.5])
+        volume = Volume(np.zeros((2, 3, 4), np.float32), place)
+        if sound:
+            assert len(series_of_volume(volume, Path("x.nii"))) == 2
+        else:
+            with pytest.raises(ReadError, match=r"x\.nii: its slices are not axial \(normal \["):
+                series_of_volume(volume, Path("x.nii"))
