@@ -90,7 +90,7 @@ def _geometry(
         for name in ("source/position", "detector/position", "rotation_axis/position", "detector/direction_x")
     )
     mirrored = np.array([1.0, -1.0])
-    row = step * across * (-1.0 if "right" in origin else 1.0)
+    row = step * mirrored * across * (-1.0 if "right" in origin else 1.0)
     ahead = mirrored * (detector - source)
     clockwise = bool(row[0] * ahead[1] - row[1] * ahead[0] < 0)
     row = -row if clockwise else row

@@ -69,6 +69,11 @@ def test_aapm(tmp_path: Path) -> None:
     assert set(_states(found, "found")) == {"L067/full_1mm", "L506/full_1mm"}
     assert _states(found, "found")["L067/full_1mm"].startswith("4 slices of 512 x 512")
     assert len(_states(found, "missing")) == 8
+    assert found.notes == ["full_1mm, B30: 2 of 10 training patients (L067, L506)"]
+    assert found.commands == [
+        f"deft-ct compare --data aapm:{tmp_path}:test --every 10 --out OUT",
+        f"deft-ct compare --data aapm:{tmp_path}:dm4ct=i,ii,iii,iv,v --out OUT",
+    ]
     (tmp_path / "L067" / "full_1mm" / "007.IMA").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 9)
     assert list(_states(check_data(tmp_path), "damaged")) == ["L067/full_1mm"]
 
@@ -86,7 +91,10 @@ def test_ldct(tmp_path: Path) -> None:
     assert found.kind == "TCIA LDCT-and-Projection-data" and list(_states(found, "missing")) == ["C012"]
     assert "1 raw projections" in _states(found, "found").values()
     assert found.notes == ["2 patients: 1 with full-dose images, 1 with projections"]
-    assert found.commands[1] == "deft-ct reconstruct --projections FOLDER --out OUT"
+    assert found.commands == [
+        f"deft-ct compare --data ldct:{tmp_path} --every 10 --out OUT",
+        "deft-ct reconstruct --projections FOLDER --out OUT",
+    ]
     images = raw.parent / "3.000000-Low dose projections-3"
     _dicom(images)
     assert _states(check_data(tmp_path), "damaged")[str(images.relative_to(tmp_path))] == (
@@ -109,7 +117,8 @@ def test_a_series_in_words(tmp_path: Path) -> None:
     _dicom(tmp_path / "a")
     files = sorted((tmp_path / "a").iterdir())
     [what] = _states(check_data(tmp_path), "found").values()
-    assert what.startswith(f"{len(files)} slices of 512 x 512") and ", 1 mm apart, kernel" in what
+    kernel = pydicom.dcmread(files[0]).ConvolutionKernel
+    assert what == f"{len(files)} slices of 512 x 512, 0.781 mm pixels, 1 mm apart, kernel {kernel}"
     odd = pydicom.dcmread(files[1])
     spacing = list(odd.PixelSpacing)
     odd.PixelSpacing = [2 * float(spacing[0]), 2 * float(spacing[1])]

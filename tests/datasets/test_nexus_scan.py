@@ -175,3 +175,26 @@ def test_rings_of_a_scan_are_removed(tmp_path: Path) -> None:
     assert clean.shape == plain.shape == (2, 1, 72, 96)
     for n in range(2):
         torch.testing.assert_close(clean[n, 0], torch.from_numpy(remove_rings(plain[n, 0].numpy())))
+
+
+@pytest.mark.parametrize("turned", [0.0, 30.0, 200.0])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_scan_in_other_axes_is_the_same_scan(tmp_path: Path, turned: float, mirrored: bool) -> None:
+    """The file's axes turn everything by one angle; columns may count against the direction of the first axis."""
+    true = _write(tmp_path / "a.nxs", offset_mm=3.0)
+    plain, geometry = read_nexus(tmp_path / "a.nxs", side=8)
+    cos, sin = np.cos(np.radians(turned)), np.sin(np.radians(turned))
+    with h5py.File(tmp_path / "a.nxs", "a") as file:
+        config = file["entry1/tomo_entry/config"]
+        for name in ("source/position", "detector/position", "rotation_axis/position", "detector/direction_x"):
+            config[name][...] = np.array([[cos, -sin], [sin, cos]]) @ config[name][()]
+        if mirrored:
+            config["detector/direction_x"][...] *= -1
+            file["entry1/tomo_entry/data/data"][...] = file["entry1/tomo_entry/data/data"][()][..., ::-1]
+    found, other = read_nexus(tmp_path / "a.nxs", side=8)
+    torch.testing.assert_close(found, plain)
+    assert other.pixel_rc == pytest.approx(geometry.pixel_rc)
+    shifted = geometry.replace(angles=geometry.angle_array - np.radians(turned))
+    np.testing.assert_allclose(other.rays().direction, shifted.rays().direction, atol=1e-9)
+    np.testing.assert_allclose(other.rays().origin, shifted.rays().origin, atol=1e-6)
+    assert true.detectors == other.detectors

@@ -31,6 +31,7 @@ def test_a_stack_keeps_order_patients_and_shape() -> None:
 
 
 def test_stacks_that_are_none() -> None:
+    assert SliceStack("x", [one(1.0)]).image_shape == (3, 4)
     with pytest.raises(ValueError, match="x holds no slices"):
         SliceStack("x", [])
     with pytest.raises(ValueError, match=r"slices of 2 sizes, expected one: \[\(3, 4\), \(5, 6\)\]"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
 
 from deft_ct.io.dicom_derive import (
     CT_NUMBERS,
@@ -197,3 +197,8 @@ def test_uids_follow_from_their_parts_and_not_from_their_joints() -> None:
     # The same result has the same UIDs in every version of the program.
     assert hashed_uid("series") == "2.25.32406239398033449276670013875010838276"
     assert UID(random_uid()).is_valid and random_uid() != random_uid() and random_uid().startswith("2.25.")
+
+
+def test_an_image_of_several_frames_becomes_single_ones(source: Callable[..., Dataset]) -> None:
+    image = derived_image(source(SOPClassUID=EnhancedCTImageStorage), PIXELS, about(), number=1, uid="2.25.9")
+    assert image.SOPClassUID == CTImageStorage == image.file_meta.MediaStorageSOPClassUID

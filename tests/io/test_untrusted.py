@@ -342,3 +342,12 @@ def test_pieces_fill_the_arrays_in_order() -> None:
     child.fill(arrays)
     np.testing.assert_array_equal(arrays[0], first)
     np.testing.assert_array_equal(arrays[2], second)
+
+
+def test_as_many_objects_as_allowed_are_listed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 9  # of the fixture, with those of its group
+    monkeypatch.setattr(untrusted, "current_limits", lambda: Limits(members=count))
+    assert len(list(HDF5File(path))) == 7
+    monkeypatch.setattr(untrusted, "current_limits", lambda: Limits(members=count - 1))
+    with pytest.raises(ReadError, match="it holds more than 8 objects"):
+        HDF5File(path)

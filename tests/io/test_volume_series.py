@@ -150,3 +150,18 @@ def test_coronal_slices_are_refused() -> None:
         else:
             with pytest.raises(ReadError, match=r"x\.nii: its slices are not axial \(normal \["):
                 series_of_volume(volume, Path("x.nii"))
+
+
+def test_headers_of_a_volume(tmp_path: Path, data: np.ndarray) -> None:
+    nib.save(nib.Nifti1Image(data, affine("usual")), tmp_path / "x.nii")
+    series = read_series(tmp_path / "x.nii")
+    first, last = series.headers[0], series.headers[-1]
+    assert (float(first.SliceThickness), first.InstanceNumber, last.InstanceNumber) == (2.5, 1, 7)
+    assert (first.Modality, first.Rows, first.Columns) == ("CT", *series.image_shape)
+    assert list(first.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"] and first.SpecificCharacterSet == "ISO_IR 192"
+    uids = [{str(header[name].value) for header in series.headers} for name in (
+        "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID",
+    )]  # fmt: skip
+    assert [len(each) for each in uids] == [1, 1, 1, 7] and len(set().union(*uids)) == 10
+    np.testing.assert_allclose([float(v) for v in first.ImagePositionPatient], series.volume.affine[:3, 3], atol=1e-6)
+    assert float(last.ImagePositionPatient[2]) == pytest.approx(float(first.ImagePositionPatient[2]) + 6 * 2.5)
