@@ -100,3 +100,44 @@ def test_an_operator_that_sees_nothing_at_the_centre_has_one_too() -> None:
     found = circulant(Multiply(torch.zeros(SIDE, SIDE)), torch.zeros(SIDE, SIDE))
     assert (found.gradient, found.positivity) == (GRADIENT_STEP, POSITIVITY_STEP)
     assert bool(found.multiplier.isfinite().all())
+
+
+class EachOne(Multiply):
+    """``A x = w_i x``: weights for each image of a batch."""
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        LinearOperator.__init__(self, tuple(weights.shape[1:]), tuple(weights.shape[1:]))
+        self.register_buffer("weights", weights)
+
+    @property
+    def images(self) -> int:
+        return len(self.weights)
+
+
+def test_an_operator_of_one_image_is_asked_for_one_at_a_time() -> None:
+    weights = torch.rand(1, SIDE, SIDE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    like = torch.zeros(SIDE, SIDE, dtype=torch.float64)
+    found, expected = circulant(EachOne(weights), like), circulant(Multiply(weights[0]), like)
+    torch.testing.assert_close(found.multiplier, expected.multiplier)
+
+
+def test_channels_share_the_largest_symbol() -> None:
+    like = torch.zeros(2, SIDE, SIDE, dtype=torch.float64)
+    two = torch.stack([torch.ones_like(like[0]), 3 * torch.ones_like(like[0])])
+    assert circulant(Multiply(two), like).gradient == pytest.approx(9 * GRADIENT_STEP * 1.2)
+    assert circulant(Multiply(two.flip(0)), like).gradient == pytest.approx(9 * GRADIENT_STEP * 1.2)
+
+
+def test_data_that_are_no_images_have_no_circulant() -> None:
+    with pytest.raises(ValueError, match=r"needs images or volumes, got an operator on \(4,\)"):
+        circulant(Multiply(torch.ones(4)), torch.zeros(4))
+
+
+def test_impulses_lie_at_the_centre_and_a_third_from_the_border() -> None:
+    """The symbol of a product with weights is the mean of the squared weights at the four places."""
+    weights = torch.zeros(9, 12, dtype=torch.float64)
+    for n, place in enumerate([(4, 6), (3, 6), (4, 4), (3, 6)]):
+        weights[place] = float(n + 1)
+    found = circulant(Multiply(weights), torch.zeros(9, 12, dtype=torch.float64))
+    squares = [float(weights[place]) ** 2 for place in [(4, 6), (3, 6), (4, 4), (3, 6)]]
+    assert found.gradient == pytest.approx(GRADIENT_STEP * 1.2 * np.mean(squares))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from smooth_lines import DETECTORS, GEOMETRY, VIEWS, body, transmittances
 
 from deft_ct.operators.ct import ConeGeometry, ParallelGeometry, RayTransform, diagnosis
-from deft_ct.operators.ct.bad_elements import bad_elements
+from deft_ct.operators.ct.bad_elements import _NEIGHBOURS, _around, bad_elements
 from deft_ct.operators.ct.diagnosis import detector_lines, diagnose_scan
 from deft_ct.operators.ct.plausibility import (
     looks_unlogged,
@@ -191,3 +192,14 @@ def test_a_repaired_panel_has_its_shape() -> None:
     assert changed == [[1, 0, 2, 30]]
     torch.testing.assert_close(found.repaired[1, 0, :, 2, 30], 0.5 * (y[1, 0, :, 2, 29] + y[1, 0, :, 2, 31]))
     assert "of 1 of 6 slices" in found.findings[0].text
+
+
+@pytest.mark.parametrize("count", [5, 9, 40])
+def test_the_neighbours_of_an_element_are_those_beyond_the_next_one(count: int) -> None:
+    values = torch.rand(2, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    width = min(_NEIGHBOURS, count - 1)
+    padded = np.pad(values.numpy(), ((0, 0), (width, width)), mode="edge")
+    for n in range(count):
+        window = np.concatenate([padded[:, n : n + width - 1], padded[:, n + width + 2 : n + 2 * width + 1]], 1)
+        middle = np.sort(window, 1)[:, (window.shape[1] - 1) // 2]
+        np.testing.assert_array_equal(_around(values)[:, n], middle)
