@@ -154,3 +154,17 @@ def test_for_volume_takes_shape_and_pixel():
 
     assert FanGeometry.for_volume(Slices(), 9) == FanGeometry.for_image((16, 20), 0.7, 9)
     assert ParallelGeometry.for_volume(Slices(), 9) == ParallelGeometry.for_image((16, 20), 0.7, 9)
+
+
+def test_the_width_of_a_fan_on_its_detector() -> None:
+    """The ray that touches the circle about the image; along the arc of a curved detector."""
+    flat = FanGeometry.for_image((60, 80), 1.0, 5, source_to_center_mm=100, source_to_detector_mm=160)
+    angle = math.asin(50 / 100)
+    assert flat.image_width_mm == pytest.approx(2 * 160 * math.tan(angle))
+    assert flat.replace(detector="curved").image_width_mm == pytest.approx(2 * 160 * angle)
+    for geometry in (flat, flat.replace(detector="curved")):
+        wide = geometry.replace(detectors=geometry.covering_detectors)
+        rays = wide.rays()
+        away = abs(rays.origin[..., 0] * rays.direction[..., 1] - rays.origin[..., 1] * rays.direction[..., 0])
+        assert away[:, 0].min() >= 50 - 1e-6, "the outermost rays pass by the image"
+        assert wide.image_width_mm <= wide.covering_detectors * wide.detector_mm

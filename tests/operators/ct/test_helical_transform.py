@@ -161,3 +161,20 @@ def test_what_a_helix_says_of_its_images_and_noise() -> None:
         assert hint.least_iterations == 40
         torch.testing.assert_close(hint.strength, torch.full((2,), (photons / 1e5) ** 0.4))
     assert operator.regularisation_hint(y, None).strength.tolist() == pytest.approx([10**0.4] * 2)
+
+
+@pytest.mark.parametrize("z_mm", [-30.0, 3.0, 31.0])
+def test_the_covering_grid_ends_where_the_rays_end(z_mm: float) -> None:
+    """A slice less at either end would lose rays, which are looked for one by one over the pixels."""
+    scan, wanted = scan_of(), VolumeGrid(image_shape=(4, 20, 20), voxel_zyx=(2.0, 4.0, 4.0), z_mm=z_mm)
+    grid, below = covering_grid(scan, wanted)
+    np.testing.assert_allclose(grid.z[below : below + 4], wanted.z)
+    assert grid.image_shape[1:] == (20, 20)
+    farthest = (300.0 + 2.0 + wanted.radius_mm) / (520.0 - 2.0 - 300.0 * 0.01)
+    axial = scan.source_shifts[:, 1]
+    low = (scan.z_mm + axial + np.minimum(-2.5 * 6.0 - axial, 0) * farthest).min()
+    high = (scan.z_mm + axial + np.maximum(2.5 * 6.0 - axial, 0) * farthest).max()
+    assert grid.z[0] <= low < grid.z[0] + 2.0 and grid.z[-1] - 2.0 < high <= grid.z[-1]
+    small = scan.part(slice(44, 46))
+    inner, none = covering_grid(small, VolumeGrid(image_shape=(400, 20, 20), voxel_zyx=(2.0, 4.0, 4.0), z_mm=0.0))
+    assert none == 0 and inner.image_shape == (400, 20, 20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -191,3 +192,11 @@ def test_the_reach_is_that_of_the_nearer_end_of_the_detector() -> None:
     assert helix().reach_mm == pytest.approx(500 * math.sin(3.75 * 30 / 900))
     with pytest.raises(ValueError, match="two views or more, got 1"):
         helix(views=1)
+
+
+@pytest.mark.parametrize("half_turn", [7, 16])
+def test_every_other_half_turn_runs_backwards(half_turn: int) -> None:
+    beams = SimpleNamespace(half_turn=half_turn)
+    for n in range(-half_turn, 4 * half_turn):
+        beam = SimpleNamespace(angle=n * math.pi / half_turn)
+        assert ParallelBeams.is_turned(beams, beam) == (n // half_turn in (-1, 1, 3))  # type: ignore[arg-type]
