@@ -125,6 +125,12 @@ def test_a_series_in_words(tmp_path: Path) -> None:
     odd.save_as(files[1])
     [what] = _states(check_data(tmp_path), "damaged").values()
     assert "PixelSpacing" in what
+    for file in files:
+        header = pydicom.dcmread(file)
+        header.PixelSpacing = [0.5, 0.75]
+        header.save_as(file)
+    [what] = _states(check_data(tmp_path), "found").values()
+    assert "0.5 mm pixels" in what, "the distance of its rows"
     for file in files[1:]:
         file.unlink()
     [what] = _states(check_data(tmp_path), "found").values()

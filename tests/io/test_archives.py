@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from deft_ct.io import read_dicom_series
+from deft_ct.io.archives import unpacked
 from deft_ct.io.errors import ReadError
 from deft_ct.io.limits import LIMIT_VARIABLE, Limits
 
@@ -157,3 +158,12 @@ def test_members_of_archives_in_archives_are_counted(
         else:
             with pytest.raises(ReadError, match="it holds more than 5 members; unpack the study"):
                 read_dicom_series(outer)
+
+
+def test_an_archive_inside_is_not_kept(tmp_path: Path, scan: Path) -> None:
+    inner = zipped(tmp_path / "in.zip", {path.name: path.read_bytes() for path in scan.rglob("*.dcm")})
+    outer = zipped(tmp_path / "x.zip", {"deep/er/in.zip": inner.read_bytes()})
+    with unpacked(outer) as folder:
+        found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        assert found == [f"deep/er/in.zip/{path.name}" for path in sorted(scan.rglob("*.dcm"))]
+    assert not folder.exists()
