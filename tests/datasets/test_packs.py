@@ -67,8 +67,11 @@ def test_bad_packs(tmp_path: Path, pack: Path) -> None:
     (tmp_path / "text.h5").write_text("hello")
     with pytest.raises(ValueError, match="cannot be read as HDF5"):
         CTPack(tmp_path / "text.h5")
-    with pytest.raises(ValueError, match="every must be at least 1"):
-        CTPack(pack, every=0)
+    for path in (pack, tmp_path / "none.h5"):  # before the file is looked at
+        with pytest.raises(ValueError, match="every must be at least 1"):
+            CTPack(path, every=0)
+        with pytest.raises(ValueError, match="limit must be at least 1"):
+            CTPack(path, limit=0)
     with pytest.raises(IndexError):
         CTPack(pack)[12]
     for name, content in (("float", np.zeros((2, 4, 4), np.float32)), ("flat", np.zeros((4, 4), np.int16))):
