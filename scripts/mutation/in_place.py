@@ -8,6 +8,7 @@ change lies in the body of a function, and not where it changes what is done at 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import os
 import shutil
@@ -87,6 +88,7 @@ class InPlace:
     def _judge(self, mutant: Mutant, items: list[pytest.Item], folder: str) -> str:
         """In the fork: "survived", "not possible", or "killed" and what failed."""
         try:
+            faulthandler.disable()  # a mutant that crashes is dead, and that is all
             silent = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silent, 1), os.dup2(silent, 2)
             os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.tempdir = folder

@@ -97,3 +97,12 @@ def test_oblong_pixels_lie_where_their_sides_say(kind, pixel_mm):
     unseen = operator.unseen()
     assert unseen is not None and 10 < int(unseen.sum()) < unseen.numel()
     np.testing.assert_array_equal(unseen.numpy(), ~seen)
+
+
+def test_two_scans_leave_what_neither_sees():
+    operator = RayTransform(WEDGE)
+    other = RayTransform(WEDGE.replace(angles=WEDGE.angle_array[::2]))  # it sees a little less
+    mine, theirs = operator.unseen(), other.unseen()
+    both = (operator | other).unseen()
+    assert both is not None and int(both.sum()) == int((mine & theirs).sum()) > 0
+    assert torch.equal(both, mine & theirs) and int(theirs.sum()) > int(mine.sum())
