@@ -257,7 +257,7 @@ def _lines_of(tree: ast.Module, line: int) -> set[int]:
 
 
 def seconds_for(tests: list[str], reached: dict[str, Any]) -> float:
-    """What a mutant may take: ten times as long as its tests without a change, longer where others use the machine."""
+    """What tests may take: ten times as long as without a change, longer where others use the machine."""
     others = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     return (20 + 10 * sum(reached["seconds"].get(test, 0.0) for test in tests)) * others
 
@@ -278,8 +278,7 @@ def run_in_place(
     if session == 0:
         import pytest
 
-        waiting = ((mutant, tests, seconds_for(tests, reached)) for mutant, tests in mutants.items())
-        plugin = InPlace(waiting, report, change_script)
+        plugin = InPlace(mutants.items(), lambda test: seconds_for([test], reached), report, change_script)
         flags = ["-q", "-s", "-p", "no:cacheprovider", "--no-header", "-m", "not slow"]
         pytest.main([*flags, *area.tests], plugins=[plugin])
         sys.stdout.flush()

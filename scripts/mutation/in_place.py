@@ -35,12 +35,14 @@ class InPlace:
     """A plugin of pytest that runs mutants instead of tests, and keeps what becomes of them.
 
     Args:
-        mutants: each with the tests to run, and the seconds that it may take.
+        mutants: each with the tests to run.
+        seconds: that a test may take; beyond them the mutant hangs, which counts as killed.
         report: called after each mutant with its outcome, the failed test and the seconds that it took.
         prepare: called in the fork before the code is changed, with the mutant and a folder for temporary files.
     """
 
-    mutants: Iterable[tuple[Mutant, list[str], float]]
+    mutants: Iterable[tuple[Mutant, list[str]]]
+    seconds: Callable[[str], float]
     report: Callable[[Mutant, Outcome, str, float], None]
     prepare: Callable[[Mutant, str], None]
     functions: dict[str, list[FunctionType]] = field(default_factory=dict)
@@ -51,14 +53,14 @@ class InPlace:
         self.functions = _functions_by_file()
         gc.collect()
         gc.freeze()  # pages that no fork writes to are shared
-        for mutant, tests, seconds in self.mutants:
+        for mutant, tests in self.mutants:
             started = time.monotonic()
             chosen = [items[test] for test in tests if test in items]
-            outcome, by = self._fork(mutant, chosen, seconds) if chosen else ("not possible", "")
+            outcome, by = self._fork(mutant, chosen) if chosen else ("not possible", "")
             self.report(mutant, outcome, by, time.monotonic() - started)
         return True
 
-    def _fork(self, mutant: Mutant, items: list[pytest.Item], seconds: float) -> tuple[Outcome, str]:
+    def _fork(self, mutant: Mutant, items: list[pytest.Item]) -> tuple[Outcome, str]:
         folder = tempfile.mkdtemp(prefix="mutant-")
         reading, writing = os.pipe()
         child = os.fork()
@@ -67,16 +69,10 @@ class InPlace:
             os.write(writing, self._judge(mutant, items, folder).encode()[:4000])
             os._exit(0)
         os.close(writing)
-        end = time.monotonic() + seconds
-        status: int | None = None
-        while status is None and time.monotonic() < end:
-            done, code = os.waitpid(child, os.WNOHANG)
-            status = os.waitstatus_to_exitcode(code) if done else None
-            time.sleep(0.01)
+        _, code = os.waitpid(child, 0)
+        status = os.waitstatus_to_exitcode(code)
         with contextlib.suppress(ProcessLookupError):  # processes that the tests started, too
             os.killpg(child, signal.SIGKILL)
-        if status is None:
-            os.waitpid(child, 0)
         with os.fdopen(reading, "rb") as pipe:
             said = pipe.read().decode("utf-8", "replace") if status == 0 else f"killed status {status}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -101,7 +97,9 @@ class InPlace:
                 manager.unregister(reporter)
             failed = _Failed()
             manager.register(failed)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
             for item, following in zip(items, [*items[1:], None], strict=True):
+                signal.setitimer(signal.ITIMER_REAL, self.seconds(item.nodeid))
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 if failed.test:
                     return f"killed {failed.test}"

@@ -10,6 +10,7 @@ import torch
 from smooth_lines import DETECTORS, GEOMETRY, VIEWS, body, transmittances
 
 from deft_ct.operators.ct import ConeGeometry, ParallelGeometry, RayTransform, diagnosis
+from deft_ct.operators.ct import bad_elements as bad
 from deft_ct.operators.ct.bad_elements import _NEIGHBOURS, _around, bad_elements
 from deft_ct.operators.ct.diagnosis import detector_lines, diagnose_scan
 from deft_ct.operators.ct.plausibility import (
@@ -203,3 +204,15 @@ def test_the_neighbours_of_an_element_are_those_beyond_the_next_one(count: int) 
         window = np.concatenate([padded[:, n : n + width - 1], padded[:, n + width + 2 : n + 2 * width + 1]], 1)
         middle = np.sort(window, 1)[:, (window.shape[1] - 1) // 2]
         np.testing.assert_array_equal(_around(values)[:, n], middle)
+
+
+@pytest.mark.parametrize("ends", [1, 2])
+def test_an_end_beside_the_only_element_that_varies_is_not_dead(ends: int) -> None:
+    """Air reads zero at both ends; one element between them says nothing of that."""
+    line = torch.zeros(12, 2 * ends + 1)
+    line[:, ends] = torch.linspace(1, 2, 12)
+    constant = torch.ones(2 * ends + 1, dtype=torch.bool)
+    constant[ends] = False
+    found = bad._dead(line, constant, 1.0).tolist()
+    assert found[0] is False and found[-1] is False and not found[ends]
+    assert all(found[1:ends]) and all(found[ends + 1 : -1])

@@ -9,6 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, geometry_from_dict
+from deft_ct.operators.ct.backprojection import detector_coordinate
+from deft_ct.operators.ct.geometry import PlanarGeometry
+from deft_ct.operators.ct.scan import ScanGeometry
+from deft_ct.operators.ct.vectors import scan_vectors
 
 VALID = {"image_shape": (8, 9), "pixel_mm": 1.5, "views": 5, "detectors": 11, "detector_mm": 1.0}
 VALID_FAN = VALID | {"source_to_center_mm": 50.0, "source_to_detector_mm": 80.0}
@@ -168,3 +172,23 @@ def test_the_width_of_a_fan_on_its_detector() -> None:
         away = abs(rays.origin[..., 0] * rays.direction[..., 1] - rays.origin[..., 1] * rays.direction[..., 0])
         assert away[:, 0].min() >= 50 - 1e-6, "the outermost rays pass by the image"
         assert wide.image_width_mm <= wide.covering_detectors * wide.detector_mm
+
+
+def test_a_geometry_of_no_beam_has_no_rays() -> None:
+    """The base classes say so, whatever they are asked."""
+    planar = PlanarGeometry(**VALID)
+    for ask in (lambda: planar.rays(), lambda: planar.image_width_mm, lambda: planar.covering_detectors):
+        with pytest.raises(TypeError, match="PlanarGeometry has no rays; use ParallelGeometry or FanGeometry"):
+            ask()
+    bare = ScanGeometry(views=4)
+    for ask in (lambda: bare.rays(), lambda: bare.sinogram_shape):
+        with pytest.raises(TypeError, match="ScanGeometry is only a base class: use a parallel, fan or cone geometry"):
+            ask()
+
+
+def test_what_knows_parallel_and_fan_beams_alone() -> None:
+    planar = PlanarGeometry(**VALID)
+    with pytest.raises(TypeError, match="knows parallel and fan geometries, got PlanarGeometry"):
+        detector_coordinate(planar, planar.angle_array, np.zeros(1), np.zeros(1))
+    with pytest.raises(TypeError, match="geometry must be parallel, fan or cone, got PlanarGeometry"):
+        scan_vectors(planar)

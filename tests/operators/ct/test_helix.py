@@ -200,3 +200,15 @@ def test_every_other_half_turn_runs_backwards(half_turn: int) -> None:
     for n in range(-half_turn, 4 * half_turn):
         beam = SimpleNamespace(angle=n * math.pi / half_turn)
         assert ParallelBeams.is_turned(beams, beam) == (n // half_turn in (-1, 1, 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("feed", [12.0, -12.0])
+def test_the_complete_range_in_closed_form(feed: float) -> None:
+    """Half a turn and the fan from either end, less half the detector as it is seen at the far side of the field."""
+    scan = helix(feed=feed)
+    fan = np.ptp(scan.fan_angles)
+    radius = 0.5 * scan.reach_mm
+    half = 0.5 * scan.collimation_mm * (1 - radius / scan.radius_mm.mean())
+    margin = 12.0 * (math.pi + fan) / (2 * math.pi) - half
+    assert scan.complete_range(radius) == pytest.approx((scan.z_mm.min() + margin, scan.z_mm.max() - margin))
+    assert scan.complete_range(10 * scan.radius_mm.mean())[0] == pytest.approx(scan.z_mm.min() + margin + half)

@@ -328,3 +328,14 @@ def test_one_mask_for_each_image() -> None:
 def test_bad_parameters_are_refused(build: Callable[[], Operator], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_quality_for_each_image_or_one_for_all() -> None:
+    one = JPEG((1, 8, 8), 50)
+    assert one.images is None and one.select_images(lambda rows: rows[:1]) is one
+    many = JPEG((1, 8, 8), [20, 50, 80])
+    assert many.images == 3
+    picked = many.select_images(lambda rows: rows[[2, 0]])
+    assert picked.images == 2 and picked.quality == (80, 20)
+    with pytest.raises(ValueError, match="quality is an empty sequence; give one for each image"):
+        JPEG((1, 8, 8), [])

@@ -372,3 +372,8 @@ def test_frequencies_that_a_blur_removes_hold_no_data() -> None:
     again = svd.data_from_spectral(coefficients)
     torch.testing.assert_close(svd.data_to_spectral(again), coefficients)
     torch.testing.assert_close(svd.data_from_spectral(coefficients + gone), again)
+
+
+def test_fast_sizes_are_those_of_scipy() -> None:
+    """Of real transforms, whose sizes have the factors 2, 3 and 5."""
+    assert [fast_size(n) for n in range(1, 200)] == [scipy.fft.next_fast_len(n, real=True) for n in range(1, 200)]
