@@ -271,3 +271,19 @@ def test_photons_that_noise_is_equivalent_to() -> None:
     np.testing.assert_allclose(equivalent_photons(y, weights), expected, rtol=1e-6)
     assert equivalent_photons(y, torch.zeros_like(y)).tolist() == [1.0, 1.0]
     assert equivalent_photons(y, None).tolist() == [1e6, 1e6]
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("metal_ratio", 6.0), ("noise_ratio", 4.0), ("saturated_share", 0.02)]
+)  # fmt: skip
+def test_both_sides_of_each_ratio(monkeypatch: pytest.MonkeyPatch, name: str, least: float) -> None:
+    y = body()[:, None]
+    weights = torch.ones_like(y)
+    sound = diagnose_scan(y, GEOMETRY, weights).findings
+    counts = []
+    for factor in (0.99, 1.01):
+        monkeypatch.setattr(
+            diagnosis.plausibility, name, lambda lines, *_, f=factor: torch.full((len(lines),), f * least)
+        )
+        counts.append(len(diagnose_scan(y, GEOMETRY, weights).findings))
+    assert counts == [len(sound), len(sound) + 1]
