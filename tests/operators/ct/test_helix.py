@@ -212,3 +212,9 @@ def test_the_complete_range_in_closed_form(feed: float) -> None:
     margin = 12.0 * (math.pi + fan) / (2 * math.pi) - half
     assert scan.complete_range(radius) == pytest.approx((scan.z_mm.min() + margin, scan.z_mm.max() - margin))
     assert scan.complete_range(10 * scan.radius_mm.mean())[0] == pytest.approx(scan.z_mm.min() + margin + half)
+
+
+def test_one_sample_is_repeated_everywhere() -> None:
+    taps, weights = cubic(np.array([-1.0, 0.0, 0.4]), 1)
+    assert taps.tolist() == [[0] * 3] * 4
+    np.testing.assert_allclose(weights.sum(0), 1)
