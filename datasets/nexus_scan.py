@@ -108,8 +108,7 @@ def _geometry(
         scan = geometry_from_vectors(vectors, (1, elements, elements), (1.0, 1e-6, 1e-6))
     except ValueError as error:
         raise ReadError(path, f"its geometry cannot be used: {error}") from error
-    if not isinstance(scan, FanGeometry):
-        raise ReadError(path, f"its geometry is no fan beam: {scan}")
+    assert isinstance(scan, FanGeometry)  # of a single row that lies in the plane
     center = (elements - 1) / 2 - (scan.detector_offset_mm - scan.axis_offset_mm) / step
     width = (2 * min(center, elements - 1 - center) + 1) * step
     if width <= 0:
