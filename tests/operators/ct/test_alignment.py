@@ -286,3 +286,9 @@ def test_coarse_data_lie_where_the_coarse_detector_is(make, level):
     sides = np.array(coarse.image_shape) * coarse.pixel_rc
     np.testing.assert_allclose(sides, [40.0, 45.0])
     assert np.prod(coarse.image_shape) <= 0.5 * coarse.detectors * 9 + sum(coarse.image_shape) + 1
+
+
+def test_images_of_another_kind_are_named():
+    for image, got in ((np.zeros((7, 6)), "ndarray"), (torch.zeros(7, 6, dtype=torch.int32), r"torch\.int32")):
+        with pytest.raises(TypeError, match=rf"float32 or float64.* got {got}"):
+            project(image, PARALLEL)

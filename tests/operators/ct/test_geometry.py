@@ -192,3 +192,18 @@ def test_what_knows_parallel_and_fan_beams_alone() -> None:
         detector_coordinate(planar, planar.angle_array, np.zeros(1), np.zeros(1))
     with pytest.raises(TypeError, match="geometry must be parallel, fan or cone, got PlanarGeometry"):
         scan_vectors(planar)
+
+
+def test_the_scan_of_lodopab_is_the_published_one() -> None:
+    """1000 views of half a turn, 513 elements over the diagonal of 26 cm (Leuschner et al. 2021)."""
+    scan = ParallelGeometry.lodopab()
+    assert (scan.image_shape, scan.detectors, len(scan.angles)) == ((362, 362), 513, 1000)
+    assert scan.pixel_rc == pytest.approx((260 / 362,) * 2)
+    assert scan.detectors * scan.detector_mm == pytest.approx(math.hypot(260, 260))
+    assert len(ParallelGeometry.lodopab(50).angles) == 50
+
+
+def test_the_sparse_scan_of_the_benchmark() -> None:
+    scan = ParallelGeometry.aapm_sparse()
+    assert (scan.image_shape, scan.pixel_rc, scan.detectors, scan.detector_mm) == ((256, 256), (1.5, 1.5), 364, 1.5)
+    assert len(scan.angles) == 60 and len(ParallelGeometry.aapm_sparse(23).angles) == 23
