@@ -339,3 +339,17 @@ def test_a_quality_for_each_image_or_one_for_all() -> None:
     assert picked.images == 2 and picked.quality == (80, 20)
     with pytest.raises(ValueError, match="quality is an empty sequence; give one for each image"):
         JPEG((1, 8, 8), [])
+
+
+def test_a_shaking_camera_as_it_is_by_default() -> None:
+    """41 pixels, half the intensity, and light enough to saturate the brightest parts."""
+    x = 2 * torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0)) - 1
+
+    def blurred(**options: float) -> torch.Tensor:
+        operator = NonlinearBlur.camera((3, 48, 48), torch.Generator().manual_seed(1), **options)  # type: ignore
+        return operator(x)
+
+    plain = blurred()
+    assert torch.equal(plain, blurred(kernel_size=41, intensity=0.5, exposure=1.25))
+    for other in ({"kernel_size": 31}, {"intensity": 0.4}, {"exposure": 1.5}):
+        assert not torch.equal(plain, blurred(**other))
