@@ -249,3 +249,16 @@ def test_gaussian_noise_is_added_to_the_data() -> None:
     found = GaussianNoise(0.3).sample(clean, [rng(3), rng(4)])
     for i in range(2):
         torch.testing.assert_close(found[i : i + 1], clean[i : i + 1] + 0.3 * standard_normal(clean[:1], [rng(3 + i)]))
+
+
+def test_the_floor_lies_between_nothing_and_a_count() -> None:
+    for wrong in (0.0, -0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="floor"):
+            PoissonNoise(floor=wrong)
+    assert PoissonNoise(floor=0.999).floor == 0.999
+    for wrong in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="photons"):
+            PoissonNoise(photons=wrong)
+    for wrong in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="electronic"):
+            PoissonNoise(electronic=wrong)

@@ -216,3 +216,14 @@ def test_an_end_beside_the_only_element_that_varies_is_not_dead(ends: int) -> No
     found = bad._dead(line, constant, 1.0).tolist()
     assert found[0] is False and found[-1] is False and not found[ends]
     assert all(found[1:ends]) and all(found[ends + 1 : -1])
+
+
+def test_the_scale_is_a_high_reading_of_the_elements_that_vary() -> None:
+    """The reading that nine of ten views do not exceed; of the elements that vary, all but two of a hundred."""
+    lines = torch.rand(2, 20, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    lines[0, :, 10:30] = 5.0
+    span = torch.full((2, 100), 1.0, dtype=torch.float64)
+    span[0, 10:30] = 0
+    high = np.sort(abs(lines.numpy()), 1)[:, 17]
+    expected = [np.sort(np.delete(high[0], np.s_[10:30]))[77], np.sort(high[1])[97]]
+    np.testing.assert_array_equal(bad._scale(lines, span), expected)

@@ -218,3 +218,9 @@ def test_one_sample_is_repeated_everywhere() -> None:
     taps, weights = cubic(np.array([-1.0, 0.0, 0.4]), 1)
     assert taps.tolist() == [[0] * 3] * 4
     np.testing.assert_allclose(weights.sum(0), 1)
+
+
+def test_the_axes_of_a_grid_of_three_different_sides() -> None:
+    grid = VolumeGrid(image_shape=(2, 3, 4), voxel_zyx=(5.0, 2.0, 3.0), z_mm=1.0)
+    assert grid.z.tolist() == [-1.5, 3.5] and grid.x.tolist() == [-4.5, -1.5, 1.5, 4.5]
+    assert grid.y.tolist() == [2.0, 0.0, -2.0]

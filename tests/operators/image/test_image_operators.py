@@ -37,6 +37,7 @@ from deft_ct.operators import (
     random_mask,
 )
 from deft_ct.operators.image.blur import Boundary
+from deft_ct.operators.image.nonlinear_blur import CameraShake
 from deft_ct.testing import assert_adjoint, assert_batch_invariant, assert_gradients, assert_linear
 
 SHAPE = (3, 8, 16)
@@ -353,3 +354,6 @@ def test_a_shaking_camera_as_it_is_by_default() -> None:
     assert torch.equal(plain, blurred(kernel_size=41, intensity=0.5, exposure=1.25))
     for other in ({"kernel_size": 31}, {"intensity": 0.4}, {"exposure": 1.5}):
         assert not torch.equal(plain, blurred(**other))
+    shape, seed = (3, 48, 48), torch.Generator().manual_seed
+    own = CameraShake(shape, seed(1))
+    assert torch.equal(own(x), CameraShake(shape, seed(1), kernel_size=41, intensity=0.5, exposure=1.25)(x))
