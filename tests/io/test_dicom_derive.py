@@ -202,3 +202,11 @@ def test_uids_follow_from_their_parts_and_not_from_their_joints() -> None:
 def test_an_image_of_several_frames_becomes_single_ones(source: Callable[..., Dataset]) -> None:
     image = derived_image(source(SOPClassUID=EnhancedCTImageStorage), PIXELS, about(), number=1, uid="2.25.9")
     assert image.SOPClassUID == CTImageStorage == image.file_meta.MediaStorageSOPClassUID
+
+
+def test_ct_numbers_are_shown_as_lung_soft_tissue_and_bone(source: Callable[..., Dataset]) -> None:
+    image = derived_image(source(), PIXELS, about(format=CT_NUMBERS), number=1, uid="2.25.9")
+    assert [float(v) for v in image.WindowCenter] == [-600, 40, 400]
+    assert [float(v) for v in image.WindowWidth] == [1500, 400, 1800]
+    assert list(image.WindowCenterWidthExplanation) == ["LUNG", "SOFT TISSUE", "BONE"]
+    assert (float(image.RescaleSlope), float(image.RescaleIntercept)) == (1, -1024)
