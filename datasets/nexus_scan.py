@@ -90,7 +90,7 @@ def _geometry(
         for name in ("source/position", "detector/position", "rotation_axis/position", "detector/direction_x")
     )
     mirrored = np.array([1.0, -1.0])
-    row = step * across * (-1.0 if "right" in origin else 1.0)
+    row = step * mirrored * across * (-1.0 if "right" in origin else 1.0)
     ahead = mirrored * (detector - source)
     clockwise = bool(row[0] * ahead[1] - row[1] * ahead[0] < 0)
     row = -row if clockwise else row
@@ -108,8 +108,7 @@ def _geometry(
         scan = geometry_from_vectors(vectors, (1, elements, elements), (1.0, 1e-6, 1e-6))
     except ValueError as error:
         raise ReadError(path, f"its geometry cannot be used: {error}") from error
-    if not isinstance(scan, FanGeometry):
-        raise ReadError(path, f"its geometry is no fan beam: {scan}")
+    assert isinstance(scan, FanGeometry)  # of a single row that lies in the plane
     center = (elements - 1) / 2 - (scan.detector_offset_mm - scan.axis_offset_mm) / step
     width = (2 * min(center, elements - 1 - center) + 1) * step
     if width <= 0:

@@ -87,7 +87,6 @@ def as_deepinv_physics(op: Operator, noise_model: Any = None) -> Any:
 
         def __init__(self) -> None:
             super().__init__(**options)
-            self.operator = linear
 
         def A(self, x: Tensor, **_: Any) -> Tensor:  # noqa: N802  (deepinv's names)
             """Apply the operator."""
@@ -111,7 +110,6 @@ def _nonlinear_physics(physics: Any, op: Operator, options: dict[str, Any]) -> A
 
         def __init__(self) -> None:
             super().__init__(**options)
-            self.operator = op
 
         def A(self, x: Tensor, **_: Any) -> Tensor:  # noqa: N802
             """Apply the operator."""

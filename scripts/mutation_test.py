@@ -9,6 +9,9 @@ whole suite for each mutant. Here a mutant lives in the memory of a forked proce
 the changed statement, the fastest first. So the working tree is never touched. Processes that a test starts itself see
 the unchanged code, but for the child reader: ``SCRIPTS`` says who starts it, and the changed file is run in its place.
 
+Most mutants are run by :mod:`mutation.in_place`, which is several times as fast. Those that change what is done at the
+import are run in a process that imports the changed file.
+
 The file of results grows mutant by mutant, and a second call goes on where the first one ended.
 """
 
@@ -27,12 +30,14 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
+from mutation.in_place import InPlace, Outcome
 from mutation.mutants import ROOT, Mutant, difference, places_of, sample
 from scipy.stats import binomtest
 
@@ -54,7 +59,8 @@ AREAS = {
         ("operators",),
         ("tests/operators", "tests/test_values.py"),
         ("operators/ct/backends/cuda.py", "operators/ct/backends/_cone_kernels.py",
-         "operators/ct/backends/_helix_kernels.py", "operators/ct/backends/_vector_kernels.py"),
+         "operators/ct/backends/_fbp_kernels.py", "operators/ct/backends/_helix_kernels.py",
+         "operators/ct/backends/_vector_kernels.py"),
     ),
     "measurement": Area(("deft_ct/measurement",), ("tests/measurement", "tests/test_values.py")),
     "samplers": Area(
@@ -62,7 +68,12 @@ AREAS = {
         ("tests/diffusion/samplers", "tests/methods/guided", "tests/methods/test_divergence.py",
          "tests/test_values.py"),
     ),
-    "readers": Area(("deft_ct/io", "datasets"), ("tests/io", "tests/datasets", "tests/test_values.py")),
+    # Without what makes phantoms in 3D, and writes scans of them for the tests of the reader of DICOM-CT-PD.
+    "readers": Area(
+        ("deft_ct/io", "datasets"),
+        ("tests/io", "tests/datasets", "tests/test_values.py"),
+        ("datasets/ellipsoids.py", "datasets/synthetic_ct_pd.py"),
+    ),
 }  # fmt: skip
 
 # Files that run as processes of their own: the module that starts them, its constant with their path, and the function
@@ -209,12 +220,16 @@ def _tests_that_use(path: str, name: str, reached: dict[str, Any]) -> set[str]:
 
 def change_code(mutant: Mutant, folder: Path) -> None:
     """Give this process, and a script that it starts, the changed code."""
-    finder = Changed(ROOT / mutant.path, mutant.source())
-    sys.meta_path.insert(0, finder)
+    sys.meta_path.insert(0, Changed(ROOT / mutant.path, mutant.source()))
+    change_script(mutant, str(folder))
+
+
+def change_script(mutant: Mutant, folder: str) -> None:
+    """Let the changed script be run in place of the right one."""
     if mutant.path in SCRIPTS:
         starter, constant, _ = SCRIPTS[mutant.path]
-        script = folder / Path(mutant.path).name
-        script.write_text(finder.source)
+        script = Path(folder) / Path(mutant.path).name
+        script.write_text(mutant.source())
         setattr(importlib.import_module(starter.removesuffix(".py").replace("/", ".")), constant, script)
 
 
@@ -239,6 +254,47 @@ def _lines_of(tree: ast.Module, line: int) -> set[int]:
         and any(getattr(n, "id", getattr(n, "attr", None)) in names for n in ast.walk(f))
     ]
     return {n for f in users for n in range(f.body[0].lineno, (f.end_lineno or 0) + 1)}
+
+
+def seconds_for(tests: list[str], reached: dict[str, Any]) -> float:
+    """What tests may take: ten times as long as without a change, longer where others use the machine."""
+    others = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    return (20 + 10 * sum(reached["seconds"].get(test, 0.0) for test in tests)) * others
+
+
+def run_in_place(
+    area: Area,
+    mutants: dict[Mutant, list[str]],
+    reached: dict[str, Any],
+    note: Callable[[Mutant, bool, str, float], None],
+) -> None:
+    """Note what becomes of mutants in a fork of one session; others are left to :func:`killed_by_import`."""
+
+    def report(mutant: Mutant, outcome: Outcome, by: str, seconds: float) -> None:
+        if outcome != "not possible":
+            note(mutant, outcome == "killed", by, seconds)
+
+    session = os.fork()  # so that this process does not import the package
+    if session == 0:
+        import pytest
+
+        plugin = InPlace(mutants.items(), lambda test: seconds_for([test], reached), report, change_script)
+        flags = ["-q", "-s", "-p", "no:cacheprovider", "--no-header", "-m", "not slow"]
+        pytest.main([*flags, *area.tests], plugins=[plugin])
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(session, 0)
+
+
+def killed_by_import(mutant: Mutant, tests: list[str], reached: dict[str, Any]) -> tuple[bool, str, float]:
+    """Whether a process that imports the changed file fails one of the tests; which one, and the seconds."""
+    started, status, log = time.monotonic(), 0, ""
+    if tests:
+        with tempfile.TemporaryDirectory() as folder:
+            change = functools.partial(change_code, mutant, Path(folder))
+            status, log = pytest_exit(["-x", *tests], seconds_for(tests, reached), change)
+    by = next((x for x in log.splitlines() if x.startswith(("FAILED", "ERROR"))), "")
+    return status not in (0, 5), by, time.monotonic() - started
 
 
 def files_of(area: Area) -> list[Path]:
@@ -276,33 +332,32 @@ def main() -> None:
     places = [place for path in files_of(area) for place in places_of(path)]
     chosen = sample(places, options.count, options.seed)
     print(f"{options.area}: {len(chosen)} of {len(places)} places, seed {options.seed}", flush=True)
-    for number, mutant in enumerate(chosen, 1):
-        if options.only and options.only not in mutant.path:
-            continue
-        before = results.get(mutant.key)
-        if before and (before["killed"] or not options.again):
-            continue
-        tests = tests_of(mutant, reached, options.budget)
-        started, status, log = time.monotonic(), 0, ""
-        if tests:
-            allowed = 20 + 10 * sum(reached["seconds"].get(t, 0.0) for t in tests)
-            with tempfile.TemporaryDirectory() as folder:
-                change = functools.partial(change_code, mutant, Path(folder))
-                status, log = pytest_exit(["-x", *tests], allowed, change)
-        killed = status not in (0, 5)
+    open_ones = {
+        mutant: tests_of(mutant, reached, options.budget)
+        for mutant in chosen
+        if not (options.only and options.only not in mutant.path)
+        if mutant.key not in results or (options.again and not results[mutant.key]["killed"])
+    }
+
+    def note(mutant: Mutant, killed: bool, by: str, seconds: float) -> None:
         results[mutant.key] = {
-            "killed": killed,
-            "status": status,
-            "tests": len(tests),
-            "seconds": round(time.monotonic() - started, 1),
-            "change": difference(mutant),
-            "by": next((x for x in log.splitlines() if x.startswith(("FAILED", "ERROR"))), "")[:160],
-        }
+            "killed": killed, "tests": len(open_ones[mutant]), "seconds": round(seconds, 1),
+            "change": difference(mutant), "by": by[:160],
+        }  # fmt: skip
         options.out.write_text(json.dumps(results, indent=1))
         word = "killed" if killed else "SURVIVED"
-        print(f"{number:4d} {word} {mutant.key} ({results[mutant.key]['seconds']} s, {len(tests)} tests)", flush=True)
+        print(f"{word} {mutant.key} ({seconds:.1f} s, {len(open_ones[mutant])} tests)", flush=True)
         if not killed:
-            print(results[mutant.key]["change"], flush=True)
+            print(difference(mutant), flush=True)
+
+    for mutant in open_ones:
+        results.pop(mutant.key, None)
+    options.out.write_text(json.dumps(results, indent=1))
+    run_in_place(area, open_ones, reached, note)
+    results = json.loads(options.out.read_text())
+    for mutant, tests in open_ones.items():
+        if mutant.key not in results:
+            note(mutant, *killed_by_import(mutant, tests, reached))
     judged = [results[m.key] for m in chosen if m.key in results]
     killed = sum(r["killed"] for r in judged)
     low, high = binomtest(killed, len(judged)).proportion_ci(method="wilson")

@@ -78,7 +78,7 @@ class _Unpacking:
     def unpack(self, archive: Path, folder: Path, depth: int) -> None:
         if depth > DEEPEST:
             raise ReadError(self.source, f"it holds archives nested deeper than {DEEPEST} levels; unpack it yourself")
-        folder.mkdir(exist_ok=True, parents=True)
+        folder.mkdir(exist_ok=True)
         for name, stream in _members(archive):
             self._count_member()
             target = self._target(folder, name)

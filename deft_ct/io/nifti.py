@@ -137,7 +137,7 @@ def _data(path: Path, header: Any) -> NDArray[np.float32]:
     with _open(path) as file:
         content = file.read(offset + math.prod(shape) * dtype.itemsize)
         file.read(_TRAILER)  # to the end of a compressed stream, where its checksum is compared
-    proxy = ArrayProxy(io.BytesIO(content), (shape, dtype, offset, *header.get_slope_inter()), mmap=False)
+    proxy = ArrayProxy(io.BytesIO(content), (shape, dtype, offset, *header.get_slope_inter()))
     data: NDArray[np.float32] = np.asanyarray(proxy, dtype=np.float32)
     return data.reshape(shape[:3], order="F")
 

@@ -94,6 +94,6 @@ def metal_ratio(lines: Tensor, geometry: PlanarGeometry) -> Tensor:
     largest = torch.nn.functional.avg_pool2d(image, 2, 1).flatten(1).amax(1)
     ordered = image.flatten(1).sort(1).values
     total = ordered.cumsum(1)
-    half = (total < 0.5 * total[:, -1:]).sum(1).clamp_max(ordered.shape[1] - 1)
+    half = (total < 0.5 * total[:, -1:]).sum(1)
     tissue = ordered.gather(1, half[:, None])[:, 0]
     return largest / tissue.clamp_min(torch.finfo(lines.dtype).tiny) * (tissue > 0)

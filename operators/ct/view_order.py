@@ -56,7 +56,7 @@ def distinct_views(geometry: PlanarGeometry) -> int:
     period = view_period(geometry)
     place = np.sort(np.mod(geometry.angle_array, period))
     gaps = np.diff(place, append=place[0] + period)
-    return max(1, int((gaps > 1e-3 * period / len(place)).sum()))
+    return int((gaps > 1e-3 * period / len(place)).sum())
 
 
 def _start(place: Array, period: float) -> float:

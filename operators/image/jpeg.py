@@ -204,8 +204,7 @@ def upsampled(chroma: Tensor, size: tuple[int, int]) -> Tensor:
     even = 3 * rows[..., 1:-1] + rows[..., :-2] + 8
     odd = 3 * rows[..., 1:-1] + rows[..., 2:] + 7
     total = torch.stack((even, odd), -1).flatten(-2) / 16
-    plain = torch.stack((even - 8, odd - 7), -1).flatten(-2) / 16
-    return (plain + (total.floor() - plain).detach())[..., :height, :width]
+    return (total + (total.floor() - total).detach())[..., :height, :width]
 
 
 def _rounded(x: Tensor) -> Tensor:

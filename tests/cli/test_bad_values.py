@@ -33,7 +33,7 @@ ON_DISK = {
 """What these name is looked for after the data, so the data must be there."""
 
 GOOD: dict[str, set[str]] = {
-    "--start": {"0", "2.5"}, "--degrees": {"2.5"}, "--photons": {"0", "2.5", "1_0"}, "--compare": {"", " "},
+    "--start": {"0", "2.5", "1e-320"}, "--degrees": {"2.5"}, "--photons": {"0", "2.5", "1_0"}, "--compare": {"", " "},
     "--seed": {"-1", "0"}, "--momentum": {"0", "1e-320"}, "--ema-decay": {"0", "1e-320"},
     "--max-minutes": {"0", "1e308", "1e-320", "2.5", "1" + "0" * 30}, "--refinement-steps": {"0"}, "--batches": {"0"},
     "--pixel-mm": {"2.5"},

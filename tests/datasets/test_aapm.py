@@ -89,3 +89,13 @@ def test_what_is_refused(older: Path, tmp_path: Path) -> None:
     write_slices(older / "copy" / "L506" / "full_1mm", "L506", 200)
     with pytest.raises(ValueError, match="2 folders fit L506"):
         AAPMChallenge(older).series("L506")
+
+
+def test_slices_of_patients(older: Path) -> None:
+    data = AAPMChallenge(older)
+    assert data.name == "aapm:full_1mm_B30" and AAPMChallenge(older, "quarter").name == "aapm:quarter_1mm_B30"
+    found = data.slices(["L067", "L506"], split="test", every=2)
+    assert (found.name, found.split, found.every, found.limit) == (data.name, "test", 2, None)
+    assert [(s.group, s.index, s.position) for s in found] == [("L067", 0, 0), ("L067", 2, 2), ("L506", 1, 4)]
+    assert [float(s.hu.mean()) for s in found] == [-24, -22, 77]
+    assert [s.group for s in data.slices(["L067", "L506"], limit=2)] == ["L067", "L506"]

@@ -198,3 +198,18 @@ def test_real_tooth() -> None:
     waves = np.stack([np.cos(angles), np.sin(angles), np.ones_like(angles)], 1)
     amplitude, *_ = np.linalg.lstsq(waves, middle, rcond=None)
     assert abs(amplitude[2]) < 0.5 and np.abs(waves @ amplitude - middle).max() < 0.5
+
+
+@pytest.mark.parametrize("name", ["data", "data_white", "data_dark", "theta"])
+def test_values_that_are_not_finite(path: Path, name: str) -> None:
+    with h5py.File(path, "a") as file:
+        file[f"exchange/{name}"][(0,) * file[f"exchange/{name}"].ndim] = np.nan
+    with pytest.raises(ValueError, match="holds values that are not finite"):
+        read_data_exchange(path, center=CENTER)
+
+
+def test_a_detector_without_columns(path: Path) -> None:
+    for name, frames in (("data", 180), ("data_white", 2), ("data_dark", 3)):
+        change(path, f"exchange/{name}", np.zeros((frames, 2, 0)))
+    with pytest.raises(ValueError, match=r"the data are empty: \(180, 2, 0\)"):
+        read_data_exchange(path, center=0)

@@ -145,3 +145,16 @@ def test_nothing_to_use(tmp_path: Path) -> None:
         CTFolder(tmp_path)
     with pytest.raises(ValueError, match="at least 1"):
         CTFolder(tmp_path, size=0)
+
+
+def test_a_series_whose_pixels_are_not_square_is_left_out(tmp_path: Path, volume: Volume) -> None:
+    shutil.copytree(sample_series_path(), tmp_path / "scan")
+    for path in (tmp_path / "scan").glob("*.dcm"):
+        header = pydicom.dcmread(path)
+        header.PixelSpacing = [0.5, 0.7]
+        header.save_as(path)
+    write_nifti(volume, tmp_path / "b.nii")
+    data = CTFolder(tmp_path, size=16)
+    assert [s.group for s in data] == ["b.nii"] * 3
+    [(uid, reason)] = data.skipped.items()
+    assert uid == str(header.SeriesInstanceUID) and "square" in reason

@@ -47,3 +47,13 @@ def test_a_pack_of_other_slices_is_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_a_halved_scan_keeps_its_width() -> None:
     assert halved_scan("parallel60_1e5_120deg").name == "parallel60_1e5_120deg_182bins"
     assert halved_scan("fan60_1e5").name == "fan60_1e5"
+
+
+def test_slices_that_cannot_be_halved(tmp_path: Path) -> None:
+    for shape in ((2, 8, 7), (2, 7, 8)):
+        with h5py.File(tmp_path / "odd.h5", "w") as file:
+            file["a/hu"] = np.zeros(shape, np.int16)
+            file["a"].attrs["pixel_mm"] = 1.0
+        with pytest.raises(ValueError, match=r"'a/hu' must have an even number of rows and columns, got \(2, "):
+            halve(tmp_path / "odd.h5", tmp_path / "half.h5")
+        assert not (tmp_path / "half.h5").exists()

@@ -158,3 +158,22 @@ def test_true_images_as_slices(root: Path) -> None:
     for every, limit in ((0, None), (1, 0)):
         with pytest.raises(ValueError, match=r"(every|limit) must be at least 1, got 0"):
             LoDoPaBSlices(listed.source, every, limit)
+
+
+def test_the_challenge_without_its_truth(tmp_path: Path) -> None:
+    for number in range(29):
+        with h5py.File(tmp_path / f"observation_challenge_{number:03d}.hdf5", "w") as file:
+            file.create_dataset("data", (128, 1000, 513), np.float32, chunks=(1, 1000, 513))
+    data = LoDoPaB(tmp_path, "challenge")
+    assert not data.has_truth and len(data) == 3678
+    assert data.observation(3677).shape == (1000, 513)
+    with pytest.raises(FileNotFoundError, match="holds no ground truth of the part 'challenge'"):
+        data.truth(0)
+    for number in range(29):
+        with h5py.File(tmp_path / f"ground_truth_challenge_{number:03d}.hdf5", "w") as file:
+            file.create_dataset("data", (128, 362, 362), np.float32, chunks=(1, 362, 362))
+    with_truth = LoDoPaB(tmp_path, "challenge")
+    assert with_truth.has_truth and with_truth.truth(3677).shape == (362, 362)
+    (tmp_path / "observation_challenge_028.hdf5").unlink()
+    with pytest.raises(FileNotFoundError, match=r"challenge_028\.hdf5 is missing: .* has 29 files.*Zenodo 3874937"):
+        LoDoPaB(tmp_path, "challenge")

@@ -84,3 +84,14 @@ def test_words_and_options_are_checked() -> None:
 def test_integers_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="lodopab: n must be positive integers separated by commas"):
         DataName("lodopab", Path("x"), options={"n": text}).integers("n", ())
+
+
+def test_one_number_or_several(tmp_path: Path) -> None:
+    name = parsed(f"lodopab:{tmp_path}:views=8,9:every=3")
+    assert name.integers("views", [1]) == [8, 9] and name.integer("every", 1) == 3
+    assert parsed(f"lodopab:{tmp_path}").integers("views", [7]) == [7]
+    with pytest.raises(ValueError, match="lodopab: views must be one positive integer, got '8,9'"):
+        name.integer("views", 3)
+    for wrong in ("0", "8,", "-1", "1.5", "8,0"):
+        with pytest.raises(ValueError, match="views must be positive integers separated by commas"):
+            parsed(f"lodopab:{tmp_path}:views={wrong}").integers("views", [1])

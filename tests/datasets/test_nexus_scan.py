@@ -13,7 +13,7 @@ import torch
 from deft_ct.datasets.check import check_data
 from deft_ct.datasets.nexus_scan import read_nexus
 from deft_ct.datasets.phantoms import Ellipse, EllipsePhantom
-from deft_ct.datasets.sinogram_scan import ScanSetUp, read_sinogram_scan
+from deft_ct.datasets.sinogram_scan import ScanSetUp, read_sinogram_scan, remove_rings
 from deft_ct.io.errors import ReadError
 from deft_ct.operators.ct import FanGeometry, RayTransform, fbp
 from deft_ct.problems.by_name import ProblemOptions, ct_problems
@@ -138,3 +138,63 @@ def test_measured_gel_agrees_with_independent_images(
     turned = [np.rot90(true, k) for k in range(4)]
     others = [*turned[1:], *(image.T for image in turned)]
     assert left(true) < min(0.0256, *map(left, others)), "no other orientation explains the data as well"
+
+
+def test_values_that_cannot_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "a.nxs"
+    _write(path)
+    with h5py.File(path, "a") as file:
+        file["entry1/tomo_entry/data/data"][1, 3, 4] = np.nan
+    with pytest.raises(ReadError, match=r"holds \(2, 72, 96\) values, of which some are not finite"):
+        read_nexus(path)
+    _write(path)
+    with h5py.File(path, "a") as file:
+        file["entry1/tomo_entry/config/angles"].attrs["angle_unit"] = "gon"
+    with pytest.raises(ReadError, match="angles are in 'gon', expected degree or radian"):
+        read_nexus(path)
+
+
+def test_the_axis_lies_where_the_detector_says(tmp_path: Path) -> None:
+    """A detector that lies 49 mm off does not see the axis: it projects to 49 columns left of the middle, at -1.5."""
+    true = _write(tmp_path / "a.nxs", offset_mm=49.0)
+    with pytest.raises(ReadError, match=r"the axis projects to column -1\.5, outside the detector"):
+        read_nexus(tmp_path / "a.nxs")
+    _write(tmp_path / "b.nxs", offset_mm=-10.0)
+    _, geometry = read_nexus(tmp_path / "b.nxs")
+    assert geometry.image_shape == (96, 96)
+    seen = 2 * (47.5 - 10.0) + 1  # elements that are symmetric about the axis
+    magnification = true.source_to_detector_mm / true.source_to_center_mm
+    assert geometry.pixel_rc[0] * 96 == pytest.approx(seen / magnification)
+    assert read_sinogram_scan(tmp_path / "b.nxs", ScanSetUp()).center == pytest.approx(47.5 + 10.0)
+
+
+def test_rings_of_a_scan_are_removed(tmp_path: Path) -> None:
+    pytest.importorskip("algotom")
+    _write(tmp_path / "a.nxs")
+    plain, clean = (read_sinogram_scan(tmp_path / "a.nxs", ScanSetUp(rings=rings)).sinogram for rings in (False, True))
+    assert clean.shape == plain.shape == (2, 1, 72, 96)
+    for n in range(2):
+        torch.testing.assert_close(clean[n, 0], torch.from_numpy(remove_rings(plain[n, 0].numpy())))
+
+
+@pytest.mark.parametrize("turned", [0.0, 30.0, 200.0])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_scan_in_other_axes_is_the_same_scan(tmp_path: Path, turned: float, mirrored: bool) -> None:
+    """The file's axes turn everything by one angle; columns may count against the direction of the first axis."""
+    true = _write(tmp_path / "a.nxs", offset_mm=3.0)
+    plain, geometry = read_nexus(tmp_path / "a.nxs", side=8)
+    cos, sin = np.cos(np.radians(turned)), np.sin(np.radians(turned))
+    with h5py.File(tmp_path / "a.nxs", "a") as file:
+        config = file["entry1/tomo_entry/config"]
+        for name in ("source/position", "detector/position", "rotation_axis/position", "detector/direction_x"):
+            config[name][...] = np.array([[cos, -sin], [sin, cos]]) @ config[name][()]
+        if mirrored:
+            config["detector/direction_x"][...] *= -1
+            file["entry1/tomo_entry/data/data"][...] = file["entry1/tomo_entry/data/data"][()][..., ::-1]
+    found, other = read_nexus(tmp_path / "a.nxs", side=8)
+    torch.testing.assert_close(found, plain)
+    assert other.pixel_rc == pytest.approx(geometry.pixel_rc)
+    shifted = geometry.replace(angles=geometry.angle_array - np.radians(turned))
+    np.testing.assert_allclose(other.rays().direction, shifted.rays().direction, atol=1e-9)
+    np.testing.assert_allclose(other.rays().origin, shifted.rays().origin, atol=1e-6)
+    assert true.detectors == other.detectors

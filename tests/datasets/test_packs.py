@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from deft_ct.datasets.packs import CTPack, data_root
+from deft_ct.datasets.packs import CTPack, data_root, pack_path, read_pack
 
 
 @pytest.fixture
@@ -67,8 +67,11 @@ def test_bad_packs(tmp_path: Path, pack: Path) -> None:
     (tmp_path / "text.h5").write_text("hello")
     with pytest.raises(ValueError, match="cannot be read as HDF5"):
         CTPack(tmp_path / "text.h5")
-    with pytest.raises(ValueError, match="every must be at least 1"):
-        CTPack(pack, every=0)
+    for path in (pack, tmp_path / "none.h5"):  # before the file is looked at
+        with pytest.raises(ValueError, match="every must be at least 1"):
+            CTPack(path, every=0)
+        with pytest.raises(ValueError, match="limit must be at least 1"):
+            CTPack(path, limit=0)
     with pytest.raises(IndexError):
         CTPack(pack)[12]
     for name, content in (("float", np.zeros((2, 4, 4), np.float32)), ("flat", np.zeros((4, 4), np.int16))):
@@ -142,3 +145,65 @@ def test_patients_of_two_collections_are_two(tmp_path: Path) -> None:
             group.attrs.update({"pixel_mm": 1.0, "collection": collection, "patient": patient})
             group["hu"] = np.zeros((1, 8, 8), np.int16)
     assert CTPack(tmp_path / "a.h5").patients == ["X_p001", "Y_p001", "c", "p001"]
+
+
+def test_names_and_empty_files(tmp_path: Path, pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert CTPack(pack).name == "pack.h5"
+    with h5py.File(tmp_path / "empty.h5", "w"):
+        pass
+    with pytest.raises(ValueError, match="holds no series; expected one group per series"):
+        CTPack(tmp_path / "empty.h5")
+    monkeypatch.delenv("DEFT_CT_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="no data 'val': no data packs"):
+        pack_path("val")
+    monkeypatch.setenv("DEFT_CT_DATA", str(tmp_path))
+    assert pack_path("val") == tmp_path / "ct256" / "val.h5"
+    assert pack_path("a.h5") == Path("a.h5") and pack_path("b/c.hdf5") == Path("b/c.hdf5")
+    assert len(read_pack(str(pack), 3, 2)) == 2 and read_pack(str(pack), 3).every == 3
+
+
+def test_what_a_pack_says_of_its_series(tmp_path: Path, pack: Path) -> None:
+    with h5py.File(pack, "a") as file:
+        file["a_series"].attrs.update({"licence": "CC", "doi": "10.1", "kernel": "B30"})
+        del file["b_series"].attrs["slice_thickness_mm"], file["b_series/z_mm"]
+    first, second = CTPack(pack).groups
+    assert (first.name, first.slices, first.pixel_mm, first.collection, first.patient) == (
+        "a_series", 5, 0.7, "TEST", "a_series",
+    )  # fmt: skip
+    assert (first.licence, first.doi, first.kernel, first.slice_thickness_mm) == ("CC", "10.1", "B30", 3.0)
+    assert (second.licence, second.kernel, second.slice_thickness_mm) == ("", "", None)
+    assert np.isnan([s.z_mm for s in CTPack(pack)][5:]).all()
+    with h5py.File(pack, "a") as file:
+        file["b_series/z_mm"] = np.zeros(6)
+    with pytest.raises(ValueError, match=r"'b_series/z_mm' has shape \(6,\), expected \(7,\)"):
+        CTPack(pack)
+    with h5py.File(pack, "a") as file:
+        del file["b_series"]
+        file["c/hu"] = np.zeros((2, 4, 8), np.int16)
+        file["c"].attrs["pixel_mm"] = 1.0
+    with pytest.raises(ValueError, match=r"its series differ in size: \[\(4, 8\), \(8, 8\)\]"):
+        CTPack(pack)
+
+
+def test_the_hash_of_a_pack_is_that_of_what_counts(pack: Path) -> None:
+    whole = CTPack(pack).content_hash()
+    assert CTPack(pack.rename(pack.with_name("other.h5"))).content_hash() == whole
+    pack = pack.with_name("other.h5")
+    assert CTPack(pack, every=2).content_hash() != whole != CTPack(pack, groups=("a_series",)).content_hash()
+    hashes = {whole}
+    for name, change in (("patient", "x"), ("pixel_mm", 0.9)):
+        with h5py.File(pack, "a") as file:
+            file["a_series"].attrs[name] = change
+        hashes.add(CTPack(pack).content_hash())
+    for name in ("hu", "z_mm"):
+        with h5py.File(pack, "a") as file:
+            file[f"a_series/{name}"][0] += 1
+        hashes.add(CTPack(pack).content_hash())
+    assert len(hashes) == 5
+
+
+def test_negative_numbers_count_from_the_end(pack: Path) -> None:
+    data = CTPack(pack)
+    assert torch.equal(data[-12].hu, data[0].hu) and data[-1].position == 11
+    with pytest.raises(IndexError, match="slice -13 of a pack of 12"):
+        data[-13]

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deft_ct.datasets.data_exchange import estimate_center
 from deft_ct.datasets.phantoms import Ellipse, EllipsePhantom
 from deft_ct.datasets.sinogram_scan import ScanSetUp, read_sinogram_scan, remove_rings
 from deft_ct.io.sinograms import SinogramOptions
-from deft_ct.operators.ct import FanGeometry, ParallelGeometry, fbp
+from deft_ct.operators.ct import FanGeometry, ParallelGeometry, detector_shift, fbp
 from deft_ct.problems.by_name import ProblemOptions, ct_problems
 
 SHIFT = 4.3
@@ -114,3 +115,44 @@ def test_measured_neutron_sinogram(data_root: Path) -> None:
     # Nothing is 40 % denser than the mean of the rods, except the arcs.
     dense = [int((problem.truth[0] > 400.0).sum()) for problem in (plain, clean)]
     assert dense[0] > 30 and dense[1] == 0
+
+
+def test_the_axis_of_truncated_views_is_found_by_opposite_ones(tmp_path: Path) -> None:
+    """Their moments say nothing, as a part of the object is outside."""
+    _parallel(tmp_path / "a.npy")
+    lines = np.load(tmp_path / "a.npy")[:, 32:80]
+    np.save(tmp_path / "cut.npy", lines)
+    how = ScanSetUp(reading=SinogramOptions(ends=True), center="auto")
+    scan = read_sinogram_scan(tmp_path / "cut.npy", how)
+    assert detector_shift(scan.sinogram, scan.geometry) is None
+    assert scan.center == estimate_center(scan.sinogram, scan.geometry.angle_array)
+    assert scan.center == pytest.approx(47.5 + SHIFT - 32, abs=1.5)
+
+
+def test_values_of_a_scan(tmp_path: Path) -> None:
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="width of a detector element must be positive"):
+            ScanSetUp(detector_mm=wrong)
+    lines = np.random.default_rng(0).random((2, 6, 9)).astype(np.float32)
+    np.save(tmp_path / "a.npy", lines)
+    scan = read_sinogram_scan(tmp_path / "a.npy", ScanSetUp(center=3.0, detector_mm=0.5))
+    assert scan.sinogram.shape == (2, 1, 6, 9) and scan.center == 3.0
+    np.testing.assert_array_equal(scan.sinogram[:, 0], lines)
+    # Seven columns lie symmetrically about the third one.
+    assert scan.geometry.image_shape == (7, 7) and scan.geometry.pixel_rc == (0.5, 0.5)
+    assert scan.geometry.detector_offset_mm == 0.5
+    right = read_sinogram_scan(tmp_path / "a.npy", ScanSetUp(center=5.0, detector_mm=0.5), side=14).geometry
+    assert right.image_shape == (14, 14) and right.pixel_rc == (0.25, 0.25) and right.detector_offset_mm == -0.5
+    for wrong in (0.0, 8.0, -1.0):
+        with pytest.raises(ValueError, match=r"lies outside the detector's columns 0\.\.8"):
+            read_sinogram_scan(tmp_path / "a.npy", ScanSetUp(center=wrong))
+
+
+def test_rings_are_removed_from_each_slice(tmp_path: Path) -> None:
+    pytest.importorskip("algotom")
+    lines = np.random.default_rng(0).random((2, 40, 64)).astype(np.float32)
+    np.save(tmp_path / "a.npy", lines)
+    found = read_sinogram_scan(tmp_path / "a.npy", ScanSetUp(rings=True)).sinogram
+    for n in range(2):
+        np.testing.assert_array_equal(found[n, 0], remove_rings(lines[n]))
+    assert abs(found[:, 0].numpy() - lines).max() > 0.01

@@ -15,6 +15,7 @@ import torch
 from deft_ct.datasets.ldct_images import LDCTImages
 from deft_ct.datasets.patient_series import patient_slices
 from deft_ct.datasets.slices import CTSlice, SliceStack, chosen, spread_order
+from tests.datasets.test_aapm import write_slices
 
 
 def one(value: float, *, side: int = 3, group: str = "a") -> tuple[CTSlice, str]:
@@ -30,6 +31,7 @@ def test_a_stack_keeps_order_patients_and_shape() -> None:
 
 
 def test_stacks_that_are_none() -> None:
+    assert SliceStack("x", [one(1.0)]).image_shape == (3, 4)
     with pytest.raises(ValueError, match="x holds no slices"):
         SliceStack("x", [])
     with pytest.raises(ValueError, match=r"slices of 2 sizes, expected one: \[\(3, 4\), \(5, 6\)\]"):
@@ -130,3 +132,33 @@ def test_images_of_one_source_are_spread() -> None:
 def test_bad_numbers(every: int, limit: int) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
         chosen(PATIENTS, every, limit)
+
+
+def test_patients_beyond_the_limit_are_not_read() -> None:
+    read: list[str] = []
+
+    def of(patient: str) -> Any:
+        read.append(patient)
+        return series(3, {"p": 100.0, "q": 200.0, "r": 300.0}[patient])
+
+    found = patient_slices("x", ["p", "q", "r"], of, split="val", limit=2)
+    assert read == ["p", "q"] and [s.group for s in found] == ["p", "q"]
+    assert (found.split, found.limit) == ("val", 2)
+    assert [s.index for s in patient_slices("x", ["p"], of, limit=1)] == [1], "the middle of the patient"
+    assert [s.group for s in patient_slices("x", ["p", "q"], of, limit=5)] == ["p", "p", "p", "q", "q"]
+    # Every fourth slice of all: the second patient gives none of its own and is passed over.
+    read.clear()
+    few = patient_slices("x", ["p", "q", "r"], of, every=6, limit=2)
+    assert read == ["p", "q", "r"] and [s.position for s in few] == [0, 6]
+
+
+def test_slices_of_the_projection_data(tmp_path: Path) -> None:
+    for patient, value in (("L004", 10), ("C016", 20)):
+        write_slices(tmp_path / patient / "s" / "1-Full Dose Images", patient, value, ".dcm")
+    data = LDCTImages(tmp_path)
+    assert float(data.series("C016").hu[0, 0, 0]) == -4
+    found = data.slices(["L004", "C016"], every=2, limit=2)
+    assert (found.name, found.every, found.limit) == ("ldct:full", 2, 2)
+    assert [(s.group, s.position) for s in found] == [("L004", 2), ("C016", 4)]
+    with pytest.raises(FileNotFoundError):
+        data.series("L005")

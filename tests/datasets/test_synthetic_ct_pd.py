@@ -91,7 +91,7 @@ def test_patients_are_turned_and_never_mirrored(position: str) -> None:
     assert np.prod(signs * [-1, 1, 1]) == 1  # x of a reconstruction is mirrored
     x, y, z = np.array([-2.0, 0.0, 2.0]), np.array([3.0, 1.0]), np.array([10.0, 12.0, 14.0, 16.0])
     affine, flipped = patient_affine(position, x, y, z, (2.0, 2.0))
-    assert (np.diag(affine) > 0).all()
+    assert (np.diag(affine) > 0).all() and affine[3].tolist() == [0, 0, 0, 1]
     volume = np.stack(np.meshgrid(z, y, x, indexing="ij"), -1)  # every voxel knows its place
     turned = np.flip(volume, flipped)
     k, j, i = 1, 0, 2

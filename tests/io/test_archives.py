@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from deft_ct.io import read_dicom_series
+from deft_ct.io.archives import unpacked
 from deft_ct.io.errors import ReadError
-from deft_ct.io.limits import LIMIT_VARIABLE
+from deft_ct.io.limits import LIMIT_VARIABLE, Limits
 
 MakeSeries = Callable[..., list[Path]]
 
@@ -133,3 +134,36 @@ def test_nothing_is_left_behind(scan: Path, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ReadError):
         read_dicom_series(tmp_path / "a.tar.gz")
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_encrypted_members_are_said_to_be_so(tmp_path: Path, scan: Path) -> None:
+    target = zipped(tmp_path / "x.zip", {"a.dcm": next(scan.rglob("*.dcm")).read_bytes()})
+    content = bytearray(target.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + place] |= 1
+    target.write_bytes(bytes(content))
+    with pytest.raises(ReadError, match=r"member a\.dcm is encrypted; unpack the archive with its password"):
+        read_dicom_series(target)
+
+
+def test_members_of_archives_in_archives_are_counted(
+    tmp_path: Path, scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = zipped(tmp_path / "in.zip", {path.name: path.read_bytes() for path in scan.rglob("*.dcm")})
+    outer = zipped(tmp_path / "x.zip", {"in.zip": inner.read_bytes(), "note.txt": b"hello"})
+    for most, sound in ((6, True), (5, False)):  # the archive, its four slices, and the note
+        monkeypatch.setattr("deft_ct.io.archives.current_limits", lambda most=most: Limits(members=most))
+        if sound:
+            assert len(read_dicom_series(outer)) == 4
+        else:
+            with pytest.raises(ReadError, match="it holds more than 5 members; unpack the study"):
+                read_dicom_series(outer)
+
+
+def test_an_archive_inside_is_not_kept(tmp_path: Path, scan: Path) -> None:
+    inner = zipped(tmp_path / "in.zip", {path.name: path.read_bytes() for path in scan.rglob("*.dcm")})
+    outer = zipped(tmp_path / "x.zip", {"deep/er/in.zip": inner.read_bytes()})
+    with unpacked(outer) as folder:
+        found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        assert found == [f"deep/er/in.zip/{path.name}" for path in sorted(scan.rglob("*.dcm"))]
+    assert not folder.exists()

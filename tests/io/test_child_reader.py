@@ -16,7 +16,7 @@ import pytest
 import scipy.io
 
 from deft_ct.io import child_reader
-from deft_ct.io.child_reader import RefusedError, attribute_value, attributes, matlab, read, resolve, tree
+from deft_ct.io.child_reader import RefusedError, attribute_value, attributes, matlab, places, read, resolve, tree
 
 
 def _written(path: Path, fill: Callable[[h5py.File], Any]) -> Path:
@@ -136,15 +136,19 @@ def _fill_odd(file: h5py.File) -> None:
 def test_values_that_are_no_numbers_of_this_file_are_refused(tmp_path: Path, name: str, why: str) -> None:
     path = _written(tmp_path / "x.h5", _fill_odd)
     request = {"path": str(path), "name": name, "shape": [2], "dtype": "<f4", "chosen": []}
-    with pytest.raises(RefusedError, match=why):
-        list(read(request))
+    for ask in (read, places):
+        with pytest.raises(RefusedError, match=f"'{name}': .*{why}"):
+            list(ask(request))
 
 
 def test_a_dataset_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -> None:
     path = _written(tmp_path / "x.h5", _fill_odd)
     request = {"path": str(path), "name": "numbers", "shape": [3, 3], "dtype": "<i2", "chosen": []}
-    with pytest.raises(RefusedError, match="changed while it was read"):
-        list(read(request))
+    for ask in (read, places):
+        with pytest.raises(RefusedError, match="changed while it was read"):
+            list(ask(request))
+        with pytest.raises(RefusedError, match="changed while it was read"):
+            list(ask(request | {"shape": [3, 2], "dtype": "<i4"}))
     (message, content), *more = read(request | {"shape": [3, 2], "chosen": [[0, 3, 2], [1, 2, 1]]})
     assert message == {"bytes": 4} and content.tolist() == [[1], [5]] and not more
 

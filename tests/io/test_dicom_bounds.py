@@ -260,3 +260,45 @@ def test_coarse_headers_hold_numbers_that_fit(tmp_path: Path, make_series: MakeS
     expected = [-100 + step * (math.cos(angle) - math.sin(angle)), -90 + step * (math.sin(angle) + math.cos(angle)), 0]
     np.testing.assert_allclose([float(v) for v in header.ImagePositionPatient], expected, atol=1e-9)
     assert all(len(str(v)) <= 16 for v in [*header.ImagePositionPatient, *header.PixelSpacing])
+
+
+@pytest.mark.parametrize("name", ["Rows", "Columns"])
+def test_a_row_more_is_another_matrix(reads: Callable[..., str], name: str) -> None:
+    assert f"{name} differs within the series: 16 in 003.dcm, 17 in 018.dcm" in reads(
+        **{f"each_{name}": [16] * 3 + [17]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("off", "said"),
+    [(0.12, ""), (0.13, "jitter by up to 0.13 mm"), (0.62, "jitter by up to 0.62 mm"), (0.63, "not equally spaced")],
+)
+def test_what_is_said_of_the_places(tmp_path: Path, make_series: MakeSeries, off: float, said: str) -> None:
+    """A twentieth of a distance is rounding, and up to a quarter of it jitter."""
+    make_series(tmp_path, z=(0.0, 2.5 + off, 5.0, 7.5))
+    changes = read_dicom_series(tmp_path, allow_gaps=True).changes
+    assert len(changes) == bool(said) and (not said or said in changes[0])
+
+
+def test_a_drift_of_half_a_pixel_is_a_tilt(tmp_path: Path, make_series: MakeSeries) -> None:
+    for drift, tilted in ((0.98, False), (1.02, True)):
+        folder = tmp_path / f"{drift}"
+        make_series(folder, PixelSpacing=[3.0, 2.0], shear=drift / 7.5)
+        series = read_dicom_series(folder)
+        assert any("tilted" in text for text in series.changes) == tilted
+        np.testing.assert_allclose(series.volume.affine[:3, 2], [0, drift / 3 if tilted else 0, 2.5], atol=1e-6)
+
+
+def test_a_single_slice_is_a_series(tmp_path: Path, make_series: MakeSeries) -> None:
+    make_series(tmp_path, z=(3.0,))
+    series = read_dicom_series(tmp_path)
+    assert series.series_uid == "1.2.3.1" and len(series.slice_uids) == 1 and series.changes == ()
+
+
+def test_two_images_at_one_place_are_two_phases(tmp_path: Path, make_series: MakeSeries, phantom: np.ndarray) -> None:
+    make_series(tmp_path / "a", z=(0.0,), AcquisitionNumber=1)
+    phantom += 1
+    make_series(tmp_path / "b", z=(0.0,), AcquisitionNumber=2, SliceThickness=3)
+    with pytest.raises(DicomSeriesError, match=r"by AcquisitionNumber: 1 \(1 slices\), 2 \(1 slices\)"):
+        read_dicom_series(tmp_path)
+    assert read_dicom_series(tmp_path, phase="2").z_mm == 3

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
 
 from deft_ct.io.dicom_derive import (
     CT_NUMBERS,
@@ -197,3 +197,16 @@ def test_uids_follow_from_their_parts_and_not_from_their_joints() -> None:
     # The same result has the same UIDs in every version of the program.
     assert hashed_uid("series") == "2.25.32406239398033449276670013875010838276"
     assert UID(random_uid()).is_valid and random_uid() != random_uid() and random_uid().startswith("2.25.")
+
+
+def test_an_image_of_several_frames_becomes_single_ones(source: Callable[..., Dataset]) -> None:
+    image = derived_image(source(SOPClassUID=EnhancedCTImageStorage), PIXELS, about(), number=1, uid="2.25.9")
+    assert image.SOPClassUID == CTImageStorage == image.file_meta.MediaStorageSOPClassUID
+
+
+def test_ct_numbers_are_shown_as_lung_soft_tissue_and_bone(source: Callable[..., Dataset]) -> None:
+    image = derived_image(source(), PIXELS, about(format=CT_NUMBERS), number=1, uid="2.25.9")
+    assert [float(v) for v in image.WindowCenter] == [-600, 40, 400]
+    assert [float(v) for v in image.WindowWidth] == [1500, 400, 1800]
+    assert list(image.WindowCenterWidthExplanation) == ["LUNG", "SOFT TISSUE", "BONE"]
+    assert (float(image.RescaleSlope), float(image.RescaleIntercept)) == (1, -1024)

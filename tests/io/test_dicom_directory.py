@@ -13,6 +13,7 @@ from pydicom.config import disable_value_validation
 from pydicom.fileset import FileSet
 
 from deft_ct.io import read_dicom_series
+from deft_ct.io.dicom_directory import references
 from deft_ct.io.errors import ReadError
 
 MakeSeries = Callable[..., list[Path]]
@@ -104,3 +105,13 @@ def test_no_directory(tmp_path: Path, make_series: MakeSeries) -> None:
     (tmp_path / "DICOMDIR").write_text("hello")
     with pytest.raises(ReadError, match="is no DICOMDIR"):
         read_dicom_series(tmp_path / "DICOMDIR")
+
+
+def test_every_reference_knows_its_series(medium: Path) -> None:
+    """The records of images hang below that of their series, one after the other."""
+    found = references(medium, pydicom.dcmread(medium))
+    assert len(found) == 4 and len({one.path for one in found}) == 4
+    for one in found:
+        assert one.path is not None and one.series_uid == str(pydicom.dcmread(one.path).SeriesInstanceUID)
+        assert one.path == medium.parent / one.name
+    assert sorted(str(one.series_uid) for one in found) == ["1.2.3.1"] * 2 + ["1.2.3.2"] * 2

@@ -149,3 +149,10 @@ def test_a_map_of_the_spread_of_frames(enhanced: Callable[..., Path], tmp_path: 
         result, like=series, folder=tmp_path / "out", options=DicomOptions(parametric_map=True)
     )
     assert written.parametric_map is not None and pydicom.dcmread(written.parametric_map).NumberOfFrames == 4
+
+
+def test_frames_count_as_they_lie_in_the_file(enhanced: Callable[..., Path]) -> None:
+    """They are written in the order 2, 0, 3, 1 of their places."""
+    headers = read_dicom_series(enhanced(InstanceNumber=17)).headers
+    assert [header.InstanceNumber for header in headers] == [2, 4, 1, 3]
+    assert [header.ReferencedFrameNumber for header in headers] == [2, 4, 1, 3]

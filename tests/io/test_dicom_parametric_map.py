@@ -127,3 +127,16 @@ def test_parametric_map_needs_its_extra_and_a_spread(
     with pytest.raises(ImportError, match=r"deft-ct\[parametric-map\]"):
         check_derivable(series, DicomOptions(parametric_map=True))
     assert names(tmp_path) == ["scan"]
+
+
+def test_a_source_without_a_frame_of_reference_gets_one(tmp_path: Path, make_series: MakeSeries) -> None:
+    pytest.importorskip("highdicom")
+    make_series(tmp_path / "scan", FrameOfReferenceUID=None)
+    series = read_dicom_series(tmp_path / "scan")
+    result = Result(series.attenuation(), torch.ones_like(series.attenuation()))
+    written = write_dicom_series(
+        result, like=series, folder=tmp_path / "out", options=DicomOptions(parametric_map=True)
+    )
+    assert written.parametric_map is not None
+    frames = {pydicom.dcmread(path).FrameOfReferenceUID for path in (written.parametric_map, *written.mean)}
+    assert len(frames) == 1 and all(frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,12 @@ def test_hounsfield_as_it_is_spelt(tmp_path: Path, make_series: MakeSeries, text
         assert len(read_dicom_series(tmp_path)) == 4
     else:
         assert "values, not HU" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(("count", "named"), [(2, "a0, a1"), (3, "a0, a1, a2"), (4, "a0, a1, a2, ...")])
+def test_three_copies_are_named(tmp_path: Path, make_series: MakeSeries, count: int, named: str) -> None:
+    first = sorted(make_series(tmp_path / "scan"))[0]
+    for n in range(count):
+        shutil.copy(first, tmp_path / "scan" / f"a{n}")
+    (note,) = read_dicom_series(tmp_path / "scan").notes
+    assert note.endswith(f": {named}")

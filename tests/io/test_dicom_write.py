@@ -13,7 +13,8 @@ import torch
 from derived import Result, names
 from pydicom.uid import CTImageStorage
 
-from deft_ct.io import DicomOptions, Series, read_dicom_series, sample_series_path, write_dicom_series
+from deft_ct.io import DicomOptions, DicomSeriesError, Series, read_dicom_series, sample_series_path, write_dicom_series
+from deft_ct.io.dicom_write import check_derivable, is_own_output
 from deft_ct.io.nifti import read_nifti, write_nifti
 
 MakeSeries = Callable[..., list[Path]]
@@ -278,3 +279,35 @@ def test_nifti_of_the_written_series(tmp_path: Path, series: Series) -> None:
     again = read_nifti(write_nifti(back.volume, tmp_path / "x.nii.gz"))
     np.testing.assert_array_equal(again.hu, series.hu)
     np.testing.assert_allclose(again.affine, series.volume.affine, atol=1e-4)
+
+
+def test_the_time_of_writing_is_that_of_the_images(tmp_path: Path, series: Series) -> None:
+    before = datetime.now().replace(microsecond=0)
+    written = write_dicom_series(series.hu, like=series, folder=tmp_path / "out")
+    image = pydicom.dcmread(written.mean[0])
+    made = datetime.strptime(image.InstanceCreationDate + image.InstanceCreationTime[:6], "%Y%m%d%H%M%S")
+    assert before <= made <= datetime.now()
+    pytest.importorskip("dicomanonymizer")
+    options = DicomOptions(deidentify=True)
+    written = write_dicom_series(series.hu, like=series, folder=tmp_path / "anonymous", options=options)
+    assert pydicom.dcmread(written.mean[0]).InstanceCreationDate == "19000101"
+
+
+@pytest.mark.parametrize(("number", "sound"), [(2**31 - 1005, True), (2**31 - 1000, False), (1 - 2**31, True)])
+def test_numbers_of_series_that_fit(tmp_path: Path, make_series: MakeSeries, number: int, sound: bool) -> None:
+    """That of the source, with 1000 added, and two more series after it; an integer string has 32 bits."""
+    make_series(tmp_path / "scan", SeriesNumber=number)
+    source = read_dicom_series(tmp_path / "scan")
+    if sound:
+        check_derivable(source)
+    else:
+        with pytest.raises(DicomSeriesError, match=f"SeriesNumber is '{number}'; expected a whole number"):
+            check_derivable(source)
+
+
+def test_what_is_not_of_this_program(tmp_path: Path, series: Series) -> None:
+    written = write_dicom_series(series.hu, like=series, folder=tmp_path / "out")
+    assert is_own_output(written.mean[0])
+    assert not is_own_output(next((tmp_path / "scan").iterdir())) and not is_own_output(tmp_path / "none")
+    (tmp_path / "text").write_text("hello")
+    assert not is_own_output(tmp_path / "text")

@@ -9,6 +9,8 @@ import pytest
 
 from deft_ct.ct.volume import Volume
 from deft_ct.io import read_hdf5, write_hdf5
+from deft_ct.io.errors import ReadError
+from deft_ct.io.matlab import read_matlab
 
 VOLUME = Volume(
     np.random.default_rng(0).normal(0, 300, (3, 4, 5)),
@@ -48,3 +50,28 @@ def test_bad_input_leaves_nothing(tmp_path: Path) -> None:
         file["data"] = np.zeros(3)
     with pytest.raises(ValueError, match=r"no dataset 'hu'.* it has \['data'\]"):
         read_hdf5(tmp_path / "other.h5")
+
+
+def test_matlab_files_of_the_newer_format(tmp_path: Path) -> None:
+    """Written as MATLAB writes them: HDF5 behind 512 bytes, columns first."""
+    with h5py.File(tmp_path / "x.mat", "w", userblock_size=512) as file:
+        file["numbers"] = np.arange(6.0).reshape(3, 2)
+        file["one"] = np.array([[7.0]])
+        file["empty"] = np.array([0, 0], np.uint64)
+        file["empty"].attrs["MATLAB_empty"] = 1
+        file["words"] = np.array([[ord(c)] for c in "text"], np.uint16)
+        file["words"].attrs["MATLAB_class"] = np.bytes_("char")
+        file["record/field"] = np.array([[3.0, 4.0]])
+        file["#refs#/a"] = np.zeros(1)
+        file["gone"] = h5py.SoftLink("/nowhere")
+    (tmp_path / "x.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(512, b" ") + (tmp_path / "x.mat").read_bytes()[512:])
+    found = read_matlab(tmp_path / "x.mat", ("numbers", "one", "empty", "words", "record", "missing"))
+    np.testing.assert_array_equal(found["numbers"], [[0, 2, 4], [1, 3, 5]])
+    assert found["one"] == 7.0 and found["empty"].shape == (0,) and found["words"] == "text"
+    np.testing.assert_array_equal(found["record"]["field"], [3.0, 4.0])
+    assert "missing" not in found
+    with pytest.raises(ReadError, match=r"holds \['empty', 'gone', .*'words'\], expected one of \['other'\]") as caught:
+        read_matlab(tmp_path / "x.mat", ("other",))
+    assert "#refs#" not in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_matlab(tmp_path / "none.mat", ("x",))

@@ -108,3 +108,53 @@ def test_files_that_change_or_end_early(tmp_path: Path) -> None:
         rows.read(6)
     with pytest.raises(ReadError):
         HDF5Rows(HDF5File(path), "data").read(6)
+
+
+@pytest.mark.parametrize("name", ["group", "number", "none"])
+def test_what_has_no_rows(tmp_path: Path, name: str) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_group("group")
+        file["number"] = 3.0
+    with pytest.raises(ReadError, match=r"is not a dataset with rows|holds no 'none'"):
+        HDF5Rows(HDF5File(tmp_path / "a.h5"), name)
+
+
+def test_compressed_chunks_that_were_never_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("some", (7, 11, 5), np.float32, chunks=(2, 4, 5), compression="gzip", fillvalue=3.0)
+        file["some"][4] = VALUES[4]
+        file.create_dataset("short", (4, 11, 5), np.float32, chunks=(1, 11, 5), compression="gzip")
+        file["short"].id.write_direct_chunk((2, 0, 0), zlib.compress(VALUES[2].tobytes()[:-4]))
+    some = HDF5Rows(HDF5File(path), "some")
+    np.testing.assert_array_equal(some.read(4), VALUES[4])
+    assert (some.read(1) == 3.0).all() and (some.read(5) == 3.0).all()
+    with pytest.raises(ReadError, match="ends before its data"):
+        HDF5Rows(HDF5File(path), "short").read(2)
+
+
+def test_a_file_that_ends_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=VALUES)
+    rows = HDF5Rows(HDF5File(path), "data")
+    np.testing.assert_array_equal(rows.read(6), VALUES[6])
+    monkeypatch.setattr(hdf5_rows, "_stamp", lambda path: rows._stamp)
+    with path.open("r+b") as raw:
+        raw.truncate(path.stat().st_size - 100)
+    with pytest.raises(ReadError, match="ends before its data"):
+        rows.read(6)
+
+
+def test_chunks_that_would_take_much_memory_are_left_to_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=VALUES, chunks=(2, 4, 5), compression="gzip")
+    layer = 2 * 12 * 5 * 4  # chunks of two rows: three of four lines
+    for most, own in ((layer, True), (layer - 1, False)):
+        monkeypatch.setattr(hdf5_rows, "_KEPT_BYTES", most)
+        rows = HDF5Rows(HDF5File(path), "data")
+        assert (rows._places is not None) == own
+        np.testing.assert_array_equal(rows.read(6), VALUES[6])

@@ -160,3 +160,13 @@ def test_a_compressed_bomb_is_not_inflated(tmp_path: Path, volume: Volume) -> No
             file.write(bytes(4 * 512 * 512))
     with pytest.raises(ReadError, match="expansion of more than 200 times"):
         read_nifti(tmp_path / "bomb.nii.gz")
+
+
+@pytest.mark.parametrize("lost", [1, 2, 60])
+def test_a_file_that_lacks_a_few_bytes_is_cut_off(tmp_path: Path, lost: int) -> None:
+    nib.save(nib.Nifti1Image(np.ones((3, 4, 5), np.int16), np.eye(4)), tmp_path / "x.nii")
+    whole = (tmp_path / "x.nii").read_bytes()
+    assert read_nifti(tmp_path / "x.nii").shape == (5, 4, 3)
+    (tmp_path / "x.nii").write_bytes(whole[:-lost])
+    with pytest.raises(ReadError, match=f"declares {len(whole)} bytes and has {len(whole) - lost}: it is cut off"):
+        read_nifti(tmp_path / "x.nii")

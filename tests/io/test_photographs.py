@@ -81,3 +81,30 @@ def test_kernels_sum_to_one(tmp_path: Path) -> None:
             read_kernel(tmp_path / "k.npy")
     with pytest.raises(FileNotFoundError, match="no such kernel"):
         read_kernel(tmp_path / "none.npy")
+
+
+def test_other_kinds_of_pixels(tmp_path: Path) -> None:
+    Image.fromarray(np.full((3, 3, 3), 200, np.uint8)).convert("CMYK").save(tmp_path / "x.jpg")
+    found = read_photograph(tmp_path / "x.jpg")
+    assert found.notes == ("CMYK is converted to RGB",) and found.shape == (3, 3, 3)
+    Image.fromarray(np.array([[0, 70000]], np.int32)).save(tmp_path / "x.tif")
+    with pytest.raises(ReadError, match="has grey values outside of 0 to 65535"):
+        read_photograph(tmp_path / "x.tif")
+    Image.fromarray(np.array([[-1, 0]], np.int32)).save(tmp_path / "x.tif")
+    with pytest.raises(ReadError, match="has grey values outside of 0 to 65535"):
+        read_photograph(tmp_path / "x.tif")
+    with pytest.raises(ValueError, match="a picture has 1 or 3 channels, got 2"):
+        write_photograph(Photograph(torch.zeros(2, 3, 3)), tmp_path / "y.png")
+    write_photograph(Photograph(torch.full((3, 2, 2), 1.0), bits=16), tmp_path / "z.png")
+    assert np.asarray(Image.open(tmp_path / "z.png")).tolist() == [[[255] * 3] * 2] * 2, "colours have 8 bits"
+
+
+def test_files_that_only_look_like_kernels(tmp_path: Path) -> None:
+    (tmp_path / "k.npy").write_bytes(b"none")
+    with pytest.raises(ReadError, match=r"is not a kernel \("):
+        read_kernel(tmp_path / "k.npy")
+    for wrong in (np.ones((3, 2)), np.ones((3, 3)) * 1j, np.ones((3, 3), bool), np.full((3, 3), np.inf)):
+        np.save(tmp_path / "k.npy", wrong)
+        with pytest.raises(ReadError, match="is not a kernel: expected"):
+            read_kernel(tmp_path / "k.npy")
+    assert read_mask(saved(tmp_path, np.array([[0, 1]], np.uint8))).tolist() == [[[0.0, 1.0]]]

@@ -102,3 +102,45 @@ def test_pickles_are_never_run(tmp_path: Path, name: str) -> None:
     with pytest.raises(ReadError, match="cannot be read as a NumPy file"):
         read_sinogram(tmp_path / name)
     assert not (tmp_path / "ran").exists()
+
+
+def test_files_of_angles(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.npy")
+    np.savetxt(tmp_path / "a.csv", ANGLES[None], delimiter=",")
+    found = read_sinogram(path, SinogramOptions(angles=tmp_path / "a.csv"))
+    np.testing.assert_allclose(np.degrees(found.angles), ANGLES)
+    np.savez(tmp_path / "other.npz", x=ANGLES)
+    np.save(tmp_path / "words.npy", np.array(["a"] * 5))
+    (tmp_path / "words.txt").write_text("one two")
+    (tmp_path / "angles.dat").write_text("1")
+    for name, match in (
+        ("other.npz", "holds no angles under one of angles, theta"), ("words.npy", "the angles must be real numbers"),
+        ("words.txt", "is not a list of numbers"), ("angles.dat", r"ends in \.dat; expected one of"),
+    ):  # fmt: skip
+        with pytest.raises(ReadError, match=match):
+            read_sinogram(path, SinogramOptions(angles=tmp_path / name))
+
+
+def test_one_view_and_several_slices(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", LINES[:1])
+    np.save(tmp_path / "angle.npy", np.array([[30.0]]))
+    found = read_sinogram(tmp_path / "one.npy", SinogramOptions(angles=tmp_path / "angle.npy"))
+    assert found.lines.shape == (1, 1, 7) and np.degrees(found.angles) == pytest.approx([30.0])
+    np.save(tmp_path / "many.npy", np.stack([LINES, 2 * LINES]))
+    found = read_sinogram(tmp_path / "many.npy")
+    assert found.lines.shape == (2, 5, 7) and found.lines.dtype == np.float32 and found.raised == 0
+    np.testing.assert_allclose(found.lines[1], 2 * LINES)
+    for shape in ((2, 5, 7, 1), (0, 7), (5, 0)):
+        np.save(tmp_path / "odd.npy", np.zeros(shape))
+        with pytest.raises(ReadError, match="holds data of shape"):
+            read_sinogram(tmp_path / "odd.npy")
+
+
+def test_values_of_the_options() -> None:
+    assert SinogramOptions(degrees=360).degrees == 360 and SinogramOptions(counts=0.5).counts == 0.5
+    for wrong in (0.0, -1.0, 360.5, float("nan")):
+        with pytest.raises(ValueError, match=r"degrees must lie in \(0, 360\]"):
+            SinogramOptions(degrees=wrong)
+    for wrong in (0.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="counts must be those of the open beam"):
+            SinogramOptions(counts=wrong)

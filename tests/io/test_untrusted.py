@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -171,8 +172,8 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_child_that_hangs_or_dies_is_one_error(
     path: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch, code: str, why: str
 ) -> None:
-    monkeypatch.setattr(untrusted, "current_limits", lambda: Limits(seconds=1.0))
     with monkeypatch.context() as patch:
+        patch.setattr(untrusted, "current_limits", lambda: Limits(seconds=1.0))
         patch.setattr(untrusted, "CHILD", untrusted.CHILD)
         stand_in(code)
         start = time.monotonic()
@@ -284,3 +285,69 @@ def test_spacing_is_that_of_a_scanner() -> None:
     for value in (-1.0, 0.0, 1e12, float("nan")):
         with pytest.raises(ReadError, match=r"x: the pixel size is .* mm; expected 0\.001 to 100 mm"):
             LIMITS.check_spacing("x", value)
+
+
+@pytest.mark.parametrize("value", ["wide", [1.0, 2.0], np.inf])
+def test_attributes_that_are_no_number(tmp_path: Path, value: Any) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_group("a").attrs["x"] = value
+    with pytest.raises(ReadError, match="the attribute 'x' of 'a' must be a finite number, got"):
+        HDF5File(tmp_path / "x.h5").number("a", "x")
+
+
+def test_files_that_are_not_there_or_empty(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        HDF5File(tmp_path / "none.h5")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        untrusted.read_matlab5(tmp_path / "none.mat", ["x"])
+    (tmp_path / "x.mat").touch()
+    with pytest.raises(ReadError, match="is not a MATLAB file"):
+        untrusted.read_matlab5(tmp_path / "x.mat", ["x"])
+
+
+def test_a_child_that_died_is_replaced(path: Path) -> None:
+    HDF5File(path)
+    child = untrusted._children[os.getpid()]
+    child.process.kill()
+    child.process.wait()
+    assert HDF5File(path).read("scalar") == 3.5
+    assert untrusted._children[os.getpid()] is not child and child.process.stdin.closed
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"bytes": 8}, b"x" * 8, {"bytes": 1}, b"y", {"done": True}], [{"bytes": 9}, b"x" * 9, {"done": True}],
+        [{"bytes": 4}, b"x" * 4, {"done": True}], [{"bytes": 8}, b"xxx"], [{"done": True}],
+    ],
+    ids=["more than was asked for", "a piece too long", "too little", "an end within an array", "nothing"],
+)  # fmt: skip
+def test_answers_of_another_length(messages: list[Any]) -> None:
+    """An array of 8 bytes comes in pieces that add up to it, or not at all."""
+    answer = b"".join(m if isinstance(m, bytes) else json.dumps(m).encode() + b"\n" for m in messages)
+    child = untrusted._Child.__new__(untrusted._Child)
+    child.process = SimpleNamespace(stdout=io.BytesIO(answer))
+    with pytest.raises(EOFError):
+        child.fill([np.empty(2, np.float32)])
+
+
+def test_pieces_fill_the_arrays_in_order() -> None:
+    first, second = np.arange(3, dtype=np.int16), np.arange(4, dtype=np.float64)
+    whole = [first.tobytes(), second.tobytes()]
+    pieces = [whole[0][:4], whole[0][4:], b"", whole[1][:8], whole[1][8:]]
+    answer = b"".join(json.dumps({"bytes": len(p)}).encode() + b"\n" + p for p in pieces) + b'{"done": true}\n'
+    child = untrusted._Child.__new__(untrusted._Child)
+    child.process = SimpleNamespace(stdout=io.BytesIO(answer))
+    arrays = [np.zeros(3, np.int16), np.empty(0), np.zeros(4)]
+    child.fill(arrays)
+    np.testing.assert_array_equal(arrays[0], first)
+    np.testing.assert_array_equal(arrays[2], second)
+
+
+def test_as_many_objects_as_allowed_are_listed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 9  # of the fixture, with those of its group
+    monkeypatch.setattr(untrusted, "current_limits", lambda: Limits(members=count))
+    assert len(list(HDF5File(path))) == 7
+    monkeypatch.setattr(untrusted, "current_limits", lambda: Limits(members=count - 1))
+    with pytest.raises(ReadError, match="it holds more than 8 objects"):
+        HDF5File(path)

@@ -14,6 +14,7 @@ from deft_ct.io import Chosen, read_dicom_series, read_nifti, read_series, write
 from deft_ct.io.dicom_write import DicomOptions, check_derivable
 from deft_ct.io.errors import ReadError
 from deft_ct.io.itk_images import read_itk
+from deft_ct.io.volume_series import series_of_volume
 from deft_ct.runtime.extras import MissingExtraError
 
 ANGLE = np.radians(12.0)
@@ -133,3 +134,34 @@ def test_files_of_itk_that_are_refused(tmp_path: Path) -> None:
         path.write_text(content)
         with pytest.raises(ReadError, match=problem):
             read_itk(path)
+
+
+def test_coronal_slices_are_refused() -> None:
+    """Below 45 degrees a slice is axial; the error names the normal."""
+    for degrees, sound in ((44.0, True), (46.0, False), (90.0, False)):
+        turn = np.radians(degrees)
+        place = np.eye(4)
+        place[:3, :3] = np.array(
+            [[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]]
+        ) @ np.diag([0.7, 0.7, 2.5])
+        volume = Volume(np.zeros((2, 3, 4), np.float32), place)
+        if sound:
+            assert len(series_of_volume(volume, Path("x.nii"))) == 2
+        else:
+            with pytest.raises(ReadError, match=r"x\.nii: its slices are not axial \(normal \["):
+                series_of_volume(volume, Path("x.nii"))
+
+
+def test_headers_of_a_volume(tmp_path: Path, data: np.ndarray) -> None:
+    nib.save(nib.Nifti1Image(data, affine("usual")), tmp_path / "x.nii")
+    series = read_series(tmp_path / "x.nii")
+    first, last = series.headers[0], series.headers[-1]
+    assert (float(first.SliceThickness), first.InstanceNumber, last.InstanceNumber) == (2.5, 1, 7)
+    assert (first.Modality, first.Rows, first.Columns) == ("CT", *series.image_shape)
+    assert list(first.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"] and first.SpecificCharacterSet == "ISO_IR 192"
+    uids = [{str(header[name].value) for header in series.headers} for name in (
+        "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID",
+    )]  # fmt: skip
+    assert [len(each) for each in uids] == [1, 1, 1, 7] and len(set().union(*uids)) == 10
+    np.testing.assert_allclose([float(v) for v in first.ImagePositionPatient], series.volume.affine[:3, 3], atol=1e-6)
+    assert float(last.ImagePositionPatient[2]) == pytest.approx(float(first.ImagePositionPatient[2]) + 6 * 2.5)

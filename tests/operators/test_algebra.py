@@ -370,3 +370,20 @@ def test_a_scaled_scan_weights_noise_free_data_like_the_scan() -> None:
     torch.testing.assert_close((0.0 * scan).nominal_weights(y), torch.ones_like(y))
     cone = RayTransform(ConeGeometry.for_image((3, 5, 6), 1.0, 4))
     assert cone.preconditioner(torch.zeros(1)) is None and scan.preconditioner(y) is not None
+
+
+def test_finer_twins_of_compositions() -> None:
+    """The picture is made finer, the data are not; an adjoint has no picture."""
+    inner, outer = Inpainting((1, 4, 4), torch.ones(1, 4, 4)), HDR((1, 4, 4))
+    with pytest.raises(ValueError, match="cannot be simulated on a finer grid"):
+        (outer @ inner).refined(2)
+    with pytest.raises(ValueError, match="Adjoint cannot be simulated on a finer grid; use refine=1"):
+        inner.T.refined(2)
+    scan = RayTransform(ParallelGeometry.for_image((6, 6), 1.0, 4))
+    squared = HDR(scan.range_shape) @ scan
+    fine = squared.refined(3)
+    assert fine.domain_shape == (18, 18) and fine.range_shape == squared.range_shape
+    x = torch.rand(1, 1, 6, 6).repeat_interleave(3, -1).repeat_interleave(3, -2)
+    torch.testing.assert_close(fine(x[:, 0]), HDR(scan.range_shape)(scan.refined(3)(x[:, 0])))
+    assert squared.describe()["of"] == [HDR(scan.range_shape).describe(), scan.describe()]
+    assert inner.T.describe()["of"] == inner.describe() and inner.T.grid_spacing is None

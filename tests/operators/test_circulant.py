@@ -100,3 +100,91 @@ def test_an_operator_that_sees_nothing_at_the_centre_has_one_too() -> None:
     found = circulant(Multiply(torch.zeros(SIDE, SIDE)), torch.zeros(SIDE, SIDE))
     assert (found.gradient, found.positivity) == (GRADIENT_STEP, POSITIVITY_STEP)
     assert bool(found.multiplier.isfinite().all())
+
+
+class EachOne(Multiply):
+    """``A x = w_i x``: weights for each image of a batch."""
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        LinearOperator.__init__(self, tuple(weights.shape[1:]), tuple(weights.shape[1:]))
+        self.register_buffer("weights", weights)
+
+    @property
+    def images(self) -> int:
+        return len(self.weights)
+
+
+def test_an_operator_of_one_image_is_asked_for_one_at_a_time() -> None:
+    weights = torch.rand(1, SIDE, SIDE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    like = torch.zeros(SIDE, SIDE, dtype=torch.float64)
+    found, expected = circulant(EachOne(weights), like), circulant(Multiply(weights[0]), like)
+    torch.testing.assert_close(found.multiplier, expected.multiplier)
+
+
+def test_channels_share_the_largest_symbol() -> None:
+    like = torch.zeros(2, SIDE, SIDE, dtype=torch.float64)
+    two = torch.stack([torch.ones_like(like[0]), 3 * torch.ones_like(like[0])])
+    assert circulant(Multiply(two), like).gradient == pytest.approx(9 * GRADIENT_STEP * 1.2)
+    assert circulant(Multiply(two.flip(0)), like).gradient == pytest.approx(9 * GRADIENT_STEP * 1.2)
+
+
+def test_data_that_are_no_images_have_no_circulant() -> None:
+    with pytest.raises(ValueError, match=r"needs images or volumes, got an operator on \(4,\)"):
+        circulant(Multiply(torch.ones(4)), torch.zeros(4))
+
+
+def test_impulses_lie_at_the_centre_and_a_third_from_the_border() -> None:
+    """The symbol of a product with weights is the mean of the squared weights at the four places."""
+    weights = torch.zeros(9, 12, dtype=torch.float64)
+    for n, place in enumerate([(4, 6), (3, 6), (4, 4), (3, 6)]):
+        weights[place] = float(n + 1)
+    found = circulant(Multiply(weights), torch.zeros(9, 12, dtype=torch.float64))
+    squares = [float(weights[place]) ** 2 for place in [(4, 6), (3, 6), (4, 4), (3, 6)]]
+    assert found.gradient == pytest.approx(GRADIENT_STEP * 1.2 * np.mean(squares))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 6), (4, 6, 8)])
+def test_the_multiplier_is_that_of_a_second_program(shape: tuple[int, ...]) -> None:
+    """Of a blur without borders: three times the mean over each ring of frequencies, at least the highest level."""
+    generator = np.random.default_rng(0)
+    kernel = np.zeros(shape)
+    kernel[(slice(0, 2),) * len(shape)] = generator.random((2,) * len(shape))
+    transfer = np.fft.fftn(kernel)
+
+    class Periodic(LinearOperator):
+        def __init__(self) -> None:
+            super().__init__(shape, shape)
+
+        @property
+        def grid_spacing(self) -> tuple[float, ...]:
+            return (1.0,) * len(shape)
+
+        def _apply(self, x: torch.Tensor, symbol: np.ndarray) -> torch.Tensor:
+            axes = tuple(range(-len(shape), 0))
+            return torch.from_numpy(np.fft.ifftn(symbol * np.fft.fftn(x.numpy(), axes=axes), axes=axes).real)
+
+        def _forward_kernel(self, x: torch.Tensor) -> torch.Tensor:
+            return self._apply(x, transfer)
+
+        def _adjoint_kernel(self, y: torch.Tensor) -> torch.Tensor:
+            return self._apply(y, transfer.conj())
+
+    found = circulant(Periodic(), torch.zeros(shape, dtype=torch.float64))
+    symbol = (abs(transfer) ** 2)[..., : shape[-1] // 2 + 1]
+    fy, fx = np.fft.fftfreq(shape[-2])[:, None], np.fft.rfftfreq(shape[-1])
+    radius = np.broadcast_to(np.hypot(fy, fx), symbol.shape)
+    ring = np.rint(radius * max(shape[-2:])).astype(int)
+    means = np.empty_like(symbol)
+    for n in range(shape[0]) if len(shape) == 3 else [None]:
+        for r in np.unique(ring):
+            here = ring[n] == r if n is not None else ring == r
+            part = symbol[n] if n is not None else symbol
+            (means[n] if n is not None else means)[here] = part[here].mean()
+    level = 1.2 * symbol[radius > 0.1].max()
+    assert found.gradient == pytest.approx(GRADIENT_STEP * level)
+    assert found.positivity == pytest.approx(POSITIVITY_STEP * level)
+    square = 4 * np.sin(np.pi * fy) ** 2 + 4 * np.sin(np.pi * fx) ** 2
+    if len(shape) == 3:
+        square = square + 4 * np.sin(np.pi * np.fft.fftfreq(shape[0])[:, None, None]) ** 2
+    inverse = np.maximum(3 * means, level) + GRADIENT_STEP * level * square + POSITIVITY_STEP * level
+    np.testing.assert_allclose(found.multiplier / found.multiplier.max(), inverse.min() / inverse, rtol=1e-9)

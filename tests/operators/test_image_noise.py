@@ -11,6 +11,7 @@ import deft_ct
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators import GaussianNoise, Identity, NoiseModel, PhotonNoise, PoissonNoise, UnknownGaussianNoise
 from deft_ct.operators.image_noise import noise_level
+from deft_ct.operators.noise import standard_normal
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -92,3 +93,69 @@ def test_bad_parameters_are_refused() -> None:
         UnknownGaussianNoise(0.5, 0.1)
     with pytest.raises(ValueError, match="images"):
         noise_level(torch.zeros(3, 8))
+
+
+def test_unknown_levels_are_uniform_and_each_image_has_its_own() -> None:
+    noise, clean = UnknownGaussianNoise(0.1, 0.4), brightness(3, 1, 5, 6)
+    sources = [rng(i) for i in range(3)]
+    y = noise.sample(clean, sources)
+    for i in range(3):  # a second program: the level first, then the noise
+        source = rng(i)
+        level = 0.1 + 0.3 * float(torch.rand((), generator=source, dtype=torch.float64))
+        expected = clean[i : i + 1] + level * standard_normal(clean[i : i + 1], [source])
+        torch.testing.assert_close(y[i : i + 1], expected)
+    torch.testing.assert_close(noise.variance(clean), torch.full_like(clean, (0.01 + 0.04 + 0.16) / 3))
+    square = np.random.default_rng(0).uniform(0.1, 0.4, 200_000) ** 2
+    assert float(noise.variance(clean)[0, 0, 0, 0]) == pytest.approx(square.mean(), rel=0.01)
+
+
+def test_likelihood_of_the_estimated_level_is_that_of_scipy() -> None:
+    noise, clean = UnknownGaussianNoise(0.1, 0.4), brightness(2, 1, 6, 8)
+    y = noise.sample(clean, [rng(2), rng(3)])
+    level = noise_level(y).clamp(0.1, 0.4).numpy().reshape(2, 1, 1, 1)
+    expected = scipy.stats.norm.logpdf(y.numpy(), clean.numpy(), level)
+    np.testing.assert_allclose(noise.log_likelihood(clean, y), expected.sum((1, 2, 3)), rtol=1e-10)
+    np.testing.assert_allclose(noise.score(clean, y), (y - clean).numpy() / level**2, rtol=1e-10)
+    np.testing.assert_allclose(noise.weights(y), np.broadcast_to(level**-2.0, y.shape), rtol=1e-10)
+    low, high = UnknownGaussianNoise(2.0, 3.0), UnknownGaussianNoise(1e-6, 1e-5)
+    assert float(low.level(y).max()) == 2.0 and float(high.level(y).min()) == pytest.approx(1e-5)
+
+
+def test_photons_in_the_dark() -> None:
+    """Half a photon keeps weights and score finite; a rate of a thousandth keeps the likelihood so."""
+    noise = PhotonNoise(40.0)
+    y = torch.tensor([[[[-1.0, -0.5, -1.2]]]], dtype=torch.float64)
+    gain, counts = 2 / 40, np.array([0, 10, 0])
+    np.testing.assert_allclose(noise.weights(y)[0, 0, 0], 1 / (gain**2 * (counts + 0.5)), rtol=1e-12)
+    clean = torch.tensor([[[[-1.0, -1.0, 0.0]]]], dtype=torch.float64)
+    rate = np.array([0.5, 0.5, 20])
+    np.testing.assert_allclose(noise.score(clean, y)[0, 0, 0], (counts / rate - 1) / gain, rtol=1e-12)
+    expected = scipy.stats.poisson.logpmf(counts, [1e-3, 1e-3, 20]).sum()
+    assert float(noise.log_likelihood(clean, y)) == pytest.approx(expected, rel=1e-9)
+    assert noise.variance(clean)[0, 0, 0].tolist() == pytest.approx([0, 0, gain**2 * 20])
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="clean holds NaN or infinite values"):
+            noise.sample(torch.full((1, 1, 2, 2), bad), [rng()])
+    for wrong in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(ValueError, match="peak must be a positive number"):
+            PhotonNoise(wrong)
+    for ends in ((float("-inf"), 1.0), (0.0, float("inf")), (1.0, 0.0)):
+        with pytest.raises(ValueError, match="expected finite low < high"):
+            PhotonNoise(10.0, *ends)
+    for ends in ((0.0, 1.0), (0.1, float("inf"))):
+        with pytest.raises(ValueError, match="0 < low <= high"):
+            UnknownGaussianNoise(*ends)
+    assert UnknownGaussianNoise(0.2, 0.2).low == 0.2
+    for shape in ((1, 1, 1, 4), (1, 1, 4, 1), (1, 4, 4)):
+        with pytest.raises(ValueError, match="of 2 x 2 pixels or more"):
+            noise_level(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 7)])
+def test_level_is_the_median_of_the_finest_details(size: tuple[int, int]) -> None:
+    y = brightness(2, 3, *size)
+    a = y.numpy()[..., : size[0] // 2 * 2, : size[1] // 2 * 2]
+    details = abs(a[..., ::2, ::2] - a[..., ::2, 1::2] - a[..., 1::2, ::2] + a[..., 1::2, 1::2]) / 2
+    flat = np.sort(details.reshape(2, -1), 1)
+    expected = flat[:, (flat.shape[1] - 1) // 2] / 0.6745  # the lower one of two in the middle
+    np.testing.assert_allclose(noise_level(y), expected, rtol=1e-12)

@@ -48,3 +48,12 @@ def test_norms_of_a_linear_operator_stay_its_norms() -> None:
     mask = torch.ones(2, 1, 8, 8)
     mask[1] = 0
     assert Inpainting(SHAPE, mask).norms() == [1.0, 0.0]
+
+
+def test_values_of_images_in_general() -> None:
+    """Around one, of either sign; attenuation is a hundredth of that and has no negative values."""
+    assert (ImageValues().contrast, ImageValues().nonnegative) == (1.0, False)
+    assert (ATTENUATION.contrast, ATTENUATION.nonnegative) == (0.02, True)
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="contrast must be above 0"):
+            ImageValues(contrast=wrong)

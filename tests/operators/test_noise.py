@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 
 from deft_ct.operators.ct.faults import DeadDetectors, RingArtefact
-from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise, PoissonNoise
+from deft_ct.operators.noise import GaussianNoise, NoiseModel, NoNoise, PoissonNoise, standard_normal
 
 MODELS = [
     NoNoise(),
@@ -228,3 +228,37 @@ def test_faults_are_made_by_keywords() -> None:
     for kind in (DeadDetectors, RingArtefact):
         with pytest.raises(TypeError, match="positional"):
             kind(0.1, 1)
+
+
+def test_values_of_faults_must_be_finite() -> None:
+    for wrong in (math.nan, math.inf, -0.1):
+        with pytest.raises(ValueError, match="RingArtefact: amplitude must be a finite number >= 0"):
+            RingArtefact(amplitude=wrong)
+    for wrong in (math.nan, -math.inf):
+        with pytest.raises(ValueError, match="DeadDetectors: value must be finite"):
+            DeadDetectors(value=wrong)
+    y = torch.rand(1, 1, 3, 4)
+    assert torch.equal(RingArtefact(amplitude=0.0, fraction=1.0)(y, rng(0)), y)
+    assert torch.equal(DeadDetectors(fraction=0.0)(y, rng(0)), y)
+    assert bool((DeadDetectors(fraction=1.0, value=-2.0)(y, rng(0)) == -2.0).all())
+
+
+def test_gaussian_noise_is_added_to_the_data() -> None:
+    """The numbers of the generator, times the standard deviation: so runs can be repeated elsewhere."""
+    clean = torch.rand(2, 1, 3, 4, dtype=torch.float64)
+    found = GaussianNoise(0.3).sample(clean, [rng(3), rng(4)])
+    for i in range(2):
+        torch.testing.assert_close(found[i : i + 1], clean[i : i + 1] + 0.3 * standard_normal(clean[:1], [rng(3 + i)]))
+
+
+def test_the_floor_lies_between_nothing_and_a_count() -> None:
+    for wrong in (0.0, -0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="floor"):
+            PoissonNoise(floor=wrong)
+    assert PoissonNoise(floor=0.999).floor == 0.999
+    for wrong in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="photons"):
+            PoissonNoise(photons=wrong)
+    for wrong in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="electronic"):
+            PoissonNoise(electronic=wrong)

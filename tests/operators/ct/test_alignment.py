@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform, align_scan, differentiable, project
+from deft_ct.operators.ct import (
+    FanGeometry,
+    ParallelGeometry,
+    RayTransform,
+    align_scan,
+    alignment,
+    differentiable,
+    project,
+)
 
 PARALLEL = ParallelGeometry.for_image((7, 6), (1.0, 1.2), 5).replace(
     angles=[0.1, 0.9, 1.7, 2.5, 4.0], axis_offset_mm=0.3
@@ -262,3 +270,25 @@ def test_the_unit_of_length_does_not_matter(line_integrals, make, names):
     assert 64 * other.geometry.axis_offset_mm == pytest.approx(found.geometry.axis_offset_mm, rel=1e-6)
     np.testing.assert_allclose(other.geometry.angle_array, found.geometry.angle_array, atol=1e-9)
     assert len(found.residual) > 1
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+@pytest.mark.parametrize("make", [ParallelGeometry, FanGeometry])
+def test_coarse_data_lie_where_the_coarse_detector_is(make, level):
+    """A straight line along the detector stays one under blur and averaging: each value tells its own place."""
+    options = {} if make is ParallelGeometry else {"source_to_center_mm": 200, "source_to_detector_mm": 300}
+    geometry = make.for_image((40, 30), (1.0, 1.5), 9, **options).replace(detectors=71, detector_offset_mm=0.7)
+    data = torch.from_numpy(np.tile(geometry.detector_positions, (1, 9, 1)))
+    binned, coarse = alignment._coarse(data, geometry, level)
+    inner = slice(27 // level, -(27 // level))
+    np.testing.assert_allclose(binned[0, 0, inner], coarse.detector_positions[inner], atol=1e-9)
+    assert coarse.detectors == 71 // level and coarse.detector_mm == pytest.approx(level * geometry.detector_mm)
+    sides = np.array(coarse.image_shape) * coarse.pixel_rc
+    np.testing.assert_allclose(sides, [40.0, 45.0])
+    assert np.prod(coarse.image_shape) <= 0.5 * coarse.detectors * 9 + sum(coarse.image_shape) + 1
+
+
+def test_images_of_another_kind_are_named():
+    for image, got in ((np.zeros((7, 6)), "ndarray"), (torch.zeros(7, 6, dtype=torch.int32), r"torch\.int32")):
+        with pytest.raises(TypeError, match=rf"float32 or float64.* got {got}"):
+            project(image, PARALLEL)

@@ -12,6 +12,7 @@ import torch
 from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry
 from deft_ct.operators.ct.backends import choice
 from deft_ct.operators.ct.backends.choice import choose_backend
+from deft_ct.operators.ct.system_matrix import joseph_nonzeros
 
 SCAN = ParallelGeometry(image_shape=(32, 32), pixel_mm=1.0, views=8, detectors=40, detector_mm=1.0)
 
@@ -78,3 +79,21 @@ def test_a_gpu_has_a_budget_of_its_own(packages: set[str], monkeypatch: pytest.M
     _limits(monkeypatch, 1, 1)
     found = choose_backend(SCAN)
     assert found.name == "matrix" and "a quarter of the GPU's memory" in found.reason
+
+
+def test_the_reason_names_both_sizes(packages: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In millions of bytes, as the numbers of a memory are given."""
+    monkeypatch.setattr(choice, "matrix_bytes", lambda _: 3_000_000_000)
+    for limit, name, reason in (
+        (8_000_000_000, "matrix", "the matrices take up to 3000 MB, within the cache-friendly limit (8000 MB)"),
+        (
+            2_000_000_000,
+            "joseph",
+            "the matrices take up to 3000 MB, above the cache-friendly limit (2000 MB); Numba is",
+        ),
+    ):
+        _limits(monkeypatch, limit, 1)
+        found = choose_backend(SCAN)
+        assert found.name == name and found.reason.startswith(reason)
+    monkeypatch.undo()
+    assert choice.matrix_bytes(SCAN) == 16 * joseph_nonzeros(SCAN)

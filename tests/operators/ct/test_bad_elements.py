@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from smooth_lines import DETECTORS, GEOMETRY, VIEWS, body, transmittances
 
 from deft_ct.operators.ct import ConeGeometry, ParallelGeometry, RayTransform, diagnosis
-from deft_ct.operators.ct.bad_elements import bad_elements
+from deft_ct.operators.ct import bad_elements as bad
+from deft_ct.operators.ct.bad_elements import _NEIGHBOURS, _around, bad_elements
 from deft_ct.operators.ct.diagnosis import detector_lines, diagnose_scan
 from deft_ct.operators.ct.plausibility import (
     looks_unlogged,
@@ -191,3 +193,37 @@ def test_a_repaired_panel_has_its_shape() -> None:
     assert changed == [[1, 0, 2, 30]]
     torch.testing.assert_close(found.repaired[1, 0, :, 2, 30], 0.5 * (y[1, 0, :, 2, 29] + y[1, 0, :, 2, 31]))
     assert "of 1 of 6 slices" in found.findings[0].text
+
+
+@pytest.mark.parametrize("count", [5, 9, 40])
+def test_the_neighbours_of_an_element_are_those_beyond_the_next_one(count: int) -> None:
+    values = torch.rand(2, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    width = min(_NEIGHBOURS, count - 1)
+    padded = np.pad(values.numpy(), ((0, 0), (width, width)), mode="edge")
+    for n in range(count):
+        window = np.concatenate([padded[:, n : n + width - 1], padded[:, n + width + 2 : n + 2 * width + 1]], 1)
+        middle = np.sort(window, 1)[:, (window.shape[1] - 1) // 2]
+        np.testing.assert_array_equal(_around(values)[:, n], middle)
+
+
+@pytest.mark.parametrize("ends", [1, 2])
+def test_an_end_beside_the_only_element_that_varies_is_not_dead(ends: int) -> None:
+    """Air reads zero at both ends; one element between them says nothing of that."""
+    line = torch.zeros(12, 2 * ends + 1)
+    line[:, ends] = torch.linspace(1, 2, 12)
+    constant = torch.ones(2 * ends + 1, dtype=torch.bool)
+    constant[ends] = False
+    found = bad._dead(line, constant, 1.0).tolist()
+    assert found[0] is False and found[-1] is False and not found[ends]
+    assert all(found[1:ends]) and all(found[ends + 1 : -1])
+
+
+def test_the_scale_is_a_high_reading_of_the_elements_that_vary() -> None:
+    """The reading that nine of ten views do not exceed; of the elements that vary, all but two of a hundred."""
+    lines = torch.rand(2, 20, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    lines[0, :, 10:30] = 5.0
+    span = torch.full((2, 100), 1.0, dtype=torch.float64)
+    span[0, 10:30] = 0
+    high = np.sort(abs(lines.numpy()), 1)[:, 17]
+    expected = [np.sort(np.delete(high[0], np.s_[10:30]))[77], np.sort(high[1])[97]]
+    np.testing.assert_array_equal(bad._scale(lines, span), expected)

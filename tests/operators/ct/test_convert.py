@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry, RayTransform, convert
 from deft_ct.operators.ct.convert import (
     from_astra,
     from_odl,
@@ -76,8 +76,8 @@ def assert_same_scan(ours, theirs) -> None:
 @given(data=st.data())
 def test_astra_and_back(random_geometries, data):
     geometry = data.draw(random_geometries(kinds=("parallel", "flat")))
-    for convert in (to_astra, to_astra_3d):
-        assert_same_scan(geometry, from_astra(*convert(geometry)))
+    for converted in (to_astra, to_astra_3d):
+        assert_same_scan(geometry, from_astra(*converted(geometry)))
     back = from_astra(*to_astra(geometry))
     if isinstance(geometry, FanGeometry):
         offsets = (geometry.detector_offset_mm, geometry.axis_offset_mm)
@@ -245,3 +245,13 @@ def test_odl_scans_that_are_not_ours(odl):
     off = odl.uniform_discr(np.asarray(space.min_pt) + 1, np.asarray(space.max_pt) + 1, space.shape, dtype="float32")
     with pytest.raises(ValueError, match="centred"):
         from_odl(off, scan)
+
+
+@pytest.mark.parametrize("kind", ["parallel3d", "cone"])
+def test_vectors_of_astras_scans_are_those_of_astra(kind: str) -> None:
+    astra = pytest.importorskip("astra")
+    angles = np.array([0.1, 1.3, 2.9])
+    distances = [] if kind == "parallel3d" else [70.0, 50.0]
+    projection = astra.create_proj_geom(kind, 1.5, 0.75, 4, 6, angles, *distances)
+    expected = astra.geom_2vec(projection)["Vectors"]
+    np.testing.assert_allclose(convert._vectors_3d(projection, angles), expected, atol=1e-12)

@@ -8,12 +8,20 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import curve_fit
 from skimage.data import shepp_logan_phantom
 from skimage.transform import resize
 
 import deft_ct as dc
 from deft_ct.operators import GaussianNoise, PoissonNoise
-from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry, RayTransform, detector_shift
+from deft_ct.operators.ct import (
+    ConeGeometry,
+    FanGeometry,
+    ParallelGeometry,
+    RayTransform,
+    detector_offset,
+    detector_shift,
+)
 
 SIZE = 64
 
@@ -121,3 +129,32 @@ def test_a_reconstruction_warns_and_its_advice_helps() -> None:
     assert noisy.diagnose(y).record.get("detector_shift_elements") == told.diagnose(y).record.get(
         "detector_shift_elements"
     )
+
+
+@pytest.mark.parametrize(("photons", "told"), [(1e6, True), (20.0, False)])
+def test_the_noise_of_a_fan_decides_whether_it_tells(photons: float, told: bool) -> None:
+    """The error is that of the two halves of the views."""
+    geometry = _fan()
+    y = RayTransform(geometry.replace(detector_offset_mm=1.0))(_object())
+    noisy = PoissonNoise(photons=photons).sample(y, [torch.Generator().manual_seed(0)])
+    found = detector_shift(noisy, geometry)
+    assert (found is not None) == told
+    if told:
+        assert found == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_error_of_parallel_views_is_that_of_least_squares() -> None:
+    """As SciPy's covariance of the constant term, with the views less three degrees of freedom."""
+    geometry, position = _parallel(views=9), torch.arange(96).double() - 47.5
+    data = torch.rand(2, 9, 96, generator=torch.Generator().manual_seed(0)).double()
+    found, error = detector_offset._centre_of_parallel_views(data, position, geometry)
+    beta = geometry.angle_array
+    for i in range(2):
+        centre = (data[i] @ position / data[i].sum(1).mean()).numpy()
+
+        def model(b: np.ndarray, cos: float, sin: float, constant: float) -> np.ndarray:
+            return cos * np.cos(b) + sin * np.sin(b) + constant
+
+        best, covariance = curve_fit(model, beta, centre)
+        assert float(found[i]) == pytest.approx(best[2], rel=1e-6)
+        assert float(error[i]) == pytest.approx(np.sqrt(covariance[2, 2]), rel=1e-6)

@@ -81,3 +81,9 @@ def test_a_detector_beside_the_axis_is_refused(full):
     beside = full.replace(detectors=(4, 20), detector_offset_mm=(0.0, 80.0))
     with pytest.raises(ValueError, match="does not reach the rotation axis"):
         fdk(torch.zeros(beside.sinogram_shape), beside)
+
+
+def test_data_of_another_shape_are_refused() -> None:
+    geometry = ConeGeometry.for_image((4, 5, 6), 1.0, 3)
+    with pytest.raises(ValueError, match=r"fdk: y must have trailing shape .*, got shape \(1, 3, 2, 2\)"):
+        fdk(torch.zeros(1, 3, 2, 2), geometry)

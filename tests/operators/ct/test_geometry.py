@@ -9,6 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, geometry_from_dict
+from deft_ct.operators.ct.backprojection import detector_coordinate
+from deft_ct.operators.ct.geometry import PlanarGeometry
+from deft_ct.operators.ct.scan import ScanGeometry
+from deft_ct.operators.ct.vectors import scan_vectors
 
 VALID = {"image_shape": (8, 9), "pixel_mm": 1.5, "views": 5, "detectors": 11, "detector_mm": 1.0}
 VALID_FAN = VALID | {"source_to_center_mm": 50.0, "source_to_detector_mm": 80.0}
@@ -154,3 +158,52 @@ def test_for_volume_takes_shape_and_pixel():
 
     assert FanGeometry.for_volume(Slices(), 9) == FanGeometry.for_image((16, 20), 0.7, 9)
     assert ParallelGeometry.for_volume(Slices(), 9) == ParallelGeometry.for_image((16, 20), 0.7, 9)
+
+
+def test_the_width_of_a_fan_on_its_detector() -> None:
+    """The ray that touches the circle about the image; along the arc of a curved detector."""
+    flat = FanGeometry.for_image((60, 80), 1.0, 5, source_to_center_mm=100, source_to_detector_mm=160)
+    angle = math.asin(50 / 100)
+    assert flat.image_width_mm == pytest.approx(2 * 160 * math.tan(angle))
+    assert flat.replace(detector="curved").image_width_mm == pytest.approx(2 * 160 * angle)
+    for geometry in (flat, flat.replace(detector="curved")):
+        wide = geometry.replace(detectors=geometry.covering_detectors)
+        rays = wide.rays()
+        away = abs(rays.origin[..., 0] * rays.direction[..., 1] - rays.origin[..., 1] * rays.direction[..., 0])
+        assert away[:, 0].min() >= 50 - 1e-6, "the outermost rays pass by the image"
+        assert wide.image_width_mm <= wide.covering_detectors * wide.detector_mm
+
+
+def test_a_geometry_of_no_beam_has_no_rays() -> None:
+    """The base classes say so, whatever they are asked."""
+    planar = PlanarGeometry(**VALID)
+    for ask in (lambda: planar.rays(), lambda: planar.image_width_mm, lambda: planar.covering_detectors):
+        with pytest.raises(TypeError, match="PlanarGeometry has no rays; use ParallelGeometry or FanGeometry"):
+            ask()
+    bare = ScanGeometry(views=4)
+    for ask in (lambda: bare.rays(), lambda: bare.sinogram_shape):
+        with pytest.raises(TypeError, match="ScanGeometry is only a base class: use a parallel, fan or cone geometry"):
+            ask()
+
+
+def test_what_knows_parallel_and_fan_beams_alone() -> None:
+    planar = PlanarGeometry(**VALID)
+    with pytest.raises(TypeError, match="knows parallel and fan geometries, got PlanarGeometry"):
+        detector_coordinate(planar, planar.angle_array, np.zeros(1), np.zeros(1))
+    with pytest.raises(TypeError, match="geometry must be parallel, fan or cone, got PlanarGeometry"):
+        scan_vectors(planar)
+
+
+def test_the_scan_of_lodopab_is_the_published_one() -> None:
+    """1000 views of half a turn, 513 elements over the diagonal of 26 cm (Leuschner et al. 2021)."""
+    scan = ParallelGeometry.lodopab()
+    assert (scan.image_shape, scan.detectors, len(scan.angles)) == ((362, 362), 513, 1000)
+    assert scan.pixel_rc == pytest.approx((260 / 362,) * 2)
+    assert scan.detectors * scan.detector_mm == pytest.approx(math.hypot(260, 260))
+    assert len(ParallelGeometry.lodopab(50).angles) == 50
+
+
+def test_the_sparse_scan_of_the_benchmark() -> None:
+    scan = ParallelGeometry.aapm_sparse()
+    assert (scan.image_shape, scan.pixel_rc, scan.detectors, scan.detector_mm) == ((256, 256), (1.5, 1.5), 364, 1.5)
+    assert len(scan.angles) == 60 and len(ParallelGeometry.aapm_sparse(23).angles) == 23

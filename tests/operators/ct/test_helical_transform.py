@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from deft_ct.datasets.ellipsoids import Ellipsoid, EllipsoidPhantom
-from deft_ct.operators import memory
+from deft_ct.operators import PoissonNoise, memory
 from deft_ct.operators.ct import backends
 from deft_ct.operators.ct.helical_fbp import helical_fbp
 from deft_ct.operators.ct.helical_transform import HelicalTransform, covering_grid, views_through
 from deft_ct.operators.ct.helix import HelicalScan, VolumeGrid
 from deft_ct.operators.ct.rays import Rays
+from deft_ct.operators.image_values import ATTENUATION
 
 BALL = EllipsoidPhantom(
     (Ellipsoid(center_mm=(8.0, -5.0, 3.0), semi_axes_mm=(30.0, 24.0, 18.0), value=0.02, angle=0.4),)
@@ -146,3 +147,34 @@ def test_the_record_is_plain() -> None:
     found = HelicalTransform(scan_of(), GRID).describe()
     assert found["operator"] == "HelicalTransform" and found["views"] == 90
     assert found["feed_mm"] == pytest.approx(20.0) and found["detectors"] == [6, 24]
+
+
+def test_what_a_helix_says_of_its_images_and_noise() -> None:
+    scan = scan_of(views=40)
+    operator = HelicalTransform(scan, VolumeGrid(image_shape=(4, 6, 8), voxel_zyx=(3.0, 2.5, 2.5), z_mm=1.0))
+    assert operator.grid_spacing == (3.0, 2.5, 2.5) and operator.image_values == ATTENUATION
+    y = torch.rand(2, *operator.range_shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(operator.nominal_weights(y), PoissonNoise(photons=1e6).weights(y))
+    for photons in (1e4, 1e5):
+        weights = photons * torch.exp(-y)
+        hint = operator.regularisation_hint(y, weights)
+        assert hint.least_iterations == 40
+        torch.testing.assert_close(hint.strength, torch.full((2,), (photons / 1e5) ** 0.4))
+    assert operator.regularisation_hint(y, None).strength.tolist() == pytest.approx([10**0.4] * 2)
+
+
+@pytest.mark.parametrize("z_mm", [-30.0, 3.0, 31.0])
+def test_the_covering_grid_ends_where_the_rays_end(z_mm: float) -> None:
+    """A slice less at either end would lose rays, which are looked for one by one over the pixels."""
+    scan, wanted = scan_of(), VolumeGrid(image_shape=(4, 20, 20), voxel_zyx=(2.0, 4.0, 4.0), z_mm=z_mm)
+    grid, below = covering_grid(scan, wanted)
+    np.testing.assert_allclose(grid.z[below : below + 4], wanted.z)
+    assert grid.image_shape[1:] == (20, 20)
+    farthest = (300.0 + 2.0 + wanted.radius_mm) / (520.0 - 2.0 - 300.0 * 0.01)
+    axial = scan.source_shifts[:, 1]
+    low = (scan.z_mm + axial + np.minimum(-2.5 * 6.0 - axial, 0) * farthest).min()
+    high = (scan.z_mm + axial + np.maximum(2.5 * 6.0 - axial, 0) * farthest).max()
+    assert grid.z[0] <= low < grid.z[0] + 2.0 and grid.z[-1] - 2.0 < high <= grid.z[-1]
+    small = scan.part(slice(44, 46))
+    inner, none = covering_grid(small, VolumeGrid(image_shape=(400, 20, 20), voxel_zyx=(2.0, 4.0, 4.0), z_mm=0.0))
+    assert none == 0 and inner.image_shape == (400, 20, 20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -191,3 +192,35 @@ def test_the_reach_is_that_of_the_nearer_end_of_the_detector() -> None:
     assert helix().reach_mm == pytest.approx(500 * math.sin(3.75 * 30 / 900))
     with pytest.raises(ValueError, match="two views or more, got 1"):
         helix(views=1)
+
+
+@pytest.mark.parametrize("half_turn", [7, 16])
+def test_every_other_half_turn_runs_backwards(half_turn: int) -> None:
+    beams = SimpleNamespace(half_turn=half_turn)
+    for n in range(-half_turn, 4 * half_turn):
+        beam = SimpleNamespace(angle=n * math.pi / half_turn)
+        assert ParallelBeams.is_turned(beams, beam) == (n // half_turn in (-1, 1, 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("feed", [12.0, -12.0])
+def test_the_complete_range_in_closed_form(feed: float) -> None:
+    """Half a turn and the fan from either end, less half the detector as it is seen at the far side of the field."""
+    scan = helix(feed=feed)
+    fan = np.ptp(scan.fan_angles)
+    radius = 0.5 * scan.reach_mm
+    half = 0.5 * scan.collimation_mm * (1 - radius / scan.radius_mm.mean())
+    margin = 12.0 * (math.pi + fan) / (2 * math.pi) - half
+    assert scan.complete_range(radius) == pytest.approx((scan.z_mm.min() + margin, scan.z_mm.max() - margin))
+    assert scan.complete_range(10 * scan.radius_mm.mean())[0] == pytest.approx(scan.z_mm.min() + margin + half)
+
+
+def test_one_sample_is_repeated_everywhere() -> None:
+    taps, weights = cubic(np.array([-1.0, 0.0, 0.4]), 1)
+    assert taps.tolist() == [[0] * 3] * 4
+    np.testing.assert_allclose(weights.sum(0), 1)
+
+
+def test_the_axes_of_a_grid_of_three_different_sides() -> None:
+    grid = VolumeGrid(image_shape=(2, 3, 4), voxel_zyx=(5.0, 2.0, 3.0), z_mm=1.0)
+    assert grid.z.tolist() == [-1.5, 3.5] and grid.x.tolist() == [-4.5, -1.5, 1.5, 4.5]
+    assert grid.y.tolist() == [2.0, 0.0, -2.0]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from smooth_lines import DETECTORS, GEOMETRY, VIEWS, body, transmittances
 
-from deft_ct.operators.ct import ConeGeometry, FanGeometry, diagnosis, fbp
+from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry, RayTransform, diagnosis, fbp
 from deft_ct.operators.ct.diagnosis import diagnose_scan
 from deft_ct.operators.ct.photons import equivalent_photons
 from deft_ct.operators.ct.plausibility import (
@@ -238,3 +239,51 @@ def test_views_repeat_after_half_a_turn_of_a_centred_detector() -> None:
     assert distinct_views(GEOMETRY.replace(angles=angles, views=None)) == 3
     assert distinct_views(GEOMETRY.replace(angles=angles, views=None, detector_offset_mm=1.0)) == 5
     assert distinct_views(GEOMETRY.replace(angles=np.zeros(3), views=None)) == 1
+
+
+@pytest.mark.parametrize(
+    ("geometry", "iterations"),
+    [
+        (ParallelGeometry.for_image((8, 8), 1.0, 10), 1), (FanGeometry.for_image((8, 8), 1.0, 10), 40),
+        (ParallelGeometry.for_image((8, 8), 1.0, 10).replace(views=10, angular_range=math.radians(120)), 100),
+        (ConeGeometry.for_image((4, 8, 8), 1.0, 10), 40),
+    ],
+    ids=["parallel", "fan", "limited", "cone"],
+)  # fmt: skip
+def test_strength_and_iterations_of_a_quick_reconstruction(geometry: Any, iterations: int) -> None:
+    """A power of 0.4 of the photons over 1e5, within 1e3 to 1e7 of them."""
+    operator = RayTransform(geometry)
+    y = torch.rand(3, 1, *geometry.sinogram_shape, generator=torch.Generator().manual_seed(0))
+    photons = torch.tensor([1e2, 1e4, 1e8]).reshape(3, *(1,) * (y.ndim - 1))
+    hint = operator.regularisation_hint(y, photons * torch.exp(-y))
+    assert hint.least_iterations == iterations
+    np.testing.assert_allclose(hint.strength, [0.01**0.4, 0.1**0.4, 100**0.4], rtol=1e-4)
+    np.testing.assert_allclose(operator.regularisation_hint(y, None).strength, [10**0.4] * 3, rtol=1e-5)
+
+
+def test_photons_that_noise_is_equivalent_to() -> None:
+    """The geometric mean over the rays that are seen at all."""
+    y = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(1))
+    weights = 1e4 * torch.exp(-y) * torch.exp(torch.randn(y.shape, generator=torch.Generator().manual_seed(2)))
+    weights[0, 0, 1] = 0
+    logs = np.log(weights.numpy().astype(float), where=weights.numpy() > 0, out=np.zeros(y.shape)) + y.numpy()
+    expected = [np.exp(logs[i][weights[i].numpy() > 0].mean()) for i in range(2)]
+    np.testing.assert_allclose(equivalent_photons(y, weights), expected, rtol=1e-6)
+    assert equivalent_photons(y, torch.zeros_like(y)).tolist() == [1.0, 1.0]
+    assert equivalent_photons(y, None).tolist() == [1e6, 1e6]
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("metal_ratio", 6.0), ("noise_ratio", 4.0), ("saturated_share", 0.02)]
+)  # fmt: skip
+def test_both_sides_of_each_ratio(monkeypatch: pytest.MonkeyPatch, name: str, least: float) -> None:
+    y = body()[:, None]
+    weights = torch.ones_like(y)
+    sound = diagnose_scan(y, GEOMETRY, weights).findings
+    counts = []
+    for factor in (0.99, 1.01):
+        monkeypatch.setattr(
+            diagnosis.plausibility, name, lambda lines, *_, f=factor: torch.full((len(lines),), f * least)
+        )
+        counts.append(len(diagnose_scan(y, GEOMETRY, weights).findings))
+    assert counts == [len(sound), len(sound) + 1]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform, system_matrix
 from deft_ct.operators.ct.strip_matrix import strip_matrix, strip_nonzeros
 from deft_ct.testing import assert_adjoint, assert_batch_invariant, assert_gradients, assert_linear
 
@@ -141,3 +141,15 @@ def test_what_it_cannot_do_is_refused():
         RayTransform(PARALLEL, "joseph", kernel="strip")
     with pytest.raises(ValueError, match="unknown kernel 'area'; choose one of joseph, strip"):
         RayTransform(PARALLEL, kernel="area")
+
+
+def test_matrices_of_more_entries_than_int32_counts_are_refused(monkeypatch):
+    monkeypatch.setattr("deft_ct.operators.ct.strip_matrix.strip_nonzeros", lambda scan: 2**31 - 1)
+    assert len(strip_matrix(PARALLEL, np.float32).data) > 0
+    monkeypatch.setattr("deft_ct.operators.ct.strip_matrix.strip_nonzeros", lambda scan: 2**31)
+    with pytest.raises(ValueError, match="would have up to 2147483648 entries, more than int32"):
+        strip_matrix(PARALLEL, np.float32)
+    ends = system_matrix._row_ends(np.array([2**31 - 2, 1]))
+    assert ends.tolist() == [0, 2**31 - 2, 2**31 - 1]
+    with pytest.raises(ValueError, match="would have 2147483648 entries, more than int32"):
+        system_matrix._row_ends(np.array([2**31 - 1, 1]))

@@ -115,3 +115,37 @@ def test_combinations_pass_it_on_where_it_still_holds():
 
 def test_a_mask_of_inpainting_is_to_be_filled():
     assert Inpainting((1, 8, 8), torch.zeros(1, 8, 8)).unseen() is None
+
+
+@pytest.mark.parametrize("pixel_mm", [(1.0, 3.0), (3.0, 1.0)])
+@pytest.mark.parametrize("kind", ["parallel", "flat"])
+def test_oblong_pixels_lie_where_their_sides_say(kind, pixel_mm):
+    """No ray meets such a pixel, and a shadow of half its diagonal falls beside the detector in every view."""
+    options = {"image_shape": (14, 12), "pixel_mm": pixel_mm, "detectors": 9, "detector_mm": 1.0, "angles": (0.1, 0.7)}
+    if kind == "parallel":
+        geometry, magnified = ParallelGeometry(**options), lambda depth: 1.0
+    else:
+        geometry = FanGeometry(**options, source_to_center_mm=80.0, source_to_detector_mm=120.0)
+        magnified = lambda depth: 120.0 / (80.0 + depth)  # noqa: E731
+    operator = RayTransform(geometry)
+    x = (np.arange(12) - 5.5) * pixel_mm[1]
+    y = (6.5 - np.arange(14))[:, None] * pixel_mm[0]
+    seen = operator.adjoint(torch.ones(operator.range_shape)).numpy() > 0
+    nearest = 80.0 - geometry.radius_mm
+    half = 0.5 * math.hypot(*pixel_mm) * (1.0 if kind == "parallel" else 120.0 / nearest)
+    for angle in geometry.angle_array:
+        depth = -x * math.sin(angle) + y * math.cos(angle)
+        along = (x * math.cos(angle) + y * math.sin(angle)) * magnified(depth)
+        seen |= abs(along) <= 4.0 + 0.5 + half
+    unseen = operator.unseen()
+    assert unseen is not None and 10 < int(unseen.sum()) < unseen.numel()
+    np.testing.assert_array_equal(unseen.numpy(), ~seen)
+
+
+def test_two_scans_leave_what_neither_sees():
+    operator = RayTransform(WEDGE)
+    other = RayTransform(WEDGE.replace(angles=WEDGE.angle_array[::2]))  # it sees a little less
+    mine, theirs = operator.unseen(), other.unseen()
+    both = (operator | other).unseen()
+    assert both is not None and int(both.sum()) == int((mine & theirs).sum()) > 0
+    assert torch.equal(both, mine & theirs) and int(theirs.sum()) > int(mine.sum())

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deft_ct.operators import NonlinearBlur, preset
+from deft_ct.operators.image import bkse
 from deft_ct.operators.image.bkse import BKSEGenerator, load_bkse, sample_code
 
 
@@ -159,3 +160,10 @@ def test_presets_of_the_nonlinear_blur_need_the_weights(tmp_path: Path) -> None:
         blur = preset("dps", "nonlinear-blur", (3, 128, 128), drawn, bkse_weights=path)[0]
         expected = sample_code((128, 128), seed=int(torch.randint(2**31, (), generator=same)))
         assert torch.equal(dict(blur.named_buffers())["model.code"], expected)
+
+
+def test_a_code_is_for_images_of_its_size(small: tuple[BKSEGenerator, Path]) -> None:
+    blur = bkse.BKSEBlur(load_bkse(small[1]), torch.zeros(1, 512, 2, 3))
+    for shape in ((1, 3, 64, 96), (1, 3, 128, 128)):
+        with pytest.raises(ValueError, match=r"BKSEBlur: the kernel code is for images of \(\d+, \d+\), got"):
+            blur(torch.zeros(shape))

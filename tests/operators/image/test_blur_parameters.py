@@ -50,3 +50,9 @@ def test_a_kernel_for_each_image(boundary: str) -> None:
     assert_adjoint(operator[:1])
     with pytest.raises(ValueError, match="3 kernels need as many images"):
         operator(x[:2])
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2), (3,), (1, 1, 3, 3)])
+def test_a_kernel_has_a_pixel_in_its_middle(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"kernel must be \(h, w\) or \(B, h, w\) with odd sides"):
+        Blur((1, 8, 8), torch.ones(shape))

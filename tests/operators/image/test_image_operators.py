@@ -37,6 +37,7 @@ from deft_ct.operators import (
     random_mask,
 )
 from deft_ct.operators.image.blur import Boundary
+from deft_ct.operators.image.nonlinear_blur import CameraShake
 from deft_ct.testing import assert_adjoint, assert_batch_invariant, assert_gradients, assert_linear
 
 SHAPE = (3, 8, 16)
@@ -328,3 +329,31 @@ def test_one_mask_for_each_image() -> None:
 def test_bad_parameters_are_refused(build: Callable[[], Operator], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_quality_for_each_image_or_one_for_all() -> None:
+    one = JPEG((1, 8, 8), 50)
+    assert one.images is None and one.select_images(lambda rows: rows[:1]) is one
+    many = JPEG((1, 8, 8), [20, 50, 80])
+    assert many.images == 3
+    picked = many.select_images(lambda rows: rows[[2, 0]])
+    assert picked.images == 2 and picked.quality == (80, 20)
+    with pytest.raises(ValueError, match="quality is an empty sequence; give one for each image"):
+        JPEG((1, 8, 8), [])
+
+
+def test_a_shaking_camera_as_it_is_by_default() -> None:
+    """41 pixels, half the intensity, and light enough to saturate the brightest parts."""
+    x = 2 * torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0)) - 1
+
+    def blurred(**options: float) -> torch.Tensor:
+        operator = NonlinearBlur.camera((3, 48, 48), torch.Generator().manual_seed(1), **options)  # type: ignore
+        return operator(x)
+
+    plain = blurred()
+    assert torch.equal(plain, blurred(kernel_size=41, intensity=0.5, exposure=1.25))
+    for other in ({"kernel_size": 31}, {"intensity": 0.4}, {"exposure": 1.5}):
+        assert not torch.equal(plain, blurred(**other))
+    shape, seed = (3, 48, 48), torch.Generator().manual_seed
+    own = CameraShake(shape, seed(1))
+    assert torch.equal(own(x), CameraShake(shape, seed(1), kernel_size=41, intensity=0.5, exposure=1.25)(x))

@@ -357,3 +357,23 @@ def test_motion_kernels_are_those_of_a_second_program(size: int, steps: int, int
     np.testing.assert_allclose(
         motion_kernel(size, intensity, rng(7), steps=steps), expected / expected.sum(), atol=1e-12
     )
+
+
+def test_frequencies_that_a_blur_removes_hold_no_data() -> None:
+    """Of the mean of two neighbours the highest frequency is exactly zero, in both directions of the decomposition."""
+    kernel = torch.zeros(1, 3, dtype=torch.float64)
+    kernel[0, :2] = 0.5
+    svd = Blur((1, 4, 8), kernel, boundary="circular").svd()
+    gone = svd.singular_values == 0
+    assert 0 < int(gone.sum()) < gone.numel()
+    y = torch.rand(2, 1, 4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    coefficients = svd.data_to_spectral(y)
+    assert bool(coefficients.isfinite().all()) and bool((coefficients[:, gone] == 0).all())
+    again = svd.data_from_spectral(coefficients)
+    torch.testing.assert_close(svd.data_to_spectral(again), coefficients)
+    torch.testing.assert_close(svd.data_from_spectral(coefficients + gone), again)
+
+
+def test_fast_sizes_are_those_of_scipy() -> None:
+    """Of real transforms, whose sizes have the factors 2, 3 and 5."""
+    assert [fast_size(n) for n in range(1, 200)] == [scipy.fft.next_fast_len(n, real=True) for n in range(1, 200)]

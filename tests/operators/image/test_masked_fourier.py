@@ -85,3 +85,8 @@ def test_bad_masks_are_refused() -> None:
         MaskedFourier((1, 4, 4), torch.full((4, 4), 0.5))
     with pytest.raises(ValueError, match="even number of parts"):
         MaskedFourier((1, 4, 4), torch.ones(4, 4), complex_valued=True)
+
+
+def test_a_mask_for_all_images_needs_no_choice() -> None:
+    operator = MaskedFourier((1, 4, 4), torch.ones(4, 4))
+    assert operator.select_images(lambda rows: rows[:1]) is operator
