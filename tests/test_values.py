@@ -86,4 +86,4 @@ def test_records_of_many_numbers_are_made_by_keyword() -> None:
         return [field for field in dataclasses.fields(record) if field.name in vars(record).get("__annotations__", {})]
 
     found = {name for name, record in RECORDS.items() if any(field.kw_only for field in own(record))}
-    assert found == named
+    assert named <= found
