@@ -178,10 +178,10 @@ def _shown(value: Any) -> str:
 
 
 def _published(convention: str, task: str) -> str:
-    table = presets()
+    table, written = presets(), f"{convention}/{task}"
     convention = {name.replace("-", ""): name for name in table}.get(convention.replace("-", ""), convention)
     if convention not in table:
-        raise ValueError(f"unknown convention {convention!r}; known are {', '.join(table)}")
+        raise ValueError(f"{written!r} has the unknown convention {convention!r}; known are {', '.join(table)}")
     task = task.replace("_", "-")
     if task not in table[convention]:
         raise ValueError(f"{convention} has no task {task!r}; it has {', '.join(table[convention])}")

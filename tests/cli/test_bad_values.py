@@ -36,7 +36,7 @@ GOOD: dict[str, set[str]] = {
     "--start": {"0", "2.5", "1e-320"}, "--degrees": {"2.5"}, "--photons": {"0", "2.5", "1_0"}, "--compare": {"", " "},
     "--seed": {"-1", "0"}, "--momentum": {"0", "1e-320"}, "--ema-decay": {"0", "1e-320"},
     "--max-minutes": {"0", "1e308", "1e-320", "2.5", "1" + "0" * 30}, "--refinement-steps": {"0"}, "--batches": {"0"},
-    "--pixel-mm": {"2.5"},
+    "--pixel-mm": {"2.5"}, "--noise": {"0"},
 }  # fmt: skip
 """Values among the bad ones that are good for an option; the command then goes on and finds no data."""
 TEN = "1_0"
@@ -107,6 +107,8 @@ def _arguments(command: str, parameter: Any) -> list[str]:
 def _try(command: str, parameter: Any, values: tuple[str, ...], folder: Path) -> None:
     pack, name = write_tiny_pack(folder / "pack.h5", count=1), parameter.opts[0]
     for value in values:
+        if command == "demo" and value == TEN:  # the one command that has its data at hand, so its work begins
+            continue
         result = CliRunner().invoke(app, _words(command, parameter, value, pack))
         text = " ".join(ANSI.sub("", result.output).replace("│", " ").split())
         told = (command, name, value[:40], text[-600:], result.exception)

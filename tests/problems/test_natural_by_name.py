@@ -111,7 +111,7 @@ def test_a_label_is_a_file_name_and_the_text_can_be_read_again(text: str, label:
         ("sr4:noise=0.2..", "sr4: noise must be"),
         ("sr4:photons=0", r"sr4: photons must be \(a number from 0.1"),
         ("sr4:noise=0.1,photons=30", "noise and photons are two kinds of noise"),
-        ("palette/sr4", "unknown convention 'palette'; known are .*dps"),
+        ("palette/sr4", "'palette/sr4' has the unknown convention 'palette'; known are .*dps"),
         ("dps/sr8", "dps has no task 'sr8'; it has .*sr4"),
         ("dps/sr4:kernel=average", "dps/sr4: unknown key 'kernel=average'; known are noise="),
     ],
