@@ -259,8 +259,9 @@ def new_network(channels: str, patch: int = 4, layers: int = 1, attention: str =
     Raises:
         ValueError: ``channels`` or ``attention`` has another form.
     """
-    levels, attended = _whole_numbers("channels", channels), _whole_numbers("attention", attention or "0")
-    if not set(attended) <= {0, *range(1, len(levels) + 1)}:
+    levels = _whole_numbers("channels", channels)
+    attended = _whole_numbers("attention", attention) if attention else ()
+    if not set(attended) <= set(range(1, len(levels) + 1)):
         raise ValueError(f"attention must name levels from 1 to {len(levels)}, got {attention!r}")
     return UNetConfig(
         channels=levels, attention=tuple(k + 1 in attended for k in range(len(levels))), patch=patch, layers=layers,
