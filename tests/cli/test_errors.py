@@ -103,7 +103,8 @@ def test_failures_outside_of_a_command_are_one_line_too(monkeypatch: pytest.Monk
 def test_interruptions_say_what_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fail(monkeypatch, KeyboardInterrupt())
     result = run("reconstruct", tmp_path, "--out", tmp_path / "out")
-    assert result.exit_code == 130 and ANSI.sub("", result.output) == "interrupted: nothing was written\n"
+    told = "interrupted: finished slices of a series are kept; run the same command again to resume\n"
+    assert result.exit_code == 130 and ANSI.sub("", result.output) == told
 
 
 def test_messages_are_safe_for_a_terminal() -> None:

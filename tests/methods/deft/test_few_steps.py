@@ -151,17 +151,18 @@ def test_bad_settings_are_refused(bad: dict[str, Any]) -> None:
         DEFTConfig(**bad)
 
 
-# The posterior mean in one evaluation.
+# The posterior mean in a few evaluations.
 
 
-def test_the_direct_mean_is_the_posterior_mean() -> None:
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_the_direct_mean_is_the_posterior_mean(rounds: int) -> None:
     """At the noisiest time the exact conditional denoiser is E[x0 | y], but for what is left of x_t there."""
     gaussian, matrix, measurement = world()
     _, y = known_images(20)
     for draws in (1, 4):
-        method = exact_deft(DEFTConfig(estimate="mean", draws=draws))
+        method = exact_deft(DEFTConfig(estimate="mean", draws=draws, rounds=rounds))
         found = method.reconstruct(y, measurement)
-        assert found.provenance["network_evaluations_per_image"] == draws
+        assert found.provenance["network_evaluations_per_image"] == draws * (1 + 2 * rounds)
         for i in range(20):
             exact = gaussian.posterior(matrix, SIGMA, y[i].flatten())
             error = (found.mean[i].flatten() - exact.mean).norm() / exact.cov.trace().sqrt()
