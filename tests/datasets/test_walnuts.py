@@ -13,16 +13,22 @@ from deft_ct.datasets.check import check_data
 from deft_ct.datasets.walnuts import Walnuts, WalnutScanOptions, projection_file, read_vectors, walnut_orbits
 from deft_ct.io.errors import ReadError
 from deft_ct.operators.ct import RayTransform
-from tests.support.walnut_layout import COLUMNS, ROWS, line_integrals, nut_volume, orbit_vectors, write_walnut
+from tests.support.walnut_layout import (
+    COLUMNS,
+    ROWS,
+    line_integrals,
+    nut_volume,
+    orbit_vectors,
+    write_two_walnuts,
+    write_walnut,
+)
 
 VIEWS = 24
 
 
 @pytest.fixture(scope="module")
 def walnuts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("walnuts")
-    write_walnut(root / "a", 3, (1, 2), VIEWS)
-    return write_walnut(root, 11, (2,), VIEWS)
+    return write_two_walnuts(tmp_path_factory.mktemp("walnuts"), VIEWS)
 
 
 def test_counts_become_the_line_integrals_of_their_own_view(walnuts: Path) -> None:

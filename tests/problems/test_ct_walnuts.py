@@ -11,16 +11,14 @@ from deft_ct.evaluation.measuring import measure_part
 from deft_ct.evaluation.problem import Problem
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.by_name import ProblemOptions, ct_problems
-from tests.support.walnut_layout import write_walnut
+from tests.support.walnut_layout import write_two_walnuts
 
 VIEWS = 24
 
 
 @pytest.fixture(scope="module")
 def walnuts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("walnuts")
-    write_walnut(root / "a", 3, (1, 2), VIEWS)
-    return write_walnut(root, 11, (2,), VIEWS)
+    return write_two_walnuts(tmp_path_factory.mktemp("walnuts"), VIEWS)
 
 
 def _problem(root: Path, more: str = "") -> Problem:

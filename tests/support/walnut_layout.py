@@ -21,6 +21,12 @@ HEIGHTS = {1: 18.0, 2: 0.0, 3: -18.0}
 """Of the source over the middle of the walnut, mm, by orbit."""
 
 
+def write_two_walnuts(root: Path, views: int) -> Path:
+    """Walnuts 3 (two orbits) and 11 (the middle one) in one root."""
+    write_walnut(root / "a", 3, (1, 2), views)
+    return write_walnut(root, 11, (2,), views)
+
+
 def write_walnut(root: Path, number: int, orbits: Iterable[int], views: int, *, voxels_per_mm: int = 1) -> Path:
     """A walnut with projections of every ``1200 / views``-th line of the geometry, and with its reference."""
     for orbit in orbits:

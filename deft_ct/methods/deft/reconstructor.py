@@ -32,8 +32,7 @@ from deft_ct.runtime.search_space import Range, SearchSpace
 from deft_ct.runtime.seeds import Key, generator_for, normal_like
 
 ROUNDS_OF_IMAGES = 2
-"""Improvements of the mean of photographs. Six were better on crops that the shipped prior was trained on, and worse on
-others."""
+"""Improvements of the mean of photographs; six are worse in most tasks, see docs/method.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
