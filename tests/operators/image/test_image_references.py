@@ -266,6 +266,24 @@ def test_compressed_sensing_takes_rows_of_the_hadamard_matrix() -> None:
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(16), atol=1e-12)
 
 
+@pytest.mark.parametrize("transform", ["hadamard", "dct"])
+def test_compressed_sensing_draws_signs_and_rows(transform: str) -> None:
+    """The transform of SciPy of the image with random signs; of its coefficients a random choice, in order."""
+    operator = CompressedSensing((2, 4, 8), 0.3, rng(2), transform=transform)  # type: ignore[arg-type]
+    source = rng(2)
+    signs = 2 * torch.randint(2, (4, 8), generator=source).numpy() - 1
+    rows = np.sort(torch.randperm(32, generator=source).numpy()[:10])
+    assert set(signs.ravel().tolist()) == {-1, 1}
+    x = torch.rand(3, 2, 4, 8, generator=rng(), dtype=torch.float64)
+    signed = signs * x.numpy()
+    if transform == "dct":
+        spectrum = scipy.fft.dctn(signed, axes=(-2, -1), norm="ortho").reshape(3, 2, 32)
+    else:
+        spectrum = signed.reshape(3, 2, 32) @ scipy.linalg.hadamard(32) / np.sqrt(32)
+    np.testing.assert_allclose(operator(x), spectrum[..., rows], atol=1e-12)
+    assert operator.length == 32
+
+
 def test_camera_shake_is_nonlinear_varies_over_the_image_and_keeps_grey() -> None:
     operator = NonlinearBlur.camera((1, 64, 64), rng(3), kernel_size=15, exposure=1.0)
     grey = torch.full((1, 1, 64, 64), 0.1, dtype=torch.float64)
