@@ -27,6 +27,7 @@ from deft_ct.operators import (
     SeparableBlur,
     SuperResolution,
 )
+from deft_ct.operators.image import jpeg
 from deft_ct.operators.image.blur_kernels import gaussian_taps, motion_kernel
 from deft_ct.operators.image.jpeg import quantisation_tables
 from deft_ct.operators.image.transforms import dct_matrix, fast_size, walsh_hadamard
@@ -395,3 +396,13 @@ def test_frequencies_that_a_blur_removes_hold_no_data() -> None:
 def test_fast_sizes_are_those_of_scipy() -> None:
     """Of real transforms, whose sizes have the factors 2, 3 and 5."""
     assert [fast_size(n) for n in range(1, 200)] == [scipy.fft.next_fast_len(n, real=True) for n in range(1, 200)]
+
+
+def test_the_colours_of_jpeg_are_those_of_jfif() -> None:
+    """Numbers of JFIF 1.02 with five digits, rounded to 16 binary digits as libjpeg rounds them."""
+    forward = [(0.299, 0.587, 0.114), (-0.16874, -0.33126, 0.5), (0.5, -0.41869, -0.08131)]
+    backward = [(1, 0, 1.402), (1, -0.34414, -0.71414), (1, 1.772, 0)]
+    for ours, theirs in ((jpeg._RGB_TO_YCBCR, forward), (jpeg._YCBCR_TO_RGB, backward)):
+        expected = np.sign(theirs) * np.floor(np.abs(theirs) * 65536 + 0.5)
+        np.testing.assert_array_equal(65536 * np.array(ours), expected)
+    assert np.ravel(jpeg._CENTRE).tolist() == [0, 128, 128]
