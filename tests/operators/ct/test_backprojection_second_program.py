@@ -11,6 +11,7 @@ import torch
 
 from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry, backprojection, fbp, fdk
 from deft_ct.operators.ct.filters import ramp_response
+from deft_ct.operators.ct.helical_fbp import helical_fbp
 from deft_ct.operators.ct.redundancy import one_sided_padding, ray_weights
 
 PLANE: dict[str, Any] = {
@@ -134,3 +135,13 @@ def test_volumes(name: str, differentiated: bool) -> None:
     found = fdk(y.requires_grad_(differentiated), scan, "cosine", 0.9).detach()
     np.testing.assert_allclose(found, expected, atol=1e-9)
     assert ((before, after) != (0, 0)) == (name == "half")
+
+
+@pytest.mark.parametrize("reconstruct", [fbp, fdk, helical_fbp])
+def test_the_filter_is_looked_at_before_anything_else(reconstruct: Any) -> None:
+    for name, cutoff, message in (
+        ("ramlak", 1.0, "unknown filter 'ramlak'"),
+        ("hann", 1.5, r"cutoff must be in \(0, 1\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            reconstruct(None, *((None,) if reconstruct is not helical_fbp else (None, None)), name, cutoff)
