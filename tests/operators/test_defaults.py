@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from deft_ct.operators.image_values import ImageValues
+
 RANGE = (-1.0, 1.0)
 POWER: dict[str, Any] = {"iterations": 50, "tolerance": 1e-5}
 CLINICAL: dict[str, Any] = {"source_to_center_mm": 595.0, "source_to_detector_mm": 1085.6}
@@ -146,8 +148,33 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+CONSTANTS: dict[str, dict[str, Any]] = {
+    "base": {"NOISE_FREE_STD": 0.01},
+    "circulant": {"GRADIENT_STEP": 0.9, "POSITIVITY_STEP": 0.45},
+    "image_values": {"ATTENUATION": ImageValues(contrast=0.02, nonnegative=True)},
+    "ct._checks": {"MOST": 1_000_000},
+    "ct.alignment": {"PARAMETERS": ("angles", "axis_offset_mm", "detector_offset_mm")},
+    "ct.backends.batch_product": {"CHUNK": 16},
+    "ct.backends.choice": {"SMALL_BYTES": 400_000_000},
+    "ct.backends.matrix": {"STORED_BYTES": 2_000_000_000, "BLOCK_BYTES": 256_000_000, "KEPT_SHARE": 0.5},
+    "ct.backprojection": {"STORED_BYTES": 2_000_000_000},
+    "ct.bad_elements": {"LEAST_VIEWS": 8, "LEAST_DETECTORS": 64, "MOST_REPAIRED": 0.05, "LONGEST_RUN": 4},
+    "ct.diagnosis": {"SHIFT_ELEMENTS": 0.15, "TRUNCATED_VIEWS": 0.05},
+    "ct.extrapolation": {"REACH": 0.5},
+    "ct.features": {"SCAN_FEATURES": 4, "DIRECTION_FEATURES": 2},
+    "ct.helix": {"STATES": (1, 2, 4)},
+    "ct.helix_orientation": {"CLEAR": 1.5},
+    "ct.helix_rebinning": {"SMOOTH_FROM": 0.6, "LEAST_WEIGHT": 1e-3, "BEYOND": 1.5},
+    "ct.photons": {"NOISE_FREE_PHOTONS": 1e6},
+    "ct.plausibility": {"WRONG_SIGN": 0.75, "SATURATED": 0.02, "NOISE_RATIO": 4.0, "METAL_RATIO": 6.0},
+    "ct.tv_hint": {"EXPONENT": 0.4, "ITERATIONS_FAN": 40, "ITERATIONS_LIMITED": 100},
+    "image.phase_retrieval": {"FEATURE_ITERATIONS": 10, "FEATURE_REDUCTIONS": 2},
+}
+"""Thresholds and limits that the documentation states."""
+
 # Imported before any test.
-OBJECTS = {path: pkgutil.resolve_name(f"deft_ct.operators.{path}") for path in [*SIGNATURES, *FIELDS, *ATTRIBUTES]}
+PATHS = [*SIGNATURES, *FIELDS, *ATTRIBUTES, *CONSTANTS]
+OBJECTS = {path: pkgutil.resolve_name(f"deft_ct.operators.{path}") for path in PATHS}
 
 
 @pytest.mark.parametrize("path", SIGNATURES)
@@ -165,3 +192,8 @@ def test_fields_that_are_left_out(path: str) -> None:
 @pytest.mark.parametrize("path", ATTRIBUTES)
 def test_what_a_class_says_of_itself(path: str) -> None:
     assert {name: getattr(OBJECTS[path], name) for name in ATTRIBUTES[path]} == ATTRIBUTES[path]
+
+
+@pytest.mark.parametrize("path", CONSTANTS)
+def test_thresholds_and_limits(path: str) -> None:
+    assert {name: getattr(OBJECTS[path], name) for name in CONSTANTS[path]} == CONSTANTS[path]
