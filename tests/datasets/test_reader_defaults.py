@@ -30,6 +30,14 @@ CONSTANTS: dict[str, dict[str, Any]] = {
         "IMAGE_SHAPE": (362, 362), "SINOGRAM_SHAPE": (1000, 513), "MU_WATER": 20.0, "MU_AIR": 0.02,
         "MU_MAX": pytest.approx(81.35858), "PHOTONS": 4096, "MIN_PHOTONS": 0.1,
     },
+    "datasets.phantoms": {  # Toft 1996: value, half axes, centre and degrees on the square [-1, 1]^2
+        "_SHEPP_LOGAN": (
+            (1.0, 0.69, 0.92, 0, 0, 0), (-0.8, 0.6624, 0.874, 0, -0.0184, 0), (-0.2, 0.11, 0.31, 0.22, 0, -18),
+            (-0.2, 0.16, 0.41, -0.22, 0, 18), (0.1, 0.21, 0.25, 0, 0.35, 0), (0.1, 0.046, 0.046, 0, 0.1, 0),
+            (0.1, 0.046, 0.046, 0, -0.1, 0), (0.1, 0.046, 0.023, -0.08, -0.605, 0), (0.1, 0.023, 0.023, 0, -0.606, 0),
+            (0.1, 0.023, 0.046, 0.06, -0.605, 0),
+        ),
+    },
     "datasets.photographs": {"SIZE": 64, "MOST_LIST_BYTES": 64 * MIB},
     "datasets.projection_arrays": {"TRANSMISSION_FLOOR": 1e-4, "MOST_DARK_ELEMENTS": 0.05},
     "datasets.two_detect": {
