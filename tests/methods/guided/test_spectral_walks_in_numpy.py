@@ -22,6 +22,7 @@ from deft_ct.methods.registry import load_reconstructor, method_class
 from deft_ct.operators import GaussianNoise, NoNoise
 from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.svd import DiagonalSVD
+from deft_ct.reconstructor import UnsupportedError
 from deft_ct.runtime.seeds import generator_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:data not explained")  # a few steps of made-up priors
@@ -175,3 +176,13 @@ def test_settings_at_the_ends_of_their_ranges() -> None:
         assert {key: getattr(made, key) for key in value} == value
     check_counts(a=1, b=2)
     check_positive(a=1e-30, b=float("inf"))
+
+
+@pytest.mark.parametrize("name", ["dps", "daps", "mcg", "dds"])
+def test_a_late_start_that_is_not_possible_is_told_before_any_work(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a quick reconstruction: of an operator that is no scan, TV is none."""
+    prior = Prior(Shrinks(), SCHEDULE, prediction="sample", image_shape=SHAPE)
+    method = load_reconstructor(name, prior=prior, steps=2, start=0.5)
+    monkeypatch.setattr(method, "_estimate", lambda request: pytest.fail("it has begun"))
+    with pytest.raises(UnsupportedError, match="start_from='tv' needs a CT scan, not Weighted"):
+        method.reconstruct(DATA, Measurement(Weighted(), GaussianNoise(0.1)))
