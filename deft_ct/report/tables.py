@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 from tabulate import tabulate
 
 from deft_ct.evaluation.statistics import Interval
@@ -49,12 +50,12 @@ def metrics_table(rows: Sequence[Row], *, title: str = "") -> Table:
         ValueError: no rows, or rows that cannot be compared.
     """
     caption = _convention(rows)
-    table = Table(title=title or None, caption=caption)
+    table = Table(title=Text(title) if title else None, caption=caption)
     table.add_column("method", style="bold")
     for cells in _headings():
         table.add_column(cells, justify="right")
     for row in rows:
-        table.add_row(row.method, *_cells(row))
+        table.add_row(Text(row.method), *_cells(row))
     return table
 
 

@@ -128,11 +128,12 @@ def test_bad_input_is_named(
 
 def test_tables_state_their_conventions(rows: list[Row]) -> None:
     console = Console(width=120, record=True, force_terminal=False, file=None, quiet=True)
-    table = metrics_table(rows, title="demo")
+    table = metrics_table(rows, title="demo [red]x[/red]")
     console.quiet = False
     with console.capture() as captured:
         console.print(table)
     printed = captured.get()
+    assert "demo [red]x[/red]" in printed
     markdown = metrics_markdown(rows)
     for text in (printed, markdown):
         assert "data range 2000 HU" in text and "inside the body" in text and "4 slices" in text
