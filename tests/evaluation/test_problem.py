@@ -227,8 +227,8 @@ def test_brackets_in_names_are_shown(tmp_path: Path) -> None:
     """They are the marks of colours and links to the library that prints."""
     pack = CTPack(write_tiny_pack(tmp_path / "a[red]b.h5"))
     label = "fbp[bold]@[/]"
-    benchmark = Benchmark([CTProblem(pack, SCAN, every=4)], [{label: load_reconstructor("fbp")}])
-    text = terminal_text(run_benchmark(benchmark, tmp_path / "out"))
+    benchmark = Benchmark([CTProblem(pack, SCAN)], [{label: load_reconstructor("fbp")}])
+    text = terminal_text(Comparison(benchmark, run_benchmark(benchmark, tmp_path / "out")))
     assert "a[red]b.h5" in text and label in text
 
 
