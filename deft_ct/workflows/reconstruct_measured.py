@@ -109,8 +109,8 @@ class MeasuredSettings(NetworkChoice):
             raise ValueError(f"photons must be positive, or 0 for noise-free data, got {self.photons}")
         if self.needs_scale and not self.calibration.wanted:
             raise ValueError(
-                f"{self.method} knows images in HU: say what attenuates like water, by --raw mu_water=0.02 (1/mm), by "
-                "a place in the image, --raw water=x:y:radius (mm), or by --raw mu_water=auto for objects without water"
+                f"{self.method} needs images in HU: give the attenuation of water, --raw mu_water=0.02 (1/mm), or a "
+                "place that is water, --raw water=x:y:radius (mm). For objects without water: --raw mu_water=auto"
             )
         check_device(self.device)
 

@@ -53,8 +53,8 @@ class HelixSettings(NetworkChoice):
     Args:
         method: a name of :func:`deft_ct.methods.registry.methods`.
         options: fields of its configuration.
-        rebin: True: rebin the helix to parallel-beam slices, for any method of two dimensions; False: work on the true
-            rays; None: on the true rays for the methods of :data:`ON_THE_HELIX`.
+        rebin: whether to rebin the helix to parallel-beam slices, for any method of two dimensions. False works on the
+            true rays. None does so for the methods of :data:`ON_THE_HELIX` and rebins for the others.
         slices: which slices.
         mu_water: attenuation of water in 1/mm, which has 0 HU; None: that of the files.
         reverse_rows: the rows of the detector count against z, not along it.
