@@ -176,7 +176,7 @@ def _bridged(lines: Tensor, bad: Tensor) -> Tensor:
         for j in index[bad[i]].tolist():
             place = int(torch.searchsorted(good, j))
             low, high = int(good[max(0, place - 1)]), int(good[min(place, len(good) - 1)])
-            part = 0.0 if high == low else min(1.0, max(0.0, (j - low) / (high - low)))
+            part = 0.0 if high == low else (j - low) / (high - low)
             out[i, :, j] = lines[i, :, low] * (1 - part) + lines[i, :, high] * part
     return out
 
