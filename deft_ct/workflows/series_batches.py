@@ -123,9 +123,8 @@ def joined(
         measurement: of the series.
         provenance: of the whole, see :func:`joined_provenance`.
     """
-    mean = volume_of(batches, lambda batch: batch.means[name])
+    mean = whole_volume(batches, lambda batch: batch.means[name])
     std = volume_of(batches, lambda batch: batch.stds.get(name))
-    assert mean is not None
     return Reconstruction(
         mean=torch.from_numpy(mean)[:, None], std=None if std is None else torch.from_numpy(std)[:, None],
         samples=None, measurement=measurement, provenance=provenance,
@@ -150,6 +149,15 @@ def volume_of(
         if volume is None:
             volume = np.empty((count, *part.shape[1:]), np.float32)
         volume[batch.start : batch.stop] = part
+    return volume
+
+
+def whole_volume(
+    batches: Callable[[], Iterator[SliceBatch]], of_batch: Callable[[SliceBatch], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """The slices of all batches as one volume, of what every batch has; see :func:`volume_of`."""
+    volume = volume_of(batches, of_batch)
+    assert volume is not None
     return volume
 
 

@@ -25,7 +25,14 @@ from deft_ct.runtime.content_key import ContentKey, result_versions
 from deft_ct.runtime.parts import PartStore
 from deft_ct.runtime.plain_values import plain
 from deft_ct.runtime.progress import progress_bar
-from deft_ct.workflows.series_batches import SliceBatch, joined, joined_metrics, joined_provenance, volume_of
+from deft_ct.workflows.series_batches import (
+    SliceBatch,
+    joined,
+    joined_metrics,
+    joined_provenance,
+    volume_of,
+    whole_volume,
+)
 from deft_ct.workflows.series_output import FinishedRun, MiddleSlice, Output, hu_of, method_label
 
 if TYPE_CHECKING:
@@ -223,6 +230,7 @@ class SeriesJob:
         return FinishedRun(
             series=self.series, settings=self.settings, main=main, records=records, rows=rows, output=output,
             middle=MiddleSlice(index=middle, truth_hu=truth, columns=shown),
+            mean_of=lambda name: whole_volume(batches, lambda batch: batch.means[name]),
             unmeasured_hu=volume_of(batches, lambda batch: batch.unmeasured_hu) if self.unmeasured else None,
         )  # fmt: skip
 

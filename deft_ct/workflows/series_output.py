@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,14 +15,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deft_ct.ct.hounsfield import HU_MIN
+from deft_ct.ct.hounsfield import storable_hu
 from deft_ct.io import DicomOptions, Series, write_dicom_series
 from deft_ct.io.dicom_write import is_own_output
 from deft_ct.io.nifti import write_nifti
 from deft_ct.methods.registry import method_title
 from deft_ct.reconstruction import Reconstruction
-from deft_ct.report import FOOTER, FigureStyle, Row, comparison_figure, metrics_json, panel_figure, save_png, write_html
+from deft_ct.report import (
+    FOOTER,
+    FigureStyle,
+    Report,
+    Row,
+    comparison_figure,
+    metrics_json,
+    panel_figure,
+    save_png,
+    write_html,
+)
 from deft_ct.runtime.atomic import write_text
+from deft_ct.workflows.result_view import series_view
 
 if TYPE_CHECKING:
     from deft_ct.workflows.reconstruct_series import SparseView
@@ -87,6 +98,7 @@ class FinishedRun:
         middle: for the pictures.
         rows: metrics of every method, the main one last.
         output: optional files.
+        mean_of: reads the mean of a method, ``(Z, H, W)`` in 1/mm; the other volumes are not kept in memory.
         unmeasured_hu: ``(Z, H, W)`` part of the main result that was not measured, in HU; None unless it is wanted.
     """
 
@@ -96,6 +108,7 @@ class FinishedRun:
     records: Mapping[str, Mapping[str, Any]]
     middle: MiddleSlice
     rows: tuple[Row, ...]
+    mean_of: Callable[[str], NDArray[np.float32]]
     output: Output = field(default_factory=Output)
     unmeasured_hu: NDArray[np.float32] | None = None
 
@@ -109,6 +122,22 @@ class FinishedRun:
         """``(Z, H, W)`` posterior standard deviation in HU, or None."""
         std = self.main.in_units.std
         return None if std is None else std.numpy()[:, 0]
+
+    @property
+    def shown_hu(self) -> NDArray[np.float32]:
+        """``(Z, H, W)`` the main result in HU as every file shows it."""
+        return storable_hu(hu_of(self.main))
+
+    @property
+    def reference_hu(self) -> NDArray[np.float32]:
+        """``(Z, H, W)`` what was scanned, in HU: the slices of the series, nothing below vacuum."""
+        hu: NDArray[np.float32] = np.maximum(self.series.hu, np.float32(self.series.units.to_hu(0.0)))
+        return hu
+
+    def compared_hu(self, name: str) -> NDArray[np.float32]:
+        """``(Z, H, W)`` the mean of a method in HU, read anew."""
+        hu: NDArray[np.float32] = self.series.units.to_hu(self.mean_of(name))
+        return storable_hu(hu)
 
 
 def method_label(name: str, *, has_std: bool) -> str:
@@ -132,8 +161,7 @@ def write_run(folder: Path, run: FinishedRun) -> None:
     """
     _write_dicom(folder, run)
     volume = run.series.volume
-    # DICOM holds nothing below -1024 HU: both files hold the same numbers.
-    write_nifti(volume.with_hu(np.maximum(hu_of(run.main), HU_MIN)), folder / "mean.nii.gz")
+    write_nifti(volume.with_hu(run.shown_hu), folder / "mean.nii.gz")
     if (std_hu := run.std_hu) is not None:
         write_nifti(volume.with_hu(std_hu), folder / "spread.nii.gz")
         del std_hu
@@ -142,14 +170,11 @@ def write_run(folder: Path, run: FinishedRun) -> None:
     record = run_record(run)
     shared = mailable(record)
     title = f"{run.settings.method.upper()}, {run.settings.summary}"
-    write_html(
-        folder / "report.html",
-        title=title,
-        figures=_write_pictures(folder, run),
-        rows=run.rows,
-        warnings=warnings_of(run),
-        provenance=shared,
-    )
+    report = Report(
+        title=title, figures=_write_pictures(folder, run), rows=run.rows, warnings=warnings_of(run), provenance=shared,
+        view=series_view(run),
+    )  # fmt: skip
+    write_html(folder / "report.html", report)
     kept = shared if run.output.deidentify else record
     kept["files"] = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
     write_text(folder / RUN_RECORD, json.dumps(kept, indent=2, allow_nan=False) + "\n")
