@@ -1,4 +1,4 @@
-"""One self-contained HTML file: a viewer, figures, metrics, provenance. It opens without a network and can be mailed."""
+"""One self-contained HTML file: viewer, figures, metrics, provenance. It opens without a network and can be mailed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PAGE = """<!DOCTYPE html>
  script-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
-body {{ font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; line-height: 1.45; color: #222; }}
+body {{ font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; color: #222; }}
 .notice {{ background: #fff3cd; border: 1px solid #e0c36a; padding: .5rem 1rem; font-weight: 600; }}
 table {{ border-collapse: collapse; margin: 1rem 0; }}
 th, td {{ border: 1px solid #ccc; padding: .3rem .7rem; text-align: right; }}

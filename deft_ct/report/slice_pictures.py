@@ -1,7 +1,8 @@
 """Slices of a volume as JPEG pictures of codes from 0 to 255, which a page turns into values again.
 
-Codes are finer where it matters, such as in soft tissue, so that a page can show any window of them. JPEG loses some HU (the page says how many): 100 slices of 512 x 512 pixels in five layers are 260 MB as 16-bit
-integers, 150 MB deflated, and about 20 MB as these pictures. The exact values are in the DICOM and NIfTI files.
+Codes are finer where it matters, such as in soft tissue, so that a page can show any window of them. JPEG changes the
+values by some HU; the page says by how many, and the DICOM and NIfTI files hold the exact ones. Without a loss, the
+layers of a hundred slices of 512 x 512 pixels are larger than a page that is mailed may be.
 """
 
 from __future__ import annotations

@@ -193,7 +193,8 @@ def _plain(layer: Layer, curve: ToneCurve, fine: Fineness, sample: NDArray[np.fl
     return {
         "key": layer.key, "title": layer.title, "kind": layer.kind, "unit": layer.unit,
         # An image made of a difference would be blurred where the difference is.
-        "subtracted": layer.subtracted if fine.shrink == 1 else None, "shrink": fine.shrink, "shape": list(volume.shape),
+        "subtracted": layer.subtracted if fine.shrink == 1 else None,
+        "shrink": fine.shrink, "shape": list(volume.shape),
         "values": [float(f"{value:.6g}") for value in curve.values],
         "within": float(f"{_loss(sample, curve, fine):.2g}"),
         "slices": [encoded(image, curve, fine) for image in volume],

@@ -101,7 +101,7 @@ class Page:
         method, about = event.get("method"), event.get("params", {})
         if method == "Runtime.exceptionThrown":
             self.problems.append(str(about["exceptionDetails"]))
-        elif method == "Log.entryAdded" and about["entry"]["level"] in ("error", "warning"):
+        elif method == "Log.entryAdded" and about["entry"]["level"] == "error":
             self.problems.append(about["entry"]["text"])
         elif method == "Network.requestWillBeSent":
             self.requests.append(about["request"]["url"].partition(":")[0])
