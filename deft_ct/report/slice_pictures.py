@@ -52,8 +52,7 @@ class ToneCurve:
     @classmethod
     def around_zero(cls, low: float, high: float, scale: float) -> ToneCurve:
         """A curve whose steps grow with the distance from 0, beginning at ``scale``: an inverse hyperbolic sine."""
-        ends = np.arcsinh(np.array([low, high]) / scale)
-        return cls(scale * np.sinh(np.linspace(*ends, CODES)))
+        return cls(scale * np.sinh(np.linspace(np.arcsinh(low / scale), np.arcsinh(high / scale), CODES)))
 
     def codes(self, values: NDArray[np.floating]) -> NDArray[np.uint8]:
         """The nearest codes."""

@@ -69,15 +69,13 @@ def series_view(run: FinishedRun) -> VolumeView:
     main, volume = run.rows[-1].method, run.series.volume
     layers = [Layer(key="mean", title=main, kind="image", unit="HU", volume=lambda: run.shown_hu, primary=True)]
     layers.append(_difference(run, "error", "error", "reference", lambda: run.reference_hu, primary=True))
-    if run.std_hu is not None:
-        layers.append(_spread(lambda: run.std_hu, "HU", calibrated=run.calibrated))
+    if (std := run.std_hu) is not None:
+        layers.append(_spread(lambda: std, "HU", calibrated=run.calibrated))
     for name, row in zip(list(run.records)[:-1], run.rows[:-1], strict=True):
         title = f"{main} - {row.method}"
         layers.append(_difference(run, name, title, row.method, lambda name=name: run.compared_hu(name)))  # type: ignore[misc]
-    if run.unmeasured_hu is not None:
-        layers.append(
-            Layer(key="unmeasured", title="not measured", kind="map", unit="HU", volume=lambda: run.unmeasured_hu)
-        )
+    if (unmeasured := run.unmeasured_hu) is not None:
+        layers.append(Layer(key="unmeasured", title="not measured", kind="map", unit="HU", volume=lambda: unmeasured))
     psnr = run.rows[-1].metrics.psnr
     lowest = int(np.argmin(psnr))
     return VolumeView(
