@@ -43,6 +43,7 @@ class SliceBatch:
         metrics: method -> its metrics, slice by slice.
         records: method -> provenance of the batch, JSON-ready.
         unmeasured_hu: ``(n, H, W)`` part of the main result that was not measured, in HU; None unless it was asked for.
+        samples: ``(n, S, H, W)`` posterior samples of the main method in 1/mm; None unless they were asked for.
     """
 
     start: int
@@ -52,6 +53,7 @@ class SliceBatch:
     metrics: Mapping[str, CTMetrics]
     records: Mapping[str, Mapping[str, Any]]
     unmeasured_hu: NDArray[np.float32] | None = None
+    samples: NDArray[np.float32] | None = None
 
     def to_part(self) -> Part:
         """What is stored of it."""
@@ -62,6 +64,8 @@ class SliceBatch:
         arrays |= {f"std/{name}": std for name, std in self.stds.items()}
         if self.unmeasured_hu is not None:
             arrays["unmeasured"] = self.unmeasured_hu
+        if self.samples is not None:
+            arrays["samples"] = self.samples
         ranges = {name: metrics.data_range_hu for name, metrics in self.metrics.items()}
         return Part(arrays, {"start": self.start, "stop": self.stop, "records": self.records, "ranges": ranges})
 
@@ -79,7 +83,7 @@ class SliceBatch:
                 )
                 for name, reach in record["ranges"].items()
             },
-            unmeasured_hu=arrays.get("unmeasured"),
+            unmeasured_hu=arrays.get("unmeasured"), samples=arrays.get("samples"),
         )  # fmt: skip
 
 
