@@ -73,7 +73,7 @@ def further_output(text: str | None) -> dict[str, bool]:
     Raises:
         ValueError: something else is named.
     """
-    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    names = [] if text is None else [name.strip() for name in text.split(",")]
     if unknown := [name for name in names if name not in _FURTHER]:
         raise ValueError(f"--also knows {' and '.join(_FURTHER)}, got {printable(unknown[0])!r}")
     return dict.fromkeys(names, True)

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
-from deft_ct.workflows.verify import TOLERANCE_HU, verify_series
+from deft_ct.workflows.verify import verify_series
 
 
 def verify(
@@ -22,9 +22,6 @@ def verify(
     number: Annotated[
         int | None, typer.Option("--slice", help="Slice to reconstruct again, from 1. Default: the middle.", min=1)
     ] = None,
-    tolerance: Annotated[
-        float, typer.Option(help="Largest difference in HU that counts as the same.", min=0)
-    ] = TOLERANCE_HU,
     progress: opt.Progress = True,
 ) -> None:
     """Check a finished result: unchanged files, and one slice that comes out the same when it is made again.
@@ -33,13 +30,12 @@ def verify(
     """
     console = Console(soft_wrap=True)
     with one_line_errors():
-        found = verify_series(
-            result, series_folder, slice_number=number, tolerance_hu=tolerance, progress=progress
-        )  # fmt: skip
+        found = verify_series(result, series_folder, slice_number=number, progress=progress)
         for note in found.notes:
             console.print(f"[yellow]note:[/] {escape(note)}")
         for name, largest in found.largest_hu.items():
             console.print(f"{escape(name)}: slice {found.slice_number} differs by at most {largest:.3g} HU")
         if found.problems:
             raise ValueError(f"{result} is not as it was written: {'; '.join(found.problems)}")
-        console.print(f"{found.files} files unchanged, slice {found.slice_number} the same within {tolerance:g} HU")
+        same = f"slice {found.slice_number} the same within {found.tolerance_hu:g} HU"
+        console.print(f"{found.files} files unchanged, {same}")
