@@ -241,13 +241,14 @@ def _write_dicom(folder: Path, run: FinishedRun) -> None:
         main, like=like, folder=folder / "dicom", description=f"{settings.method.upper()} {scanned}",
         details="; ".join(filter(None, (details, about))), options=options,
     )  # fmt: skip
+    first = options.series_number_offset + _FIRST_FURTHER
     for number, one in enumerate(_further(run)):
         hu = one.read()
         hashes = _hashes(run.records[one.method])
         write_dicom_series(
             hu, like=like, folder=folder / "dicom" / one.name, description=f"{one.title} {scanned}",
             details="; ".join(filter(None, (f"{settings.summary}; seed {settings.seed}; {hashes}", about))),
-            options=replace(options, series_number_offset=options.series_number_offset + _FIRST_FURTHER + number),
+            options=replace(options, parametric_map=False, series_number_offset=first + number),
         )  # fmt: skip
         write_nifti(run.series.volume.with_hu(hu), folder / f"{one.name}.nii.gz")
 

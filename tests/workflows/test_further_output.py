@@ -81,12 +81,14 @@ def test_all_series_are_one_study_and_no_two_are_the_same(folder: Path) -> None:
 def test_a_deidentified_result_stays_one_study_too(tmp_path: Path) -> None:
     pytest.importorskip("dicomanonymizer")
     settings = SparseView(compare=("fbp",), views=8, samples=2, size=16, photons=1e4)
-    output = Output(compared=True, samples=True, deidentify=True)
+    pytest.importorskip("highdicom")
+    output = Output(compared=True, samples=True, deidentify=True, parametric_map=True)
     with seeded_deft():
         done = reconstruct_series(sample_series_path(), tmp_path / "out", settings, output=output)
     first = pydicom.dcmread(sorted(sample_series_path().glob("*.dcm"))[0])
-    images = [pydicom.dcmread(path) for path in done.folder.rglob("0001.dcm")]
-    assert len(images) == 5 and len({image.StudyInstanceUID for image in images}) == 1
+    files = [*done.folder.rglob("0001.dcm"), *done.folder.rglob("*_map.dcm")]
+    images = [pydicom.dcmread(path) for path in files]
+    assert len(images) == 6 and len({image.StudyInstanceUID for image in images}) == 1
     assert len({image.FrameOfReferenceUID for image in images}) == 1
     assert all(image.PatientIdentityRemoved == "YES" for image in images)
     assert {image.StudyInstanceUID for image in images} != {first.StudyInstanceUID}
