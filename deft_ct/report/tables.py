@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
@@ -96,6 +97,17 @@ def metrics_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def metrics_by_slice(rows: Sequence[Row]) -> dict[str, dict[str, list[str]]]:
+    """Method -> heading -> the metric of every slice, rounded as in the table; "-" where there is none."""
+    return {
+        row.method: {
+            heading: [f"{value:.{decimals}f}" if np.isfinite(value) else "-" for value in getattr(row.metrics, name)]
+            for name, heading, decimals in _COLUMNS
+        }
+        for row in rows
+    }
 
 
 def _headings() -> list[str]:

@@ -160,8 +160,7 @@ def reconstruct_measured(
         ImportError: a package is missing that ``output``, the method or the removal of rings needs.
     """
     settings, output, path = settings or MeasuredSettings(), output or Output(), Path(source)
-    if output.unmeasured_map:
-        raise ValueError("unmeasured_map is for simulated scans: leave it out for measured projections")
+    output.check_raw("measured projections")
     with reserve_folder(out, overwrite=output.overwrite, source=path) as target:
         reconstructor = settings.networks().build(settings.method, settings.options)
         scan = read_measured_scan(path, settings.scan, settings.chosen)

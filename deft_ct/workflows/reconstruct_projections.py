@@ -139,8 +139,7 @@ def reconstruct_projections(
         ImportError: a package is missing that ``output`` or the method needs; the message names the extra.
     """
     settings, output = settings or HelixSettings(), output or Output()
-    if output.unmeasured_map:
-        raise ValueError("unmeasured_map is for simulated scans: leave it out for raw data")
+    output.check_raw("raw data")
     with reserve_folder(out, overwrite=output.overwrite, source=source) as target:
         reconstructor = settings.networks().build(settings.method, settings.options)
         projections = read_projections(source, reverse_rows=settings.reverse_rows, progress=progress)
