@@ -31,6 +31,7 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 highlight_language = "none"
+smartquotes = False  # it would turn the dashes of options into one
 
 # Reference from docstrings
 autodoc_member_order = "bysource"

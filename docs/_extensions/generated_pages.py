@@ -161,6 +161,7 @@ def _row(parameter: Any) -> str:
     default = parameter.default
     shown = "required" if parameter.required else "" if default in (None, False, "", ()) else f"`{default}`"
     help_text = re.sub(r"\s+", " ", parameter.help or "").replace("|", "\\|")
+    name = name.replace("|", "\\|")
     return f"| {name} | {_no_markup(help_text)} | {shown} |".replace("<", "&lt;")
 
 
@@ -217,10 +218,10 @@ def make_pages(app: Any) -> None:
 
 
 def _plain_sentence(app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
-    """Napoleon takes the words before a colon for a type, in docstrings of values; an empty first line hinders it."""
+    """Napoleon takes the words before a colon for a type, in docstrings of values; an empty comment hinders it."""
     del app, name, found, options
-    if what in ("data", "attribute", "property") and lines:
-        lines.insert(0, "")
+    if what in ("data", "attribute", "property") and lines and ":" in lines[0]:
+        lines[:0] = ["..", ""]
 
 
 def setup(app: Any) -> dict[str, bool]:

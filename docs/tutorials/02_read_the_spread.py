@@ -23,11 +23,12 @@ y = scan.simulate(series.attenuation(nonnegative=True), seed=0, refine=2)
 # %%
 # Four samples
 # ------------
-# With several samples ``mean`` is their mean and ``std`` their calibrated standard deviation.
+# ``std`` is their standard deviation, calibrated if there is a calibration for this scan and these settings. ``mean`` is
+# DEFT's direct mean, which one more evaluation of the networks gives.
 
-result = dc.load_reconstructor("deft", estimate="samples").reconstruct(y, scan, num_samples=4, seed=0)
+result = dc.load_reconstructor("deft").reconstruct(y, scan, num_samples=4, seed=0)
 images = result.in_units  # HU
-print("spread:", result.provenance["spread"])
+print("calibrated:", result.provenance["spread"]["calibrated"])
 
 # %%
 # Two samples differ in fine texture. Neither is the patient's: that texture comes from the prior.
