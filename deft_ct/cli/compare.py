@@ -48,6 +48,8 @@ def compare(
 ) -> None:
     """Compare methods on several scans: quality with intervals over slices, network evaluations, time and memory.
 
+    Example: `deft-ct compare --data folder:FOLDER --scan parallel60_1e5 --method tv --method deft --out OUT`
+
     The short form of `deft-ct benchmark`. Without --scan, three common scans are used, or the data's own measurements.
     Without --method, all methods run that apply to CT and whose networks are available. Methods that train for each
     slice run only if they are named. Writes summary.md, benchmark.html, comparison.json and results.parquet. Results

@@ -120,6 +120,8 @@ def reconstruct(
 ) -> None:
     """Simulate a sparse-view scan of a CT series and reconstruct it. Or reconstruct measured projections.
 
+    Example: `deft-ct reconstruct SERIES_FOLDER --views 60 --method deft --samples 4 --out OUT`
+
     Writes the posterior mean and the posterior standard deviation in HU as DICOM series and as NIfTI. Also writes a
     comparison figure, a report and run.json. OUT must be new or empty. Finished slices are kept in OUT.unfinished: run
     the same command again to resume. Measured projections need no simulated scan: `deft-ct reconstruct --projections

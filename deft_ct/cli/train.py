@@ -53,6 +53,8 @@ def prior(
 ) -> None:
     """Train an unconditional prior and write it to OUT/prior.
 
+    Example: `deft-ct train prior --data train.h5 --steps 5000 --batch-size 8 --out OUT`
+
     --data photos:FOLDER[:SIZE] trains on photographs: pictures of any format, cut to their central square.
     """
     with training_job(out):
@@ -109,6 +111,8 @@ def htransform(
     progress: opt.Progress = True,
 ) -> None:
     """Train the h-transform of a prior (DEFT) and write it to OUT/htransform.
+
+    Example: `deft-ct train htransform --prior PRIOR --any-scan --steps 800 --out OUT`
 
     On photographs, --operator names what degrades them: --data photos:FOLDER --operator sr4 --noise 0.05 --prior P.
     One network learns several operators that are joined by a plus: --operator sr4+hdr+gaussian_blur:sigma=2.
@@ -181,6 +185,8 @@ def refinement(
     progress: opt.Progress = True,
 ) -> None:
     """Train the refinement network of an h-transform and write it to OUT/refinement.
+
+    Example: `deft-ct train refinement --any-scan --batches 640 --steps 2000 --out OUT`
 
     It improves the TV initial reconstruction. --initial takes a folder. --mirror needs --any-start.
     """
