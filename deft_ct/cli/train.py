@@ -27,8 +27,10 @@ from deft_ct.cli.training_options import (
     finish,
     training_job,
 )
+from deft_ct.datasets.backbones import is_backbones
 from deft_ct.datasets.photographs import is_photographs
 from deft_ct.diffusion.schedule import BetaSchedule
+from deft_ct.workflows.train_backbones import BackboneRecipe, prior_on_backbones
 from deft_ct.workflows.train_priors import PriorRecipe, image_domain, prior_on_images
 from deft_ct.workflows.training_setup import TrainingData, random_scans, training_slices
 
@@ -54,11 +56,22 @@ def prior(
     """Train an unconditional prior and write it to OUT/prior.
 
     --data photos:FOLDER[:SIZE] trains on photographs: pictures of any format, cut to their central square.
+    --data backbones:FILE trains on chains of C-alpha atoms. Their network has one width: --channels 128 --layers 2.
     """
     with training_job(out):
         from deft_ct.diffusion import save_prior
 
         config = training.config()
+        if is_backbones(data):
+            _refuse("backbones", {"--attention": attention})
+            finish(
+                out / "prior",
+                prior_on_backbones(
+                    data, out, BackboneRecipe(width=_width(channels), layers=layers, schedule=schedule, initial=initial),
+                    config, progress=progress,
+                ), save_prior,
+            )  # fmt: skip
+            return
         recipe = PriorRecipe(
             channels=channels, patch=patch, layers=layers, attention=attention, schedule=schedule, initial=initial
         )
@@ -153,6 +166,12 @@ def htransform(
         slices = TrainingData(scans=simulated.scans(), scan_range=scan_range, slices=training_slices(data))
         made = htransform_on_slices(slices, out, settings, progress=progress)
         finish(out / "htransform", made, save_htransform)
+
+
+def _width(channels: str) -> int:
+    if not channels.isdecimal():
+        raise ValueError(f"the network of backbones has one width: give --channels 128, got {channels!r}")
+    return int(channels)
 
 
 def _refuse(images: str, given: Mapping[str, object]) -> None:
