@@ -156,7 +156,9 @@ class BackboneFile:
             raise ReadError(self.path, f"'{group}' has lists of different lengths")
         found = []
         for name, k, first, end in zip(names, index.tolist(), start.tolist(), stop.tolist(), strict=True):
-            if not (0 <= k < len(self._chains) and self._splits[k] == split and 0 <= first < end <= len(self._chains[k])):
+            if not (
+                0 <= k < len(self._chains) and self._splits[k] == split and 0 <= first < end <= len(self._chains[k])
+            ):
                 raise ReadError(self.path, f"motif {name!r} names no residues of a chain of {split}")
             found.append(MotifCut(name=name, chain=self._chains[k], start=first, stop=end))
         return found
@@ -240,7 +242,9 @@ class BackboneFile:
         """The rows of each chain; chains have three residues or more."""
         offsets = self._numbers(name)
         if len(offsets) != count + 1 or offsets[0] != 0 or offsets[-1] != atoms or bool((np.diff(offsets) < 3).any()):
-            raise ReadError(self.path, f"'{name}' does not divide {atoms} residues into {count} chains of three or more")
+            raise ReadError(
+                self.path, f"'{name}' does not divide {atoms} residues into {count} chains of three or more"
+            )
         return [slice(int(a), int(b)) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
 
 

@@ -201,9 +201,7 @@ class _Stage(nn.Module):
         self.pair_out = nn.Linear(config.pair_width, config.pair_width)
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
 
-    def forward(
-        self, h: Tensor, chain: Tensor, vectors: Tensor, scalars: Tensor, emb: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, h: Tensor, chain: Tensor, vectors: Tensor, scalars: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
         """Features ``(B, N, width)`` and directions ``(B, N, directions, 3)``."""
         frame = chain_frames.frames(chain)
         around, there = chain_frames.neighbours(chain, _REACH)
