@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -156,9 +157,8 @@ class BackboneFile:
             raise ReadError(self.path, f"'{group}' has lists of different lengths")
         found = []
         for name, k, first, end in zip(names, index.tolist(), start.tolist(), stop.tolist(), strict=True):
-            if not (
-                0 <= k < len(self._chains) and self._splits[k] == split and 0 <= first < end <= len(self._chains[k])
-            ):
+            known = 0 <= k < len(self._chains) and self._splits[k] == split
+            if not known or not 0 <= first < end <= len(self._chains[k]):
                 raise ReadError(self.path, f"motif {name!r} names no residues of a chain of {split}")
             found.append(MotifCut(name=name, chain=self._chains[k], start=first, stop=end))
         return found
@@ -245,7 +245,7 @@ class BackboneFile:
             raise ReadError(
                 self.path, f"'{name}' does not divide {atoms} residues into {count} chains of three or more"
             )
-        return [slice(int(a), int(b)) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        return [slice(int(a), int(b)) for a, b in pairwise(offsets)]
 
 
 class ChainSets:

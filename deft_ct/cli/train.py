@@ -64,13 +64,8 @@ def prior(
         config = training.config()
         if is_backbones(data):
             _refuse("backbones", {"--attention": attention})
-            finish(
-                out / "prior",
-                prior_on_backbones(
-                    data, out, BackboneRecipe(width=_width(channels), layers=layers, schedule=schedule, initial=initial),
-                    config, progress=progress,
-                ), save_prior,
-            )  # fmt: skip
+            shape = BackboneRecipe(width=_width(channels), layers=layers, schedule=schedule, initial=initial)
+            finish(out / "prior", prior_on_backbones(data, out, shape, config, progress=progress), save_prior)
             return
         recipe = PriorRecipe(
             channels=channels, patch=patch, layers=layers, attention=attention, schedule=schedule, initial=initial

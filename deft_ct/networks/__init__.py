@@ -8,6 +8,7 @@ from deft_ct.networks.point import PointNetwork, PointNetworkConfig
 from deft_ct.networks.unet import UNet, UNetConfig, timestep_embedding
 
 __all__ = [
-    "NETWORKS", "BackboneNetwork", "BackboneNetworkConfig", "NetworkConfig", "PointNetwork", "PointNetworkConfig", "TimeNetwork", "UNet", "UNetConfig",
-    "channel_axis", "content_hash", "network_config", "timestep_embedding", "weights_digest",
+    "NETWORKS", "BackboneNetwork", "BackboneNetworkConfig", "NetworkConfig", "PointNetwork", "PointNetworkConfig",
+    "TimeNetwork", "UNet", "UNetConfig", "channel_axis", "content_hash", "network_config", "timestep_embedding",
+    "weights_digest",
 ]  # fmt: skip

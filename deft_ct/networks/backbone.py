@@ -142,9 +142,8 @@ class BackboneNetwork(TimeNetwork):
         self.length_embedding = nn.Linear(width, width)
         self.stages = nn.ModuleList(_Stage(config) for _ in range(config.stages))
         self.moves = nn.ModuleList(nn.Linear(width, config.directions) for _ in range(config.stages - 1))
-        for move in self.moves:
-            nn.init.zeros_(move.weight)
-            nn.init.zeros_(move.bias)
+        for parameter in self.moves.parameters():
+            nn.init.zeros_(parameter)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(config.stages))
         # The directions of the last stage, and the way from the input to where the stages moved each residue.
         self.out = nn.Linear(width, config.out_channels // 3 * (config.directions + 1))

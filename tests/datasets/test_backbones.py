@@ -74,7 +74,7 @@ TEXT = h5py.string_dtype()
         ({"coordinates": np.zeros((sum(LENGTHS), 3), "f4")}, "must have shape"),
         ({"coordinates": np.full((sum(LENGTHS), 3, 3), np.nan, "f4")}, "missing or out of place"),
         ({"coordinates": np.full((sum(LENGTHS), 3, 3), 1e30, "f4")}, "missing or out of place"),
-        ({"offsets": np.cumsum([0, 1, *LENGTHS[1:-1], 23])}, "chains of three or more"),
+        ({"offsets": np.cumsum([0, 1, *LENGTHS[1:-1], 23])}, "chains of 3 or more"),
         ({"offsets": np.cumsum([0, *LENGTHS[:-1], 10**9])}, "does not divide"),
         ({"pdb_id": np.array(NAMES[:5], TEXT)}, "'pdb_id' has 5 entries for 6 chains"),
         ({"sequence": None}, "holds no 'sequence'"),

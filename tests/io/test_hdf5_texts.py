@@ -42,8 +42,8 @@ def test_texts_of_fixed_and_of_any_length(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("scalar", "type object"), ("numbers", "not a list of texts"), ("table", "not real numbers"), ("deep", "not a list"),
-     ("nothing", "holds no 'nothing'"), ("virtual", "virtual dataset"), ("far", "external storage")],
+    [("scalar", "type object"), ("numbers", "not a list of texts"), ("table", "not real numbers"),
+     ("deep", "not a list"), ("nothing", "holds no 'nothing'"), ("virtual", "virtual dataset"), ("far", "external storage")],
 )  # fmt: skip
 def test_what_is_no_list_of_texts_is_said(path: Path, name: str, why: str) -> None:
     with pytest.raises(ReadError, match=why):
@@ -84,7 +84,7 @@ def test_one_text_that_stands_for_gibibytes_is_refused(tmp_path: Path) -> None:
         plan.set_alloc_time(h5py.h5d.ALLOC_TIME_LATE)
         plan.set_chunk((1,))
         h5py.h5d.create(file.id, b"x", kind, h5py.h5s.create_simple((2,)), plan)
-    with pytest.raises(ReadError, match="more memory than its size allows|cannot be read"):
+    with pytest.raises(ReadError, match="more memory than its size allows"):
         read_texts(HDF5File(path), "x")
 
 
