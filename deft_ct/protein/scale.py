@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from deft_ct.measurement.scales import AffineMap, PriorRange, Scale
+import torch
+from torch import Tensor
+
+from deft_ct.measurement.scales import AffineMap, PriorRange, SampleSummary, Scale
+from deft_ct.protein.ensemble import medoid, spread_about
 
 SPREAD = 7.0
 """Standard deviation of a coordinate of compact chains of 50 to 128 residues, angstrom."""
@@ -28,6 +32,20 @@ class Angstrom(Scale):
     def background(self) -> float:
         """Zero: the centre of a chain."""
         return 0.0
+
+    @property
+    def mean_is_refused(self) -> str:
+        """The mean of posed chains is no chain."""
+        return "the mean of chains in any pose is not a chain: take the samples, for which their medoid stands"
+
+    def summary(self, samples: Tensor) -> SampleSummary:
+        """The medoid, and the spread after superposition on it; samples ``(B, S, N, 3)``."""
+        best, deviations = medoid(samples)
+        center = samples[torch.arange(len(samples)), best]
+        return SampleSummary(
+            chosen=best, std=spread_about(samples, center) if samples.shape[1] > 1 else None,
+            record={"rule": "medoid", "samples": best.tolist(), "rmsd_from_it": deviations.tolist()},
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """The unit."""

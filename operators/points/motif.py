@@ -38,6 +38,8 @@ class Motif(Operator):
             finite, bodies that do not add up, or a body of less than three residues or of points on one line.
     """
 
+    has_equivalents = True
+
     def __init__(
         self, length: int, residues: Sequence[int] | Tensor, template: Tensor, *, bodies: Sequence[int] | None = None
     ) -> None:
