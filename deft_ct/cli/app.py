@@ -14,6 +14,7 @@ from deft_ct.cli.info import info
 from deft_ct.cli.models import models
 from deft_ct.cli.reconstruct import reconstruct
 from deft_ct.cli.restore import restore
+from deft_ct.cli.scaffold import scaffold
 from deft_ct.cli.tune import tune_command
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.callback()(set_traceback)
 app.command(cls=CheckedCommand)(reconstruct)
 app.command(cls=CheckedCommand)(restore)
+app.command(cls=CheckedCommand)(scaffold)
 app.command(cls=CheckedCommand)(demo)
 app.add_typer(benchmark.app, name="benchmark")
 app.command(cls=CheckedCommand)(compare)

@@ -85,13 +85,11 @@ class Structure:
         if missing:
             raise ReadError(
                 self.path,
-                f"chain {segment.chain} has no C-alpha atom of residue {missing[0]} ({len(missing)} of {len(wanted)} of "
-                f"{segment} are missing)",
+                f"chain {segment.chain} has no C-alpha atom of residue {missing[0]} ({len(missing)} of {len(wanted)} "
+                f"residues of {segment} are missing)",
             )
         rows = [place[number] for number in wanted]
-        return StructureChain(
-            numbers=tuple(wanted), residues=tuple(chain.residues[k] for k in rows), ca=chain.ca[rows]
-        )
+        return StructureChain(numbers=tuple(wanted), residues=tuple(chain.residues[k] for k in rows), ca=chain.ca[rows])
 
 
 def _chains(model: Any) -> dict[str, StructureChain]:
@@ -103,7 +101,9 @@ def _chains(model: Any) -> dict[str, StructureChain]:
                 continue
             known = [atom for atom in residue if atom.name == "CA" and atom.element.name == "C"]
             if known:
-                best = max(known, key=lambda atom: atom.occ)  # of alternative places the most occupied, the first of equals
+                best = max(
+                    known, key=lambda atom: atom.occ
+                )  # of alternative places the most occupied, the first of equals
                 atoms.setdefault(residue.seqid.num, (residue.name, tuple(best.pos.tolist())))
     return {
         name: StructureChain(

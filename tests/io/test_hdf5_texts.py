@@ -42,8 +42,11 @@ def test_texts_of_fixed_and_of_any_length(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("scalar", "type object"), ("numbers", "not a list of texts"), ("table", "not real numbers"),
-     ("deep", "not a list"), ("nothing", "holds no 'nothing'"), ("virtual", "virtual dataset"), ("far", "external storage")],
+    [
+        ("scalar", "type object"), ("numbers", "not a list of texts"), ("table", "not real numbers"),
+        ("deep", "not a list"), ("nothing", "holds no 'nothing'"), ("virtual", "virtual dataset"),
+        ("far", "external storage"),
+    ],
 )  # fmt: skip
 def test_what_is_no_list_of_texts_is_said(path: Path, name: str, why: str) -> None:
     with pytest.raises(ReadError, match=why):

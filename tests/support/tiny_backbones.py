@@ -7,10 +7,27 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
+
+from deft_ct.diffusion import Prior
+from deft_ct.diffusion.schedule import Schedule
+from deft_ct.networks import BackboneNetworkConfig
+from deft_ct.protein.scale import BACKBONE_RANGE
 
 NAMES = ["1AAA", "1BBB", "1CCC", "1DDD", "1EEE", "1FFF"]
 SPLITS = ["train", "train", "train", "val", "test", "benchmark_homologue"]
 LENGTHS = [12, 14, 16, 15, 18, 12]
+
+
+SMALL_BACKBONE = BackboneNetworkConfig(width=16, layers=1, heads=2, pair_width=8)
+
+
+def tiny_backbone_prior() -> Prior:
+    """A prior of backbones with random weights, always the same."""
+    torch.manual_seed(0)
+    return Prior(
+        SMALL_BACKBONE.build(), Schedule(), prediction="v_prediction", value_range=BACKBONE_RANGE, image_shape=(16, 3)
+    )
 
 
 def helix_atoms(length: int, seed: int = 0) -> np.ndarray[Any, Any]:
