@@ -30,7 +30,12 @@ from deft_ct.cli.training_options import (
 from deft_ct.datasets.backbones import is_backbones
 from deft_ct.datasets.photographs import is_photographs
 from deft_ct.diffusion.schedule import BetaSchedule
-from deft_ct.workflows.train_backbones import BackboneRecipe, prior_on_backbones
+from deft_ct.workflows.train_backbones import (
+    BackboneRecipe,
+    backbone_width,
+    htransform_on_backbones,
+    prior_on_backbones,
+)
 from deft_ct.workflows.train_priors import PriorRecipe, image_domain, prior_on_images
 from deft_ct.workflows.training_setup import TrainingData, random_scans, training_slices
 
@@ -64,7 +69,7 @@ def prior(
         config = training.config()
         if is_backbones(data):
             _refuse("backbones", {"--attention": attention})
-            shape = BackboneRecipe(width=_width(channels), layers=layers, schedule=schedule, initial=initial)
+            shape = BackboneRecipe(width=backbone_width(channels), layers=layers, schedule=schedule, initial=initial)
             finish(out / "prior", prior_on_backbones(data, out, shape, config, progress=progress), save_prior)
             return
         recipe = PriorRecipe(
@@ -86,8 +91,10 @@ def htransform(
     degraded: DegradationOptions = DegradationOptions(),
     initial_reconstruction: InitialReconstruction = "auto",
     guidance: Annotated[
-        Literal["auto", "score", "adjoint", "fbp", "data", "cg", "split"],
-        typer.Option(help="How the data enter the network. auto is fbp, and score for photographs."),
+        Literal["auto", "score", "adjoint", "fbp", "data", "cg", "split", "project"],
+        typer.Option(
+            help="How the data enter the network. auto is fbp, score for photographs, and project for backbones."
+        ),
     ] = "auto",
     channels: Channels = "64,96,128",
     loss: Annotated[
@@ -120,6 +127,7 @@ def htransform(
 
     On photographs, --operator names what degrades them: --data photos:FOLDER --operator sr4 --noise 0.05 --prior P.
     One network learns several operators that are joined by a plus: --operator sr4+hdr+gaussian_blur:sigma=2.
+    On --data backbones:FILE it learns to scaffold motifs of one segment: --channels 32 --prior P.
     """
     with training_job(out):
         from deft_ct.methods.deft import save_htransform
@@ -136,13 +144,20 @@ def htransform(
             guidance=guidance,
             channels=channels, batches=batches, table=table, loss=loss, paths=paths, path_steps=path_steps,
         )  # fmt: skip
-        if photos:
+        if photos or is_backbones(data):
             only_for_slices = {
                 "the options of scans": any(value is not None for value in vars(simulated).values()),
                 "--any-scan": any_scan or any_start, "--refinement": refinement,
                 "--table or --batches": table or batches,
             }  # fmt: skip
-            _refuse("photographs", only_for_slices)
+            _refuse("photographs and backbones", only_for_slices)
+        if is_backbones(data):
+            _refuse("backbones", {"--operator and --noise": degraded.given()})
+            finish(
+                out / "htransform", htransform_on_backbones(data, out, settings, progress=progress), save_htransform
+            )  # fmt: skip
+            return
+        if photos:
             from deft_ct.workflows.train_photographs import (
                 DegradedPhotographs,
                 htransform_on_photographs,
@@ -161,12 +176,6 @@ def htransform(
         slices = TrainingData(scans=simulated.scans(), scan_range=scan_range, slices=training_slices(data))
         made = htransform_on_slices(slices, out, settings, progress=progress)
         finish(out / "htransform", made, save_htransform)
-
-
-def _width(channels: str) -> int:
-    if not channels.isdecimal():
-        raise ValueError(f"the network of backbones has one width: give --channels 128, got {channels!r}")
-    return int(channels)
 
 
 def _refuse(images: str, given: Mapping[str, object]) -> None:
