@@ -51,7 +51,7 @@ def letters(codes: Tensor) -> str:
 def shares(chain: Tensor) -> tuple[Tensor, Tensor]:
     """Shares ``(...)`` of the residues of chains ``(..., N, 3)`` that are in helices and in strands."""
     codes = secondary_structure(chain)
-    return tuple((codes == kind).to(chain.dtype).mean(-1) for kind in (HELIX, STRAND))
+    return (codes == HELIX).to(chain.dtype).mean(-1), (codes == STRAND).to(chain.dtype).mean(-1)
 
 
 def _helix(chain: Tensor) -> Tensor:
