@@ -20,11 +20,13 @@ def superposed(chains: Tensor, target: Tensor) -> Tensor:
 
 def pairwise_rmsd(chains: Tensor) -> Tensor:
     """``(..., S, S)`` root mean square deviations of the C-alpha atoms of ``(..., S, N, 3)`` after superposition."""
-    count = chains.shape[-3]
-    shape = (*chains.shape[:-3], count, count, *chains.shape[-2:])
-    moved = superposed(chains.unsqueeze(-3).expand(shape), chains.unsqueeze(-4).expand(shape))
-    found = (moved - chains.unsqueeze(-4).double()).square().sum(-1).mean(-1).sqrt()
-    same = torch.eye(count, dtype=torch.bool, device=chains.device)
+    rows = []
+    for k in range(chains.shape[-3]):  # row by row: all pairs at once would take much memory
+        target = chains[..., k : k + 1, :, :]
+        away = superposed(chains, target) - target.double()
+        rows.append(away.square().sum(-1).mean(-1).sqrt())
+    found = torch.stack(rows, -2)
+    same = torch.eye(len(rows), dtype=torch.bool, device=chains.device)
     return found.masked_fill(same, 0.0)
 
 
