@@ -12,7 +12,6 @@ import torch
 from tiny_backbones import LENGTHS, NAMES, helix_atoms, write_backbones
 
 from deft_ct.datasets.backbones import SPLITS, BackboneFile, ChainSets, is_backbones
-from deft_ct.datasets.packs import data_root
 from deft_ct.io.errors import ReadError
 
 
@@ -128,8 +127,9 @@ def test_sets_hold_chains_of_nearly_equal_lengths() -> None:
             ChainSets(chains, size)
 
 
-def test_the_real_file() -> None:
-    path = data_root() / "proteins" / "backbones.h5"
+@pytest.mark.data
+def test_the_real_file(data_root: Path) -> None:
+    path = data_root / "proteins" / "backbones.h5"
     if not path.is_file():
         pytest.skip(f"{path} is not here")
     file = BackboneFile(path)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deft_ct.datasets.packs import data_root
 from deft_ct.io.untrusted import HDF5File
 from deft_ct.protein.secondary import HELIX, STRAND, letters, secondary_structure, shares
 from deft_ct.runtime.extras import MissingExtraError, optional_library
@@ -73,9 +74,10 @@ def _oxygens(n: NDArray[np.float32], ca: NDArray[np.float32], c: NDArray[np.floa
     return c - 1.231 * unit(unit(ca - c) + unit(following - c))
 
 
-def test_real_chains_agree_with_dssp() -> None:
+@pytest.mark.data
+def test_real_chains_agree_with_dssp(data_root: Path) -> None:
     """40 of the test chains, on which no threshold was chosen."""
-    path = data_root() / "proteins" / "backbones.h5"
+    path = data_root / "proteins" / "backbones.h5"
     if not path.is_file():
         pytest.skip(f"{path} is not here")
     try:
