@@ -82,7 +82,7 @@ def test_one_text_that_stands_for_gibibytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "huge.h5"
     with h5py.File(path, "w") as file:
         kind = h5py.h5t.C_S1.copy()
-        kind.set_size(2**31)
+        kind.set_size(2**31 - 1)
         plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         plan.set_alloc_time(h5py.h5d.ALLOC_TIME_LATE)
         plan.set_chunk((1,))
