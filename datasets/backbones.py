@@ -242,9 +242,7 @@ class BackboneFile:
         """The rows of each chain; chains have three residues or more."""
         offsets = self._numbers(name)
         if len(offsets) != count + 1 or offsets[0] != 0 or offsets[-1] != atoms or bool((np.diff(offsets) < 3).any()):
-            raise ReadError(
-                self.path, f"'{name}' does not divide {atoms} residues into {count} chains of 3 or more"
-            )
+            raise ReadError(self.path, f"'{name}' does not divide {atoms} residues into {count} chains of 3 or more")
         return [slice(int(a), int(b)) for a, b in pairwise(offsets)]
 
 

@@ -57,7 +57,11 @@ def of_the_prior(file: BackboneFile, networks: Networks, count: int, steps: int,
     }  # fmt: skip
     names = list(rows["val"][0])
     lines = [
-        [what, str(len(found)), *(cell([row[name] for row in found], [str(k) for k in range(len(found))]) for name in names)]
+        [
+            what,
+            str(len(found)),
+            *(cell([row[name] for row in found], list(map(str, range(len(found))))) for name in names),
+        ]
         for what, found in rows.items()
     ]
     return markdown_table(["chains", "n", *names], lines), {"rows": rows, "steps": steps}
