@@ -14,6 +14,7 @@ from deft_ct.cli.info import info
 from deft_ct.cli.models import models
 from deft_ct.cli.reconstruct import reconstruct
 from deft_ct.cli.restore import restore
+from deft_ct.cli.scaffold import scaffold
 from deft_ct.cli.tune import tune_command
 from deft_ct.cli.verify import verify
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.callback()(set_traceback)
 app.command(cls=CheckedCommand)(reconstruct)
 app.command(cls=CheckedCommand)(restore)
+app.command(cls=CheckedCommand)(scaffold)
 app.command(cls=CheckedCommand)(demo)
 app.command(cls=CheckedCommand)(verify)
 app.add_typer(benchmark.app, name="benchmark")

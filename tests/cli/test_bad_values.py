@@ -90,6 +90,8 @@ def _words(command: str, parameter: Any, value: str, pack: Path) -> list[str]:
     if command == "restore":  # it needs a degradation, and its usual method a prior
         words += [] if name in ("--operator", "--mask", "--kernel") else ["--operator", "sr4"]
         words += [] if name == "--method" else ["--method", "tv"]
+    if command == "scaffold" and name != "--contig":
+        words += ["--contig", "2,A1-4,2"]
     if "--data" in known and name != "--data":
         words += ["--data", str(pack) if name in ON_DISK else "no-such-data.h5"]
     if parameter.param_type_name != "option":

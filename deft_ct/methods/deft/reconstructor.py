@@ -155,6 +155,9 @@ class DEFT(PosteriorSampler):
                 f"{self.name} cannot use this h-transform: {other}; train one with `deft-ct train htransform`"
             )
         check_htransform(self.name, config, self.image_shape(request), likelihood)
+        units = request.measurement.units
+        if self.config.estimate == "mean" and units is not None and units.mean_is_refused:
+            raise UnsupportedError(f'{self.name} with estimate="mean" needs a mean: {units.mean_is_refused}')
         if self.config.consistency_steps:
             check_operator("deft with consistency_steps", "linear", likelihood)
 
