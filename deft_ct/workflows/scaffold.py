@@ -27,7 +27,7 @@ from deft_ct.protein.scaffolds import CLAIM, ScaffoldScores, placed_motif, score
 from deft_ct.protein.scale import Angstrom
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
 from deft_ct.report.backbones import save_backbones
-from deft_ct.report.html import write_html
+from deft_ct.report.html import Report, write_html
 from deft_ct.runtime.atomic import atomic_folder, reserve_folder
 from deft_ct.runtime.device import check_device
 from deft_ct.runtime.fields import check_fields
@@ -231,10 +231,11 @@ def _write(
         "scaffolds": [row | kept for row, kept in zip(rows, records, strict=True)],
     }  # fmt: skip
     shown = plain({key: record[key] for key in ("settings", "source", "versions")} | {"scaffolds": rows})
-    write_html(
-        work / PAGE, title=f"Scaffolds of {source.name}", figures={"C-alpha traces; the motif in red": work / PICTURE},
+    page = Report(
+        title=f"Scaffolds of {source.name}", figures={"C-alpha traces; the motif in red": work / PICTURE},
         provenance=shown, notice=NOTICE,
     )  # fmt: skip
+    write_html(work / PAGE, page)
     files = {path.name: file_sha256(path) for path in sorted(work.iterdir())}
     text_of_record = json.dumps(plain(record | {"files": files}), indent=2, allow_nan=False)
     (work / RUN_RECORD).write_text(text_of_record + "\n", encoding="utf-8")
