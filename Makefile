@@ -9,7 +9,7 @@
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
-EXTRAS ?= dev,astra,odl,numba,diffusers,dicom-compressed,parametric-map,deidentify,simpleitk,tune,tensorboard,benchmark,rings
+EXTRAS ?= dev,astra,odl,numba,diffusers,dicom-compressed,parametric-map,deidentify,simpleitk,tune,tensorboard,benchmark,rings,monai,torchio,dicom-node,protein,docs
 OUT ?= demo-output
 PYTEST_ARGS ?=
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
@@ -20,10 +20,14 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := deft_ct operators datasets scripts benchmarks tests
+SOURCES := deft_ct operators datasets scripts benchmarks tests docs
+
+# Warnings are errors, and every link within the site is followed.
+SITE = $(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html \
+	&& $(BIN)/python docs/_extensions/check_links.py docs/_build/html
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev demo test test-all fuzz coverage lint format types check clean
+.PHONY: help venv dev demo test test-all fuzz coverage docs docs-quick lint format types check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -61,6 +65,12 @@ fuzz: dev ## 30 minutes of damaged input for every reader
 coverage: dev ## the tests with branch coverage
 	$(BIN)/pytest -m "not slow" $(PARALLEL) --cov --cov-report=term $(PYTEST_ARGS)
 
+docs: dev ## the site, with its tutorials run, in docs/_build/html
+	$(SITE)
+
+docs-quick: dev ## the site without running the tutorials
+	DEFT_CT_RUN_TUTORIALS=0 $(SITE)
+
 lint: dev ## ruff: rules and format
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -75,4 +85,4 @@ types: dev ## mypy --strict
 check: lint types test ## everything that has to pass before a change lands
 
 clean: ## remove build products and caches; the venv stays
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf docs/_build docs/generated docs/auto_tutorials docs/sg_execution_times.rst build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

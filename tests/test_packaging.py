@@ -95,6 +95,21 @@ def test_import_is_light_and_leaves_the_process_alone(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+IMPORT_SECONDS = 0.3
+"""Most processor time that ``import deft_ct`` may take beyond torch's own import."""
+
+
+def test_import_takes_little_more_than_that_of_torch(tmp_path: Path) -> None:
+    code = (
+        "import time, torch\n"
+        "before = time.process_time()\n"  # not that of the clock on the wall: other programs run, too
+        "import deft_ct\n"
+        "print(time.process_time() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < IMPORT_SECONDS
+
+
 def test_nothing_imports_torchvision(repository_root: Path) -> None:
     for folder in ("deft_ct", "operators", "datasets", "scripts", "benchmarks", "tests"):
         for path in (repository_root / folder).rglob("*.py"):
@@ -125,6 +140,23 @@ def test_extras_that_extras_name_exist(pyproject: dict[str, Any]) -> None:
         for line in lines:
             if match := PIP_EXTRAS.match(line):
                 assert set(match["names"].split(",")) <= extras.keys()
+
+
+def test_groups_are_the_extras_of_the_same_name(pyproject: dict[str, Any]) -> None:
+    extras, groups = pyproject["project"]["optional-dependencies"], pyproject["dependency-groups"]
+
+    def flat_extra(name: str) -> set[str]:
+        lines = extras[name]
+        inner = [match["names"] for line in lines if (match := PIP_EXTRAS.match(line))]
+        return {line for line in lines if not PIP_EXTRAS.match(line)}.union(*map(flat_extra, inner))
+
+    def flat_group(name: str) -> set[str]:
+        inner = [line["include-group"] for line in groups[name] if isinstance(line, dict)]
+        return {line for line in groups[name] if isinstance(line, str)}.union(*map(flat_group, inner))
+
+    assert set(groups) == {"test", "docs", "dev"}
+    for name in groups:
+        assert flat_group(name) == flat_extra(name), f"[dependency-groups] {name} differs from the extra"
 
 
 def test_constraints_satisfy_pyproject(pyproject: dict[str, Any], repository_root: Path) -> None:

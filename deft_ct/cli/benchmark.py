@@ -65,6 +65,8 @@ def benchmark(
 ) -> None:
     """Run a suite: data x scans x noise seeds x methods, or photographs x tasks x seeds x methods.
 
+    Example: `deft-ct benchmark ct256 --limit 8 --out OUT`
+
     --data, --prior and --htransform take the place of those of the suite. Writes results.parquet with a row for each
     method and image, and the tables. Finished batches are kept in OUT: run the same command again to resume, or start
     it several times to share the work. A method that fails has rows with the reason; the others go on, and the exit
@@ -91,7 +93,10 @@ def benchmark_export(
     suite: SuiteName = "ct256",
     overwrite: opt.Overwrite = False,
 ) -> None:
-    """Write a suite as a benchmark of [benchopt](https://benchopt.github.io): objective, data sets and solvers."""
+    """Write a suite as a benchmark of [benchopt](https://benchopt.github.io): objective, data sets and solvers.
+
+    Example: `deft-ct benchmark export ct256 --benchopt FOLDER`
+    """
     with one_line_errors():
         export_benchopt(read_suite(suite), benchopt, overwrite=overwrite)
         Console().print(f"written to [bold]{benchopt}[/]: run it with `benchopt run {benchopt}`", soft_wrap=True)

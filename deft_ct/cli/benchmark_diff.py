@@ -18,6 +18,8 @@ def benchmark_diff(
 ) -> None:
     """Compare two benchmarks image by image: B minus A of each method and metric, as Markdown.
 
+    Example: `deft-ct benchmark diff OUT_A OUT_B`
+
     Intervals and p-values are over patients. It also says what only one of them has, and which settings differ.
     """
     with one_line_errors():

@@ -56,6 +56,8 @@ def calibrate(
 ) -> None:
     """Measure the posterior standard deviation of DEFT and calibrate it on validation slices.
 
+    Example: `deft-ct calibrate deft --data val --every 20 --samples 4 --report test_volumes --out OUT`
+
     Writes OUT/calibration-SCAN.json, spread.json, spread.md and a figure for each data set. The scan is parallel60_1e5
     by default. Copy the calibration file into the folder of the h-transform. Reconstructions of that scan with the same
     settings are then calibrated. Needs two samples or more.
@@ -71,7 +73,7 @@ def calibrate(
         fitted = None if calibration is None else SpreadCalibration.read(calibration)
         built, preset = build_for_scan(networks, name, options, chosen, presets=presets)
         if preset is not None:
-            console.print(f"[dim]{escape(method)}: preset {preset}[/]")
+            console.print(f"[dim]{escape(method)}: preset {escape(preset)}[/]")
         assert isinstance(built, DEFT)
         solver = DEFT(built.prior, built.htransform, replace(built.config, calibrated=False))
         problems = {

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
@@ -47,6 +48,8 @@ def compare(
 ) -> None:
     """Compare methods on several scans: quality with intervals over slices, network evaluations, time and memory.
 
+    Example: `deft-ct compare --data folder:FOLDER --scan parallel60_1e5 --method tv --method deft --out OUT`
+
     The short form of `deft-ct benchmark`. Without --scan, three common scans are used, or the data's own measurements.
     Without --method, all methods run that apply to CT and whose networks are available. Methods that train for each
     slice run only if they are named. Writes summary.md, benchmark.html, comparison.json and results.parquet. Results
@@ -83,6 +86,6 @@ def print_tables(console: Console, comparison: Comparison, out: Path) -> None:
     """Print the tables of a benchmark."""
     for table in comparison.rich_tables():
         console.print(table)
-    console.print(comparison.conventions(), soft_wrap=True)
+    console.print(Text(comparison.conventions()), soft_wrap=True)
     console.print(f"written to [bold]{escape(str(out))}[/]", soft_wrap=True)
     console.print(f"[bold]{footer_of(comparison.problems[0].group_noun)}.[/]")

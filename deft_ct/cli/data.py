@@ -37,6 +37,8 @@ def check(
 ) -> None:
     """Say what data a folder or file holds, and what is missing or damaged, file by file.
 
+    Example: `deft-ct data check FOLDER`
+
     Exit status: 0 complete, 2 something is missing, damaged or unknown.
     """
     with one_line_errors():
@@ -48,12 +50,16 @@ def check(
 
 @app.command(cls=CheckedCommand)
 def kinds() -> None:
-    """List the kinds of data that have a name, for --data KIND:FOLDER[:WORD][:OPTION=VALUE]."""
+    """List the kinds of data that have a name, for --data KIND:FOLDER[:WORD][:OPTION=VALUE].
+
+    Example: `deft-ct data kinds`
+    """
     table = Table("name", "words", "options", "what")
     for kind, one in KINDS.items():
         options = " ".join(f"{option}=..." for option in one.options)
         table.add_row(f"{kind}:FOLDER", " ".join(one.words), options, one.help)
-    table.add_row("photos:FOLDER[@LIST][:SIZE]", "", "", "photographs, for tasks such as sr4: see docs/photographs.md")
+    photographs = "photographs, for tasks such as sr4: see docs/photographs.md"
+    table.add_row(Text("photos:FOLDER[@LIST][:SIZE]"), "", "", photographs)
     Console().print(table)
 
 
@@ -70,6 +76,8 @@ def challenge(
     device: opt.Device = "cpu",
 ) -> None:
     """Reconstruct the challenge set of LoDoPaB-CT and write the archive that the challenge takes.
+
+    Example: `deft-ct data challenge FOLDER --method fbp --out OUT`
 
     Run the same command again to resume: finished files of 128 images are kept.
     """

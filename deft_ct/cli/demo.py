@@ -23,6 +23,8 @@ def demo(
 ) -> None:
     """Reconstruct the shipped CT series from 60 simulated views with FBP, TV and DEFT.
 
+    Example: `deft-ct demo --out demo-output`
+
     The series is LIDC-IDRI-0314 (CC BY 3.0). An earlier result in OUT is replaced.
     """
     with one_line_errors():

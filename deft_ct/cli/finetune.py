@@ -54,6 +54,8 @@ def finetune_command(
 ) -> None:
     """Fit an h-transform to your own CT slices and write it to OUT/htransform.
 
+    Example: `deft-ct finetune --data FOLDER --out OUT`
+
     --data may be a folder with DICOM, NIfTI, HDF5, PNG or TIFF files. Without --initial, training starts from the
     shipped h-transform. The prior does not change. First the refinement network is trained, then the h-transform
     network. `deft-ct train htransform` trains a new one. Research only, not for clinical use.

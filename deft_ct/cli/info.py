@@ -30,7 +30,10 @@ _OPTIONAL = {  # distribution -> extra
 
 
 def info() -> None:
-    """Versions, devices, optional libraries, methods and shipped models: what to put into a bug report."""
+    """Versions, devices, optional libraries, methods and shipped models: what to put into a bug report.
+
+    Example: `deft-ct info`
+    """
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column()

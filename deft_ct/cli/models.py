@@ -13,7 +13,10 @@ from deft_ct.methods.supervised.model import FORMAT
 
 
 def models() -> None:
-    """List the priors, h-transforms and trained models that come with the package, with their hashes."""
+    """List the priors, h-transforms and trained models that come with the package, with their hashes.
+
+    Example: `deft-ct models`
+    """
     table = Table(title="Shipped models")
     for heading in ("kind", "name", "parameters", "SHA-256"):
         table.add_column(heading)

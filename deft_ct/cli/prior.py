@@ -53,6 +53,8 @@ def import_command(
 ) -> None:
     """Convert a diffusion model of another program into a prior. Nothing in its files is run.
 
+    Example: `deft-ct prior import FILE_OR_FOLDER --out my-prior`
+
     Writes the folder OUT. Pass it as --prior to the other commands.
     """
     with one_line_errors():

@@ -49,6 +49,8 @@ def restore(
 ) -> None:
     """Restore a photograph: simulate a degradation and undo it, or undo that of a degraded picture.
 
+    Example: `deft-ct restore photo.png --operator sr4 --method deft --out result`
+
     `deft-ct restore photo.png --operator sr4 --out result` writes restored.png, degraded.png and run.json to a folder.
     With `--out result.png` they are result.png, result.degraded.png and result.run.json. Pictures of any size and of
     grey or RGB pixels are taken. `--measurement` with `--mask`, `--kernel` or `--operator` takes a picture that is

@@ -66,7 +66,10 @@ def fbp_unet(
     channels: Channels = "64,96,128",
     patch: Patch = 4,
 ) -> None:
-    """Train FBP followed by a U-Net and write the model to OUT/model."""
+    """Train FBP followed by a U-Net and write the model to OUT/model.
+
+    Example: `deft-ct train fbp-unet --scan parallel60_1e5 --steps 4700 --out OUT`
+    """
     with training_job(common.out):
         from deft_ct.methods.supervised.fbp_unet import FBPUNetModel, FBPUNetShape
 
@@ -90,6 +93,8 @@ def learned_primal_dual(
     typical_error: TypicalError = 0.1,
 ) -> None:
     """Train the learned primal-dual method and write it to OUT/model.
+
+    Example: `deft-ct train learned-primal-dual --scan parallel60_1e5 --steps 2400 --batch-size 4 --out OUT`
 
     --initial-reconstruction none starts at a zero image, as in the paper. tv is not possible. With --any-scan,
     --initial may be a network for fixed scans: training starts from its weights.
@@ -119,7 +124,10 @@ def conditional(
     channels: Channels = "64,96,128",
     patch: Patch = 4,
 ) -> None:
-    """Train a conditional diffusion model and write it to OUT/model."""
+    """Train a conditional diffusion model and write it to OUT/model.
+
+    Example: `deft-ct train conditional --scan parallel60_1e5 --steps 2000 --out OUT`
+    """
     with training_job(common.out):
         from deft_ct.methods.supervised.conditional import ConditionalModel, ConditionalShape
 
@@ -139,7 +147,10 @@ def i2sb(
     channels: Channels = "64,96,128",
     patch: Patch = 4,
 ) -> None:
-    """Train the Schroedinger bridge from an initial reconstruction to the image and write it to OUT/model."""
+    """Train the Schroedinger bridge from an initial reconstruction to the image and write it to OUT/model.
+
+    Example: `deft-ct train i2sb --scan parallel60_1e5 --steps 2000 --out OUT`
+    """
     with training_job(common.out):
         from deft_ct.methods.supervised.i2sb import I2SBModel, I2SBShape
 

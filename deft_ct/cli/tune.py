@@ -57,6 +57,8 @@ def tune_command(
 ) -> None:
     """Search the parameters of methods on validation slices and write them as presets.
 
+    Example: `deft-ct tune dds diffpir --data val --every 32 --trials 12 --scan parallel60_1e5 --out OUT`
+
     Writes OUT/presets/SCAN/METHOD.json and keeps the trials in OUT/studies: run the same command again to resume.
     Without METHOD, all methods for CT are tuned with step counts that suit a CPU. Without --scan, three common scans
     are used. With --data photos:... name tasks instead: --operator sr4+inpaint_box; of a file of crops the training
