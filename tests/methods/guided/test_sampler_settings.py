@@ -79,7 +79,10 @@ def test_the_shares_of_ddrm_lie_between_0_and_1(name: str, share: float) -> None
 
 
 CLASSES = {name: method_class(name) for name in DEFAULTS}  # imported here: the tests below run no line of them
-NEEDS = {"ddnm": "linear", "ddrm": "svd", "dds": "linear", "diffpir": "linear", "mcg": "linear", "pigdm": "linear"}
+NEEDS = {
+    "ddnm": "linear", "ddrm": "svd", "dds": "linear", "diffpir": "linear", "mcg": "linear", "pigdm": "linear",
+    "replacement": "projection",
+}  # fmt: skip
 VOLUMES = {"daps", "ddnm", "dds", "diffpir", "reddiff"}
 
 
