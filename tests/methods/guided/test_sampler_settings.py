@@ -7,8 +7,11 @@ import math
 from typing import Any
 
 import pytest
+from tiny import tiny_scan
 
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import method_class
+from deft_ct.operators import Identity
 from deft_ct.runtime.search_space import Choice, Range
 
 SHARED = {"batch_size": 8}
@@ -73,3 +76,31 @@ def test_a_start_is_a_share(name: str, start: float) -> None:
 def test_the_shares_of_ddrm_lie_between_0_and_1(name: str, share: float) -> None:
     with pytest.raises(ValueError, match=rf"{name} must (lie in \[0, 1\]|be a finite number)"):
         method_class("ddrm").config_type(**{name: share})
+
+
+CLASSES = {name: method_class(name) for name in DEFAULTS}  # imported here: the tests below run no line of them
+NEEDS = {
+    "ddnm": "linear", "ddrm": "svd", "dds": "linear", "diffpir": "linear", "mcg": "linear", "pigdm": "linear",
+    "replacement": "projection",
+}  # fmt: skip
+VOLUMES = {"daps", "ddnm", "dds", "diffpir", "reddiff"}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_what_a_method_declares(name: str) -> None:
+    """Defaults and searched ranges, where it may begin, what it needs of the operator, and whether it takes volumes."""
+    cls = CLASSES[name]
+    assert {field.name: field.default for field in dataclasses.fields(cls.config_type)} == DEFAULTS[name]
+    assert cls.search_space == SEARCHED[name]
+    assert cls.can_start_late == ("start" in DEFAULTS[name])
+    assert cls.needs == NEEDS.get(name, "any") and cls.takes_volumes == (name in VOLUMES)
+    assert cls.uses_data == (name != "unconditional")
+
+
+def test_without_total_variation_a_late_start_is_not_searched() -> None:
+    """On grids of no known spacing; everything else still is."""
+    plain, scan = Measurement(Identity((1, 4, 4))), Measurement(tiny_scan().operator)
+    for name, cls in CLASSES.items():
+        assert cls.search_space_for(scan) == SEARCHED[name]
+        expected = {key: where for key, where in SEARCHED[name].items() if key != "start"}
+        assert cls.search_space_for(plain) == expected
