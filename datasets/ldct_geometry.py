@@ -1,9 +1,9 @@
 """From the numbers of DICOM-CT-PD files to the geometry of a scan, and to the patient.
 
-The format's axes (Chen et al. 2015, doi:10.1118/1.4935406, as public readers use them): x to the right and y up for
-someone who looks into the gantry, z towards him; the focal centre at ``(-r sin p, r cos p, z)``; the columns of the
-detector along ``(cos p, sin p, 0)``. This package mirrors x, so that the angle is ``-p - pi`` (as ODL's reader has
-it). **Not verified on a real file.**
+The format's axes are taken from Chen et al. 2015 (doi:10.1118/1.4935406) and from public readers. For someone who looks
+into the gantry, x points to the right, y up and z towards him. The focal centre is at ``(-r sin p, r cos p, z)``, and
+the columns of the detector count along ``(cos p, sin p, 0)``. This package mirrors x, so that the angle is ``-p - pi``,
+as in ODL's reader. **Not verified on a real file.**
 """
 
 from __future__ import annotations

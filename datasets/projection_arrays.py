@@ -140,8 +140,9 @@ class _Arrays:
             return None
         along: tuple[slice, ...] = () if axis is None else (*(slice(None),) * axis, part)
         if self._holds(name):
-            found = self._read(name, kind, along if len(self._shape(name)) == len(axes) else ())
-            cut = len(self._shape(name)) == len(axes)
+            shape = self._shape(name)
+            cut = len(shape) == len(axes) and axis is not None and shape[axis] > 1  # frames of one slice are for all
+            found = self._read(name, kind, along if cut else ())
         else:
             place, cut = Path(name), False
             if not place.is_file():

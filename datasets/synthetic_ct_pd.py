@@ -1,9 +1,9 @@
 """DICOM-CT-PD files of a phantom: what the reader and the reconstruction of helical scans are tested on.
 
-The rays are written down here from the words of the format alone (Chen et al. 2015, doi:10.1118/1.4935406), in its own
-axes and with none of the package's geometry: the x axis to the right and the y axis up for someone who looks into the
-gantry, the z axis towards him. The focal centre is at ``(-r sin p, r cos p, z)``; the columns of the detector count
-along ``(cos p, sin p, 0)``, the rows along z. Real files may count them the other way; none could be had.
+The rays follow the text of the format alone (Chen et al. 2015, doi:10.1118/1.4935406), in its axes and without the
+package's geometry. For someone who looks into the gantry, x points to the right, y up and z towards him. The focal
+centre is at ``(-r sin p, r cos p, z)``. The columns of the detector count along ``(cos p, sin p, 0)``, the rows along
+z. Real files may count them the other way; none could be had.
 """
 
 from __future__ import annotations

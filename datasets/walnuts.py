@@ -3,10 +3,11 @@
 Der Sarkissian, Lucka, van Eijnatten, Colacicco, Coban and Batenburg (2019), Scientific Data 6:215,
 doi:10.1038/s41597-019-0235-y. Zenodo 2686725 and following.
 
-- ``Walnut1/Projections/tubeV1/`` to ``tubeV3/`` (the source high, in the middle, low) hold ``scan_000000.tif`` to
-  ``scan_001200.tif`` (counts), ``di000000.tif`` (dark), ``io000000.tif`` and ``io000001.tif`` (open beam before and
-  after), and ``scan_geom_corrected.geom``: a line of 12 numbers in mm for each view, the source, the centre of the
-  detector and the steps to the next column and row, as in ASTRA's ``cone_vec``.
+- ``Walnut1/Projections/tubeV1/`` to ``tubeV3/`` are the three orbits, with the source high, in the middle and low.
+- Each holds the counts ``scan_000000.tif`` to ``scan_001200.tif`` and the dark image ``di000000.tif``. The open beam
+  before and after is in ``io000000.tif`` and ``io000001.tif``.
+- ``scan_geom_corrected.geom`` has a line of 12 numbers in mm for each view, as in ASTRA's ``cone_vec``. They are the
+  source, the centre of the detector and the steps to the next column and row.
 - ``Walnut1/Reconstructions/full_AGD_50_000000.tiff`` and following are the slices of the reference, 50 iterations on
   all three orbits: 501 slices of 501 x 501 voxels of 0.1 mm, 1/mm.
 

@@ -143,6 +143,7 @@ class Reconstructor(nn.Module, abc.ABC):
         Returns:
             The reconstruction in physical units. Its mean is that of the samples; for an operator with equivalent
             images (``Operator.has_equivalents``: phase retrieval) it is the sample of the smallest data residual, and
+            in a domain without means (``Scale.summary``: backbones) the sample that stands for all;
             ``provenance["selected"]`` says so. ``provenance["warnings"]`` holds all findings about the data. Pixels
             that no data depend on, see ``Operator.unseen``, are zero; ``provenance["unseen_pixels"]`` counts them.
 
@@ -196,7 +197,12 @@ class Reconstructor(nn.Module, abc.ABC):
             estimate = estimate.cleared(unseen)
         samples = estimate.samples
         mean, chosen = estimate.mean, dict[str, Any]()
-        if mean is None and samples is not None:
+        std = estimate.std
+        summary = None if measurement.units is None or samples is None else measurement.units.summary(samples)
+        if summary is not None and samples is not None:
+            mean, std = samples[torch.arange(len(y)), summary.chosen.to(samples.device)], summary.std
+            chosen = {"selected": summary.record}
+        elif mean is None and samples is not None:
             mean, chosen = _answer_of_samples(y, samples, measurement)
         if mean is None:
             raise TypeError(f"{type(self).__name__} returned neither a mean nor samples")
@@ -205,8 +211,7 @@ class Reconstructor(nn.Module, abc.ABC):
         if missed is not None:
             findings.append(missed)
             warnings.warn(str(missed), DataWarning, stacklevel=3)
-        std = estimate.std
-        if std is None and samples is not None and samples.shape[1] > 1:
+        if std is None and summary is None and samples is not None and samples.shape[1] > 1:
             std = samples.std(1)
         provenance = {
             "method": self.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -100,6 +101,7 @@ class UnknownGaussianNoise(NoiseModel):
         ValueError: not ``0 < low <= high``.
     """
 
+    white: ClassVar[bool] = True
     low: float
     high: float
 

@@ -12,7 +12,7 @@ import dataclasses
 import importlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -24,7 +24,13 @@ _LOWEST_INTEGRAL = -0.5
 
 
 class NoiseModel(abc.ABC):
-    """Conditional distribution of the data ``y`` given the noise-free measurement ``clean = A(x)``."""
+    """Conditional distribution of the data ``y`` given the noise-free measurement ``clean = A(x)``.
+
+    Attributes:
+        white: whether the noise is Gaussian, independent and of one variance within the data of an image.
+    """
+
+    white: ClassVar[bool] = False
 
     @abc.abstractmethod
     def sample(self, clean: Tensor, generator: Generators) -> Tensor:
@@ -134,6 +140,7 @@ class GaussianNoise(NoiseModel):
         ValueError: ``sigma`` is not a positive finite number.
     """
 
+    white: ClassVar[bool] = True
     sigma: float
     relative: bool = False
 

@@ -37,6 +37,7 @@ ROOMS = (
     "deft_ct.problems",
     "deft_ct.report",
     "deft_ct.workflows",
+    "deft_ct.pipelines",
     "deft_ct",  # deft_ct/__init__.py: the public names
     "deft_ct.cli",
     "deft_ct.__main__",
@@ -45,6 +46,7 @@ ROOMS = (
 )
 CT_ROOMS = (
     "deft_ct.operators.ct", "deft_ct.ct", "deft_ct.io", "deft_ct.datasets", "deft_ct.problems.ct", "deft_ct.workflows",
+    "deft_ct.pipelines",
     "deft_ct.cli", "deft_ct.__main__", "scripts", "benchmarks",
 )  # fmt: skip
 """What only CT knows stays here, and in files named ``ct_*``."""

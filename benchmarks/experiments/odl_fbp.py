@@ -5,9 +5,9 @@ that grid (its Fourier transforms are shifted by default). In space its filter i
 ``h(k) - h(k - L) - h(k + L) + ...`` with ``L = 2 n - 1``. The images of every row reach into the row with the wrong
 sign, and add a constant to the image. Ours samples the ramp in space, which has no such constant.
 
-Slices are measured four times: our FBP; ODL's as it is; ODL's back-projection of rows that our filter has filtered; and
-the transpose of our rays of the same rows, which is what ODL's back-projection is. A disc without noise shows the
-constant: its attenuation is known.
+Slices are reconstructed in four ways. The first two are our FBP and ODL's. The third is ODL's back-projection of rows
+that our filter has filtered. The fourth is the transpose of our rays, applied to the same rows: it is what ODL
+computes. A disc without noise shows the constant, because its attenuation is known.
 
 Run: python benchmarks/experiments/odl_fbp.py --out benchmarks/results
 """

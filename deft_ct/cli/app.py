@@ -14,7 +14,9 @@ from deft_ct.cli.info import info
 from deft_ct.cli.models import models
 from deft_ct.cli.reconstruct import reconstruct
 from deft_ct.cli.restore import restore
+from deft_ct.cli.scaffold import scaffold
 from deft_ct.cli.tune import tune_command
+from deft_ct.cli.verify import verify
 
 app = typer.Typer(
     name="deft-ct",
@@ -28,7 +30,9 @@ app = typer.Typer(
 app.callback()(set_traceback)
 app.command(cls=CheckedCommand)(reconstruct)
 app.command(cls=CheckedCommand)(restore)
+app.command(cls=CheckedCommand)(scaffold)
 app.command(cls=CheckedCommand)(demo)
+app.command(cls=CheckedCommand)(verify)
 app.add_typer(benchmark.app, name="benchmark")
 app.command(cls=CheckedCommand)(compare)
 app.command("tune", cls=CheckedCommand)(tune_command)

@@ -73,7 +73,7 @@ def calibrate(
         fitted = None if calibration is None else SpreadCalibration.read(calibration)
         built, preset = build_for_scan(networks, name, options, chosen, presets=presets)
         if preset is not None:
-            console.print(f"[dim]{escape(method)}: preset {preset}[/]")
+            console.print(f"[dim]{escape(method)}: preset {escape(preset)}[/]")
         assert isinstance(built, DEFT)
         solver = DEFT(built.prior, built.htransform, replace(built.config, calibrated=False))
         problems = {

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
@@ -85,6 +86,6 @@ def print_tables(console: Console, comparison: Comparison, out: Path) -> None:
     """Print the tables of a benchmark."""
     for table in comparison.rich_tables():
         console.print(table)
-    console.print(comparison.conventions(), soft_wrap=True)
+    console.print(Text(comparison.conventions()), soft_wrap=True)
     console.print(f"written to [bold]{escape(str(out))}[/]", soft_wrap=True)
     console.print(f"[bold]{footer_of(comparison.problems[0].group_noun)}.[/]")

@@ -58,7 +58,8 @@ def kinds() -> None:
     for kind, one in KINDS.items():
         options = " ".join(f"{option}=..." for option in one.options)
         table.add_row(f"{kind}:FOLDER", " ".join(one.words), options, one.help)
-    table.add_row("photos:FOLDER[@LIST][:SIZE]", "", "", "photographs, for tasks such as sr4: see docs/photographs.md")
+    photographs = "photographs, for tasks such as sr4: see docs/photographs.md"
+    table.add_row(Text("photos:FOLDER[@LIST][:SIZE]"), "", "", photographs)
     Console().print(table)
 
 

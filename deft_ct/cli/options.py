@@ -19,6 +19,7 @@ from deft_ct.runtime.printable import printable
 
 T = TypeVar("T")
 _BYTES = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT])(i?B)?", re.IGNORECASE)
+_FURTHER = ("compared", "samples")
 
 BEAMS = ("parallel", "fan")
 GEOMETRY_SUFFIXES = (".yaml", ".yml", ".json")
@@ -64,6 +65,18 @@ def bytes_of(text: str) -> int:
     if value < 1:
         raise ValueError(f"--max-memory expects a size such as 3G or 500M, got {text!r}")
     return int(value)
+
+
+def further_output(text: str | None) -> dict[str, bool]:
+    """The fields of ``Output`` that a text such as ``compared,samples`` sets.
+
+    Raises:
+        ValueError: something else is named.
+    """
+    names = [] if text is None else [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in _FURTHER]:
+        raise ValueError(f"--also knows {' and '.join(_FURTHER)}, got {printable(unknown[0])!r}")
+    return dict.fromkeys(names, True)
 
 
 def slices_of(text: str) -> tuple[int, int]:

@@ -100,6 +100,14 @@ def reconstruct(
     unmeasured_map: Annotated[
         bool, typer.Option(help="Also write a map of what the scan did not measure. Takes seconds per slice.")
     ] = False,
+    also: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="Also write as DICOM and NIfTI, separated by commas: compared (the other methods), samples (each "
+            "posterior sample).",
+        ),
+    ] = None,
     deidentify: Annotated[
         bool,
         typer.Option("--deidentify", help="Drop or replace what identifies the patient, by DICOM PS3.15, Annex E."),
@@ -121,14 +129,11 @@ def reconstruct(
     clinical use.
     """
     del config  # it has set the defaults of the others
-    output = Output(
-        overwrite=overwrite,
-        parametric_map=parametric_map,
-        unmeasured_map=unmeasured_map,
-        deidentify=deidentify,
-        allow_burned_in=allow_burned_in,
-    )
     with one_line_errors(interrupted=_RESUME):
+        output = Output(
+            overwrite=overwrite, parametric_map=parametric_map, unmeasured_map=unmeasured_map, deidentify=deidentify,
+            allow_burned_in=allow_burned_in, **opt.further_output(also),
+        )  # fmt: skip
         given = parse_raw(raw.raw)
         source = _raw_data(series_folder, raw)
         if source is not None:
@@ -138,7 +143,7 @@ def reconstruct(
                 {
                     "--compare": compare, "--series": series, "--phase": phase, "--allow-gaps": allow_gaps,
                     "--unmeasured-map": unmeasured_map, "--slices": slices, "--jobs": jobs,
-                    "--max-memory": max_memory,
+                    "--max-memory": max_memory, "--also": also,
                 },
                 has_file=is_file,
             )  # fmt: skip

@@ -27,8 +27,15 @@ from deft_ct.cli.training_options import (
     finish,
     training_job,
 )
+from deft_ct.datasets.backbones import is_backbones
 from deft_ct.datasets.photographs import is_photographs
 from deft_ct.diffusion.schedule import BetaSchedule
+from deft_ct.workflows.train_backbones import (
+    BackboneRecipe,
+    backbone_width,
+    htransform_on_backbones,
+    prior_on_backbones,
+)
 from deft_ct.workflows.train_priors import PriorRecipe, image_domain, prior_on_images
 from deft_ct.workflows.training_setup import TrainingData, random_scans, training_slices
 
@@ -56,11 +63,17 @@ def prior(
     Example: `deft-ct train prior --data train.h5 --steps 5000 --batch-size 8 --out OUT`
 
     --data photos:FOLDER[:SIZE] trains on photographs: pictures of any format, cut to their central square.
+    --data backbones:FILE trains on chains of C-alpha atoms. Their network has one width: --channels 128 --layers 2.
     """
     with training_job(out):
         from deft_ct.diffusion import save_prior
 
         config = training.config()
+        if is_backbones(data):
+            _refuse("backbones", {"--attention": attention})
+            shape = BackboneRecipe(width=backbone_width(channels), layers=layers, schedule=schedule, initial=initial)
+            finish(out / "prior", prior_on_backbones(data, out, shape, config, progress=progress), save_prior)
+            return
         recipe = PriorRecipe(
             channels=channels, patch=patch, layers=layers, attention=attention, schedule=schedule, initial=initial
         )
@@ -80,8 +93,10 @@ def htransform(
     degraded: DegradationOptions = DegradationOptions(),
     initial_reconstruction: InitialReconstruction = "auto",
     guidance: Annotated[
-        Literal["auto", "score", "adjoint", "fbp", "data", "cg", "split"],
-        typer.Option(help="How the data enter the network. auto is fbp, and score for photographs."),
+        Literal["auto", "score", "adjoint", "fbp", "data", "cg", "split", "project"],
+        typer.Option(
+            help="How the data enter the network. auto is fbp, score for photographs, and project for backbones."
+        ),
     ] = "auto",
     channels: Channels = "64,96,128",
     loss: Annotated[
@@ -116,6 +131,7 @@ def htransform(
 
     On photographs, --operator names what degrades them: --data photos:FOLDER --operator sr4 --noise 0.05 --prior P.
     One network learns several operators that are joined by a plus: --operator sr4+hdr+gaussian_blur:sigma=2.
+    On --data backbones:FILE it learns to scaffold motifs of one segment: --channels 32 --prior P.
     """
     with training_job(out):
         from deft_ct.methods.deft import save_htransform
@@ -132,13 +148,20 @@ def htransform(
             guidance=guidance,
             channels=channels, batches=batches, table=table, loss=loss, paths=paths, path_steps=path_steps,
         )  # fmt: skip
-        if photos:
+        if photos or is_backbones(data):
             only_for_slices = {
                 "the options of scans": any(value is not None for value in vars(simulated).values()),
                 "--any-scan": any_scan or any_start, "--refinement": refinement,
                 "--table or --batches": table or batches,
             }  # fmt: skip
-            _refuse("photographs", only_for_slices)
+            _refuse("photographs and backbones", only_for_slices)
+        if is_backbones(data):
+            _refuse("backbones", {"--operator and --noise": degraded.given()})
+            finish(
+                out / "htransform", htransform_on_backbones(data, out, settings, progress=progress), save_htransform
+            )  # fmt: skip
+            return
+        if photos:
             from deft_ct.workflows.train_photographs import (
                 DegradedPhotographs,
                 htransform_on_photographs,

@@ -63,8 +63,8 @@ class WaterAndAir:
     """What has 0 HU and what has -1000 HU.
 
     Attributes:
-        water: attenuation in 1/mm; a disc in the image; ``"auto"``: the mean of what Otsu's threshold takes for
-            material, for objects without water; None: the result has no Hounsfield scale.
+        water: attenuation in 1/mm, or a disc in the image. ``"auto"``, for objects without water, is the mean of what
+            Otsu's threshold takes for material. With None the result has no Hounsfield scale.
         air: attenuation in 1/mm, or a disc in the image.
 
     Raises:

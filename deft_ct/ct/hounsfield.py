@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deft_ct.measurement.scales import AffineMap, Quantity, Scale
 from deft_ct.operators.image_values import ATTENUATION, ImageValues
 
@@ -77,3 +80,9 @@ class HounsfieldScale(Scale):
     def to_dict(self) -> dict[str, Any]:
         """The two attenuations in 1/mm."""
         return {"mu_water_per_mm": self.mu_water, "mu_air_per_mm": self.mu_air}
+
+
+def storable_hu(hu: NDArray[np.float32]) -> NDArray[np.float32]:
+    """CT numbers as every file of a result holds them, DICOM, NIfTI and the pages: nothing lies below -1024 HU."""
+    found: NDArray[np.float32] = np.maximum(hu, np.float32(HU_MIN))
+    return found

@@ -112,6 +112,25 @@ class Schedule:
         value = torch.where(position == below, table[below], value)
         return torch.where(times < 0, torch.ones_like(value), value)
 
+    def time_of(self, sigma: Tensor) -> Tensor:
+        """The fractional time at which the noise relative to the signal is ``sigma``; inverse of :attr:`sigmas`.
+
+        Args:
+            sigma: above 0, any shape. Values outside of the schedule get its first or last time.
+
+        Returns:
+            float32 tensor of the shape of ``sigma``, on its device.
+        """
+        log_snr = -2 * sigma.to(torch.float64).log()
+        if self.continuous:
+            growth, decay = self.beta_end - self.beta_start, torch.nn.functional.softplus(-log_snr) / self.steps
+            u = 2 * decay / (self.beta_start + (self.beta_start**2 + 2 * growth * decay).sqrt())
+            return (self.steps * u - 1).clamp(0, self.steps - 1).to(torch.float32)
+        table = torch.logit(self.alpha_bars).to(sigma.device)  # falls with time
+        above = torch.searchsorted(-table, -log_snr).clamp(1, self.steps - 1)
+        share = (table[above - 1] - log_snr) / (table[above - 1] - table[above])
+        return (above - 1 + share).clamp(0, self.steps - 1).to(torch.float32)
+
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """``(sqrt(abar_t), sqrt(1 - abar_t))`` shaped to broadcast over ``like``.
 

@@ -119,7 +119,7 @@ def train_prior(
         host = torch.Generator().manual_seed(seed)
         images = augment(source.batch(indices), host)
         x0 = (images if span is None else span.to_prior(images)).to(generator.device)
-        t = sample_times(len(indices), schedule, generator, spec.time_power)
+        t = sample_times(len(x0), schedule, generator, spec.time_power)  # an item may be a set of images of one shape
         noise = torch.randn(x0.shape, generator=generator, device=generator.device)
         v = net(schedule.add_noise(x0, noise, t), t)
         return (v.float() - schedule.velocity(x0, noise, t)).square().mean()

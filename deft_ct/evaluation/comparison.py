@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from deft_ct.evaluation.parquet_store import Row
 from deft_ct.evaluation.problem import Metric, Problem
@@ -107,11 +108,11 @@ class Comparison:
         """The tables, one for each problem, for a terminal."""
         tables = []
         for (problem, cells), name in zip(self._tables, self._names, strict=True):
-            table = Table(title=f"{problem.title} ({name})")
+            table = Table(title=Text(f"{problem.title} ({name})"))
             for k, heading in enumerate(_headings(problem)):
                 table.add_column(heading, justify="left" if k == 0 else "right")
             for cell in cells:
-                table.add_row(*_row(cell, problem))
+                table.add_row(*map(Text, _row(cell, problem)))
             tables.append(table)
         return tables
 

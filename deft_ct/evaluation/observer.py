@@ -126,9 +126,9 @@ def detectability(
     """Train the observer and test it on patients that it was not trained on.
 
     Patients are split into at most ten folds (signals, if there is one patient). The template of a fold comes from all
-    others; answers are compared within a fold, every image with the signal against every one without (Wilcoxon's
-    estimate of the AUC), but not with that of the same place, whose background is the same. An observer that is tested
-    on its own training images would seem too good.
+    others, because an observer that is tested on its own training images would seem too good. Within a fold, every
+    image with the signal is compared with every image without (Wilcoxon's estimate of the AUC). Two images of the same
+    place are left out, because their background is the same.
 
     Args:
         absent: ``(n, side, side)``, patches without the signal.

@@ -110,10 +110,10 @@ def summary_frame(rows: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame
         metrics: what is summed up.
 
     Returns:
-        The columns :data:`GROUP`; ``images``, ``patients``, ``seeds`` and ``failed`` (rows without a result);
-        for each metric its mean under its key, and ``KEY_std``, ``KEY_low``, ``KEY_high`` (95 % over images),
-        ``KEY_patients_low`` and ``KEY_patients_high`` (over patients); the means of :data:`COSTS`; ``reason`` of
-        failures and ``note``, each different one once.
+        The columns :data:`GROUP`, then the counts ``images``, ``patients``, ``seeds`` and ``failed`` (rows without a
+        result). Each metric has its mean under its key and ``KEY_std``. ``KEY_low`` and ``KEY_high`` are its 95 %
+        interval over images, ``KEY_patients_low`` and ``KEY_patients_high`` that over patients. The means of
+        :data:`COSTS` follow, then ``reason`` and ``note`` with every different text once.
 
     Raises:
         ValueError: see :func:`check_rows`.
@@ -175,10 +175,11 @@ def paired_frame(rows: pd.DataFrame, metric: Metric, *, against: str) -> pd.Data
         against: name of the method that the others are compared with.
 
     Returns:
-        A line for each other method: ``method``, ``images``, ``patients``, ``difference`` (method minus ``against``),
-        ``low`` and ``high`` (95 % over images), ``patients_low`` and ``patients_high``, ``p_value`` and ``smallest_p``
-        (see :class:`~deft_ct.evaluation.paired.PairedTest`), and ``verdict``: ``"better"`` or ``"worse"`` where the
-        interval over patients leaves out zero, else ``"open"``.
+        A line for each other method, with ``method``, ``images`` and ``patients``. ``difference`` is the method minus
+        ``against``. ``low`` and ``high`` are its 95 % interval over images, ``patients_low`` and ``patients_high`` that
+        over patients. ``p_value`` and ``smallest_p`` are explained in
+        :class:`~deft_ct.evaluation.paired.PairedTest`. ``verdict`` is ``"better"`` or ``"worse"`` if the interval over
+        patients leaves out zero, else ``"open"``.
 
     Raises:
         ValueError: there is no such method.

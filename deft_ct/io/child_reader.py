@@ -105,7 +105,7 @@ def _described(file: h5py.File, name: str) -> dict[str, Any]:
         stored = int(node.id.get_storage_size())
         return {
             "name": name, "kind": "dataset", "shape": list(node.shape or ()), "dtype": node.dtype.str,
-            "stored": stored, "problem": problem, "attributes": attributes(node),
+            "stored": stored, "problem": problem, "text": _text_refusal(node) is None, "attributes": attributes(node),
         }  # fmt: skip
     except MemoryError:
         raise
@@ -141,14 +141,32 @@ def resolve(file: h5py.File, name: str) -> Any:
 
 def _refusal(data: h5py.Dataset) -> str | None:
     """Why the values of a dataset are not read; None where they are."""
+    elsewhere = _refused_place(data)
+    if elsewhere:
+        return elsewhere
+    if data.dtype.kind not in "biuf" or data.dtype.itemsize not in (1, 2, 4, 8):
+        return f"its values are of type {data.dtype}, not real numbers"
+    return None
+
+
+def _text_refusal(data: h5py.Dataset) -> str | None:
+    """Why a dataset is not read as texts; None where it is."""
+    elsewhere = _refused_place(data)
+    if elsewhere:
+        return elsewhere
+    if h5py.check_string_dtype(data.dtype) is None or data.ndim != 1:
+        return f"its values are of type {data.dtype} and shape {data.shape}, not a list of texts"
+    return None
+
+
+def _refused_place(data: h5py.Dataset) -> str | None:
+    """Why the values of a dataset are none of this file; None where they are."""
     if data.is_virtual:
         return "it is a virtual dataset, whose values lie in other files; they are not read"
     if data.id.get_create_plist().get_external_count():
         return "it keeps its values in another file (external storage), which is not read"
     if data.shape is None:
         return "it is empty"
-    if data.dtype.kind not in "biuf" or data.dtype.itemsize not in (1, 2, 4, 8):
-        return f"its values are of type {data.dtype}, not real numbers"
     return None
 
 
@@ -211,6 +229,41 @@ def read(request: dict[str, Any]) -> Iterator[Message]:
             part = first[start : start + count]
             rows = slice(part.start, part[-1] + 1, part.step)
             yield _block(np.asarray(data[(rows, *rest)], dtype))
+
+
+def texts(request: dict[str, Any]) -> Iterator[Message]:
+    """The texts of a list, in messages with ``"texts"``. Bytes that are not UTF-8 become replacement characters.
+
+    Texts of any length lie in a heap of the file, and several may be one and the same object, so what they take in
+    memory is not known before they are read. They are read one by one.
+
+    Args:
+        request: ``path``, ``name``, the ``shape`` that :func:`tree` told, and ``bytes``, the most of all texts.
+    """
+    left = int(request["bytes"])
+    with h5py.File(request["path"], "r") as file:
+        data = resolve(file, request["name"])
+        problem = _text_refusal(data)
+        if problem:
+            raise RefusedError(f"'{request['name']}': {problem}")
+        if list(data.shape) != request["shape"]:
+            raise RefusedError(f"'{request['name']}' changed while it was read")
+        block: list[str] = []
+        waiting = 0
+        for n in range(data.shape[0]):
+            value = data[n]
+            value = value.encode("utf-8", "replace") if isinstance(value, str) else bytes(value)
+            if len(value) > TEXT_BYTES:
+                raise RefusedError(f"'{request['name']}': text {n} has {len(value)} bytes; at most {TEXT_BYTES}")
+            left -= len(value)
+            if left < 0:
+                raise RefusedError(f"'{request['name']}': its texts have more than {request['bytes']} bytes")
+            block.append(value.decode("utf-8", "replace"))
+            waiting += len(value) + 1
+            if waiting > TEXT_BYTES:
+                yield {"texts": block}, None
+                block, waiting = [], 0
+        yield {"texts": block}, None
 
 
 def places(request: dict[str, Any]) -> Iterator[Message]:
@@ -319,7 +372,7 @@ def _send(replies: BinaryIO, message: dict[str, Any], content: Any = None) -> No
 
 
 HANDLERS: dict[str, Callable[[dict[str, Any]], Iterator[Message]]] = {
-    "tree": tree, "read": read, "places": places, "matlab": matlab,
+    "tree": tree, "read": read, "texts": texts, "places": places, "matlab": matlab,
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from deft_ct.ct.hounsfield import HU_MIN
 from deft_ct.io.dicom_frames import frame_of
+from deft_ct.io.dicom_valid import drop_invalid, is_valid_uid
 
 PROGRAM = "deft-ct"
 WARNING = "RESEARCH ONLY - NOT FOR CLINICAL USE"
@@ -133,6 +134,12 @@ def hashed_uid(*parts: str | bytes) -> str:
     return f"2.25.{uuid.uuid5(_UID_NAMESPACE, digest.hexdigest()).int}"
 
 
+def valid_study_uid(source: Dataset) -> str:
+    """The study of a slice; where its UID is invalid, one that follows from it, the same for the whole study."""
+    uid = str(source.StudyInstanceUID)
+    return uid if is_valid_uid(uid) else hashed_uid("study", uid)
+
+
 def random_uid() -> str:
     """A new UID of the form 2.25.<UUID>."""
     return f"2.25.{uuid.uuid4().int}"
@@ -191,6 +198,9 @@ def _inherited(source: Dataset) -> Dataset:
         if not _is_stale(element.tag):
             image.add(deepcopy(element))
     _keep_collection(image, source)
+    drop_invalid(image)
+    if source.get("StudyInstanceUID") and "StudyInstanceUID" not in image:
+        image.StudyInstanceUID = valid_study_uid(source)
     for name in _DROPPED:
         if name in image:
             delattr(image, name)
@@ -238,11 +248,11 @@ def _describe_instance(image: Dataset, source: Dataset, derivation: Derivation, 
     text = f"{derivation.process}. {derivation.description}"
     image.DerivationDescription = _short_text(f"{text}. {derivation.details}" if derivation.details else text)
     image.ImageComments = f"{WARNING}. {derivation.comment}"
-    if source.get("ConversionType") != MADE_HEADER:
+    if source.get("ConversionType") != MADE_HEADER and is_valid_uid(source.SOPInstanceUID):
         image.SourceImageSequence = DicomSequence([_reference(source)])
-    history: Sequence[Dataset] = source.get("ContributingEquipmentSequence") or []
+    history: Sequence[Dataset] = image.get("ContributingEquipmentSequence") or []
     item = equipment_item(derivation.created, derivation.details)
-    image.ContributingEquipmentSequence = DicomSequence([*deepcopy(list(history)), item])
+    image.ContributingEquipmentSequence = DicomSequence([*history, item])
 
 
 def _reference(source: Dataset) -> Dataset:

@@ -21,9 +21,12 @@ from deft_ct.io.dicom_derive import (
     WARNING,
     Derivation,
     equipment_item,
+    hashed_uid,
     program_version,
     series_description,
+    valid_study_uid,
 )
+from deft_ct.io.dicom_valid import drop_invalid
 
 
 def require_highdicom() -> None:
@@ -120,6 +123,11 @@ def save_parametric_map(
 def _complete(header: Dataset, about: Derivation) -> Dataset:
     """A copy with the attributes that highdicom insists on, empty where the source has none."""
     source = deepcopy(header)
+    drop_invalid(source)
+    source.StudyInstanceUID = valid_study_uid(header)
+    for name in ("SeriesInstanceUID", "SOPInstanceUID"):
+        if name not in source:
+            setattr(source, name, hashed_uid(name, str(header[name].value)))
     source.SOPClassUID = CTImageStorage
     source.FrameOfReferenceUID = about.frame_of_reference
     source.pop("ReferencedStudySequence", None)

@@ -33,6 +33,7 @@ from deft_ct.io.dicom_derive import (
 from deft_ct.io.dicom_files import DicomSeriesError
 from deft_ct.io.dicom_frames import slice_uid
 from deft_ct.io.dicom_parametric_map import require_highdicom, save_parametric_map
+from deft_ct.io.dicom_valid import is_valid_uid
 from deft_ct.io.parsing import parsing
 from deft_ct.io.series import Series
 from deft_ct.runtime.atomic import atomic_folder, check_writable
@@ -273,7 +274,7 @@ def _stack(values: NDArray[Any] | Tensor, like: Series, name: str) -> NDArray[np
 
 def _frame_of_reference(like: Series) -> str:
     first = str(like.headers[0].get("FrameOfReferenceUID", "") or "")
-    return first or hashed_uid("frame of reference", like.series_uid)
+    return first if is_valid_uid(first) else hashed_uid("frame of reference", like.series_uid)
 
 
 def _write_series(

@@ -44,7 +44,8 @@ class HDF5Item:
         shape: of a dataset.
         dtype: of a dataset, in NumPy's words.
         stored: bytes on disk of a dataset.
-        problem: why it is not read; None where it is.
+        problem: why its numbers are not read; None where they are.
+        text: whether it is a list of texts.
         attributes: ``["value", JSON]`` or ``["problem", why]`` by name.
     """
 
@@ -54,6 +55,7 @@ class HDF5Item:
     dtype: str = ""
     stored: int = 0
     problem: str | None = None
+    text: bool = False
     attributes: Mapping[str, Sequence[Any]]
 
 
@@ -114,6 +116,17 @@ class HDF5File:
     def is_group(self, name: str) -> bool:
         """Whether there is a group of this name."""
         return name in self._items and self._items[name].kind == "group"
+
+    def number_of_texts(self, name: str) -> int:
+        """How many texts a list declares; :func:`~deft_ct.io.hdf5_texts.read_texts` reads them.
+
+        Raises:
+            ReadError: there is no list of texts of this name.
+        """
+        if name not in self._items or not self._items[name].text:
+            self.item(name)
+            raise ReadError(self.path, f"'{name}' is not a list of texts")
+        return self._items[name].shape[0]
 
     def has_attribute(self, name: str, key: str) -> bool:
         """Whether an object has an attribute, readable or not."""
@@ -240,6 +253,7 @@ def _item(message: dict[str, Any]) -> HDF5Item:
         dtype=message.get("dtype", ""),
         stored=message.get("stored", 0),
         problem=message.get("problem"),
+        text=message.get("text", False),
         attributes=message.get("attributes", {}),
     )
 

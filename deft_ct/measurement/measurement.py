@@ -145,7 +145,7 @@ class Measurement:
         """
         y = _floating(y, "data")
         shape = self.operator.range_shape
-        fits = y.ndim in (4, len(shape) + 1, len(shape) + 2) and tuple(y.shape[max(0, y.ndim - len(shape)) :]) == shape
+        fits = y.ndim in (4, len(shape) + 1, len(shape) + 2) and tuple(y.shape[y.ndim - len(shape) :]) == shape
         if not fits:
             raise ValueError(_wrong_shape("data", shape, tuple(y.shape), volumes=self.operator.on_volumes))
         if self.operator.images not in (None, len(y)):
@@ -199,7 +199,7 @@ class Measurement:
 
 def _interpolate(x: Tensor, factor: int, axes: int) -> Tensor:
     """``(B, *)`` on a grid ``factor`` times finer along the last ``axes``."""
-    images = x if x.ndim == axes + 2 else x.reshape(-1, 1, *x.shape[x.ndim - axes :])
+    images = x.reshape(-1, 1, *x.shape[x.ndim - axes :])
     fine = functional.interpolate(images, scale_factor=factor, mode=_INTERPOLATION[axes], align_corners=False)
     return fine.reshape(*x.shape[: x.ndim - axes], *fine.shape[2:])
 

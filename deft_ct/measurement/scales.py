@@ -61,6 +61,21 @@ class AffineMap:
         return AffineMap(self.scale * inner.scale, self.scale * inner.offset + self.offset)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleSummary:
+    """What stands for the samples of a domain without means.
+
+    Attributes:
+        chosen: ``(B,)`` the sample that stands for all of each image.
+        std: ``(B, *image_shape)`` the spread of the samples about it; None for a single sample.
+        record: JSON-ready: the rule, and what it found.
+    """
+
+    chosen: Tensor
+    std: Tensor | None
+    record: dict[str, Any]
+
+
 class Scale(abc.ABC):
     """What the numbers of a domain mean: the unit that people read, and its map to the physical values of an operator.
 
@@ -90,6 +105,19 @@ class Scale(abc.ABC):
     @abc.abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready parameters, for run records."""
+
+    @property
+    def mean_is_refused(self) -> str | None:
+        """Why the mean of samples is no answer in this domain; None where it is one, as for images."""
+        return None
+
+    def summary(self, samples: Tensor) -> SampleSummary | None:
+        """What stands for samples in a domain where their mean does not; None for their mean and spread.
+
+        Args:
+            samples: ``(B, S, *image_shape)`` in physical units.
+        """
+        return None
 
     def after(self, prior_range: PriorRange) -> AffineMap:
         """The map from the range of a prior to physical values."""

@@ -43,6 +43,7 @@ _BUILT_IN = {
     "mcg": "deft_ct.methods.guided.mcg:MCG",
     "pigdm": "deft_ct.methods.guided.pigdm:PiGDM",
     "reddiff": "deft_ct.methods.guided.reddiff:REDDiff",
+    "replacement": "deft_ct.methods.guided.replacement:Replacement",
     "sirt": "deft_ct.methods.classical.sirt:SIRT",
     "tikhonov": "deft_ct.methods.classical.cgls:Tikhonov",
     "tv": "deft_ct.methods.classical.tv:TV",

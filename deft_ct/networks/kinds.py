@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from deft_ct.networks.backbone import BackboneNetworkConfig
 from deft_ct.networks.diffusers_unet import DiffusersUNetConfig
 from deft_ct.networks.network import NetworkConfig
 from deft_ct.networks.point import PointNetworkConfig
 from deft_ct.networks.unet import UNetConfig
 from deft_ct.runtime.fields import from_values
 
-NETWORKS: dict[str, type[UNetConfig] | type[PointNetworkConfig] | type[DiffusersUNetConfig]] = {
+NETWORKS: dict[
+    str, type[UNetConfig] | type[PointNetworkConfig] | type[DiffusersUNetConfig] | type[BackboneNetworkConfig]
+] = {
     "unet": UNetConfig, "point": PointNetworkConfig, "diffusers": DiffusersUNetConfig,
+    "backbone": BackboneNetworkConfig,
 }  # fmt: skip
 """Configurations by kind; a configuration stored without a kind is that of a U-Net."""
 

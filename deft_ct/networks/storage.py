@@ -21,8 +21,8 @@ from deft_ct.runtime.read_error import ReadError
 
 Model = TypeVar("Model", bound=nn.Module)
 
-PHOTOGRAPHS = "photos"
-"""How the names of shipped models of photographs begin; none of them is the default."""
+PHOTOGRAPHS, BACKBONES = "photos", "backbones"
+"""How the names of shipped models of photographs and of protein backbones begin; none of them is the default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,12 +150,12 @@ class ModelFormat:
             raise ReadError(folder, "the weights do not match their SHA-256: the files are damaged or were changed")
 
     def shipped(self) -> list[str]:
-        """Names of the models that come with the package, the default first, those of photographs last."""
+        """Names of the models that come with the package, the default first, those of other domains than CT last."""
         root = self._root()
         if not root.is_dir():
             return []
         names = sorted((path.name for path in root.iterdir() if (path / self.metadata).is_file()), reverse=True)
-        return sorted(names, key=lambda name: name.startswith(PHOTOGRAPHS))
+        return sorted(names, key=lambda name: name.startswith((PHOTOGRAPHS, BACKBONES)))
 
     def find(self, name_or_path: str | Path | None) -> Path:
         """The folder of a model: a path, a shipped name, or None for the default one.

@@ -1,9 +1,9 @@
 """The five settings of DM4CT on CT slices: as published, and a corrected one of another name.
 
-DM4CT (ICLR 2026) scales the images of all volumes together to [0, 1], takes them for attenuation without regard to
-Hounsfield units, projects them on the grid of the reconstruction, scales the sinogram of each image to a mean
-transmittance of one half, and draws Poisson counts. Angles include both ends, so that the last of a half turn repeats
-the first; the detector has as many elements as the image has columns. PSNR and SSIM are taken of images in [-1, 1] with
+DM4CT (ICLR 2026) scales the images of all volumes together to [0, 1] and treats them as attenuation, whatever their
+Hounsfield units. It projects them on the grid of the reconstruction. It scales the sinogram of each image to a mean
+transmittance of one half and draws Poisson counts. Angles include both ends, so that the last of a half turn repeats
+the first. The detector has as many elements as the image has columns. PSNR and SSIM are taken of images in [-1, 1] with
 data range 2. Geometry, noise and rings are those of :func:`deft_ct.operators.ct.presets.dm4ct`.
 
 The corrected setting keeps views, photons and rings and changes the rest: attenuation in 1/mm from HU, photons counted

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import numpy as np
 from rich.table import Table
+from rich.text import Text
 from tabulate import tabulate
 
 from deft_ct.evaluation.statistics import Interval
@@ -49,12 +51,12 @@ def metrics_table(rows: Sequence[Row], *, title: str = "") -> Table:
         ValueError: no rows, or rows that cannot be compared.
     """
     caption = _convention(rows)
-    table = Table(title=title or None, caption=caption)
+    table = Table(title=Text(title) if title else None, caption=caption)
     table.add_column("method", style="bold")
     for cells in _headings():
         table.add_column(cells, justify="right")
     for row in rows:
-        table.add_row(row.method, *_cells(row))
+        table.add_row(Text(row.method), *_cells(row))
     return table
 
 
@@ -95,6 +97,17 @@ def metrics_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def metrics_by_slice(rows: Sequence[Row]) -> dict[str, dict[str, list[str]]]:
+    """Method -> heading -> the metric of every slice, rounded as in the table; "-" where there is none."""
+    return {
+        row.method: {
+            heading: [f"{value:.{decimals}f}" if np.isfinite(value) else "-" for value in getattr(row.metrics, name)]
+            for name, heading, decimals in _COLUMNS
+        }
+        for row in rows
+    }
 
 
 def _headings() -> list[str]:

@@ -13,17 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deft_ct.ct.hounsfield import HU_MIN, HounsfieldScale
+from deft_ct.ct.hounsfield import HounsfieldScale, storable_hu
 from deft_ct.datasets.measured_scan import MeasuredScan
 from deft_ct.io import write_dicom_series
 from deft_ct.io.hdf5 import write_stacks
 from deft_ct.io.nifti import write_nifti
+from deft_ct.methods.registry import method_title
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry
-from deft_ct.report import save_png, write_html
+from deft_ct.report import Report, save_png, write_html
 from deft_ct.report.stacks import stack_figure
 from deft_ct.runtime.atomic import write_text
 from deft_ct.runtime.machine import versions
 from deft_ct.workflows.measured_series import PER_DICOM, attenuation_format, made_series
+from deft_ct.workflows.result_view import Shown, view_of
 from deft_ct.workflows.series_output import PROGRAM, RUN_RECORD, Output, file_sha256
 
 if TYPE_CHECKING:
@@ -92,8 +94,8 @@ class MeasuredRun:
         """The mean in :attr:`unit`; CT numbers end at -1024, as DICOM's do."""
         if self.units is None:
             return self.mean
-        hu: NDArray[np.float32] = np.maximum(self.units.to_hu(self.mean), HU_MIN)
-        return hu
+        hu: NDArray[np.float32] = self.units.to_hu(self.mean)
+        return storable_hu(hu)
 
     @property
     def shown_std(self) -> NDArray[np.float32] | None:
@@ -165,10 +167,16 @@ def write_measured(folder: Path, run: MeasuredRun) -> None:
         stacks, names=run.names, title=f"{run.settings.summary}, in {run.unit}; {width}", note=f"{NOTICE_OF_MEASURED}."
     )
     picture = save_png(figure, folder / "slices.png", comment=NOTICE_OF_MEASURED)
-    write_html(
-        folder / "report.html", title=run.settings.summary, figures={run.in_words: picture},
-        warnings=[*run.warnings, *run.notes], provenance=shared, notice=NOTICE_OF_MEASURED,
+    spacing = (run.slice_mm, *run.geometry.pixel_rc)
+    shown = Shown(
+        title=method_title(run.settings.method), mean=run.shown, std=run.shown_std, unit=run.unit, spacing_zyx=spacing,
+        names=run.names, stacked=not timed and (run.scan.slice_mm or run.settings.slice_mm) is not None,
     )  # fmt: skip
+    report = Report(
+        title=run.settings.summary, figures={run.in_words: picture}, warnings=[*run.warnings, *run.notes],
+        provenance=shared, notice=NOTICE_OF_MEASURED, view=view_of(shown),
+    )  # fmt: skip
+    write_html(folder / "report.html", report)
     kept = shared if run.output.deidentify else record
     kept["files"] = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
     write_text(folder / RUN_RECORD, json.dumps(kept, indent=2, allow_nan=False) + "\n")

@@ -13,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deft_ct.ct.hounsfield import HU_MIN
+from deft_ct.ct.hounsfield import storable_hu
 from deft_ct.io import write_dicom_series
 from deft_ct.io.nifti import write_nifti
-from deft_ct.report import save_png, write_html
+from deft_ct.report import Report, save_png, write_html
 from deft_ct.report.planes import planes_figure
 from deft_ct.runtime.atomic import write_text
 from deft_ct.runtime.machine import versions
 from deft_ct.workflows.projection_series import Placement
+from deft_ct.workflows.result_view import Shown, view_of
 from deft_ct.workflows.series_output import PROGRAM, RUN_RECORD, Output, file_sha256
 
 UNVERIFIED = "DICOM-CT-PD is unverified on a real file: place, orientation and HU may be wrong"
@@ -81,20 +82,25 @@ def write_volume(folder: Path, run: VolumeRun) -> None:
         result, like=series, folder=folder / "dicom", description=run.summary, details=_details(run),
         options=replace(run.output.dicom, process=_PROCESS, comment=_COMMENT),
     )  # fmt: skip
-    # DICOM holds nothing below -1024 HU: both files hold the same numbers.
-    write_nifti(series.volume.with_hu(np.maximum(hu, HU_MIN)), folder / "mean.nii.gz")
-    if run.std is not None:
-        write_nifti(series.volume.with_hu(run.std / series.units.scale), folder / "spread.nii.gz")
+    write_nifti(series.volume.with_hu(storable_hu(hu)), folder / "mean.nii.gz")
+    std_hu = None if run.std is None else run.std / np.float32(series.units.scale)
+    if std_hu is not None:
+        write_nifti(series.volume.with_hu(std_hu), folder / "spread.nii.gz")
     spacing = (series.z_mm, series.pixel_mm, series.pixel_mm)
     figure = planes_figure(hu, spacing, title=run.summary, note=f"{NOTICE}.")
     picture = save_png(figure, folder / "planes.png", comment=NOTICE)
     record = volume_record(run)
     shared = {key: value for key, value in record.items() if key != "source"}
     shared["settings"] = {k: v for k, v in record["settings"].items() if k not in ("prior", "htransform", "models")}
-    write_html(
-        folder / "report.html", title=run.summary, figures={"Middle planes": picture},
-        warnings=[UNVERIFIED, *run.warnings], provenance=shared, notice=NOTICE,
+    shown = Shown(
+        title="reconstruction", mean=storable_hu(hu), std=std_hu, unit="HU", spacing_zyx=spacing,
+        affine=series.volume.affine,
     )  # fmt: skip
+    report = Report(
+        title=run.summary, figures={"Middle planes": picture}, warnings=[UNVERIFIED, *run.warnings],
+        provenance=shared, notice=NOTICE, view=view_of(shown),
+    )  # fmt: skip
+    write_html(folder / "report.html", report)
     kept = shared if run.output.deidentify else record
     kept["files"] = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
     write_text(folder / RUN_RECORD, json.dumps(kept, indent=2, allow_nan=False) + "\n")

@@ -109,8 +109,8 @@ class MeasuredSettings(NetworkChoice):
             raise ValueError(f"photons must be positive, or 0 for noise-free data, got {self.photons}")
         if self.needs_scale and not self.calibration.wanted:
             raise ValueError(
-                f"{self.method} knows images in HU: say what attenuates like water, by --raw mu_water=0.02 (1/mm), by "
-                "a place in the image, --raw water=x:y:radius (mm), or by --raw mu_water=auto for objects without water"
+                f"{self.method} needs images in HU: give the attenuation of water, --raw mu_water=0.02 (1/mm), or a "
+                "place that is water, --raw water=x:y:radius (mm). For objects without water: --raw mu_water=auto"
             )
         check_device(self.device)
 
@@ -160,8 +160,7 @@ def reconstruct_measured(
         ImportError: a package is missing that ``output``, the method or the removal of rings needs.
     """
     settings, output, path = settings or MeasuredSettings(), output or Output(), Path(source)
-    if output.unmeasured_map:
-        raise ValueError("unmeasured_map is for simulated scans: leave it out for measured projections")
+    output.check_raw("measured projections")
     with reserve_folder(out, overwrite=output.overwrite, source=path) as target:
         reconstructor = settings.networks().build(settings.method, settings.options)
         scan = read_measured_scan(path, settings.scan, settings.chosen)

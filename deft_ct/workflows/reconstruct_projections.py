@@ -53,8 +53,8 @@ class HelixSettings(NetworkChoice):
     Args:
         method: a name of :func:`deft_ct.methods.registry.methods`.
         options: fields of its configuration.
-        rebin: True: rebin the helix to parallel-beam slices, for any method of two dimensions; False: work on the true
-            rays; None: on the true rays for the methods of :data:`ON_THE_HELIX`.
+        rebin: whether to rebin the helix to parallel-beam slices, for any method of two dimensions. False works on the
+            true rays. None does so for the methods of :data:`ON_THE_HELIX` and rebins for the others.
         slices: which slices.
         mu_water: attenuation of water in 1/mm, which has 0 HU; None: that of the files.
         reverse_rows: the rows of the detector count against z, not along it.
@@ -139,8 +139,7 @@ def reconstruct_projections(
         ImportError: a package is missing that ``output`` or the method needs; the message names the extra.
     """
     settings, output = settings or HelixSettings(), output or Output()
-    if output.unmeasured_map:
-        raise ValueError("unmeasured_map is for simulated scans: leave it out for raw data")
+    output.check_raw("raw data")
     with reserve_folder(out, overwrite=output.overwrite, source=source) as target:
         reconstructor = settings.networks().build(settings.method, settings.options)
         projections = read_projections(source, reverse_rows=settings.reverse_rows, progress=progress)

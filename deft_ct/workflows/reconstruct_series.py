@@ -168,9 +168,10 @@ def reconstruct_series(
     """Simulate a sparse-view scan of a CT series, reconstruct it and write everything to one folder.
 
     The folder holds ``dicom/mean`` and ``dicom/spread`` (derived series), ``mean.nii.gz`` and ``spread.nii.gz``,
-    ``comparison.png``, ``report.html`` and ``run.json``. It appears when all of it is complete, or not at all. Slices
-    are worked on in batches that fit into memory, and each finished batch is kept in ``OUT.unfinished`` until the
-    folder is there: the same call goes on where a killed one was, with the same results to the bit.
+    ``comparison.png``, ``report.html``, ``run.json``, and what ``output`` asks for. It appears when all of it is
+    complete, or not at all. Slices are worked on in batches that fit into memory, and each finished batch is kept in
+    ``OUT.unfinished`` until the folder is there: the same call goes on where a killed one was, with the same results to
+    the bit.
 
     Args:
         source: folder, zip archive, DICOMDIR or file of the series.
@@ -197,15 +198,15 @@ def reconstruct_series(
     with reserve_folder(out, overwrite=output.overwrite, source=source) as target:
         # Everything that can fail fails before the long work: networks first, then the input.
         networks = settings.networks()
-        reconstructors = _built(settings, networks)
+        reconstructors = built_methods(settings, networks)
         series = read_series(source, chosen)
         if settings.size is None:
             settings = replace(settings, size=native_size(series.image_shape, series.volume.spacing_mm))
-            reconstructors = _built(settings, networks)
+            reconstructors = built_methods(settings, networks)
         series = series.fitted(settings.side)
         check_not_air(series)
         check_derivable(series, output.dicom)
-        job = SeriesJob(series, settings, reconstructors, output.unmeasured_map, progress)
+        job = SeriesJob(series, settings, reconstructors, output.unmeasured_map, progress, keep_samples=output.samples)
         job.prepare()
         at_once = slices_at_once(settings.side, len(series), settings.max_bytes)
         with part_store(target, job.key, {"slices_at_once": at_once}) as store:
@@ -213,15 +214,15 @@ def reconstruct_series(
             batches = job.finish(store, ranges(len(series), before if settings.max_bytes is None else at_once))
             run = job.finished(batches, output)
             with atomic_folder(target, overwrite=output.overwrite, is_own=is_own_file) as work:
-                write_run(work, run)
+                write_run(work, replace(run, chosen=chosen))
     notes = (*series.notes, *series.changes, *(f"{name}: preset {p}" for name, p in settings.presets().items()))
     if store.discarded:
         notes += (f"an unfinished run with other settings was removed (different: {', '.join(store.discarded)})",)
     return Run(folder=target, rows=run.rows, notes=notes, findings=series.findings)
 
 
-def _built(settings: SparseView, networks: Networks) -> dict[str, Reconstructor]:
-    """The methods, with their presets."""
+def built_methods(settings: SparseView, networks: Networks) -> dict[str, Reconstructor]:
+    """The methods by name, with their presets."""
     presets = settings.presets()
     return {
         name: networks.build(name, settings.options.get(name, {}), preset=presets.get(name))

@@ -43,6 +43,7 @@ class SliceBatch:
         metrics: method -> its metrics, slice by slice.
         records: method -> provenance of the batch, JSON-ready.
         unmeasured_hu: ``(n, H, W)`` part of the main result that was not measured, in HU; None unless it was asked for.
+        samples: ``(n, S, H, W)`` posterior samples of the main method in 1/mm; None unless they were asked for.
     """
 
     start: int
@@ -52,6 +53,7 @@ class SliceBatch:
     metrics: Mapping[str, CTMetrics]
     records: Mapping[str, Mapping[str, Any]]
     unmeasured_hu: NDArray[np.float32] | None = None
+    samples: NDArray[np.float32] | None = None
 
     def to_part(self) -> Part:
         """What is stored of it."""
@@ -62,6 +64,8 @@ class SliceBatch:
         arrays |= {f"std/{name}": std for name, std in self.stds.items()}
         if self.unmeasured_hu is not None:
             arrays["unmeasured"] = self.unmeasured_hu
+        if self.samples is not None:
+            arrays["samples"] = self.samples
         ranges = {name: metrics.data_range_hu for name, metrics in self.metrics.items()}
         return Part(arrays, {"start": self.start, "stop": self.stop, "records": self.records, "ranges": ranges})
 
@@ -79,7 +83,7 @@ class SliceBatch:
                 )
                 for name, reach in record["ranges"].items()
             },
-            unmeasured_hu=arrays.get("unmeasured"),
+            unmeasured_hu=arrays.get("unmeasured"), samples=arrays.get("samples"),
         )  # fmt: skip
 
 
@@ -123,9 +127,8 @@ def joined(
         measurement: of the series.
         provenance: of the whole, see :func:`joined_provenance`.
     """
-    mean = volume_of(batches, lambda batch: batch.means[name])
+    mean = whole_volume(batches, lambda batch: batch.means[name])
     std = volume_of(batches, lambda batch: batch.stds.get(name))
-    assert mean is not None
     return Reconstruction(
         mean=torch.from_numpy(mean)[:, None], std=None if std is None else torch.from_numpy(std)[:, None],
         samples=None, measurement=measurement, provenance=provenance,
@@ -150,6 +153,15 @@ def volume_of(
         if volume is None:
             volume = np.empty((count, *part.shape[1:]), np.float32)
         volume[batch.start : batch.stop] = part
+    return volume
+
+
+def whole_volume(
+    batches: Callable[[], Iterator[SliceBatch]], of_batch: Callable[[SliceBatch], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """The slices of all batches as one volume, of what every batch has; see :func:`volume_of`."""
+    volume = volume_of(batches, of_batch)
+    assert volume is not None
     return volume
 
 

@@ -25,7 +25,14 @@ from deft_ct.runtime.content_key import ContentKey, result_versions
 from deft_ct.runtime.parts import PartStore
 from deft_ct.runtime.plain_values import plain
 from deft_ct.runtime.progress import progress_bar
-from deft_ct.workflows.series_batches import SliceBatch, joined, joined_metrics, joined_provenance, volume_of
+from deft_ct.workflows.series_batches import (
+    SliceBatch,
+    joined,
+    joined_metrics,
+    joined_provenance,
+    volume_of,
+    whole_volume,
+)
 from deft_ct.workflows.series_output import FinishedRun, MiddleSlice, Output, hu_of, method_label
 
 if TYPE_CHECKING:
@@ -101,6 +108,7 @@ class SeriesJob:
         reconstructors: the methods by name.
         unmeasured: whether to find what the scan did not measure, too.
         progress: show progress bars.
+        keep_samples: whether the samples of the main method are kept, too.
     """
 
     series: Series
@@ -108,6 +116,7 @@ class SeriesJob:
     reconstructors: Mapping[str, Reconstructor]
     unmeasured: bool
     progress: bool
+    keep_samples: bool = False
 
     @cached_property
     def measurement(self) -> Measurement:
@@ -131,7 +140,7 @@ class SeriesJob:
                 name: {"config": asdict(one.config), **one.describe()} for name, one in self.reconstructors.items()
             },
             "series": {"hu": series.hu, "affine": series.volume.affine, "uids": series.slice_uids},
-            "unmeasured_map": self.unmeasured, "versions": result_versions(),
+            "unmeasured_map": self.unmeasured, "samples": self.keep_samples, "versions": result_versions(),
         })  # fmt: skip
 
     def finish(self, store: PartStore, parts: list[tuple[int, int]]) -> Callable[[], Iterator[SliceBatch]]:
@@ -148,7 +157,7 @@ class SeriesJob:
         with progress_bar("slices", len(self.series), enabled=self.progress and not whole) as tick:
             for start, stop in parts:
                 if store.read(_name(start, stop)) is None:
-                    batch = self._batch(start, stop, progress=self.progress and whole)
+                    batch = self.batch(start, stop, progress=self.progress and whole)
                     store.write(_name(start, stop), batch.to_part())
                 tick(stop - start)
 
@@ -161,7 +170,12 @@ class SeriesJob:
 
         return stored
 
-    def _batch(self, start: int, stop: int, *, progress: bool) -> SliceBatch:
+    def batch(self, start: int, stop: int, *, progress: bool) -> SliceBatch:
+        """Work on the slices ``start`` <= z < ``stop``.
+
+        Raises:
+            ValueError: samples are to be kept, and the main method draws none.
+        """
         settings = self.settings
         scan = simulate_scan(self.series.slices(start, stop), settings, self.measurement)
         whole = {name: self._reconstruct(one, scan, progress) for name, one in self.reconstructors.items()}
@@ -170,8 +184,14 @@ class SeriesJob:
         if self.unmeasured:
             hu = unmeasured_map_hu(whole[settings.method].mean.to(scan.y), scan.y, scan.measurement)
             unmeasured = scan.grid.cropped(hu).cpu().numpy()[:, 0]
+        samples = whole[settings.method].samples
+        if self.keep_samples and samples is None:
+            raise ValueError(
+                f"{settings.method} gives one answer and draws no samples: leave samples out of the output"
+            )
         return SliceBatch(
             start=start, stop=stop, unmeasured_hu=unmeasured,
+            samples=None if samples is None else scan.grid.cropped(samples).numpy()[:, :, 0],
             means={name: result.mean.numpy()[:, 0] for name, result in results.items()},
             stds={name: result.std.numpy()[:, 0] for name, result in results.items() if result.std is not None},
             metrics={
@@ -182,14 +202,16 @@ class SeriesJob:
         )  # fmt: skip
 
     def _reconstruct(self, reconstructor: Reconstructor, scan: SimulatedScan, progress: bool) -> Reconstruction:
-        """The result on the CPU, without the samples. Only the main method draws more than one sample."""
-        count = self.settings.samples if reconstructor.name == self.settings.method else 1
+        """The result on the CPU. Only the main method draws more than one sample; they are kept if it was asked for."""
+        is_main = reconstructor.name == self.settings.method
+        count = self.settings.samples if is_main else 1
         result = reconstructor.reconstruct(
             scan.y, scan.measurement, num_samples=count, seed=self.settings.seed, image_ids=scan.series.slice_uids,
             progress=progress,
         )  # fmt: skip
         std = None if result.std is None else result.std.cpu()
-        return replace(result, mean=result.mean.cpu(), std=std, samples=None)
+        kept = result.samples.cpu() if is_main and self.keep_samples and result.samples is not None else None
+        return replace(result, mean=result.mean.cpu(), std=std, samples=kept)
 
     def finished(self, batches: Callable[[], Iterator[SliceBatch]], output: Output) -> FinishedRun:
         """What is written: the volumes of the main method, and the middle slice and the metrics of every method.
@@ -198,7 +220,7 @@ class SeriesJob:
             batches: gives all batches, in order.
             output: optional files.
         """
-        light = [replace(batch, means={}, stds={}, unmeasured_hu=None) for batch in batches()]
+        light = [replace(batch, means={}, stds={}, unmeasured_hu=None, samples=None) for batch in batches()]
         records = {
             name: joined_provenance([(one.start, one.stop, one.records[name]) for one in light])
             for name in self.settings.methods
@@ -223,6 +245,10 @@ class SeriesJob:
         return FinishedRun(
             series=self.series, settings=self.settings, main=main, records=records, rows=rows, output=output,
             middle=MiddleSlice(index=middle, truth_hu=truth, columns=shown),
+            mean_of=lambda name: whole_volume(batches, lambda batch: batch.means[name]),
+            sample_of=lambda number: volume_of(
+                batches, lambda batch: None if batch.samples is None else batch.samples[:, number]
+            ),
             unmeasured_hu=volume_of(batches, lambda batch: batch.unmeasured_hu) if self.unmeasured else None,
         )  # fmt: skip
 
@@ -234,4 +260,4 @@ def _name(start: int, stop: int) -> str:
 def _cropped(result: Reconstruction, grid: SquareGrid) -> Reconstruction:
     """The part of a result that shows the slices of the series."""
     std = None if result.std is None else grid.cropped(result.std)
-    return replace(result, mean=grid.cropped(result.mean), std=std)
+    return replace(result, mean=grid.cropped(result.mean), std=std, samples=None)

@@ -23,8 +23,8 @@ y = scan.simulate(series.attenuation(nonnegative=True), seed=0, refine=2)
 # %%
 # Four samples
 # ------------
-# ``std`` is their standard deviation, calibrated if there is a calibration for this scan and these settings.
-# ``mean`` is DEFT's direct mean, which one more evaluation of the networks gives.
+# ``std`` is their standard deviation, calibrated if there is a calibration for this scan and these settings. ``mean``
+# is DEFT's direct mean, which one more evaluation of the networks gives.
 
 result = dc.load_reconstructor("deft").reconstruct(y, scan, num_samples=4, seed=0)
 images = result.in_units  # HU

@@ -10,8 +10,8 @@ its line integrals.
   Noise differs from view to view; a small dense thing passes by slowly. So the correlation of ``r`` between views that
   are neighbours by angle is at most 0.5.
 - **Offset** (hot, or a wrong gain): the median of ``r`` over the views is beyond twice that variation and 4 % of the
-  scale, with the opposite sign at both neighbours and at least a fifth of its size there (a constant gives a half).
-  Rings of the object itself about the axis stay below, and the edge of a cylinder on the axis has one such neighbour.
+  scale. At both neighbours it has the opposite sign and at least a fifth of the size (a constant gives a half). Rings
+  of the object itself about the axis stay below, and the edge of a cylinder on the axis has one such neighbour.
 
 No slice of the training and validation packs that was tried reaches the thresholds (simulated scans of 20 and 60
 views).
@@ -176,7 +176,7 @@ def _bridged(lines: Tensor, bad: Tensor) -> Tensor:
         for j in index[bad[i]].tolist():
             place = int(torch.searchsorted(good, j))
             low, high = int(good[max(0, place - 1)]), int(good[min(place, len(good) - 1)])
-            part = 0.0 if high == low else min(1.0, max(0.0, (j - low) / (high - low)))
+            part = 0.0 if high == low else (j - low) / (high - low)
             out[i, :, j] = lines[i, :, low] * (1 - part) + lines[i, :, high] * part
     return out
 

@@ -16,11 +16,12 @@ def fdk(y: Tensor, geometry: ConeGeometry, filter: str = "ram-lak", cutoff: floa
     """Filtered back-projection for cone beams (Feldkamp, Davis and Kress 1984, J. Opt. Soc. Am. A 1, 612).
 
     Exact in the plane of the source, approximate outside it. Every row of the detector takes the redundancy weights of
-    the middle plane (:func:`~deft_ct.operators.ct.redundancy.ray_weights`): Parker's for short scans; for a full turn
-    with a detector that is cut off on one side (half-fan) Wang's (2002, Med. Phys. 29, 1634, who gives them for cone
-    beams too). Opposite rays of such a detector add up to one in every row, since the weights depend on the column
-    alone. Linear, batched and differentiable; the views are recomputed in the backward pass, so that memory does not
-    grow with them.
+    the middle plane (:func:`~deft_ct.operators.ct.redundancy.ray_weights`). Short scans take Parker's. A full turn with
+    a detector that is cut off on one side (half-fan) takes Wang's (2002, Med. Phys. 29, 1634, for cone beams too).
+    Opposite rays of such a detector add up to one in every row, since the weights depend on the column alone.
+
+    Linear, batched and differentiable. The views are recomputed in the backward pass, so that memory does not grow with
+    them.
 
     Args:
         y: ``(..., views, rows, columns)`` line integrals.

@@ -165,8 +165,8 @@ def _arc_weights(phase: Array, gamma: Array, arc: float) -> Array:
     if spare >= float(np.abs(gamma).max()) * (1 - 1e-6):
         rise = 0.25 * math.pi * phase / np.maximum(spare + gamma, 1e-12)
         fall = 0.25 * math.pi * (arc - phase) / np.maximum(spare - gamma, 1e-12)
-        weights: Array = np.where(phase < 2 * (spare + gamma), np.sin(np.minimum(rise, math.pi / 2)) ** 2, 1.0)
-        return np.where(phase > math.pi + 2 * gamma, np.sin(np.minimum(fall, math.pi / 2)) ** 2, weights)
+        weights: Array = np.where(phase < 2 * (spare + gamma), np.sin(rise) ** 2, 1.0)
+        return np.where(phase > math.pi + 2 * gamma, np.sin(fall) ** 2, weights)
     width = min(math.radians(10), 0.25 * arc)
 
     def window(at: Array) -> Array:

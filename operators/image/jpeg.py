@@ -63,11 +63,13 @@ def quantisation_tables(quality: int) -> tuple[Tensor, Tensor]:
 class JPEG(Operator):
     """Compress and decompress, ``(C, H, W) -> (C, H, W)``; three channels are RGB, one is grey.
 
-    The steps that lose information are those of libjpeg (version 6b and libjpeg-turbo, accurate integer DCT), with its
-    roundings to 8 bits: colour transform, chroma averaging, 8 x 8 cosine transform, rounding to the quantisation
-    tables, and on the way back smooth chroma interpolation ("fancy upsampling", weights 3/4 and 1/4) and clipping. The
-    entropy coding loses nothing and is left out. The vector-Jacobian product takes every rounding as the identity
-    (straight-through). All other steps are differentiated exactly.
+    The steps that lose information follow libjpeg (version 6b and libjpeg-turbo, accurate integer DCT), with its
+    roundings to 8 bits. The encoder transforms the colours, averages the chroma, takes the 8 x 8 cosine transform and
+    rounds to the quantisation tables. The decoder interpolates the chroma smoothly ("fancy upsampling", weights 3/4 and
+    1/4) and clips. The entropy coding loses nothing and is left out.
+
+    The vector-Jacobian product takes every rounding as the identity (straight-through). All other steps are
+    differentiated exactly.
 
     The result differs from libjpeg's by 0.3 of 255 grey levels or less (root mean square; 12 crops of Kodak
     photographs, qualities 5 to 95, both samplings). What is left comes from the fixed-point arithmetic of its cosine

@@ -50,7 +50,7 @@ def _average_matrix(size: int, scale: int) -> Tensor:
 def _bicubic_matrix(size: int, scale: int) -> Tensor:
     """Rows of the stretched cubic kernel at the centres of the coarse pixels, each normalised to sum one."""
     centres = (np.arange(size // scale) + 0.5) * scale - 0.5
-    taps = np.floor(centres - 2 * scale).astype(int)[:, None] + np.arange(4 * scale + 2)
+    taps = np.floor(centres - 2 * scale).astype(int)[:, None] + np.arange(4 * scale + 1)
     weights = _cubic((centres[:, None] - taps) / scale)
     weights /= weights.sum(1, keepdims=True)
     folded = taps % (2 * size)  # symmetric extension: ... 1 0 | 0 1 ... n-1 | n-1 ...

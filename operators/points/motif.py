@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.base import Operator
+from deft_ct.operators.feature_images import FeatureImage
 from deft_ct.operators.points.rigid import rotation_onto
 from deft_ct.operators.points.selection import Selection
 
@@ -37,6 +38,8 @@ class Motif(Operator):
         ValueError: residues out of range or named twice, a template of another shape or with values that are not
             finite, bodies that do not add up, or a body of less than three residues or of points on one line.
     """
+
+    has_equivalents = True
 
     def __init__(
         self, length: int, residues: Sequence[int] | Tensor, template: Tensor, *, bodies: Sequence[int] | None = None
@@ -71,6 +74,16 @@ class Motif(Operator):
         found = x.double().index_select(-2, self.indices)
         placed = [_onto(found[:, part], self.template[part].expand_as(found[:, part])) for part in self._parts()]
         return torch.cat(placed, -2).to(x.dtype)
+
+    @property
+    def feature_images(self) -> tuple[FeatureImage, ...]:
+        """The mask: 1 in all three coordinates of the motif's residues."""
+        return (FeatureImage(name="mask", dimensionless=True, absent=1.0),)
+
+    def data_images(self, y: Tensor) -> Tensor:
+        """``(B, 1, N, 3)``, the same for all data."""
+        mask = y.new_zeros(self.domain_shape).index_fill(0, self.indices, 1.0)
+        return mask.expand(len(y), 1, *self.domain_shape)
 
     def project(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The nearest chain that carries the motif: its residues give way to the motif, moved onto them.

@@ -43,6 +43,8 @@ GOOD: dict[str, set[str]] = {
 TEN = "1_0"
 """Python, and so Typer, reads it as 10, which is good for most numbers."""
 
+SECOND = {("benchmark diff", "b"), ("verify", "series_folder")}
+"""Arguments after a folder that is not there, which is named first."""
 COMMANDS = dict(leaf_commands(typer.main.get_command(app)))
 CASES = [
     (path, parameter)
@@ -50,7 +52,7 @@ CASES = [
     for parameter in command.params
     if parameter.name not in SKIPPED and not getattr(parameter, "is_flag", False)
     if path != "reconstruct" or parameter.param_type_name == "option"
-    if (path, parameter.name) != ("benchmark diff", "b")  # the first folder, which is not there, is named first
+    if (path, parameter.name) not in SECOND
 ]
 
 
@@ -88,6 +90,8 @@ def _words(command: str, parameter: Any, value: str, pack: Path) -> list[str]:
     if command == "restore":  # it needs a degradation, and its usual method a prior
         words += [] if name in ("--operator", "--mask", "--kernel") else ["--operator", "sr4"]
         words += [] if name == "--method" else ["--method", "tv"]
+    if command == "scaffold" and name != "--contig":
+        words += ["--contig", "2,A1-4,2"]
     if "--data" in known and name != "--data":
         words += ["--data", str(pack) if name in ON_DISK else "no-such-data.h5"]
     if parameter.param_type_name != "option":

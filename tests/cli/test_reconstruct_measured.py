@@ -66,7 +66,7 @@ def test_hounsfield_units_and_a_file_as_the_argument(tmp_path: Path) -> None:
         (["--geometry", "cone"], "'cone' is not one of 'parallel', 'fan'"),
         (["--geometry", "fan"], "leave out --geometry"),
         (["--geometry", "none.yaml"], "no such file: none.yaml"),
-        (["--method", "deft"], "deft knows images in HU"),
+        (["--method", "deft"], "deft needs images in HU"),
         (["--unmeasured-map"], "leave out --unmeasured-map"),
     ],
 )

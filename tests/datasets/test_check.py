@@ -290,4 +290,5 @@ def test_nothing_known(tmp_path: Path) -> None:
     code, text = _shown(tmp_path)
     assert code == 2 and "holds nothing that is known" in text
     assert _shown(tmp_path / "nowhere")[0] == 2
-    assert "lodopab:FOLDER" in CliRunner().invoke(app, ["data", "kinds"], env={"COLUMNS": "200"}).output
+    kinds = CliRunner().invoke(app, ["data", "kinds"], env={"COLUMNS": "200"}).output
+    assert "lodopab:FOLDER" in kinds and "photos:FOLDER[@LIST][:SIZE]" in kinds

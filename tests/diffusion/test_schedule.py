@@ -105,3 +105,18 @@ def test_networks_of_the_continuous_schedule_are_trained_at_real_times():
     assert int((t != t.round()).sum()) > 60
     whole = sample_times(64, Schedule(), torch.Generator().manual_seed(0), 1.0)
     assert whole.dtype == torch.int64
+
+
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "squaredcos_cap_v2", "vp_sde"])
+def test_the_time_of_a_noise_is_found(kind):
+    schedule = Schedule(kind=kind)
+    low, high = float(schedule.sigmas[0]), float(schedule.sigmas[-1])
+    sigmas = torch.tensor(np.geomspace(1.001 * low, 0.9 * high, 50))
+    times = schedule.time_of(sigmas)
+    found = (1 / schedule.alpha_bar(times.double()) - 1).sqrt()
+    torch.testing.assert_close(found, sigmas, rtol=1e-4, atol=0)
+    assert (times % 1 != 0).any()
+    whole = schedule.time_of(schedule.sigmas[[3, 500]])
+    torch.testing.assert_close(whole, torch.tensor([3.0, 500.0]), rtol=1e-5, atol=0)
+    ends = schedule.time_of(torch.tensor([low / 10, high * 10]))
+    torch.testing.assert_close(ends, torch.tensor([0.0, 999.0]), rtol=0, atol=0)

@@ -223,6 +223,15 @@ def test_other_data_for_the_same_images(pack: CTPack) -> None:
     assert doubled.patients == ["series0"] * 4 + ["series1"] * 4
 
 
+def test_brackets_in_names_are_shown(tmp_path: Path) -> None:
+    """They are the marks of colours and links to the library that prints."""
+    pack = CTPack(write_tiny_pack(tmp_path / "a[red]b.h5"))
+    label = "fbp[bold]@[/]"
+    benchmark = Benchmark([CTProblem(pack, SCAN)], [{label: load_reconstructor("fbp")}])
+    text = terminal_text(Comparison(benchmark, run_benchmark(benchmark, tmp_path / "out")))
+    assert "a[red]b.h5" in text and label in text
+
+
 def test_tables_and_json_state_the_protocol(pack: CTPack, tmp_path: Path) -> None:
     comparison = _compare(pack, tmp_path / "out")
     text = terminal_text(comparison)

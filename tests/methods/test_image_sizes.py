@@ -25,7 +25,7 @@ SHAPES = {
     "fbp_unet": FBPUNetShape(network=DEEP), "conditional": ConditionalShape(network=DEEP),
     "i2sb": I2SBShape(network=DEEP), "learned_primal_dual": PrimalDualShape(iterations=2, channels=8, memory=3),
 }  # fmt: skip
-CT_METHODS = [name for name in methods() if getattr(method_class(name), "needs", "any") != "svd"]
+CT_METHODS = [name for name in methods() if getattr(method_class(name), "needs", "any") not in ("svd", "projection")]
 
 
 def scan(rows: int, columns: int) -> Measurement:

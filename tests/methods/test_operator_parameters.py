@@ -23,7 +23,7 @@ that have found the exact answer. The networks then take one image at a time."""
 # Trained for one scan, or trained anew for each measurement.
 NAMES = [
     name for name in methods()
-    if name not in ("unconditional", "deft_online")
+    if name not in ("unconditional", "deft_online", "replacement")
     and not method_class(name).__module__.startswith("deft_ct.methods.supervised")
 ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from deft_ct.methods.registry import Networks, method_class, methods
 from deft_ct.operators.ct import ConeGeometry, ParallelGeometry, RayTransform
 from deft_ct.operators.noise import PoissonNoise
 
-CT_METHODS = [name for name in methods() if getattr(method_class(name), "needs", "any") != "svd"]
+CT_METHODS = [name for name in methods() if getattr(method_class(name), "needs", "any") not in ("svd", "projection")]
 SCANS = {
     "limited wedge": {"angles": tuple(np.linspace(0, math.radians(30), 10)), "detectors": 26},
     "truncated field of view": {"angles": (0.0, 0.1, math.pi / 2, math.pi / 2 + 0.1), "detectors": 22},

@@ -143,8 +143,14 @@ def test_impulses_lie_at_the_centre_and_a_third_from_the_border() -> None:
     assert found.gradient == pytest.approx(GRADIENT_STEP * 1.2 * np.mean(squares))
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (9, 6), (4, 6, 8)])
-def test_the_multiplier_is_that_of_a_second_program(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [
+        ((8, 8), (1.0, 1.0)), ((9, 6), (1.0, 1.0)), ((9, 6), (2.0, 1.6)), ((4, 6, 8), (1.0, 1.0, 1.0)),
+        ((4, 6, 8), (3.0, 1.5, 2.0)),
+    ],
+)  # fmt: skip
+def test_the_multiplier_is_that_of_a_second_program(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
     """Of a blur without borders: three times the mean over each ring of frequencies, at least the highest level."""
     generator = np.random.default_rng(0)
     kernel = np.zeros(shape)
@@ -157,7 +163,7 @@ def test_the_multiplier_is_that_of_a_second_program(shape: tuple[int, ...]) -> N
 
         @property
         def grid_spacing(self) -> tuple[float, ...]:
-            return (1.0,) * len(shape)
+            return spacing
 
         def _apply(self, x: torch.Tensor, symbol: np.ndarray) -> torch.Tensor:
             axes = tuple(range(-len(shape), 0))
@@ -183,8 +189,9 @@ def test_the_multiplier_is_that_of_a_second_program(shape: tuple[int, ...]) -> N
     level = 1.2 * symbol[radius > 0.1].max()
     assert found.gradient == pytest.approx(GRADIENT_STEP * level)
     assert found.positivity == pytest.approx(POSITIVITY_STEP * level)
-    square = 4 * np.sin(np.pi * fy) ** 2 + 4 * np.sin(np.pi * fx) ** 2
-    if len(shape) == 3:
-        square = square + 4 * np.sin(np.pi * np.fft.fftfreq(shape[0])[:, None, None]) ** 2
+    *along, rows, columns = (4 * (min(spacing) / step) ** 2 for step in spacing)
+    square = rows * np.sin(np.pi * fy) ** 2 + columns * np.sin(np.pi * fx) ** 2
+    if along:
+        square = square + along[0] * np.sin(np.pi * np.fft.fftfreq(shape[0])[:, None, None]) ** 2
     inverse = np.maximum(3 * means, level) + GRADIENT_STEP * level * square + POSITIVITY_STEP * level
     np.testing.assert_allclose(found.multiplier / found.multiplier.max(), inverse.min() / inverse, rtol=1e-9)

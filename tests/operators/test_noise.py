@@ -262,3 +262,27 @@ def test_the_floor_lies_between_nothing_and_a_count() -> None:
     for wrong in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="electronic"):
             PoissonNoise(electronic=wrong)
+
+
+@pytest.mark.parametrize("post_log", [True, False])
+@pytest.mark.parametrize("electronic", [0.0, 30.0])
+def test_counts_are_drawn_in_one_order(post_log: bool, electronic: float) -> None:
+    """The photons of a sample first, then the read-out noise, from its own generator, in double precision."""
+    model = PoissonNoise(photons=200.0, electronic=electronic, post_log=post_log, floor=0.5)
+    clean = 3 * torch.rand(2, 1, 5, 6, generator=torch.Generator().manual_seed(0))
+    found = model.sample(clean, [rng(3), rng(4)])
+    for i in range(2):
+        source = rng(3 + i)
+        counts = torch.poisson(200 * torch.exp(-clean[i].double()), generator=source)
+        if electronic:
+            counts = counts + electronic * torch.randn(counts.shape, generator=source, dtype=torch.float64)
+        expected = -torch.log(counts.clamp_min(0.5) / 200) if post_log else counts / 200
+        torch.testing.assert_close(found[i], expected.float())
+    assert found.dtype == torch.float32 and torch.equal(model.mean(clean), clean if post_log else torch.exp(-clean))
+
+
+def test_a_line_integral_may_be_a_little_negative() -> None:
+    model = PoissonNoise()
+    model.sample(torch.full((1, 2), -0.5), rng(0))
+    with pytest.raises(ValueError, match=r"a line integral of -0\.501 would make light"):
+        model.sample(torch.full((1, 2), -0.501), rng(0))

@@ -20,6 +20,7 @@ from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.report import (
     FOOTER,
     FigureStyle,
+    Report,
     Row,
     Window,
     comparison_figure,
@@ -128,11 +129,12 @@ def test_bad_input_is_named(
 
 def test_tables_state_their_conventions(rows: list[Row]) -> None:
     console = Console(width=120, record=True, force_terminal=False, file=None, quiet=True)
-    table = metrics_table(rows, title="demo")
+    table = metrics_table(rows, title="demo [red]x[/red]")
     console.quiet = False
     with console.capture() as captured:
         console.print(table)
     printed = captured.get()
+    assert "demo [red]x[/red]" in printed
     markdown = metrics_markdown(rows)
     for text in (printed, markdown):
         assert "data range 2000 HU" in text and "inside the body" in text and "4 slices" in text
@@ -186,9 +188,8 @@ class _Tags(HTMLParser):
 def test_html_is_self_contained(rows: list[Row], truth: Volume, recons: dict[str, Volume], tmp_path: Path) -> None:
     picture = save_png(comparison_figure(truth, recons), tmp_path / "comparison.png")
     provenance = {"seed": 7, "note": "<b>&"}
-    path = write_html(
-        tmp_path / "report.html", title="A <i>", figures={"all methods": picture}, rows=rows, provenance=provenance
-    )
+    report = Report(title="A <i>", figures={"all methods": picture}, rows=rows, provenance=provenance)
+    path = write_html(tmp_path / "report.html", report)
     page = path.read_text(encoding="utf-8")
     tags = _Tags()
     tags.feed(page)
@@ -198,10 +199,10 @@ def test_html_is_self_contained(rows: list[Row], truth: Volume, recons: dict[str
     assert FOOTER in page and "data range 2000 HU" in page
     assert "A &lt;i&gt;" in page and "&lt;b&gt;&amp;" in page and "<b>" not in page
     assert page.count("<tr>") == 1 + len(rows)
-    bare = write_html(tmp_path / "bare.html", title="measured data", figures={})
+    bare = write_html(tmp_path / "bare.html", Report(title="measured data", figures={}))
     assert "<table>" not in bare.read_text()
     with pytest.raises(FileNotFoundError):
-        write_html(tmp_path / "x.html", title="x", figures={"gone": tmp_path / "gone.png"})
+        write_html(tmp_path / "x.html", Report(title="x", figures={"gone": tmp_path / "gone.png"}))
     with pytest.raises(TypeError):
-        write_html(tmp_path / "y.html", title="y", figures={}, provenance={"path": tmp_path})
+        write_html(tmp_path / "y.html", Report(title="y", figures={}, provenance={"path": tmp_path}))
     assert not (tmp_path / "x.html").exists() and not (tmp_path / "y.html").exists()

@@ -22,6 +22,7 @@ import torch
 from adm import ADMConfig, random_adm
 from PIL import Image
 from tiny import NETWORK, tiny_htransform, tiny_prior
+from tiny_backbones import tiny_backbone_prior
 from tiny_pack import write_tiny_pack
 
 from deft_ct.cli import app
@@ -38,7 +39,7 @@ from deft_ct.workflows.reconstruct_series import SparseView
 SCAN = ("--scan", "parallel12_1e5_48bins")
 STEPS = ("--steps", 6, "--batch-size", 2, "--no-progress")
 Read = Callable[[Path], Any]
-REPLACED = ("reconstruct", "restore", "demo")
+REPLACED = ("reconstruct", "restore", "scaffold", "demo")
 """Commands that write OUT as a whole, and refuse one that holds a file of the user."""
 TINY_DEMO = partial(SparseView, method="fbp", compare=(), views=12)
 
@@ -52,6 +53,7 @@ def commands(root: Path) -> dict[str, tuple[list[object], Read]]:
     refined = tiny_htransform(tiny_prior(), scan_features=True, refinement=shape, tv_iterations=2)
     save_htransform(refined, root / "refined")
     write_tiny_pack(pack, count=2)
+    save_prior(tiny_backbone_prior(), root / "backbones")
     data = ("--data", pack)
     networks = ("--prior", prior, "--htransform", head)
     fbp_only = ("--method", "fbp", "--compare", "", "--views", 12, "--size", 32, "--overwrite", "--no-progress")
@@ -108,6 +110,13 @@ def commands(root: Path) -> dict[str, tuple[list[object], Read]]:
             ],
             lambda p: json.loads((p / "run.json").read_text())["metrics"],
         ),
+        "scaffold": (
+            [
+                "scaffold", _motif(root), "--contig", "3,A2-6,2-4", "--samples", 2, "--prior", root / "backbones",
+                "--method", "unconditional:steps=2", "--overwrite", "--no-progress",
+            ],
+            lambda p: (p / "scaffolds.csv").read_text(),
+        ),
         "data challenge": (["data", "challenge", _challenge(root), "--method", "fbp"], _submission),
         "prior import": (
             ["prior", "import", _checkpoint(root), "--image-size", 16, "--head-channels", 16, "--overwrite"],
@@ -126,6 +135,13 @@ def _suite(root: Path, pack: Path) -> Path:
 def _picture(root: Path) -> Path:
     path = root / "picture.png"
     Image.linear_gradient("L").resize((8, 8)).save(path)
+    return path
+
+
+def _motif(root: Path) -> Path:
+    path = root / "motif.pdb"
+    row = "ATOM  {0:>5}  CA  ALA A{0:>4}    {1:8.3f}{2:8.3f}{3:8.3f}  1.00  0.00           C"
+    path.write_text("".join(row.format(k, 3.0 * k, k % 2, k % 3) + "\n" for k in range(1, 8)))
     return path
 
 

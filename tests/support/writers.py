@@ -39,7 +39,7 @@ from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.supervised.fbp_unet import FBPUNetModel, FBPUNetShape
-from deft_ct.report import save_png, write_html
+from deft_ct.report import Report, save_png, write_html
 from deft_ct.runtime.atomic import atomic_folder, write_text
 from deft_ct.training.checkpoint_file import read_checkpoint, write_checkpoint
 from deft_ct.training.log import TrainingLog
@@ -133,9 +133,8 @@ def _calibration(generation: int) -> SpreadCalibration:
 
 
 def _write_html(path: Path, generation: int) -> None:
-    write_html(
-        path, title=("first", "second")[generation - 1], figures={}, rows=(), provenance={"generation": generation}
-    )
+    title = ("first", "second")[generation - 1]
+    write_html(path, Report(title=title, figures={}, provenance={"generation": generation}))
 
 
 def _read_html(path: Path) -> int:

@@ -211,7 +211,7 @@ def test_rings_are_removed() -> None:
 
 
 def test_a_network_needs_a_scale(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="dps knows images in HU: say what attenuates like water"):
+    with pytest.raises(ValueError, match="dps needs images in HU: give the attenuation of water"):
         MeasuredSettings(method="dps")
     assert MeasuredSettings(method="dps", calibration=WaterAndAir(water=0.02)).needs_scale
 

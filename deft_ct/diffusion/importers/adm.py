@@ -1,8 +1,8 @@
 """U-Nets of OpenAI's guided-diffusion ("ADM", Dhariwal and Nichol 2021, arXiv 2105.05233) in the names of diffusers.
 
-The shape of the network is read from the shapes of its weights. Two things cannot be seen there and must be known: the
-channels of one attention head, and whether the rows of the query, key and value are ordered by head (the older order,
-the default of guided-diffusion) or by kind.
+The shape of the network is read from the shapes of its weights. Two things cannot be seen there and must be given.
+One is the number of channels of an attention head. The other is the order of the rows of query, key and value: by head
+(the older order, the default of guided-diffusion) or by kind.
 """
 
 from __future__ import annotations

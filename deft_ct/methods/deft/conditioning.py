@@ -15,6 +15,7 @@ from deft_ct.methods.deft.scan_embedding import SCAN_FEATURES, with_fewer_views
 from deft_ct.methods.initial import check_initial
 from deft_ct.operators.feature_images import FeatureImage
 from deft_ct.operators.linear import LinearOperator
+from deft_ct.operators.projection import Projecting
 from deft_ct.reconstructor import UnsupportedError
 
 SPREAD_SLOPES = (-0.3, 1.0, -0.1, 0.0)
@@ -120,6 +121,11 @@ def check_htransform(name: str, config: HTransformConfig, shape: tuple[int, ...]
         check_initial(name, likelihood, config.reference)
     if config.guidance in ("cg", "split") and not isinstance(likelihood.operator, LinearOperator):
         raise UnsupportedError(f"{name} with {config.guidance} guidance needs a linear operator: use score guidance")
+    if config.guidance == "project" and not isinstance(likelihood.operator, Projecting):
+        raise UnsupportedError(
+            f"{name} with project guidance needs an operator with a projection, such as Motif, and "
+            f"{type(likelihood.operator).__name__} has none"
+        )
     known = {image.name for image in likelihood.operator.feature_images}
     if config.operator_images and not known & {image.name for image in config.operator_images}:
         wanted = " or ".join(image.name for image in config.operator_images)

@@ -39,6 +39,7 @@ from torch import Tensor
 from deft_ct.measurement.data_term import DataTerm, per_sample
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.operators.linear import LinearOperator
+from deft_ct.operators.projection import Projecting
 
 IMAGE_SPREAD = 0.5
 """Standard deviation of the pixels of images in [-1, 1]; the limit of ``r`` for the step of the score."""
@@ -144,6 +145,25 @@ class DataGuidance(Guidance):
         return likelihood.pseudo_inverse().to(x0)
 
 
+class ProjectGuidance(Guidance):
+    """The way from the estimate to the nearest image that has the data, for operators that know it.
+
+    Its sum with the estimate is the replacement of what the data determine.
+    """
+
+    is_step: ClassVar[bool] = True
+
+    def of_estimate(self, likelihood: Likelihood, x0: Tensor, sigma: Tensor) -> Tensor:
+        """See :class:`Guidance`."""
+        operator, to_physical = likelihood.operator, likelihood.to_physical
+        if not isinstance(operator, Projecting):
+            raise ValueError(
+                f"project guidance needs an operator with a projection, and {type(operator).__name__} has none"
+            )
+        x = to_physical(x0)
+        return to_physical.inverse(operator.project(x, likelihood.y)) - to_physical.inverse(x)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConjugateGradientGuidance(Guidance):
     """The correction of :func:`proximal_correction` with the standard deviation ``r`` of the module.
@@ -216,6 +236,7 @@ GUIDANCES: dict[str, Callable[[float, int], Guidance]] = {
     "data": lambda spread, steps: DataGuidance(),
     "cg": lambda spread, steps: ConjugateGradientGuidance(spread=spread, steps=steps),
     "split": lambda spread, steps: SplitGuidance(spread=spread, steps=steps),
+    "project": lambda spread, steps: ProjectGuidance(),
 }
 """The kinds by the name that is stored with a model; an entry more is one kind more."""
 

@@ -20,6 +20,7 @@ from deft_ct.methods.deft import Condition, HTransform, condition_for
 from deft_ct.methods.deft.conditional_mean import conditional_mean
 from deft_ct.methods.deft.conditioning import check_htransform, with_estimate
 from deft_ct.methods.deft.fallback import ScanPlan, plan_for
+from deft_ct.methods.deft.noisy_image import is_noisy_image, noisy_image_denoiser
 from deft_ct.methods.deft.spread_calibration import LARGEST_RATIO, SpreadCalibration
 from deft_ct.methods.deft.trained_measurements import much_larger, other_measurement, other_size
 from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
@@ -64,6 +65,8 @@ class DEFTConfig(GuidedConfig):
         consistency_steps: conjugate-gradient iterations of a final step towards the data; 0 for none.
         consistency_spread: size of that step, as a standard deviation in the prior's range; 0.02 are 20 HU.
         calibrated: whether the spread is rescaled where a calibration fits the scan and these settings.
+        closed_form: whether data that are a noisy image use the h-transform in closed form, not the trained one, see
+            :mod:`deft_ct.methods.deft.noisy_image`. Only with a ``guidance_strength`` of 1.
         fallback: whether a scan outside of the training is described to the networks by one of equal dose inside of it,
             see :mod:`deft_ct.methods.deft.fallback`. Without it they are told the scan as it is.
 
@@ -81,6 +84,7 @@ class DEFTConfig(GuidedConfig):
     consistency_steps: int = 0
     consistency_spread: float = 0.02
     calibrated: bool = True
+    closed_form: bool = True
     fallback: bool = True
 
     def __post_init__(self) -> None:
@@ -94,7 +98,7 @@ class DEFTConfig(GuidedConfig):
     @property
     def sampling(self) -> dict[str, Any]:
         """What of the settings changes the distribution of the results inside of the training, JSON-ready."""
-        others = ("batch_size", "calibrated", "fallback", *(() if self.rounds else ("rounds",)))
+        others = ("batch_size", "calibrated", "closed_form", "fallback", *(() if self.rounds else ("rounds",)))
         return {key: value for key, value in asdict(self).items() if key not in others}
 
 
@@ -140,6 +144,8 @@ class DEFT(PosteriorSampler):
 
     def _check(self, request: Request) -> None:
         super()._check(request)
+        if self._is_known(request.measurement):
+            return
         likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
         config = self.htransform.config
         seen = [image.name for image in config.operator_images]
@@ -149,8 +155,18 @@ class DEFT(PosteriorSampler):
                 f"{self.name} cannot use this h-transform: {other}; train one with `deft-ct train htransform`"
             )
         check_htransform(self.name, config, self.image_shape(request), likelihood)
+        units = request.measurement.units
+        if self.config.estimate == "mean" and units is not None and units.mean_is_refused:
+            raise UnsupportedError(f'{self.name} with estimate="mean" needs a mean: {units.mean_is_refused}')
         if self.config.consistency_steps:
             check_operator("deft with consistency_steps", "linear", likelihood)
+
+    def _is_known(self, measurement: Measurement) -> bool:
+        """Whether the h-transform is known in closed form, so that the trained one is not asked."""
+        return self.config.closed_form and self.config.guidance_strength == 1 and is_noisy_image(measurement)
+
+    def _condition(self, likelihood: Likelihood) -> Condition:
+        return Condition() if self._is_known(likelihood.measurement) else condition_for(likelihood, self.htransform)
 
     def _advice(self, request: Request) -> tuple[Finding, ...]:
         """A scan or an image size that the h-transform was not trained for, and what is done about it."""
@@ -167,16 +183,17 @@ class DEFT(PosteriorSampler):
     def _estimate(self, request: Request) -> Estimate:
         plan = self._plan(request)
         likelihood = request.measurement.likelihood(request.y, self.prior.value_range).told(plan.grouped)
-        condition = condition_for(likelihood, self.htransform)  # once: samples and mean share it
+        condition = self._condition(likelihood)  # once: samples and mean share it
         direct = self.config.estimate == "mean"
+        how = plan.record | ({"htransform": "closed form"} if self._is_known(request.measurement) else {})
         samples = None
         if not direct or request.num_samples > 1:
             samples = self.draw(request, likelihood, self._sampler(condition.repeat(request.num_samples)))
         mean = self._mean(request, likelihood, condition) if direct else None
         if samples is None or samples.shape[1] < 2:
-            return Estimate(mean=mean, samples=samples, record=plan.record)
+            return Estimate(mean=mean, samples=samples, record=how)
         std, record = self._spread(samples.std(1), request)
-        return Estimate(mean=mean, samples=samples, std=std, record=plan.record | {"spread": record})
+        return Estimate(mean=mean, samples=samples, std=std, record=how | {"spread": record})
 
     def _spread(self, std: Tensor, request: Request) -> tuple[Tensor, dict[str, Any]]:
         """The spread, rescaled if one of the calibrations fits, and the record of what was done."""
@@ -201,8 +218,12 @@ class DEFT(PosteriorSampler):
         return std, {"calibrated": False, "reason": f"fitted for something else: {'; '.join(reasons)}"}
 
     def defaults_for(self, measurement: Measurement) -> dict[str, Any]:
-        """The rounds of the mean: none where the initial reconstruction of a scan is refined already."""
-        return {"rounds": ROUNDS_OF_IMAGES if measurement.units is None else 0}
+        """The rounds of the mean: none where the first estimate cannot be improved.
+
+        This is so for a scan, whose initial reconstruction is refined already, and for a known h-transform.
+        """
+        improved = measurement.units is None and not self._is_known(measurement)
+        return {"rounds": ROUNDS_OF_IMAGES if improved else 0}
 
     @torch.no_grad()
     def _mean(self, request: Request, likelihood: Likelihood, condition: Condition) -> Tensor:
@@ -224,7 +245,7 @@ class DEFT(PosteriorSampler):
         return likelihood.to_physical(torch.cat(means))
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
-        return self._sampler(condition_for(likelihood, self.htransform).repeat(count))
+        return self._sampler(self._condition(likelihood).repeat(count))
 
     def _sampler(self, condition: Condition) -> Walk:
         """Sampling under a condition that has one row for each sample."""
@@ -246,6 +267,8 @@ class DEFT(PosteriorSampler):
         return sample
 
     def _denoiser(self, likelihood: Likelihood, condition: Condition) -> Denoiser:
+        if self._is_known(likelihood.measurement):
+            return noisy_image_denoiser(self.prior, likelihood)
         strength = self.config.guidance_strength
         return conditional_denoiser(self.prior, self.htransform, likelihood, condition, strength=strength)
 

@@ -109,10 +109,9 @@ def _ddrm_step(
     """
     measured = data.level.isfinite()
     keep = (1 - eta**2) ** 0.5 * sigma_next
-    level = data.level.masked_fill(~measured | (data.level == 0), 1.0)
     unmeasured = denoised + keep / sigma * (coefficients - denoised) + eta * sigma_next * noise
-    noisier = denoised + keep / level * (data.target - denoised) + eta * sigma_next * noise
-    known = data.level.masked_fill(~measured, 0.0)
-    spread = (sigma_next**2 - (eta_b * known).square()).clamp_min(0).sqrt()
+    # Where a level of zero or infinity leaves no number, another of the three is taken.
+    noisier = denoised + keep / data.level * (data.target - denoised) + eta * sigma_next * noise
+    spread = (sigma_next**2 - (eta_b * data.level).square()).clamp_min(0).sqrt()
     cleaner = (1 - eta_b) * denoised + eta_b * data.target + spread * noise
     return torch.where(~measured, unmeasured, torch.where(data.level > sigma_next, noisier, cleaner))

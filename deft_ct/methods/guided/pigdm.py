@@ -28,12 +28,12 @@ class PiGDMConfig(GuidedConfig, ConjugateGradientConfig):
 
     Args:
         steps: evaluations of the prior, each with one backpropagation through it.
-        data_std: standard deviation of the images that the covariance of the denoised image is made for; the paper
+        data_std: standard deviation of the images that the covariance of the denoised image is made for. The paper
             takes 1, ``r_t^2 = 1 - abar_t`` (its eq. 10 with ``sigma_t^2 = (1 - abar_t) / abar_t``). It stands for all
-            directions at once, and much less than the spread of the smooth ones, which is far above that of a pixel,
-            makes the sampling diverge; see :class:`PiGDM`. None for 1 for images with a scale of their own, such as CT,
-            and for images in the prior's own range the most that any direction can have: :data:`VALUE_STD` times the
-            square root of the number of values of an image.
+            directions at once. The smooth ones spread far more than a pixel, and with a much smaller value the sampling
+            diverges; see :class:`PiGDM`. None is 1 for images with a unit, such as CT. For images in the prior's range
+            it is the most that any direction can have: :data:`VALUE_STD` times the square root of the number of values
+            of an image.
         eta: the paper uses 1.
 
     Raises:

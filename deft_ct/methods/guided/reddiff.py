@@ -14,6 +14,9 @@ from deft_ct.measurement.data_term import DataTerm, per_sample
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.guided.config import SliceCouplingConfig, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
+from deft_ct.methods.initial import DataInitial
+from deft_ct.operators.linear import LinearOperator
+from deft_ct.operators.noise import NoNoise
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
@@ -62,7 +65,7 @@ class REDDiff(PosteriorSampler):
 def minimise(prior: Prior, chunk: Chunk, config: REDDiffConfig) -> Tensor:
     """Descend ``|y - A(x)|_W^2 / 2 + lambda_t <eps(x_t, t) - n, x>`` with the bracket held fixed (eq. 9).
 
-    Starts from the pseudo-inverse of the data, as in the paper, or from noise where the operator has none.
+    Starts from :func:`first_image`.
 
     Args:
         prior: not differentiated.
@@ -92,10 +95,20 @@ def minimise(prior: Prior, chunk: Chunk, config: REDDiffConfig) -> Tensor:
 
 
 def first_image(chunk: Chunk) -> Tensor:
-    """The pseudo-inverse of the data in the prior's range, or noise where there is none."""
+    """Where the descent starts, in the prior's range.
+
+    In the paper it is the pseudo-inverse of the data. That of a blur multiplies noise by the inverse of its smallest
+    frequency response, and the descent does not come back from there. Noisy images without a unit therefore start from
+    the damped one (:class:`~deft_ct.methods.initial.DataInitial`). Where the operator has no pseudo-inverse, or the
+    data are counts before the logarithm, it is noise.
+    """
     likelihood = chunk.likelihood
-    if not likelihood.measurement.post_log(likelihood.y):
+    measurement = likelihood.measurement
+    if not measurement.post_log(likelihood.y):
         return chunk.start
+    noisy = not isinstance(likelihood.noise, NoNoise)
+    if noisy and measurement.units is None and isinstance(likelihood.operator, LinearOperator):
+        return DataInitial()(likelihood)
     try:
         return likelihood.to_physical.inverse(likelihood.operator.pseudo_inverse(likelihood.y))
     except TypeError:

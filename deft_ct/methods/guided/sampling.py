@@ -16,6 +16,7 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.guided.start import check_warm_start, walk_times, warm_start
 from deft_ct.operators.linear import LinearOperator
+from deft_ct.operators.projection import Projecting
 from deft_ct.operators.svd import Decomposable
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import PriorReconstructor, UnsupportedError
@@ -23,7 +24,7 @@ from deft_ct.runtime.progress import Ticker
 from deft_ct.runtime.search_space import SearchSpace
 from deft_ct.runtime.seeds import generator_for, normal_like
 
-Need = Literal["any", "linear", "svd"]
+Need = Literal["any", "linear", "svd", "projection"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,8 @@ class PosteriorSampler(PriorReconstructor):
     """A method whose samples are walked independently of one another.
 
     Subclasses write :meth:`_walker` and state in :attr:`needs` what the operator must have. ``"any"`` needs only a
-    derivative, ``"linear"`` linearity, and ``"svd"`` a singular value decomposition.
+    derivative, ``"linear"`` linearity, ``"svd"`` a singular value decomposition, and ``"projection"`` a projection onto
+    the images that have the data.
 
     Args:
         prior: the unconditional model.
@@ -162,11 +164,18 @@ def check_operator(name: str, need: Need, likelihood: Likelihood) -> None:
 
     Raises:
         UnsupportedError: the operator, or the expected data as a function of the image, is not linear, or the
-            operator has no cheap singular value decomposition.
+            operator has no cheap singular value decomposition or no projection.
     """
     if need == "any":
         return
     kind = type(likelihood.operator).__name__
+    if need == "projection":
+        if not isinstance(likelihood.operator, Projecting):
+            raise UnsupportedError(
+                f"{name} needs an operator that knows the nearest image with its data, such as Motif, and {kind} does "
+                "not: use dps, daps or reddiff"
+            )
+        return
     if not isinstance(likelihood.operator, LinearOperator):
         raise UnsupportedError(f"{name} needs a linear operator, {kind} is not: use dps, daps or reddiff")
     if not likelihood.measurement.post_log(likelihood.y):

@@ -7,7 +7,6 @@ end the process or return zeros.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from deft_ct.operators.ct.backends.base import Backend
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarGeometry
 from deft_ct.operators.ct.vector_geometry import VectorFanGeometry
+from deft_ct.operators.threads import run_tasks
 
 
 def import_astra() -> Any:
@@ -81,11 +81,5 @@ class AstraBackend(Backend):
         def one(i: int) -> None:
             project(self._id, source[i], out=out[i])
 
-        workers = min(torch.get_num_threads(), len(source))
-        if workers <= 1:
-            for i in range(len(source)):
-                one(i)
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(one, range(len(source))))
+        run_tasks(one, [(i,) for i in range(len(source))])
         return out.to(device)

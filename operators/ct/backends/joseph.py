@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from deft_ct.operators.ct.backends.base import Backend
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.operators.ct.rays import joseph_rays
 from deft_ct.operators.ct.vector_geometry import VectorFanGeometry
+from deft_ct.operators.threads import run_tasks
 
 _LINES = 32  # image lines of one back-projection task: 32 * 256 pixels * 8 lanes * 4 B stay in the L2 cache
 _RAYS = 4096  # rays of one projection task
@@ -76,8 +76,9 @@ class JosephBackend(Backend):
             for transposed, direction in enumerate(self._directions):
                 if direction.rays.size:
                     image = _padded(block.mT if transposed else block, lanes)
-                    tasks = [(image, b, min(b + _RAYS, direction.rays.size), out) for b in _steps(direction, _RAYS)]
-                    self._run(self._kernels.project_rays, direction, tasks)
+                    run_tasks(
+                        self._kernels.project_rays, self._tasks(image, direction, out, direction.rays.size, _RAYS)
+                    )
             parts.append(torch.from_numpy(out)[:, : len(block)].t())
         return _joined(parts, x).reshape(len(x), *self.geometry.sinogram_shape).to(x.device)
 
@@ -91,30 +92,21 @@ class JosephBackend(Backend):
             for transposed, direction in enumerate(self._directions):
                 if direction.rays.size:
                     image = np.zeros((direction.lines, direction.cells + 3, lanes), data.dtype)
-                    steps = range(0, direction.lines, _LINES)
-                    tasks = [(image, b, min(b + _LINES, direction.lines), data) for b in steps]
-                    self._run(self._kernels.backproject_rays, direction, tasks)
+                    run_tasks(
+                        self._kernels.backproject_rays, self._tasks(image, direction, data, direction.lines, _LINES)
+                    )
                     inner = torch.from_numpy(image)[:, 1 : direction.cells + 1, : len(block)]
                     inner = inner.permute(2, 1, 0) if transposed else inner.permute(2, 0, 1)
                     total = inner if total is None else total + inner
             parts.append(total if total is not None else block.new_zeros((len(block), *self.geometry.image_shape)))
         return _joined(parts, y).reshape(len(y), *self.geometry.image_shape).to(y.device)
 
-    def _run(self, kernel: Callable[..., None], direction: _Direction, tasks: list[tuple[Any, ...]]) -> None:
-        def one(task: tuple[Any, ...]) -> None:
-            image, begin, end, values = task
-            kernel(
-                image, direction.rays, self._start, self._slope, self._weight, self._first, self._last, begin, end,
-                values,
-            )  # fmt: skip
-
-        workers = min(torch.get_num_threads(), len(tasks))
-        if workers <= 1:
-            for task in tasks:
-                one(task)
-        else:  # the kernels release the GIL; each task writes to its own part
-            with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(one, tasks))
+    def _tasks(
+        self, image: NDArray[np.floating], direction: _Direction, values: NDArray[np.floating], count: int, size: int
+    ) -> list[tuple[Any, ...]]:
+        """The arguments of a kernel for parts of ``size``; each task writes to its own part."""
+        common = (image, direction.rays, self._start, self._slope, self._weight, self._first, self._last)
+        return [(*common, begin, min(begin + size, count), values) for begin in range(0, count, size)]
 
 
 def _lane_blocks(x: Tensor) -> Iterator[tuple[Tensor, int]]:
@@ -122,10 +114,6 @@ def _lane_blocks(x: Tensor) -> Iterator[tuple[Tensor, int]]:
     for block in x.detach().cpu().split(8):
         if len(block):
             yield block, next(lanes for lanes in (1, 4, 8) if lanes >= len(block))
-
-
-def _steps(direction: _Direction, size: int) -> range:
-    return range(0, direction.rays.size, size)
 
 
 def _padded(block: Tensor, lanes: int) -> NDArray[np.floating]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from deft_ct.operators.ct.backends.base import Backend
 from deft_ct.operators.ct.scan import VolumeRays
+from deft_ct.operators.threads import run_tasks
 
 _SLABS = 4  # tasks of a back-projection for each major axis; each one goes through all rays
 
@@ -65,7 +64,7 @@ class JosephConeBackend(Backend):
             volume[1:-2, 1:-2, 1:-2] = image
             common = (volume.reshape(-1).numpy(), self._shape, self._strides, self._spacing, self._poses)
             target = data.numpy()
-            self._run(self._kernels.project_cone, [(*common, view, view + 1, target) for view in range(views)])
+            run_tasks(self._kernels.project_cone, [(*common, view, view + 1, target) for view in range(views)])
         return out.to(x.device)
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -79,17 +78,8 @@ class JosephConeBackend(Backend):
                 edges = np.linspace(0, self._shape[axis], _SLABS + 1).astype(int)
                 common = (volume.reshape(-1), self._shape, self._strides, self._spacing, self._poses, axis)
                 tasks = [(*common, int(a), int(b), data.numpy()) for a, b in itertools.pairwise(edges) if b > a]
-                self._run(self._kernels.backproject_cone, tasks)
+                run_tasks(self._kernels.backproject_cone, tasks)
                 total = volume if total is None else total + volume
             assert total is not None
             out.append(torch.from_numpy(np.ascontiguousarray(total[1:-2, 1:-2, 1:-2])))
         return torch.stack(out).to(y.device) if out else y.new_empty((0, *self.geometry.image_shape))
-
-    def _run(self, kernel: Callable[..., None], tasks: list[tuple[Any, ...]]) -> None:
-        workers = min(torch.get_num_threads(), len(tasks))
-        if workers <= 1:
-            for task in tasks:
-                kernel(*task)
-        else:  # the kernels release the GIL; each task writes to its own part
-            with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(lambda task: kernel(*task), tasks))

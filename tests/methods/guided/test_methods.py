@@ -29,7 +29,7 @@ NAMES = [name for name in methods() if not method_class(name).__module__.startsw
 SAMPLERS = [name for name in NAMES if issubclass(method_class(name), PosteriorSampler)]
 ZERO_SHOT = [name for name in SAMPLERS if name != "deft"]
 NONLINEAR = [name for name in ZERO_SHOT if method_class(name).needs == "any"]
-LINEAR = [name for name in ZERO_SHOT if name not in NONLINEAR]
+LINEAR = [name for name in ZERO_SHOT if method_class(name).needs in ("linear", "svd")]
 STARTING = [name for name in ZERO_SHOT if hasattr(method_class(name).config_type, "start")]
 WEIGHTED = [name for name in ZERO_SHOT if hasattr(method_class(name).config_type, "weighted")]
 
@@ -110,7 +110,10 @@ def test_shapes_record_and_inputs_left_alone(name: str) -> None:
         assert result.samples is not None and result.samples.shape == (3, 3, *made.images.shape[1:])
         assert result.std is not None and bool((result.std > 0).all())
         direct = made.method.config.draws if getattr(made.method.config, "estimate", None) == "mean" else 0
-        if not direct:
+        chosen = made.measurement.units and made.measurement.units.summary(result.samples)
+        if chosen is not None:
+            assert torch.equal(result.mean, result.samples[torch.arange(3), chosen.chosen])
+        elif not direct:
             torch.testing.assert_close(result.mean, result.samples.mean(1))
         per_step = 2 if name == "daps" else 1
         assert record["network_evaluations_per_image"] == 3 * 3 * per_step + direct

@@ -26,6 +26,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "mcg": WARM | {"steps": 1000, "eta": 1.0, "zeta": None, "norm": "l2", "weighted": False, "cg_iterations": 5},
     "pigdm": WARM | {"steps": 100, "cg_iterations": 20, "weighted": True, "eta": 1.0, "data_std": None},
     "reddiff": SHARED | COUPLED | {"steps": 1000, "strength": 0.25, "learning_rate": 0.25, "weighted": True},
+    "replacement": SHARED | {"steps": 100, "eta": 1.0},
     "unconditional": SHARED | {"steps": 100, "eta": 1.0, "sampler": "ddim"},
 }  # fmt: skip
 EITHER, LATE = Choice((True, False)), Range(0.02, 1.0, log=True)
@@ -41,6 +42,7 @@ SEARCHED: dict[str, dict[str, Any]] = {
     "pigdm": {"data_std": Range(0.3, 30.0, log=True)} | BOTH,
     "reddiff": {"strength": Range(1e-3, 10.0, log=True), "learning_rate": Range(3e-3, 1.0, log=True),
                 "weighted": EITHER},
+    "replacement": {"eta": Range(0.0, 1.0)},
     "unconditional": {},
 }  # fmt: skip
 

@@ -23,7 +23,9 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import AffineMap
 from deft_ct.methods.guided import sampling
+from deft_ct.methods.guided.config import WarmStartConfig
 from deft_ct.methods.guided.spectral import SpectralData
+from deft_ct.methods.guided.start import walk_times
 from deft_ct.methods.registry import load_reconstructor
 from deft_ct.operators import GaussianNoise, Identity, NoNoise, PoissonNoise, SuperResolution
 from deft_ct.reconstruction import Request
@@ -230,11 +232,67 @@ def test_daps_denoises_fully_draws_and_noises_anew(inner: str, clean: bool) -> N
     same(drawn("daps", NoNoise() if clean else None, **options), x0)
 
 
-@pytest.mark.parametrize("counts", [False, True])
-def test_reddiff_is_adam_from_the_pseudo_inverse_or_from_noise(counts: bool) -> None:
-    normal = normals("reddiff")
+@pytest.mark.parametrize("norm", ["l2", "l2sq"])
+def test_dps_with_statistical_weights(norm: str) -> None:
+    """The misfit of each datum counts by its weight, of mean one."""
+    normal, weights = normals("dps"), np.exp(-Y) / np.exp(-Y).mean()
+    x = normal()
+    for t, s in grid(5):
+        x0 = SHRINK * x
+        residual = Y - GAIN * x0
+        scale = GAIN * (weights * residual**2).sum() ** 0.5 if norm == "l2" else GAIN**2
+        old, fresh = ancestral(t, s, 0.6)
+        x = ABAR[s] ** 0.5 * x0 + old * noise_in(x, x0, t) + 0.4 * SHRINK * GAIN * weights * residual / scale
+        x = x + fresh * normal() if fresh > 0 else x
+    same(drawn("dps", PoissonNoise(1e3), steps=5, zeta=0.1, norm=norm, eta=0.6, weighted=True), x)
+
+
+@pytest.mark.parametrize("inner", ["cg", "langevin"])
+def test_daps_with_statistical_weights(inner: str) -> None:
+    """Of one evaluation at each level; a Langevin step is as long as the largest weight lets it be."""
+    normal, inverse = normals("daps"), 1e3 * np.exp(-Y)
+    x = normal()
+    for t, s in grid(5):
+        centre = x0 = SHRINK * x
+        radius = ((1 - ABAR[t]) / ABAR[t]) ** 0.5
+        if inner == "cg":
+            noise = GAIN * inverse**0.5 * normal() + 1 / radius * normal()
+            x0 = centre + (GAIN * inverse * (Y - GAIN * centre) + noise) / (GAIN**2 * inverse + 1 / radius**2)
+        else:
+            size = 0.3 / (GAIN**2 * inverse.max() + 1 / radius**2)
+            for _ in range(2):
+                gradient = GAIN * inverse * (Y - GAIN * x0) + (centre - x0) / radius**2
+                x0 = x0 + size * gradient + (2 * size) ** 0.5 * normal()
+        x = ABAR[s] ** 0.5 * x0 + (1 - ABAR[s]) ** 0.5 * normal() if s >= 0 else x0
+    options = {"steps": 5, "ode_steps": 1, "inner": inner, "langevin_steps": 2, "langevin_step": 0.3}
+    found = drawn("daps", PoissonNoise(1e3), **options)
+    np.testing.assert_allclose(found, x0, rtol=2e-3, atol=2e-4)  # exact draws stop at a residual of 1e-4
+
+
+@pytest.mark.parametrize(
+    ("start", "steps", "times"),
+    [(1.0, 5, [19, 15, 11, 7, 3]), (0.5, 5, [9, 7, 5, 3, 1]), (0.1, 5, [1, 0]), (0.01, 5, [0]), (0.5, 1, [9])],
+)
+def test_times_of_a_walk(start: float, steps: int, times: list[int]) -> None:
+    """A short one takes one step at each time at most."""
+    assert walk_times(SCHEDULE, WarmStartConfig(start=start, steps=steps)) == times
+
+
+def damped_inverse() -> Array:
+    """Noisy data inverted with values of spread 1 whose neighbours differ by 0.15."""
+    difference = np.eye(3)[1:] - np.eye(3)[:-1]
+    steps = np.vstack([np.kron(difference, np.eye(3)), np.kron(np.eye(3), difference)])
+    precision = (GAIN**2 / SIGMA**2 + 1) * np.eye(9) + steps.T @ steps / 0.15**2
+    found: Array = np.linalg.solve(precision, GAIN / SIGMA**2 * Y.ravel()).reshape(SHAPE)
+    return found
+
+
+@pytest.mark.parametrize("case", ["noisy", "clean", "counts"])
+def test_reddiff_is_adam_from_an_inverse_or_from_noise(case: str) -> None:
+    normal, counts = normals("reddiff"), case == "counts"
     start = normal()
-    x = start if counts else Y / GAIN  # the mean of counts is not linear in the image
+    # The mean of counts is not linear in the image.
+    x = {"counts": start, "clean": Y / GAIN, "noisy": damped_inverse()}[case]
     m = v = np.zeros(SHAPE)
     for k, (t, _) in enumerate(grid(5), start=1):
         a, noise = ABAR[t], normal()
@@ -249,7 +307,7 @@ def test_reddiff_is_adam_from_the_pseudo_inverse_or_from_noise(counts: bool) -> 
         gradient = pull - descent / GAIN**2
         m, v = 0.9 * m + 0.1 * gradient, 0.99 * v + 0.01 * gradient**2
         x = x - 0.05 * (m / (1 - 0.9**k)) / ((v / (1 - 0.99**k)) ** 0.5 + 1e-8)
-    noise_model = PoissonNoise(1e3, post_log=False) if counts else None
+    noise_model = {"counts": PoissonNoise(1e3, post_log=False), "clean": NoNoise(), "noisy": None}[case]
     same(drawn("reddiff", noise_model, steps=5, learning_rate=0.05), x)
 
 

@@ -83,16 +83,16 @@ def test_a_gpu_has_a_budget_of_its_own(packages: set[str], monkeypatch: pytest.M
 
 def test_the_reason_names_both_sizes(packages: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """In millions of bytes, as the numbers of a memory are given."""
-    monkeypatch.setattr(choice, "matrix_bytes", lambda _: 3_000_000_000)
+    monkeypatch.setattr(choice, "matrix_bytes", lambda _: 3_000_000 * 10**6)
     for limit, name, reason in (
-        (8_000_000_000, "matrix", "the matrices take up to 3000 MB, within the cache-friendly limit (8000 MB)"),
+        (8_000_000, "matrix", "the matrices take up to 3000000 MB, within the cache-friendly limit (8000000 MB)"),
         (
-            2_000_000_000,
+            2_000_000,
             "joseph",
-            "the matrices take up to 3000 MB, above the cache-friendly limit (2000 MB); Numba is",
+            "the matrices take up to 3000000 MB, above the cache-friendly limit (2000000 MB); Numba is",
         ),
     ):
-        _limits(monkeypatch, limit, 1)
+        _limits(monkeypatch, limit * 10**6, 1)
         found = choose_backend(SCAN)
         assert found.name == name and found.reason.startswith(reason)
     monkeypatch.undo()

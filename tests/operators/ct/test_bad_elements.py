@@ -237,3 +237,108 @@ def test_the_edge_of_a_cylinder_on_the_axis_is_no_fault(radius: float) -> None:
     counts = torch.poisson(rates, generator=torch.Generator().manual_seed(0)).clamp_min(0.1)
     found = bad_elements(-(counts / 4096).log())
     assert not bool(found.any.any())
+
+
+def _lower_median(values: np.ndarray) -> float:
+    """PyTorch's median: the lower of two in the middle."""
+    return float(np.sort(values)[(len(values) - 1) // 2])
+
+
+def _outliers(line: np.ndarray, scale: float) -> tuple[list[int], list[int]]:
+    """Noisy and shifted elements of a line ``(views, detectors)``, element by element."""
+    inner = range(1, line.shape[1] - 1)
+    residual = np.stack([line[:, j] - (line[:, j - 1] + line[:, j + 1]) / 2 for j in inner], 1)
+    middle = np.array([_lower_median(r) for r in residual.T])
+    spread = np.array([1.4826 * _lower_median(abs(r - m)) for r, m in zip(residual.T, middle, strict=True)])
+    count = len(middle)
+    noisy, shifted = [], []
+    for j in range(count):
+        around = [spread[min(max(j + k, 0), count - 1)] for k in range(-8, 9) if abs(k) > 1]
+        usual = _lower_median(np.array(around)) + 0.002 * scale
+        limited = np.clip(residual[:, j] - middle[j], -3 * spread[j], 3 * spread[j])
+        slow = (limited[1:] * limited[:-1]).sum() / (limited**2).sum() > 0.5
+        loudest = spread[max(0, j - 2) : j + 3].max()
+        if spread[j] > 4 * usual and spread[j] > 0.05 * scale and spread[j] > 0.75 * loudest and not slow:
+            noisy.append(j + 1)
+        sides = [middle[(j + k) % count] for k in (-1, 1)]
+        if (
+            abs(middle[j]) > 2 * usual
+            and abs(middle[j]) > 0.04 * scale
+            and all(side * middle[j] < 0 and abs(middle[j]) > 1.4 * abs(side) > 0.28 * abs(middle[j]) for side in sides)
+        ):
+            shifted.append(j + 1)
+    return noisy, shifted
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_noisy_and_shifted_elements_are_those_of_a_second_program(seed: int) -> None:
+    """Noise and offsets of sizes about the thresholds, over objects that vary slowly and fast."""
+    rng = np.random.default_rng(seed)
+    lines = np.concatenate([body(2).numpy(), body(2, peak=0.5).numpy()])
+    for line in lines:
+        views, detectors = line.shape
+        line += 0.004 * rng.standard_normal(line.shape)
+        for j in rng.choice(detectors, 14, replace=False):
+            kind, size = rng.integers(3), rng.uniform(0.02, 0.3)
+            if kind == 0:
+                line[:, j] += size * rng.standard_normal(views)
+            elif kind == 1:
+                line[:, j] += size * rng.choice([-1, 1])
+            else:
+                line[:, j] += size * np.sin(np.arange(views) * rng.uniform(0.3, 1.6))
+    scale = rng.uniform(0.5, 1.5, len(lines))
+    loud, shifted = bad._outliers(torch.from_numpy(lines), torch.from_numpy(scale))
+    for n, line in enumerate(lines):
+        expected = _outliers(line, scale[n])
+        assert (loud[n].nonzero()[:, 0].tolist(), shifted[n].nonzero()[:, 0].tolist()) == expected, n
+
+
+def test_the_second_program_meets_every_kind() -> None:
+    found = [bad._outliers(faulty(30, kind, size), torch.tensor([1.4])) for kind, size in (("noisy", 1), ("hot", 0.6))]
+    assert found[0][0].any() and found[1][1].any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_dead_elements_are_those_of_a_second_program(seed: int) -> None:
+    """Constants of sizes about the thresholds, inside and at the ends of the line."""
+    rng = np.random.default_rng(seed)
+    line, scale = body()[0].numpy().copy(), 1.5
+    line[:, :4] += 0.3 * rng.uniform(0, 1, (VIEWS, 4))
+    chosen = sorted({*rng.choice(DETECTORS, 12, replace=False).tolist(), *range(seed % 3), *([69] * (seed % 2))})
+    for j in chosen:
+        line[:, j] = rng.choice([0.0, 0.07, 0.08, line[:, j].mean() + 0.06, line[:, j].mean() + 0.1, 3.0])
+    constant = line.max(0) == line.min(0)
+    varying = np.flatnonzero(~constant)
+    expected = []
+    for j in np.flatnonzero(constant):
+        sides = [*varying[varying < j][-1:], *varying[varying > j][:1]]
+        reading = line[0, j]
+        if len(sides) == 1 and abs(reading) <= 0.05 * scale:
+            dead = _lower_median(abs(line[:, sides[0]])) > 0.2 * scale
+        else:
+            dead = min(((line[:, k] - reading) ** 2).mean() ** 0.5 for k in sides) > 0.05 * scale
+        expected.append(dead)
+    found = bad._dead(torch.from_numpy(line), torch.from_numpy(constant), scale)
+    assert found[constant].tolist() == expected and not found[~constant].any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bridges_are_those_of_numpy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lines = rng.standard_normal((3, 5, 20))
+    faults = rng.random((3, 20)) < (0.2, 0.5, 0.9)[seed % 3]
+    faults[2], faults[0, :2], faults[0, 5] = seed == 3, True, False
+    expected = lines.copy()
+    for line, where in zip(expected, faults, strict=True):
+        if not where.all():
+            for view in line:
+                view[where] = np.interp(np.flatnonzero(where), np.flatnonzero(~where), view[~where])
+    given = torch.from_numpy(lines)
+    np.testing.assert_allclose(bad._bridged(given, torch.from_numpy(faults)), expected, atol=1e-12)
+    assert bad._bridged(given, torch.zeros(3, 20, dtype=torch.bool)) is given
+
+
+def test_the_longest_run_is_counted_to_five() -> None:
+    patterns = ["11110111", "11111000", "00011111", "10101010", "11101111", "00000000", "01111110"]
+    where = torch.tensor([[c == "1" for c in pattern] for pattern in patterns])
+    assert (bad._longest_run(where) > 4).tolist() == [False, True, True, False, False, False, True]

@@ -227,3 +227,28 @@ def test_fdk_refuses_integers():
     )  # fmt: skip
     with pytest.raises(TypeError, match=r"fdk needs a floating-point tensor, got torch\.int32"):
         fdk(torch.ones(cone.sinogram_shape, dtype=torch.int32), cone)
+
+
+@pytest.mark.parametrize("number", [int, np.float32, np.int64])
+def test_lengths_are_plain_numbers_whatever_was_given(number):
+    """So the record of a scan can be written as JSON, and equal scans have one record."""
+    lengths = {"source_to_center_mm": 60, "source_to_detector_mm": 95, "axis_offset_mm": 2, "pitch_mm": 8}
+    pairs = {"pixel_mm": (2, 3, 1), "detector_mm": (4, 2), "detector_offset_mm": (1, -2)}
+    shape = {"image_shape": (4, 6, 9), "detectors": (5, 7), "views": 3}
+    made = ConeGeometry(
+        **shape, **{n: number(v) for n, v in lengths.items()},
+        **{n: tuple(map(number, v)) for n, v in pairs.items()},
+    )  # fmt: skip
+    plain = ConeGeometry(
+        **shape, **{n: float(v) for n, v in lengths.items()},
+        **{n: tuple(map(float, v)) for n, v in pairs.items()},
+    )  # fmt: skip
+    assert json.dumps(made.to_dict()) == json.dumps(plain.to_dict())
+    plane = {"image_shape": (6, 9), "detectors": 7, "views": 3}
+    widths = {"detector_mm": 2, "detector_offset_mm": -2, "axis_offset_mm": 2}
+    widths |= {"source_to_center_mm": 60, "source_to_detector_mm": 95}
+    fans = [
+        FanGeometry(**plane, pixel_mm=(kind(3), kind(1)), **{n: kind(v) for n, v in widths.items()})
+        for kind in (number, float)
+    ]
+    assert json.dumps(fans[0].to_dict()) == json.dumps(fans[1].to_dict())

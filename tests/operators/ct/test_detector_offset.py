@@ -158,3 +158,48 @@ def test_the_error_of_parallel_views_is_that_of_least_squares() -> None:
         best, covariance = curve_fit(model, beta, centre)
         assert float(found[i]) == pytest.approx(best[2], rel=1e-6)
         assert float(error[i]) == pytest.approx(np.sqrt(covariance[2, 2]), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("errors", "change", "told"),
+    [
+        ([0.0599, 0.0], 0.0, True), ([0.1197, 0.0], 0.0, True), ([0.1203, 0.0], 0.0, False),
+        ([0.084, 0.084], 0.0, True), ([0.086, 0.086], 0.0, False), ([0.0, 0.0], 0.0597, True),
+        ([0.0, 0.0], -0.0603, False), ([0.07, 0.0], 0.048, True), ([0.07, 0.0], 0.049, False),
+    ],
+)  # fmt: skip
+def test_an_error_of_six_hundredths_of_an_element_is_too_much(
+    errors: list[float], change: float, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the mean over two slices, and the effect of the air, as the sum of their squares."""
+    found = torch.tensor([0.3, 0.5], dtype=torch.float64)
+    answers = iter([(found, torch.tensor(errors, dtype=torch.float64)), (found - change, torch.full((2,), 9.0))])
+    monkeypatch.setattr(detector_offset, "_centre_of_parallel_views", lambda *_: next(answers))
+    y = RayTransform(_parallel())(_object()).expand(2, -1, -1, -1)
+    shift = detector_shift(y, _parallel())
+    assert shift == (pytest.approx(-0.4 + change) if told else None)
+
+
+def test_six_views_and_85_degrees_are_enough() -> None:
+    for geometry, told in (
+        (_parallel(views=5), False), (_parallel(views=6), True), (_parallel(84, views=60), False),
+        (_parallel(86, views=60), True), (_fan(views=5), False), (_fan(views=6), True), (_fan(degrees=330), False),
+    ):  # fmt: skip
+        disc = torch.hypot(*torch.meshgrid(torch.arange(SIZE) - 31.5, torch.arange(SIZE) - 31.5, indexing="ij")) < 20
+        y = RayTransform(geometry)(0.02 * disc.float()[None, None])
+        assert (detector_shift(y, geometry) is not None) == told, geometry
+
+
+@pytest.mark.parametrize(("element", "share", "told"), [(0, 0.019, True), (0, 0.021, False), (1, 0.021, False),
+                                                        (2, 0.021, True), (-1, 0.021, False), (-2, 0.021, False),
+                                                        (-3, 0.021, True), (-1, 0.019, True)])  # fmt: skip
+def test_two_elements_on_either_side_see_air(
+    element: int, share: float, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to a fiftieth of the largest mean over the views."""
+    zero = torch.zeros(1, dtype=torch.float64)
+    monkeypatch.setattr(detector_offset, "_centre_of_parallel_views", lambda *_: (zero, zero))
+    y = RayTransform(_parallel())(_object()).double()
+    y[..., :8] = y[..., -8:] = 0
+    y[..., element] = share * y.mean(-2).max()
+    assert (detector_shift(y, _parallel()) is not None) == told

@@ -8,6 +8,7 @@ import torch
 
 from deft_ct.operators import Inpainting
 from deft_ct.operators.ct import ConeGeometry, FanGeometry, ParallelGeometry, RayTransform
+from deft_ct.operators.ct.unseen import unseen_beside_flat
 from deft_ct.operators.ct.vector_geometry import VectorConeGeometry, VectorFanGeometry
 
 WEDGE = ParallelGeometry(
@@ -149,3 +150,54 @@ def test_two_scans_leave_what_neither_sees():
     both = (operator | other).unseen()
     assert both is not None and int(both.sum()) == int((mine & theirs).sum()) > 0
     assert torch.equal(both, mine & theirs) and int(theirs.sum()) > int(mine.sum())
+
+
+def beside_a_flat_detector(geometry: ConeGeometry | VectorConeGeometry | VectorFanGeometry) -> np.ndarray:
+    """Where each point lies on the plane of the detector in each view, with the margin of a voxel to first order."""
+    source, corner, *steps = geometry.poses()
+    spacing = np.broadcast_to(geometry.pixel_mm, len(geometry.image_shape))
+    counts = np.atleast_1d(geometry.detectors)
+    beside = np.ones(geometry.image_shape, bool)
+    for place in np.ndindex(*geometry.image_shape):
+        centred = [(n - (size - 1) / 2) * d for n, size, d in zip(place, geometry.image_shape, spacing, strict=True)]
+        point = np.array([centred[-1], -centred[-2], *centred[:-2][::-1]])
+        for view in range(len(source)):
+            axes = np.stack([*(step[view] for step in steps), corner[view] - source[view]], 1)
+            *across, depth = np.linalg.solve(axes, point - source[view])
+            lengths = np.linalg.norm(np.linalg.inv(axes), axis=1)
+            hidden = False
+            for n, value, length in zip(counts, across, lengths, strict=False):
+                index = value / depth
+                margin = 0.5 + 0.5 * math.hypot(*spacing) * (length + abs(index) * lengths[-1]) / depth
+                hidden |= index < -margin or index > n - 1 + margin
+            beside[place] &= hidden
+    return beside
+
+
+@pytest.mark.parametrize("kind", ["cone", "fan"])
+def test_voxels_beside_a_flat_detector_are_those_of_a_second_program(kind: str) -> None:
+    geometry: VectorConeGeometry | VectorFanGeometry
+    if kind == "cone":
+        geometry = VectorConeGeometry.from_cone(
+            ConeGeometry(
+                image_shape=(12, 8, 6), pixel_mm=(1.0, 2.0, 1.5), detectors=(4, 6), detector_mm=(1.5, 2.5), views=5,
+                source_to_center_mm=40.0, source_to_detector_mm=70.0, detector_offset_mm=(1.0, 5.0), pitch_mm=3.0,
+            )
+        )  # fmt: skip
+    else:
+        geometry = VectorFanGeometry.from_fan(
+            FanGeometry(
+                image_shape=(12, 9), pixel_mm=(2.0, 1.5), detectors=6, detector_mm=2.0, source_to_center_mm=60.0,
+                source_to_detector_mm=100.0, angles=(0.2, 0.5, 1.1), detector_offset_mm=7.0,
+            )
+        )  # fmt: skip
+    expected = beside_a_flat_detector(geometry)
+    found = unseen_beside_flat(geometry, torch.zeros(geometry.image_shape))
+    assert found is not None and 0.05 < expected.mean() < 0.9
+    np.testing.assert_array_equal(found.numpy(), expected)
+    half = torch.from_numpy(np.random.default_rng(0).random(geometry.image_shape) < 0.5)
+    some = unseen_beside_flat(geometry, half.float())
+    assert some is not None and some.dtype == torch.bool
+    np.testing.assert_array_equal(some.numpy(), expected & ~half.numpy())
+    assert unseen_beside_flat(geometry, torch.ones(geometry.image_shape)) is None
+    assert unseen_beside_flat(geometry, torch.from_numpy(expected).float()) is None

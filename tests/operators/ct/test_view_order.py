@@ -93,6 +93,10 @@ def test_views_that_repeat_count_once():
     assert distinct_views(fan(arc(60, 360))) == 60
     assert distinct_views(fan(np.concatenate([arc(30, 360), 2 * math.pi + arc(30, 360)]))) == 30
     assert distinct_views(parallel(np.zeros(4))) == 1
+    assert distinct_views(parallel([0.0, 1.0, math.pi - 1e-6])) == 2, "the last view is the first one again"
+    assert distinct_views(fan([0.0, 1.0, 2 * math.pi - 1e-6])) == 2
+    # A thousandth of the usual step apart they differ.
+    assert [distinct_views(parallel([0.0, 1.0, k * math.pi / 3000])) for k in (0.9, 1.1)] == [2, 3]
 
 
 def test_operators_pass_it_on():

@@ -27,6 +27,7 @@ from deft_ct.operators import (
     SeparableBlur,
     SuperResolution,
 )
+from deft_ct.operators.image import jpeg
 from deft_ct.operators.image.blur_kernels import gaussian_taps, motion_kernel
 from deft_ct.operators.image.jpeg import quantisation_tables
 from deft_ct.operators.image.transforms import dct_matrix, fast_size, walsh_hadamard
@@ -266,6 +267,24 @@ def test_compressed_sensing_takes_rows_of_the_hadamard_matrix() -> None:
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(16), atol=1e-12)
 
 
+@pytest.mark.parametrize("transform", ["hadamard", "dct"])
+def test_compressed_sensing_draws_signs_and_rows(transform: str) -> None:
+    """The transform of SciPy of the image with random signs; of its coefficients a random choice, in order."""
+    operator = CompressedSensing((2, 4, 8), 0.3, rng(2), transform=transform)  # type: ignore[arg-type]
+    source = rng(2)
+    signs = 2 * torch.randint(2, (4, 8), generator=source).numpy() - 1
+    rows = np.sort(torch.randperm(32, generator=source).numpy()[:10])
+    assert set(signs.ravel().tolist()) == {-1, 1}
+    x = torch.rand(3, 2, 4, 8, generator=rng(), dtype=torch.float64)
+    signed = signs * x.numpy()
+    if transform == "dct":
+        spectrum = scipy.fft.dctn(signed, axes=(-2, -1), norm="ortho").reshape(3, 2, 32)
+    else:
+        spectrum = signed.reshape(3, 2, 32) @ scipy.linalg.hadamard(32) / np.sqrt(32)
+    np.testing.assert_allclose(operator(x), spectrum[..., rows], atol=1e-12)
+    assert operator.length == 32
+
+
 def test_camera_shake_is_nonlinear_varies_over_the_image_and_keeps_grey() -> None:
     operator = NonlinearBlur.camera((1, 64, 64), rng(3), kernel_size=15, exposure=1.0)
     grey = torch.full((1, 1, 64, 64), 0.1, dtype=torch.float64)
@@ -377,3 +396,13 @@ def test_frequencies_that_a_blur_removes_hold_no_data() -> None:
 def test_fast_sizes_are_those_of_scipy() -> None:
     """Of real transforms, whose sizes have the factors 2, 3 and 5."""
     assert [fast_size(n) for n in range(1, 200)] == [scipy.fft.next_fast_len(n, real=True) for n in range(1, 200)]
+
+
+def test_the_colours_of_jpeg_are_those_of_jfif() -> None:
+    """Numbers of JFIF 1.02 with five digits, rounded to 16 binary digits as libjpeg rounds them."""
+    forward = [(0.299, 0.587, 0.114), (-0.16874, -0.33126, 0.5), (0.5, -0.41869, -0.08131)]
+    backward = [(1, 0, 1.402), (1, -0.34414, -0.71414), (1, 1.772, 0)]
+    for ours, theirs in ((jpeg._RGB_TO_YCBCR, forward), (jpeg._YCBCR_TO_RGB, backward)):
+        expected = np.sign(theirs) * np.floor(np.abs(theirs) * 65536 + 0.5)
+        np.testing.assert_array_equal(65536 * np.array(ours), expected)
+    assert np.ravel(jpeg._CENTRE).tolist() == [0, 128, 128]

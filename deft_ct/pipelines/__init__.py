@@ -1,0 +1,1 @@
+"""Reconstruction as a step in the pipelines of other libraries. Each module needs its library, an extra."""
