@@ -26,6 +26,8 @@ def verify(
 ) -> None:
     """Check a finished result: unchanged files, and one slice that comes out the same when it is made again.
 
+    Example: `deft-ct verify OUT`
+
     Exit status 2 if anything differs; the line says what. Nothing is written.
     """
     console = Console(soft_wrap=True)
