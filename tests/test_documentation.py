@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +140,25 @@ def test_a_tutorial_says_what_it_is(path: Path) -> None:
     assert re.fullmatch(r"\d\d_[a-z_]+", path.stem), "others are not run"
     title, line, *_ = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()
     assert set(line) == {"="} and len(line) == len(title)
+
+
+def test_a_broken_link_of_the_site_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        '<h1 id="here">A</h1><a href="b.html#there">b</a><a href="#here">a</a><a href="c.html">c</a>'
+        '<a href="https://example.org/d.html">d</a><img src="e.png">'
+    )
+    (tmp_path / "b.html").write_text('<a href="a.html#gone">a</a><a href="a.html">a</a>')
+    checker = ROOT / "docs/_extensions/check_links.py"
+    done = subprocess.run([sys.executable, checker, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "a.html: b.html#there: no such place", "a.html: c.html: no such file", "a.html: e.png: no such file",
+        "b.html: a.html#gone: no such place",
+    ]  # fmt: skip
+    (tmp_path / "a.html").unlink()
+    (tmp_path / "b.html").unlink()
+    done = subprocess.run([sys.executable, checker, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "holds no pages" in done.stdout
 
 
 def test_citation_and_forge() -> None:

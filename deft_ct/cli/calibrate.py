@@ -54,7 +54,7 @@ def calibrate(
     precision: opt.PrecisionName = "float32",
     progress: opt.Progress = True,
 ) -> None:
-    """Measure the posterior standard deviation of DEFT and calibrate it on validation slices.
+    """Measure the posterior standard deviation of DEFT on slices, and calibrate it.
 
     Example: `deft-ct calibrate deft --data val --every 20 --samples 4 --report test_volumes --out OUT`
 

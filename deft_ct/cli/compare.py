@@ -46,7 +46,7 @@ def compare(
     overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
-    """Compare methods on several scans: quality with intervals over slices, network evaluations, time and memory.
+    """Compare methods on scans: quality with intervals, network evaluations, time, memory.
 
     Example: `deft-ct compare --data folder:FOLDER --scan parallel60_1e5 --method tv --method deft --out OUT`
 

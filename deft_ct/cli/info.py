@@ -30,7 +30,7 @@ _OPTIONAL = {  # distribution -> extra
 
 
 def info() -> None:
-    """Versions, devices, optional libraries, methods and shipped models: what to put into a bug report.
+    """Show versions, devices, libraries and methods: what to put into a bug report.
 
     Example: `deft-ct info`
     """

@@ -13,9 +13,11 @@ from deft_ct.methods.supervised.model import FORMAT
 
 
 def models() -> None:
-    """List the priors, h-transforms and trained models that come with the package, with their hashes.
+    """List the networks that come with the package, with their hashes.
 
     Example: `deft-ct models`
+
+    Networks are priors, h-transforms and trained models of supervised methods.
     """
     table = Table(title="Shipped models")
     for heading in ("kind", "name", "parameters", "SHA-256"):

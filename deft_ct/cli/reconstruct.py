@@ -118,7 +118,7 @@ def reconstruct(
     overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
-    """Simulate a sparse-view scan of a CT series and reconstruct it. Or reconstruct measured projections.
+    """Reconstruct a CT series from a simulated sparse-view scan, or measured projections.
 
     Example: `deft-ct reconstruct SERIES_FOLDER --views 60 --method deft --samples 4 --out OUT`
 

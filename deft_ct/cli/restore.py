@@ -47,7 +47,7 @@ def restore(
     overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
-    """Restore a photograph: simulate a degradation and undo it, or undo that of a degraded picture.
+    """Restore a photograph: undo a simulated degradation, or that of the picture.
 
     Example: `deft-ct restore photo.png --operator sr4 --method deft --out result`
 

@@ -24,7 +24,9 @@ def verify(
     ] = None,
     progress: opt.Progress = True,
 ) -> None:
-    """Check a finished result: unchanged files, and one slice that comes out the same when it is made again.
+    """Check a finished result: files unchanged, and one slice the same when made again.
+
+    Example: `deft-ct verify OUT`
 
     Exit status 2 if anything differs; the line says what. Nothing is written.
     """

@@ -142,6 +142,7 @@ def test_values_and_places_are_those_of_the_volume(page: Page) -> None:
         "s": ((y + 1.5) / H, (Z - z - 0.5) / Z),
     }  # fmt: skip
     page.key("End")
+    at = [Z - 1, H // 2, W // 2]
     for key, (u, v) in places.items():
         if key == "a":
             for _ in range(Z - 1 - z):
@@ -152,12 +153,15 @@ def test_values_and_places_are_those_of_the_volume(page: Page) -> None:
         scale = min(width / wide, height / tall)
         px = left + (width - scale * wide) / 2 + u * scale * wide
         py = top + (height - scale * tall) / 2 + v * scale * tall
+        drawn(page, {"a": "mean axial 10", "c": f"mean coronal {at[1] + 1}", "s": f"mean sagittal {at[2] + 1}"}[key])
+        assert min(pixel(page, (px - left) / width, (py - top) / height)) > 150, "the block is drawn there"
         page.mouse("mousePressed", px, py, button="left", clickCount=1)
         page.mouse("mouseReleased", px, py, button="left", clickCount=1)
         page.wait("document.querySelector('[data-part=say]').textContent.includes('row')")
         found = re.fullmatch(r"slice (\d+), row (\d+), column (\d+): (-?\d+) HU", said(page, "say"))
         assert found is not None, said(page, "say")
         where, value = [int(one) - 1 for one in found.groups()[:3]], int(found[4])
+        at = where
         assert all(0 <= at - first < size for at, first, size in zip(where, MARK, (2, 4, 4), strict=True)), (key, where)
         assert value == pytest.approx(200, abs=12)
     page.key("a")
