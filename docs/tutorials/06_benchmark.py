@@ -37,7 +37,7 @@ comparison, failed = run_suite(suite, out)
 
 rows = read_rows(out)
 print(failed or "no method failed")
-print(rows[["method", "image_id", "psnr_db", "ssim", "seconds"]].to_string(index=False, float_format="%.3g"))
+print(rows[["method", "psnr_db", "ssim", "seconds"]].to_string(index=False, float_format="%.3g"))
 
 # %%
 # The files
