@@ -27,7 +27,7 @@ from typing import Any, Self
 import pydicom
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ParametricMapStorage
 
-from deft_ct.runtime.atomic import write_text
+from deft_ct.runtime.atomic import atomic_file, write_text
 from deft_ct.runtime.extras import optional_library
 from deft_ct.workflows.reconstruct_series import SparseView, reconstruct_series
 from deft_ct.workflows.series_output import Output
@@ -133,10 +133,8 @@ class DicomNode:
             return _CANNOT_UNDERSTAND
         folder = self.work / "received" / series
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            unfinished = folder / f".{name}.part"
-            image.save_as(unfinished, enforce_file_format=True)
-            unfinished.replace(folder / f"{name}.dcm")
+            with atomic_file(folder / f"{name}.dcm") as unfinished:
+                image.save_as(unfinished, enforce_file_format=True)
         except OSError as error:
             _LOG.error("an image could not be kept: %s", error)
             return _OUT_OF_RESOURCES

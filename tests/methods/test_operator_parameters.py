@@ -17,9 +17,10 @@ from deft_ct.reconstructor import Reconstructor, UnsupportedError
 SHAPE, COUNT = (1, 16, 16), 2
 LIMIT = 2e-5
 """Of the largest value: the networks take images in batches of other sizes, which changes their last bit."""
-BY_ONE = {("daps", "frequencies"), ("daps", "qualities")}
-"""Where a last bit decides on more: rounding of JPEG in a chain of Langevin steps, and the end of conjugate gradients
-that have found the exact answer. The networks then take one image at a time."""
+BY_ONE = {("daps", "frequencies"), ("daps", "qualities"), ("reddiff", "valid kernels")}
+"""Where a last bit decides on more: rounding of JPEG in a chain of Langevin steps, the end of conjugate gradients that
+have found the exact answer, and Adam, which divides a gradient of nearly zero by its size. The networks then take one
+image at a time."""
 # Trained for one scan, or trained anew for each measurement.
 NAMES = [
     name for name in methods()
