@@ -3,7 +3,7 @@
 Two kinds of volumes. The phantom is a head of ellipsoids whose data are line integrals in closed form. The real ones
 are cylinders cut from the series of a slice dataset at their own resolution, with air around them. Their data are
 simulated on a grid twice as fine. CGLS stops after the number of iterations, and TV has the strength, that is best for
-the volume by the truth, so both are compared at their best. TV at its default strength is a row of its own.
+the volume by the truth, so both are compared at their best. Both at their defaults are rows of their own.
 
 Run: python benchmarks/experiments/volumes.py --size 48 --slices 16 --json benchmarks/results/volumes.json
 """
@@ -44,6 +44,7 @@ from deft_ct.workflows.experiments.arguments import (
 CLASSICAL = {
     "FDK": ("fbp",),
     "CGLS, best iterations": tuple(f"cgls:iterations={k}" for k in (3, 4, 6, 8, 10, 14)),
+    "CGLS, default": ("cgls",),
     "TV, best strength": tuple(f"tv:strength={s},iterations=60,tolerance=0" for s in (125, 250, 500, 1000)),
     "TV, default strength": ("tv:iterations=60,tolerance=0",),
 }
