@@ -141,11 +141,12 @@ class Reconstructor(nn.Module, abc.ABC):
             progress: show progress bars.
 
         Returns:
-            The reconstruction in physical units. Its mean is that of the samples; for an operator with equivalent
-            images (``Operator.has_equivalents``: phase retrieval) it is the sample of the smallest data residual, and
-            in a domain without means (``Scale.summary``: backbones) the sample that stands for all;
-            ``provenance["selected"]`` says so. ``provenance["warnings"]`` holds all findings about the data. Pixels
-            that no data depend on, see ``Operator.unseen``, are zero; ``provenance["unseen_pixels"]`` counts them.
+            The reconstruction in physical units. Its mean is the mean of the samples, with two exceptions that
+            ``provenance["selected"]`` names. An operator with equivalent images (``Operator.has_equivalents``, phase
+            retrieval) takes the sample of the smallest data residual. A domain without means (``Scale.summary``,
+            backbones) takes the sample that stands for all. ``provenance["warnings"]`` holds all findings about the
+            data. Pixels that no data depend on (``Operator.unseen``) are zero, and ``provenance["unseen_pixels"]``
+            counts them.
 
         Warns:
             DataWarning: the operator found a fault in the data (``Operator.diagnose``), and says so if they were

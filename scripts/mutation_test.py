@@ -78,7 +78,7 @@ AREAS = {
 
 # Files that run as processes of their own: the module that starts them, its constant with their path, and the function
 # through which every question to them goes.
-SCRIPTS = {"deft_ct/io/child_reader.py": ("deft_ct/io/untrusted.py", "CHILD", "_running")}
+SCRIPTS = {"deft_ct/io/child_reader.py": ("deft_ct/io/reading_process.py", "CHILD", "_running")}
 
 
 class Changed(importlib.abc.MetaPathFinder):

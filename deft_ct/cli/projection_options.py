@@ -33,11 +33,11 @@ class ProjectionOptions:
         typer.Option(
             metavar="SETTINGS",
             help="Settings of raw data, such as 'fov=400,step=2': width of a slice and slice distance in mm. "
-            "mu_water=0.0192: attenuation of water in 1/mm. Settings of files: frames=1:3 or slices=1:3. "
-            "center=auto, middle or a detector column. align=center, angles or both. rings=yes. truncation=ignore. "
-            "mu_water=auto. mu_air=0. water=X:Y:RADIUS and air=X:Y:RADIUS: in mm from the axis. "
-            "Settings of helices: z=-50:50, range along the table in mm; rows=reversed: detector rows count "
-            "against the table position; data=helix: true rays; data=slices: rebinned slices.",
+            "mu_water=0.0192 is the attenuation of water in 1/mm. Files take frames=1:3 or slices=1:3. They take "
+            "center=auto, middle or a detector column, and align=center, angles or both. Others are rings=yes, "
+            "truncation=ignore, mu_water=auto and mu_air=0. Places of water=X:Y:RADIUS and air=X:Y:RADIUS are in mm "
+            "from the axis. Helices take z=-50:50, the range along the table in mm. With rows=reversed the detector "
+            "rows count against the table position. data=helix uses the true rays, data=slices rebinned slices.",
         ),
     ] = None
 

@@ -1,4 +1,4 @@
-"""The process that opens HDF5 and MATLAB files for us; :mod:`deft_ct.io.untrusted` starts it and talks to it.
+"""The process that opens HDF5 and MATLAB files for us; :mod:`deft_ct.io.reading_process` starts it and talks to it.
 
 A damaged file can crash these libraries or make them loop where no signal handler of Python runs, so they never open a
 file in the process of the user. This file is run as a script and imports nothing of deft_ct (torch alone would take

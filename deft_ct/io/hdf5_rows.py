@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from deft_ct.io.errors import ReadError
 from deft_ct.io.limits import current_limits
-from deft_ct.io.untrusted import BASE_BYTES, SLOWEST_READ, HDF5File, answering
+from deft_ct.io.reading_process import answering
+from deft_ct.io.untrusted import BASE_BYTES, SLOWEST_READ, HDF5File
 
 _KEPT_BYTES = 256 * 2**20
 """Most memory of the inflated chunks of a row; larger ones are left to the child."""

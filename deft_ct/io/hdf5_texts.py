@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from deft_ct.io.errors import ReadError
 from deft_ct.io.limits import current_limits
-from deft_ct.io.untrusted import BASE_BYTES, HDF5File, answering
+from deft_ct.io.reading_process import answering
+from deft_ct.io.untrusted import BASE_BYTES, HDF5File
 
 TEXTS_BYTES = 16 * 2**20
 """Most texts of a list, and most bytes of all of them."""

@@ -1,10 +1,9 @@
 """A volume to scroll through, as a part of a page that needs no network and no other program.
 
-The viewer is a page of its own (``assets/report/viewer.js``, some hundred lines on a 2D canvas) and none of the
-libraries: niivue 0.69 adds 2.9 MB of script to every report, needs WebGL 2 (missing on remote desktops and in many
-hospitals' browsers), and holds float volumes, so that five layers of 100 slices of 512 x 512 pixels do not fit into a
-page of 30 MB; Cornerstone 3D is larger and needs workers and WebAssembly, which a page from the disk may not load. Both
-leave layers, metrics of a slice, keys and touch of a small screen to the page.
+The viewer is ``assets/report/viewer.js``, some hundred lines on a 2D canvas. Two libraries were considered. niivue 0.69
+adds 2.9 MB of script to every report and needs WebGL 2, which remote desktops often lack. It holds float volumes, so
+five layers of 100 slices of 512 x 512 pixels do not fit into a page of 30 MB. Cornerstone 3D needs workers and
+WebAssembly, which a page from the disk may not load. Both leave layers, metrics of a slice, keys and touch to the page.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from deft_ct.protein.pose import posed
 from deft_ct.protein.scale import BACKBONE_RANGE
 from deft_ct.runtime.fields import check_fields
 from deft_ct.workflows.train_networks import AUTO, HTransformRecipe
-from deft_ct.workflows.training_setup import record_card
+from deft_ct.workflows.training_setup import continued_from, record_card
 
 if TYPE_CHECKING:  # imports accelerate, which takes seconds
     from deft_ct.training import TrainingConfig
@@ -153,11 +153,7 @@ def prior_on_backbones(
 
     file = BackboneFile(data)
     chains = ChainSets([chain.ca for chain in file.training_chains()], training.batch_size // training.accumulate)
-    first = None if recipe.initial is None else load_prior(recipe.initial)
-    network = recipe.network()
-    if first is not None:
-        config = getattr(first.network, "config", None)
-        network = config if isinstance(config, BackboneNetworkConfig) else network
+    first, network = continued_from(recipe.initial, recipe.network())
     spec = PriorSpec(
         network=network, value_range=BACKBONE_RANGE, schedule=Schedule(kind=recipe.schedule),
         image_shape=(chains.longest, 3), time_power=TIME_POWER,
@@ -166,6 +162,5 @@ def prior_on_backbones(
     made = train_prior(chains, out, spec=spec, training=sets, augment=posed, initial=first, progress=progress)
     card = {"name": file.path.name, "chains": len(chains)}
     made.card |= {"domain": BACKBONES} | record_card(card, training, out)
-    if first is not None:
-        made.card |= {"initial_sha256": first.content_hash()}
+    made.card |= {} if first is None else {"initial_sha256": first.content_hash()}
     return made

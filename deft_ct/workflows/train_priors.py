@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deft_ct.datasets.photographs import is_photographs, photographs
-from deft_ct.diffusion import Prior, load_prior
+from deft_ct.diffusion import Prior
 from deft_ct.diffusion.schedule import BetaSchedule, Schedule
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.networks import UNetConfig
 from deft_ct.runtime.fields import check_fields
-from deft_ct.workflows.training_setup import new_network, record_card, slices_card, training_slices
+from deft_ct.workflows.training_setup import continued_from, new_network, record_card, slices_card, training_slices
 
 if TYPE_CHECKING:  # these import accelerate, which takes seconds
     from deft_ct.training import TrainingConfig
@@ -120,11 +120,7 @@ def prior_on_images(
     from deft_ct.diffusion.train import PriorSpec, train_prior
 
     channels = domain.image_shape[0]
-    first = None if recipe.initial is None else load_prior(recipe.initial)
-    network = recipe.network().with_channels(channels, channels)
-    if first is not None:
-        config = getattr(first.network, "config", None)
-        network = config if isinstance(config, UNetConfig) else network
+    first, network = continued_from(recipe.initial, recipe.network().with_channels(channels, channels))
     if any(side % network.multiple for side in domain.image_shape[1:]):
         raise ValueError(
             f"images of {domain.image_shape[1]} x {domain.image_shape[2]} pixels do not divide by {network.multiple}, "

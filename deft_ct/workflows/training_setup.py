@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # these import accelerate, which takes seconds
     from deft_ct.methods.deft.initial_table import TableConfig
     from deft_ct.training import TrainingConfig
 
+_Network = TypeVar("_Network")
+
 GEOMETRIES, NOISE_LEVELS = 96, 4
 """Number of random geometries in a training for any scan, and of photon counts for each. A geometry takes seconds."""
 NORM_GROUPS = 8
@@ -42,6 +44,23 @@ def training_slices(data: str) -> CTPack | CTFolder:
     if data not in PACK_NAMES and Path(data).is_dir():
         return CTFolder(data)
     return CTPack(pack_path(data))
+
+
+def continued_from(initial: str | None, network: _Network) -> tuple[Prior | None, _Network]:
+    """The prior that a training continues from, and the shape of its network.
+
+    Args:
+        initial: name or folder of the prior; None for a training from the start.
+        network: shape of a new network. It is kept without a prior, and for a prior of another kind, which the training
+            refuses.
+    """
+    from deft_ct.diffusion import load_prior
+
+    if initial is None:
+        return None, network
+    first = load_prior(initial)
+    config = getattr(first.network, "config", None)
+    return first, config if isinstance(config, type(network)) else network
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ at.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import pkgutil
 from datetime import datetime
 from typing import Any
 
+import declared
 import pytest
 
 MIB, GIB = 2**20, 2**30
@@ -70,7 +70,8 @@ CONSTANTS: dict[str, dict[str, Any]] = {
     "io.dicom_stream": {"PREFIX_END": 132, "MOST_NESTED": 32},
     "io.dicom_write": {"SERIES_NUMBER_OFFSET": 1000},
     "io.sinograms": {"TRANSMISSION_FLOOR": 1e-4},
-    "io.untrusted": {"LINE_BYTES": 64 * MIB, "BASE_BYTES": GIB, "SLOWEST_READ": 1e6},
+    "io.reading_process": {"LINE_BYTES": 64 * MIB},
+    "io.untrusted": {"BASE_BYTES": GIB, "SLOWEST_READ": 1e6},
     "io.zip_members": {"ENCRYPTED": 1},
 }  # fmt: skip
 
@@ -136,19 +137,17 @@ OBJECTS = {path: pkgutil.resolve_name(f"deft_ct.{path}") for path in PATHS}
 
 @pytest.mark.parametrize("path", CONSTANTS)
 def test_facts_and_limits(path: str) -> None:
-    assert {name: getattr(OBJECTS[path], name) for name in CONSTANTS[path]} == CONSTANTS[path]
+    assert declared.attributes(OBJECTS[path], CONSTANTS[path]) == CONSTANTS[path]
 
 
 @pytest.mark.parametrize("path", SIGNATURES)
 def test_options_that_are_left_out(path: str) -> None:
-    parameters = inspect.signature(OBJECTS[path]).parameters
-    assert {name: parameters[name].default for name in SIGNATURES[path]} == SIGNATURES[path]
+    assert declared.defaults(OBJECTS[path], SIGNATURES[path]) == SIGNATURES[path]
 
 
 @pytest.mark.parametrize("path", FIELDS)
 def test_fields_that_are_left_out(path: str) -> None:
-    fields = {field.name: field.default for field in dataclasses.fields(OBJECTS[path])}
-    assert {name: fields[name] for name in FIELDS[path]} == FIELDS[path]
+    assert declared.field_defaults(OBJECTS[path], FIELDS[path]) == FIELDS[path]
 
 
 def test_windows_of_derived_series() -> None:

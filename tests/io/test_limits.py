@@ -13,7 +13,7 @@ import pytest
 import scipy.io
 
 from deft_ct.ct.volume import Volume
-from deft_ct.io import child_reader, read_hdf5, untrusted, write_hdf5
+from deft_ct.io import child_reader, read_hdf5, reading_process, write_hdf5
 from deft_ct.io.dicom_read import read_dicom_series
 from deft_ct.io.errors import ReadError
 from deft_ct.io.limits import LIMIT_VARIABLE, LIMITS, current_limits
@@ -99,7 +99,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         requests.append(request)
         return dumps(request)
 
-    monkeypatch.setattr(untrusted.json, "dumps", listen)
+    monkeypatch.setattr(reading_process.json, "dumps", listen)
     return requests
 
 

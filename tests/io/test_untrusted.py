@@ -21,7 +21,7 @@ import pytest
 import scipy.io
 
 from deft_ct.datasets.packs import CTPack
-from deft_ct.io import child_reader, untrusted
+from deft_ct.io import child_reader, reading_process, untrusted
 from deft_ct.io.errors import ReadError
 from deft_ct.io.limits import LIMITS, Limits
 from deft_ct.io.matlab import read_matlab
@@ -152,11 +152,11 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def replace(code: str) -> None:
         script = tmp_path / "child.py"
         script.write_text(code)
-        untrusted.stop()
-        monkeypatch.setattr(untrusted, "CHILD", script)
+        reading_process.stop()
+        monkeypatch.setattr(reading_process, "CHILD", script)
 
     yield replace
-    untrusted.stop()
+    reading_process.stop()
 
 
 @pytest.mark.parametrize(
@@ -174,14 +174,14 @@ def test_a_child_that_hangs_or_dies_is_one_error(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(untrusted, "current_limits", lambda: Limits(seconds=1.0))
-        patch.setattr(untrusted, "CHILD", untrusted.CHILD)
+        patch.setattr(reading_process, "CHILD", reading_process.CHILD)
         stand_in(code)
         start = time.monotonic()
         with pytest.raises(ReadError, match=why) as caught:
             HDF5File(path)
         assert time.monotonic() - start < 10 and caught.value.path == str(path)
-    untrusted.stop()
-    monkeypatch.setattr(untrusted, "CHILD", Path(child_reader.__file__))
+    reading_process.stop()
+    monkeypatch.setattr(reading_process, "CHILD", Path(child_reader.__file__))
     assert "a" in HDF5File(path)
 
 
@@ -307,11 +307,11 @@ def test_files_that_are_not_there_or_empty(tmp_path: Path) -> None:
 
 def test_a_child_that_died_is_replaced(path: Path) -> None:
     HDF5File(path)
-    child = untrusted._children[os.getpid()]
+    child = reading_process._children[os.getpid()]
     child.process.kill()
     child.process.wait()
     assert HDF5File(path).read("scalar") == 3.5
-    assert untrusted._children[os.getpid()] is not child and child.process.stdin.closed
+    assert reading_process._children[os.getpid()] is not child and child.process.stdin.closed
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_a_child_that_died_is_replaced(path: Path) -> None:
 def test_answers_of_another_length(messages: list[Any]) -> None:
     """An array of 8 bytes comes in pieces that add up to it, or not at all."""
     answer = b"".join(m if isinstance(m, bytes) else json.dumps(m).encode() + b"\n" for m in messages)
-    child = untrusted._Child.__new__(untrusted._Child)
+    child = reading_process.ReadingChild.__new__(reading_process.ReadingChild)
     child.process = SimpleNamespace(stdout=io.BytesIO(answer))
     with pytest.raises(EOFError):
         child.fill([np.empty(2, np.float32)])
@@ -336,7 +336,7 @@ def test_pieces_fill_the_arrays_in_order() -> None:
     whole = [first.tobytes(), second.tobytes()]
     pieces = [whole[0][:4], whole[0][4:], b"", whole[1][:8], whole[1][8:]]
     answer = b"".join(json.dumps({"bytes": len(p)}).encode() + b"\n" + p for p in pieces) + b'{"done": true}\n'
-    child = untrusted._Child.__new__(untrusted._Child)
+    child = reading_process.ReadingChild.__new__(reading_process.ReadingChild)
     child.process = SimpleNamespace(stdout=io.BytesIO(answer))
     arrays = [np.zeros(3, np.int16), np.empty(0), np.zeros(4)]
     child.fill(arrays)

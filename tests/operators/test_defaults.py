@@ -6,12 +6,11 @@ numbers are those of the docstrings and of the papers that they name. Nothing is
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import math
 import pkgutil
 from typing import Any
 
+import declared
 import pytest
 import torch
 
@@ -179,21 +178,19 @@ OBJECTS = {path: pkgutil.resolve_name(f"deft_ct.operators.{path}") for path in P
 
 @pytest.mark.parametrize("path", SIGNATURES)
 def test_options_that_are_left_out(path: str) -> None:
-    parameters = inspect.signature(OBJECTS[path]).parameters
-    assert {name: parameters[name].default for name in SIGNATURES[path]} == SIGNATURES[path]
+    assert declared.defaults(OBJECTS[path], SIGNATURES[path]) == SIGNATURES[path]
 
 
 @pytest.mark.parametrize("path", FIELDS)
 def test_fields_that_are_left_out(path: str) -> None:
-    fields = {field.name: field.default for field in dataclasses.fields(OBJECTS[path])}
-    assert {name: fields[name] for name in FIELDS[path]} == FIELDS[path]
+    assert declared.field_defaults(OBJECTS[path], FIELDS[path]) == FIELDS[path]
 
 
 @pytest.mark.parametrize("path", ATTRIBUTES)
 def test_what_a_class_says_of_itself(path: str) -> None:
-    assert {name: getattr(OBJECTS[path], name) for name in ATTRIBUTES[path]} == ATTRIBUTES[path]
+    assert declared.attributes(OBJECTS[path], ATTRIBUTES[path]) == ATTRIBUTES[path]
 
 
 @pytest.mark.parametrize("path", CONSTANTS)
 def test_thresholds_and_limits(path: str) -> None:
-    assert {name: getattr(OBJECTS[path], name) for name in CONSTANTS[path]} == CONSTANTS[path]
+    assert declared.attributes(OBJECTS[path], CONSTANTS[path]) == CONSTANTS[path]

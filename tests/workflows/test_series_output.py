@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
-import torch
+from seeded_sampler import NoConfig, SeededSampler
 
 from deft_ct.io import DicomOptions, Series, read_dicom_series, sample_series_path, write_dicom_series
 from deft_ct.io.errors import ReadError
 from deft_ct.methods.registry import Networks
 from deft_ct.reconstruction import Estimate, Request
-from deft_ct.reconstructor import Reconstructor
-from deft_ct.runtime.seeds import generator_for, normal_like
 from deft_ct.workflows import series_job as job
 from deft_ct.workflows.reconstruct_series import Run, SparseView, reconstruct_series
 from deft_ct.workflows.series_output import Output
@@ -29,25 +26,6 @@ PATIENT = {
     "InstitutionName": "Seaside Hospital", "StudyInstanceUID": "1.2.3.77", "FrameOfReferenceUID": "1.2.3.9",
     "ConvolutionKernel": "kernel-of-Jane",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class NoConfig:
-    """Nothing to set."""
-
-
-class SeededSampler(Reconstructor):
-    """FBP plus noise that depends on the seed and on the name of the slice."""
-
-    name = "deft"
-    config_type = NoConfig
-
-    def _estimate(self, request: Request) -> Estimate:
-        fbp = request.measurement.operator.pseudo_inverse(request.y)
-        keys = request.image_ids
-        noise = [normal_like(fbp, [generator_for(request.seed, key, n) for key in keys]) for n in (0, 1)]
-        samples = [fbp + 1e-3 * one for one in noise]
-        return Estimate(samples=torch.stack(samples, dim=1))
 
 
 @pytest.fixture(autouse=True)

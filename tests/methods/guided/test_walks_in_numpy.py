@@ -5,7 +5,6 @@ The operator is ``A x = 2 x``, and the prior says ``x0 = 0.8 x_t``. So each step
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -22,14 +21,11 @@ from deft_ct.diffusion.schedule import Schedule, time_grid
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import AffineMap
-from deft_ct.methods.guided import sampling
 from deft_ct.methods.guided.config import WarmStartConfig
 from deft_ct.methods.guided.spectral import SpectralData
 from deft_ct.methods.guided.start import walk_times
 from deft_ct.methods.registry import load_reconstructor
 from deft_ct.operators import GaussianNoise, Identity, NoNoise, PoissonNoise, SuperResolution
-from deft_ct.reconstruction import Request
-from deft_ct.runtime.progress import Ticker
 from deft_ct.runtime.seeds import generator_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:data not explained")  # a few steps of made-up priors
@@ -371,36 +367,3 @@ def test_spectral_data_are_in_the_range_of_the_prior(scale: float) -> None:
     np.testing.assert_allclose(noisy.target[seen], noisy.to_spectral(x0)[seen], rtol=1e-6, atol=1e-9)
     pooled = x0.reshape(2, 1, 2, 2, 2, 2).mean((3, 5)).repeat_interleave(2, 2).repeat_interleave(2, 3)
     np.testing.assert_allclose(noisy.from_spectral(noisy.target), pooled, rtol=1e-6, atol=1e-9)
-
-
-SAMPLERS = ["daps", "ddnm", "ddrm", "dds", "diffpir", "dps", "mcg", "pigdm", "reddiff", "unconditional"]
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_every_step_is_reported_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, int]] = []
-    monkeypatch.setattr(sampling, "_tick", lambda tick, count, step: seen.append((count, step)))
-    measurement = Measurement(Identity(SHAPE), GaussianNoise(SIGMA))
-    method = load_reconstructor(name, prior=prior(), steps=4, batch_size=3)
-    method.reconstruct(DATA, measurement, num_samples=5)
-    assert seen == [(3, k) for k in range(1, 5)] + [(2, k) for k in range(1, 5)]
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_the_progress_bar_is_as_long_as_the_work(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    totals: list[int] = []
-    done: list[int] = []
-
-    def bar(request: Request, total: int) -> contextlib.nullcontext[Ticker]:
-        totals.append(total)
-        return contextlib.nullcontext(Ticker(done.append))
-
-    method = load_reconstructor(name, prior=prior(), steps=4, batch_size=3)
-    monkeypatch.setattr(method, "_bar", bar)
-    method.reconstruct(DATA, Measurement(Identity(SHAPE), GaussianNoise(SIGMA)), num_samples=5)
-    assert totals == [4 * 5] == [sum(done)]
-
-
-def test_the_parts_of_a_chunk_are_named() -> None:
-    with pytest.raises(TypeError, match="positional"):
-        sampling.Chunk(None, slice(0), DATA, [], print)  # type: ignore[misc]
