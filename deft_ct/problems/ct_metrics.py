@@ -5,6 +5,7 @@ The data range is a fixed number of HU and nothing is clipped, see :mod:`deft_ct
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
@@ -160,9 +161,15 @@ class CTMetrics:
         return len(self.psnr)
 
     def summary(self, *, confidence: float = 0.95, method: str = "bootstrap", seed: int = 0) -> dict[str, Interval]:
-        """Mean and confidence interval over slices of every metric (see :func:`mean_interval`)."""
+        """Mean and confidence interval over slices of every metric (see :func:`mean_interval`).
+
+        A metric that no slice has is NaN, with ``n`` 0: the errors inside the body of slices without one.
+        """
+        missing = Interval(mean=math.nan, low=math.nan, high=math.nan, n=0, confidence=confidence)
         return {
-            name: mean_interval(getattr(self, name), confidence=confidence, method=method, seed=seed)
+            name: missing
+            if np.isnan(values := getattr(self, name)).all()
+            else mean_interval(values, confidence=confidence, method=method, seed=seed)
             for name in metric_names()
         }
 

@@ -18,6 +18,7 @@ from deft_ct.io import Chosen
 from deft_ct.runtime.atomic import occupy_folder, write_text
 from deft_ct.runtime.content_key import ContentKey, content_digest, result_versions
 from deft_ct.runtime.extras import optional_library
+from deft_ct.runtime.plain_values import plain
 from deft_ct.runtime.printable import printable
 from deft_ct.workflows.reconstruct_series import SparseView, reconstruct_series
 from deft_ct.workflows.series_output import RUN_RECORD, Output
@@ -40,7 +41,7 @@ class PatientRun:
         reason: why it failed, or an empty text.
         source_sha256: of the files that were read.
         slices: of the result.
-        metrics: means over the slices of the main method; empty if it failed.
+        metrics: means over the slices of the main method, None where no slice has one; empty if it failed.
         seconds_per_slice: of the main method.
     """
 
@@ -49,7 +50,7 @@ class PatientRun:
     reason: str = ""
     source_sha256: str = ""
     slices: int = 0
-    metrics: Mapping[str, float] | None = None
+    metrics: Mapping[str, float | None] | None = None
     seconds_per_slice: float | None = None
 
 
@@ -185,7 +186,7 @@ def _one(task: CohortTask, name: str, source: Path, target: Path) -> PatientRun:
     summary = row.metrics.summary()
     return PatientRun(
         name=name, state=DONE, source_sha256=digest, slices=len(row.metrics),
-        metrics={key: float(summary[key].mean) for key in _METRICS}, seconds_per_slice=row.seconds_per_slice,
+        metrics={key: plain(summary[key].mean) for key in _METRICS}, seconds_per_slice=row.seconds_per_slice,
     )  # fmt: skip
 
 
@@ -222,7 +223,8 @@ def _write(target: Path, task: CohortTask, found: Mapping[str, PatientRun]) -> N
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["patient", "state", "slices", *_METRICS, "seconds_per_slice", "reason"])
     for one in found.values():
-        values = [(one.metrics or {}).get(key, "") for key in _METRICS]
+        known = {key: value for key, value in (one.metrics or {}).items() if value is not None}
+        values = [known.get(key, "") for key in _METRICS]
         seconds = "" if one.seconds_per_slice is None else one.seconds_per_slice
         rows.writerow([one.name, one.state, one.slices, *values, seconds, one.reason])
     write_text(target / TABLE, text.getvalue())

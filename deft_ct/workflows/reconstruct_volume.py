@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from numpy.typing import NDArray
 
 from deft_ct.ct.square_grid import SquareGrid
 from deft_ct.ct.volume import LPS_TO_RAS, Volume
-from deft_ct.io.series import Series
 from deft_ct.io.volume_series import series_of_volume
-from deft_ct.reconstruction import Reconstruction
-from deft_ct.workflows.reconstruct_series import SparseView, check_not_air, native_size
-from deft_ct.workflows.series_batches import joined_provenance, ranges, slices_at_once
-from deft_ct.workflows.series_job import simulate_scan, simulated_measurement
+from deft_ct.problems.ct_metrics import CTMetrics
+from deft_ct.workflows.reconstruct_series import SparseView, built_methods, check_not_air, native_size
+from deft_ct.workflows.series_batches import joined, joined_metrics, joined_provenance, ranges, slices_at_once
+from deft_ct.workflows.series_job import SeriesJob
 
 
 @dataclass(frozen=True)
@@ -28,11 +26,13 @@ class ReconstructedVolume:
     Attributes:
         mean: reconstruction in HU.
         std_hu: ``(Z, H, W)`` posterior standard deviation in HU; None for methods and settings without one.
+        metrics: of every slice, against the volume that went in.
         provenance: method, networks, scan and warnings, JSON-ready.
     """
 
     mean: Volume
     std_hu: NDArray[np.float32] | None
+    metrics: CTMetrics
     provenance: dict[str, Any]
 
 
@@ -61,32 +61,17 @@ def reconstruct_volume(volume: Volume, settings: SparseView | None = None) -> Re
             f"{series.volume.spacing_mm} mm: resample the volume first"
         )
     check_not_air(series)
-    results = list(_batches(series, settings))
-    scale = series.units.affine.scale
-    means = np.concatenate([series.units.to_hu(one.mean).numpy()[:, 0] for _, one in results])
-    stds = [one.std.numpy()[:, 0] / scale for _, one in results if one.std is not None]
+    methods = built_methods(settings, settings.networks())
+    job = SeriesJob(series.fitted(size), settings, methods, unmeasured=False, progress=False)
+    parts = ranges(len(series), slices_at_once(size, len(series), settings.max_bytes))
+    batches = [job.batch(start, stop, progress=False) for start, stop in parts]
+    name = settings.method
+    record = joined_provenance([(one.start, one.stop, one.records[name]) for one in batches])
+    result = joined(lambda: iter(batches), name, job.measurement, record).in_units
     return ReconstructedVolume(
-        mean=volume.with_hu(means), std_hu=np.concatenate(stds) if len(stds) == len(results) else None,
-        provenance=joined_provenance([(start, start + len(one.mean), one.provenance) for start, one in results]),
+        mean=volume.with_hu(result.mean.numpy()[:, 0]), std_hu=None if result.std is None else result.std.numpy()[:, 0],
+        metrics=joined_metrics([one.metrics[name] for one in batches]), provenance=record,
     )  # fmt: skip
-
-
-def _batches(series: Series, settings: SparseView) -> Iterator[tuple[int, Reconstruction]]:
-    """First slice and result of every batch of slices that fit into memory, without the samples."""
-    presets = settings.presets()
-    reconstructor = settings.networks().build(
-        settings.method, settings.options.get(settings.method, {}), preset=presets.get(settings.method)
-    )
-    fitted = series.fitted(settings.side)
-    measurement = simulated_measurement(fitted, settings)
-    for start, stop in ranges(len(series), slices_at_once(settings.side, len(series), settings.max_bytes)):
-        scan = simulate_scan(fitted.slices(start, stop), settings, measurement)
-        result = reconstructor.reconstruct(
-            scan.y, scan.measurement, num_samples=settings.samples, seed=settings.seed,
-            image_ids=scan.series.slice_uids,
-        )  # fmt: skip
-        std = None if result.std is None else scan.grid.cropped(result.std).cpu()
-        yield start, replace(result, mean=scan.grid.cropped(result.mean).cpu(), std=std, samples=None)
 
 
 def volume_of_array(hu: torch.Tensor, ras_affine: NDArray[np.float64]) -> Volume:

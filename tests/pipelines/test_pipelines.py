@@ -43,6 +43,8 @@ def test_a_volume_keeps_its_place_and_shape() -> None:
     np.testing.assert_allclose(found.mean.affine, volume.affine)
     assert abs(found.mean.hu[:2, 12:14, 6:10].mean()) < 60 and found.mean.hu[2].max() < -900
     assert found.provenance["method"] == "fbp" and found.provenance["images"] == 3
+    error = found.mean.hu - volume.hu
+    np.testing.assert_allclose(found.metrics.psnr, 10 * np.log10(2000**2 / (error**2).mean((1, 2))), rtol=1e-3)
 
 
 def test_a_method_with_samples_has_a_spread_and_its_own_noise() -> None:

@@ -126,6 +126,16 @@ def test_nifti_goes_in_and_comes_out(tmp_path: Path) -> None:
     assert len(read_dicom_series(run.folder / "dicom" / "mean")) == 2
 
 
+def test_slices_without_a_body_have_no_error_inside_it(tmp_path: Path) -> None:
+    """Something smaller than a patient: what is measured inside the body is missing, and the rest is there."""
+    hu = np.full((32, 32), -1000.0)
+    hu[14:17, 14:17] = 0.0
+    run = reconstruct_series(write(tmp_path / "scan", (32, 32), (1.0, 1.0), hu=hu), tmp_path / "out", SETTINGS)
+    metrics = json.loads((run.folder / "run.json").read_text())["metrics"][0]["metrics"]
+    assert metrics["rmse_hu"]["mean"] is None and metrics["rmse_hu"]["slices"] == 0
+    assert metrics["psnr"]["mean"] > 20 and "nan" in (run.folder / "report.html").read_text()
+
+
 def test_nothing_but_air_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from deft_ct.workflows import series_job as job
 
