@@ -43,6 +43,9 @@ class NetworkSource(Protocol):
     def load_htransform(self, *, required: bool = True) -> Any:
         """The h-transform; if it is not required and none was named, None."""
 
+    def load_spread_network(self) -> Any:
+        """The spread network in the folder of the h-transform, or None."""
+
     def load_model(self, method: str, model_type: type) -> Any:
         """The trained model of a supervised method."""
 
@@ -87,6 +90,11 @@ class Reconstructor(nn.Module, abc.ABC):
 
     def _check(self, request: Request) -> None:
         """Raise :class:`UnsupportedError` for a measurement that the method cannot be used with, before any work."""
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether the reconstruction is made of samples, so that there is none without them."""
+        return False
 
     def _advice(self, request: Request) -> tuple[Finding, ...]:
         """What the user should know of a checked request before the work starts; nothing by default."""
@@ -136,6 +144,7 @@ class Reconstructor(nn.Module, abc.ABC):
                 the result returned, in float32.
             measurement: how the data came about.
             num_samples: posterior samples of each image; methods without randomness give one answer whatever it is.
+                0 or 1 for no samples where the reconstruction does not need them (``estimate="mean"`` of DEFT).
             seed: of the sampling.
             image_ids: a name for each image, for example SOPInstanceUIDs; positions in the batch by default.
             progress: show progress bars.
@@ -156,13 +165,14 @@ class Reconstructor(nn.Module, abc.ABC):
 
         Raises:
             UnsupportedError: the method cannot be used with this measurement; a ValueError.
-            ValueError: the data do not fit the measurement, are empty or not finite, or ``num_samples`` < 1.
+            ValueError: the data do not fit the measurement, are empty or not finite; or ``num_samples`` is below 0, or
+                0 for a method whose reconstruction is the mean of its samples.
             TypeError: ``y`` is not a floating-point tensor.
             FloatingPointError: the result holds NaN or infinite values: the method has diverged.
             RuntimeError: out of memory; the message says what to change.
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        if num_samples < (least := 1 if self.needs_samples else 0):
+            raise ValueError(f"num_samples must be at least {least} for {self.name}, got {num_samples}")
         # Methods that differentiate the prior need autograd, which inference mode rules out even inside enable_grad.
         with torch.inference_mode(False), torch.no_grad():
             plain = plain_data(y, measurement)

@@ -227,6 +227,43 @@ def refinement(
         finish(out / "refinement", made, save_refinement)
 
 
+@app.command(cls=CheckedCommand)
+@grouped
+def spread(
+    out: opt.Out,
+    data: opt.Data = "train",
+    simulated: TrainingScans = TrainingScans(),
+    any_scan: AnyScan = None,
+    any_start: AnyStart = False,
+    prior: opt.PriorName = None,
+    htransform: opt.HTransformName = None,
+    batches: Batches = 200,
+    channels: Channels = "32,64,64",
+    patch: Patch = 4,
+    training: TrainingOptions = TrainingOptions(steps=1000, ema_decay=0.99),
+    progress: opt.Progress = True,
+) -> None:
+    """Train the network that predicts the error of an h-transform's mean, and write it to OUT/spread.
+
+    Example: `deft-ct train spread --data UNSEEN.h5 --any-scan --any-start --steps 1000 --out OUT`
+
+    Use patients whom no other network has seen: errors on training slices are too small. Then copy the files of
+    OUT/spread into the folder of the h-transform, and fit its intervals: `deft-ct calibrate deft:spread=network`.
+    """
+    with training_job(out):
+        from deft_ct.methods.deft import save_spread_network
+        from deft_ct.workflows.train_spread import SpreadRecipe, spread_on_slices
+
+        settings = SpreadRecipe(
+            training=training.config(), prior=prior, htransform=htransform, batches=batches, channels=channels,
+            patch=patch,
+        )  # fmt: skip
+        scan_range = random_scans(bool(any_scan), any_start)
+        slices = TrainingData(scans=simulated.scans(), scan_range=scan_range, slices=training_slices(data))
+        made = spread_on_slices(slices, out, settings, progress=progress)
+        finish(out / "spread", made, save_spread_network)
+
+
 for _name, _train in (
     ("fbp-unet", train_supervised.fbp_unet),
     ("learned-primal-dual", train_supervised.learned_primal_dual),

@@ -28,7 +28,7 @@ from scipy import stats
 
 from deft_ct.evaluation.statistics import mean_interval
 from deft_ct.reconstruction import Reconstruction
-from deft_ct.runtime.intervals import interval_factor, normal_factor
+from deft_ct.runtime.intervals import fitted_factor, interval_factor, normal_factor
 from deft_ct.runtime.plain_values import plain
 
 Floats = NDArray[np.floating[Any]]
@@ -119,13 +119,17 @@ def coverage(draws: Draws, calibration: Rescaling | None = None, *, level: float
 def half_width(result: Reconstruction, level: float) -> float:
     """Half of the central interval of a level around the mean of a result, in its standard deviations.
 
-    A calibrated standard deviation has the intervals of the normal distribution, a raw one those of a few samples.
+    One of a spread network has fitted intervals. Of others, a calibrated one has the intervals of the normal
+    distribution, a raw one those of a few samples.
 
     Args:
         result: with a standard deviation.
         level: nominal coverage, between 0 and 1.
     """
-    calibrated = (result.provenance["spread"] or {}).get("calibrated", False)
+    spread = result.provenance["spread"] or {}
+    if spread.get("half_widths"):
+        return fitted_factor(spread["half_widths"], level)
+    calibrated = spread.get("calibrated", False) or spread.get("by") == "network"
     if calibrated or result.samples is None or result.samples.shape[1] < 2:
         return normal_factor(level)
     around = torch.allclose(result.mean, result.samples.mean(1), rtol=1e-5, atol=1e-8)
@@ -156,22 +160,61 @@ def spread_report(draws: Draws, calibration: Rescaling | None = None) -> dict[st
         calibration: applied to the standard deviation; the raw one when None.
 
     Returns:
+        What :func:`deviation_report` says, and
+
+        - ``samples`` of each image, and ``around_samples``.
+        - ``rank_coverage`` and ``rank_histogram``: of the samples themselves.
+    """
+    judged = Deviations(
+        error=draws.error, std=_std(draws, calibration), mask=draws.mask, regions=draws.regions,
+        factor=draws.factor if calibration is None else normal_factor,
+    )  # fmt: skip
+    return {
+        "samples": draws.count, "around_samples": draws.around_samples, **deviation_report(judged),
+        "rank_coverage": rank_coverage(draws), "rank_histogram": rank_histogram(draws),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deviations:
+    """Standard deviations of images whose error is known, all in one unit.
+
+    Attributes:
+        error: ``(n, *shape)``, absolute error of the reconstruction.
+        std: ``(n, *shape)``.
+        mask: ``(n, *shape)`` boolean, the pixels that are judged.
+        regions: parts that are reported on their own, each as ``mask``; the mask as ``"all"`` when empty.
+        factor: half width of the interval of a level, in standard deviations.
+    """
+
+    error: Floats
+    std: Floats
+    mask: Mask
+    regions: Mapping[str, Mask] = field(default_factory=dict)
+    factor: Callable[[float], float] = normal_factor
+
+
+def deviation_report(judged: Deviations) -> dict[str, Any]:
+    """What can be said of a standard deviation without its samples, as plain values.
+
+    Args:
+        judged: standard deviations and errors.
+
+    Returns:
         A dictionary; standard deviations and errors are in the unit of the images.
 
         - ``coverage``: of the intervals of :data:`LEVELS`, by region.
         - ``coverage_normal``: of the intervals of a normal distribution, in the mask.
         - ``coverage_90``: with its bootstrap interval over images.
         - ``reliability``: nominal against observed coverage.
-        - ``rank_coverage`` and ``rank_histogram``: of the samples themselves.
         - ``correlation``: of standard deviation and absolute error, by region and over blocks of 16 x 16 pixels.
         - ``spread_and_error``: RMS error in bins of the standard deviation.
         - ``sparsification``: RMSE of the remaining pixels as those with the largest standard deviation are removed,
           and the same in the best possible order.
     """
-    ratio, factor = _error_over_std(draws, calibration)
-    std = _std(draws, calibration)
-    error, mask = draws.error, draws.mask
-    regions = {name: part for name, part in (draws.regions or {"all": mask}).items() if part.any()}
+    std, error, mask, factor = judged.std, judged.error, judged.mask, judged.factor
+    ratio = _ratio(error, std)
+    regions = {name: part for name, part in (judged.regions or {"all": mask}).items() if part.any()}
     nominal = np.round(np.arange(0.05, 1.0, 0.05), 2)
     inside = ratio[mask]
     covered = ratio <= factor(0.9)
@@ -179,9 +222,7 @@ def spread_report(draws: Draws, calibration: Rescaling | None = None) -> dict[st
     overall = mean_interval(per_image)
     return {
         "images": len(error),
-        "samples": draws.count,
         "pixels": int(mask.sum()),
-        "around_samples": draws.around_samples,
         "rms_spread": _rms(std[mask]),
         "rmse": _rms(error[mask]),
         "coverage": {
@@ -196,8 +237,6 @@ def spread_report(draws: Draws, calibration: Rescaling | None = None) -> dict[st
             "nominal": nominal.tolist(),
             "observed": [float((inside <= factor(float(level))).mean()) for level in nominal],
         },
-        "rank_coverage": rank_coverage(draws),
-        "rank_histogram": rank_histogram(draws),
         "correlation": {
             **{name: _correlation(std[part], error[part]) for name, part in regions.items()},
             "blocks": _correlation(*_blocks(std, error, mask)),
@@ -213,9 +252,12 @@ def _std(draws: Draws, calibration: Rescaling | None) -> Floats:
 
 def _error_over_std(draws: Draws, calibration: Rescaling | None) -> tuple[Floats, Callable[[float], float]]:
     """Absolute errors in standard deviations, and the half width of the interval of a level."""
-    std = _std(draws, calibration)
-    factor = draws.factor if calibration is None else normal_factor
-    return draws.error / np.maximum(std, np.finfo(np.float32).tiny), factor
+    return _ratio(draws.error, _std(draws, calibration)), draws.factor if calibration is None else normal_factor
+
+
+def _ratio(error: Floats, std: Floats) -> Floats:
+    found: Floats = error / np.maximum(std, np.finfo(np.float32).tiny)
+    return found
 
 
 def rank_histogram(draws: Draws) -> list[float]:

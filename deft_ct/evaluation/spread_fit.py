@@ -105,7 +105,7 @@ def report_markdown(reports: Mapping[str, Mapping[str, Any]]) -> str:
     rows, notes = [], []
     for name, whole in reports.items():
         unit = f" {whole['unit']}" if whole["unit"] else ""
-        for kind in ("raw", "calibrated"):
+        for kind in ("raw", "calibrated", "network"):
             if kind not in whole:
                 continue
             found = whole[kind]
@@ -117,13 +117,20 @@ def report_markdown(reports: Mapping[str, Mapping[str, Any]]) -> str:
             span = " to ".join("-" if end is None else f"{100 * end:.1f}" for end in ends)
             blocks = found["correlation"]["blocks"]
             notes.append(
-                f"{name}, {kind}: {found['images']} images, {found['samples']} samples, RMS spread "
+                f"{name}, {kind}: {found['images']} images, {_origin(found, unit)}, RMS spread "
                 f"{found['rms_spread']:.4g}{unit}, RMSE {found['rmse']:.4g}{unit}; 90 % coverage, mean over images, "
                 f"{100 * found['coverage_90']['mean']:.1f} % (95 % interval {span}); over 16 x 16 blocks spread and "
                 f"error correlate by {_two(blocks['pearson'])} (Pearson)."
             )
     table = markdown_table(head, rows, align="lll" + "r" * (len(head) - 3))
     return table + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+
+
+def _origin(found: Mapping[str, Any], unit: str) -> str:
+    if "samples" in found:
+        return f"{found['samples']} samples"
+    outside = "-" if found["outside"] is None else f"{found['outside']:.3g}{unit}"
+    return f"no samples, median spread outside of the mask {outside}"
 
 
 def _two(value: float | None) -> str:

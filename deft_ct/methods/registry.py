@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deft_ct.diffusion import Prior, load_prior
-from deft_ct.methods.deft import HTransform, load_htransform
+from deft_ct.methods.deft import HTransform, SpreadNetwork, load_htransform, load_spread_network
 from deft_ct.methods.presets import load_preset
 from deft_ct.methods.supervised.model import TrainedModel
 from deft_ct.networks.precision import Precision, check_precision
@@ -167,6 +167,12 @@ class Networks:
             "htransform", lambda: copy.copy(named) if isinstance(named, HTransform) else load_htransform(named)
         )
         return found
+
+    def load_spread_network(self) -> SpreadNetwork | None:
+        """The spread network in the folder of the h-transform; None if there is none, or for one in memory."""
+        named = self.htransform
+        found = None if isinstance(named, HTransform) else load_spread_network(named)
+        return None if found is None else self._once("spread network", lambda: found)
 
     def load_model(self, method: str, model_type: type[TrainedModel]) -> TrainedModel:
         """The trained model of a supervised method."""

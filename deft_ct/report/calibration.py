@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from deft_ct.report.figures import FOOTER, STYLE
 
-_COLORS = {"raw": "#c44e52", "calibrated": "#2a6fbb"}
+_COLORS = {"raw": "#c44e52", "calibrated": "#2a6fbb", "network": "#2a6fbb"}
 
 
 def calibration_figure(found: Mapping[str, Any], *, title: str = "") -> Figure:
@@ -20,7 +20,7 @@ def calibration_figure(found: Mapping[str, Any], *, title: str = "") -> Figure:
 
     Args:
         found: of :func:`deft_ct.evaluation.spread_fit.report`: ``"unit"``, and ``"raw"`` and perhaps ``"calibrated"``
-            reports of :func:`deft_ct.evaluation.spread.spread_report`.
+            reports of :func:`deft_ct.evaluation.spread.spread_report`; or ``"network"``.
         title: of the figure.
 
     Returns:
@@ -31,7 +31,7 @@ def calibration_figure(found: Mapping[str, Any], *, title: str = "") -> Figure:
     """
     kinds = {kind: found[kind] for kind in _COLORS if kind in found}
     if not kinds:
-        raise ValueError("calibration_figure needs a raw or a calibrated report")
+        raise ValueError("calibration_figure needs a raw or a calibrated report, or one of a network")
     with rc_context(STYLE):
         figure = Figure(figsize=(10.5, 3.9))
         FigureCanvasAgg(figure)
@@ -52,11 +52,12 @@ def _reliability(axis: Axes, kinds: Mapping[str, Any]) -> None:
     for kind, values in kinds.items():
         nominal, observed = ([100 * v for v in values["reliability"][key]] for key in ("nominal", "observed"))
         axis.plot(nominal, observed, color=_COLORS[kind], marker="o", markersize=3, label=f"intervals, {kind}")
-    ranks = next(iter(kinds.values()))["rank_coverage"]
-    axis.plot(
-        [100 * r["nominal"] for r in ranks], [100 * r["observed"] for r in ranks], "k^", markersize=5,
-        label="between samples",
-    )  # fmt: skip
+    ranks = next(iter(kinds.values())).get("rank_coverage")
+    if ranks is not None:
+        axis.plot(
+            [100 * r["nominal"] for r in ranks], [100 * r["observed"] for r in ranks], "k^", markersize=5,
+            label="between samples",
+        )  # fmt: skip
     axis.set(
         xlabel="nominal level (%)", ylabel="observed coverage (%)", title="coverage of central intervals",
         xlim=(0, 100), ylim=(0, 100), aspect="equal",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+import numpy as np
 from scipy import stats
 
 
@@ -35,3 +37,21 @@ def normal_factor(level: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     return float(stats.norm.ppf((1 + level) / 2))
+
+
+def fitted_factor(half_widths: Mapping[str, float], level: float) -> float:
+    """Half width of the interval of a level, from those that were fitted, in standard deviations.
+
+    Between fitted levels, the ratio to the normal distribution is interpolated; beyond them it stays.
+
+    Args:
+        half_widths: level (``"0.9"``) -> half width.
+        level: between 0 and 1.
+
+    Raises:
+        ValueError: the level lies outside (0, 1).
+    """
+    known = sorted((float(name), width) for name, width in half_widths.items())
+    levels = [one for one, _ in known]
+    ratios = [width / normal_factor(one) for one, width in known]
+    return normal_factor(level) * float(np.interp(level, levels, ratios))

@@ -14,7 +14,7 @@ from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import HTransform, HTransformConfig, load_htransform, load_refinement
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
 from deft_ct.methods.deft.control import ControlConfig
-from deft_ct.methods.deft.initial_table import RECORD, tabulate
+from deft_ct.methods.deft.initial_table import tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.train import HTransformTraining, train_htransform
 from deft_ct.methods.deft.train_control import ControlTraining, SimulatedMeasurements, train_control
@@ -23,6 +23,7 @@ from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, Prim
 from deft_ct.methods.supervised.train import Model, train_model
 from deft_ct.runtime.fields import check_fields
 from deft_ct.training import TimeLimit, TrainingConfig
+from deft_ct.training.blocks import RECORD
 from deft_ct.training.pairs import PairSource
 from deft_ct.workflows.training_setup import TrainingData, htransform_network, new_network, table_config
 

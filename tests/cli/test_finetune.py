@@ -154,7 +154,7 @@ def test_the_refinement_of_the_reference_is_fitted_first(models: tuple[Path, Pat
 def test_the_time_limit_bounds_the_initial_reconstructions_too(
     models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deft_ct.methods.deft.initial_table.BLOCK", 1)
+    monkeypatch.setattr("deft_ct.training.blocks.BLOCK", 1)
     shape = RefinementConfig(network=replace(NETWORK, norm_groups=16), scan_features=True)
     refined = tiny_htransform(tiny_prior(), scan_features=True, refinement=shape, tv_iterations=2)
     save_htransform(refined, tmp_path / "refined")

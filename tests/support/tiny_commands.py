@@ -191,7 +191,7 @@ def small() -> Iterator[None]:
     with (
         mock.patch("deft_ct.cli.demo.SparseView", TINY_DEMO),
         mock.patch("deft_ct.cli.demo.DEMO_SIZE", 32),
-        mock.patch("deft_ct.methods.deft.initial_table.BLOCK", 1),
+        mock.patch("deft_ct.training.blocks.BLOCK", 1),
         mock.patch.dict("deft_ct.datasets.lodopab.SAMPLES", challenge=2),
     ):
         yield

@@ -50,13 +50,15 @@ def condition_for(
     if htransform.initial is None:
         return Condition(features=features, images=images)
     initial, residual = (htransform.initial(likelihood), None) if tabulated is None else tabulated
+    unrefined = None
     if htransform.refinement is not None:
         if residual is None:
             residual = htransform.refinement.guidance.of_initial(likelihood, initial, config.spread)
+        unrefined = initial
         initial, residual = htransform.refine(initial, residual, features), None
     if residual is None:
         residual = guidance.of_initial(likelihood, initial, config.spread)
-    return Condition(initial=initial, residual=residual, features=features, images=images)
+    return Condition(initial=initial, residual=residual, features=features, images=images, unrefined=unrefined)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from deft_ct.methods.deft.config import HTransformConfig
 from deft_ct.methods.deft.htransform import HTransform
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.spread_calibration import PATTERN, SpreadCalibration
+from deft_ct.methods.deft.spread_network import FittedIntervals, SpreadConfig, SpreadNetwork
 from deft_ct.networks.storage import ModelFormat
 from deft_ct.runtime.fields import fitted, from_values
 
@@ -23,7 +24,7 @@ CALIBRATIONS = "calibrations"
 
 _FORMAT = ModelFormat(
     noun="h-transform", assets="htransforms", weights=WEIGHTS, metadata=METADATA,
-    companions=("training_log*.csv", PATTERN),
+    companions=("training_log*.csv", PATTERN, "spread.*"),
 )  # fmt: skip
 
 
@@ -117,3 +118,56 @@ def load_refinement(folder: str | Path) -> Refinement:
         refinement = _REFINEMENT.build(lambda: Refinement(config, relative_error=error, card=card), weights)
         _REFINEMENT.check(path, refinement.content_hash(), meta["sha256"])
     return refinement.eval().requires_grad_(False)
+
+
+_SPREAD = ModelFormat(
+    noun="spread network", assets="htransforms", weights="spread.safetensors", metadata="spread.json",
+    companions=("training_log*.csv", PATTERN, WEIGHTS, METADATA),
+)  # fmt: skip
+
+
+def save_spread_network(network: SpreadNetwork, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write a spread network into a folder, beside the h-transform that may be there.
+
+    Args:
+        network: what to write.
+        folder: target, which may be that of its h-transform; another spread network there is replaced in one step.
+        dtype: of the stored weights.
+    """
+    meta = {
+        **network.description(), "intervals": [asdict(one) for one in network.intervals], "card": network.card,
+        "sha256": network.content_hash(),
+    }  # fmt: skip
+    _SPREAD.write(folder, network.state_dict(), meta, dtype=dtype)
+
+
+def load_spread_network(name_or_path: str | Path | None = None) -> SpreadNetwork | None:
+    """Load the spread network that lies in the folder of an h-transform.
+
+    Args:
+        name_or_path: folder, name of a shipped h-transform, or None for the default one.
+
+    Returns:
+        The network in float32 on the CPU, frozen; None if the folder has none.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a shipped h-transform has this name.
+        ReadError: the spread network is damaged, or its content does not match its SHA-256.
+    """
+    folder = _FORMAT.find(name_or_path)
+    if not (folder / _SPREAD.metadata).exists():
+        return None
+    meta, weights = _SPREAD.read(folder)
+    with _SPREAD.using(folder):
+        config, card = SpreadConfig.from_dict(meta["config"]), fitted(meta["card"], dict, "card")
+        intervals = [from_values(FittedIntervals, values) for values in fitted(meta["intervals"], list, "intervals")]
+
+        def make() -> SpreadNetwork:
+            return SpreadNetwork(
+                config, htransform_hash=fitted(meta["htransform_sha256"], str, "htransform_sha256"),
+                prior_hash=fitted(meta["prior_sha256"], str, "prior_sha256"), intervals=intervals, card=card,
+            )  # fmt: skip
+
+        network = _SPREAD.build(make, weights)
+        _SPREAD.check(folder, network.content_hash(), meta["sha256"])
+    return network.eval().requires_grad_(False)

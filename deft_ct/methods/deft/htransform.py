@@ -71,12 +71,14 @@ class Condition:
         images: images that the operator declares, ``(B, F, *image_shape)`` in the order of
             ``HTransformConfig.operator_images``, or None. Those of an estimate follow it, see
             :func:`~deft_ct.methods.deft.conditioning.with_estimate`.
+        unrefined: the initial reconstruction before its refinement, or None without a refinement.
     """
 
     initial: Tensor | None = None
     residual: Tensor | None = None
     features: Tensor | None = None
     images: Tensor | None = None
+    unrefined: Tensor | None = None
 
     def repeat(self, count: int) -> Condition:
         """Every image ``count`` times in a row."""

@@ -1,13 +1,12 @@
 """A table of training slices with their initial reconstructions, computed once and used for several passes.
 
 Total variation costs more than a training step of the networks that improve it. They are therefore trained from a
-table, a folder with blocks of pairs. Each block is written in one step, so an interrupted tabulation resumes where it
-stopped. The data are cheap and not stored: :func:`draw_batch` simulates the data of any batch again, bit for bit.
+table, a folder with blocks of pairs (:mod:`deft_ct.training.blocks`). The data are cheap and not stored:
+:func:`draw_batch` simulates the data of any batch again, bit for bit.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,27 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from deft_ct.methods.deft.conditioning import scan_features
 from deft_ct.methods.deft.guidance import guidance_for
 from deft_ct.methods.initial import initial_for
 from deft_ct.operators.memory import check_memory
-from deft_ct.runtime.atomic import atomic_file, write_text
-from deft_ct.runtime.content_key import ANEW, ContentKey, OtherContentError, result_versions
+from deft_ct.runtime.content_key import ContentKey, result_versions
 from deft_ct.runtime.fields import check_fields
 from deft_ct.training import item_order, mixed_seed
+from deft_ct.training.blocks import stored_batches
 from deft_ct.training.pairs import Pairs, PairSource
 
-BLOCK = 8
-"""Batches in a file."""
-RECORD = "table.json"
-"""File that says what a table depends on."""
-KEY = "content_key"
-"""Metadata of a file: digest of the key that its content depends on."""
 MOST_ITERATIONS = 10**5
 """Largest number of TV iterations: far above what changes an image."""
 
@@ -97,12 +87,12 @@ class ReferenceTable:
 
     Args:
         config: what was tabulated.
-        blocks: of :func:`tabulate`.
+        columns: of all pairs, by name.
     """
 
-    def __init__(self, config: TableConfig, blocks: list[dict[str, Tensor]]) -> None:
+    def __init__(self, config: TableConfig, columns: dict[str, Tensor]) -> None:
         self.config = config
-        self._columns = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+        self._columns = columns
 
     def __len__(self) -> int:
         return len(self._columns["x0"])
@@ -132,8 +122,6 @@ def tabulate(
 ) -> ReferenceTable | None:
     """Compute the table, or what is missing of it.
 
-    Every file says what it depends on, and one that depends on anything else is computed anew.
-
     Args:
         pairs: draws slices and data.
         config: see :class:`TableConfig`.
@@ -155,27 +143,12 @@ def tabulate(
         torch.float16.itemsize * values, f"a table of {config.batches} batches of {config.batch_size} pairs",
         "take fewer or smaller batches (--batches; of finetune: --refinement-steps)",
     )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
     key = ContentKey(config.to_dict() | pairs.description() | {"versions": result_versions()})
-    record = folder / RECORD
-    if record.is_file() and not overwrite:
-        key.check(_known(record), folder)
-    write_text(record, json.dumps(dict(key.parts), indent=1, sort_keys=True) + "\n")
-    blocks = []
-    firsts = range(0, config.batches, BLOCK)
-    for first in track(firsts, "references") if progress else firsts:
-        if first and should_stop is not None and should_stop():
-            return None
-        path = folder / f"{first:06d}.safetensors"
-        block = _read(path, key.digest)
-        if block is None:
-            steps = range(first, min(first + BLOCK, config.batches))
-            made = [_batch(pairs, config, step) for step in steps]
-            block = {name: torch.cat([batch[name] for batch in made]) for name in made[0]}
-            with atomic_file(path) as part:  # another process of the training may write the same block
-                part.write_bytes(save(block, metadata={KEY: key.digest}))
-        blocks.append(block)
-    return ReferenceTable(config, blocks)
+    columns = stored_batches(
+        folder, key, config.batches, lambda number: _batch(pairs, config, number), title="references",
+        overwrite=overwrite, should_stop=should_stop, progress=progress,
+    )  # fmt: skip
+    return None if columns is None else ReferenceTable(config, columns)
 
 
 def draw_batch(pairs: PairSource, config: TableConfig, number: int, device: torch.device | str = "cpu") -> Pairs:
@@ -194,21 +167,3 @@ def _batch(pairs: PairSource, config: TableConfig, number: int) -> dict[str, Ten
     if config.scan_features:
         columns["scan"] = scan_features(likelihood, direction=config.arc_direction)
     return {name: column.contiguous() for name, column in columns.items()}
-
-
-def _known(record: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise OtherContentError(f"{record} is damaged, so its table cannot be resumed: {ANEW}") from error
-    return found
-
-
-def _read(path: Path, key: str) -> dict[str, Tensor] | None:
-    """A finished block; None where there is none, a damaged one, or one of another key: it is then computed anew."""
-    try:
-        with safe_open(path, "pt") as file:
-            known = (file.metadata() or {}).get(KEY)
-            return {name: file.get_tensor(name) for name in file.keys()} if known == key else None
-    except (FileNotFoundError, SafetensorError):
-        return None

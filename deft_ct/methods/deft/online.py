@@ -95,6 +95,11 @@ class DEFTOnline(PriorReconstructor):
         """Build the method with the prior, and with the h-transform if one was named."""
         return cls(networks.load_prior(), networks.load_htransform(required=False), config)
 
+    @property
+    def needs_samples(self) -> bool:
+        """The reconstruction is the mean of the samples."""
+        return True
+
     def describe(self) -> dict[str, Any]:
         """Hashes of the prior and of the h-transform that every measurement starts from, if there is one."""
         given = self.htransform

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -22,6 +23,7 @@ from deft_ct.methods.deft.conditioning import check_htransform, with_estimate
 from deft_ct.methods.deft.fallback import ScanPlan, plan_for
 from deft_ct.methods.deft.noisy_image import is_noisy_image, noisy_image_denoiser
 from deft_ct.methods.deft.spread_calibration import LARGEST_RATIO, SpreadCalibration
+from deft_ct.methods.deft.spread_network import MAIN_LEVEL, SpreadNetwork
 from deft_ct.methods.deft.trained_measurements import much_larger, other_measurement, other_size
 from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
@@ -65,6 +67,9 @@ class DEFTConfig(GuidedConfig):
         consistency_steps: conjugate-gradient iterations of a final step towards the data; 0 for none.
         consistency_spread: size of that step, as a standard deviation in the prior's range; 0.02 are 20 HU.
         calibrated: whether the spread is rescaled where a calibration fits the scan and these settings.
+        spread: what the standard deviation is. ``"network"``: of :class:`~deft_ct.methods.deft.SpreadNetwork`, which
+            needs no samples and judges ``"mean"``. ``"samples"``: that of the samples. ``"auto"``: of the network
+            where there is one.
         closed_form: whether data that are a noisy image use the h-transform in closed form, not the trained one, see
             :mod:`deft_ct.methods.deft.noisy_image`. Only with a ``guidance_strength`` of 1.
         fallback: whether a scan outside of the training is described to the networks by one of equal dose inside of it,
@@ -84,6 +89,7 @@ class DEFTConfig(GuidedConfig):
     consistency_steps: int = 0
     consistency_spread: float = 0.02
     calibrated: bool = True
+    spread: Literal["auto", "network", "samples"] = "auto"
     closed_form: bool = True
     fallback: bool = True
 
@@ -91,6 +97,8 @@ class DEFTConfig(GuidedConfig):
         super().__post_init__()
         check_counts(draws=self.draws)
         check_positive(guidance_strength=self.guidance_strength, consistency_spread=self.consistency_spread)
+        if self.spread == "network" and self.estimate != "mean":
+            raise ValueError('spread="network" judges the mean: take estimate="mean"')
         for name in ("consistency_steps", "rounds"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
@@ -98,8 +106,18 @@ class DEFTConfig(GuidedConfig):
     @property
     def sampling(self) -> dict[str, Any]:
         """What of the settings changes the distribution of the results inside of the training, JSON-ready."""
-        others = ("batch_size", "calibrated", "closed_form", "fallback", *(() if self.rounds else ("rounds",)))
+        others = {"batch_size", "calibrated", "closed_form", "fallback", "spread"}
+        others |= set() if self.rounds else {"rounds"}
         return {key: value for key, value in asdict(self).items() if key not in others}
+
+    @property
+    def mean_settings(self) -> dict[str, Any]:
+        """What of the settings changes the mean of ``estimate="mean"`` inside of the training, JSON-ready."""
+        final = {"consistency_spread": self.consistency_spread} if self.consistency_steps else {}
+        return {
+            "draws": self.draws, "rounds": self.rounds or 0, "guidance_strength": self.guidance_strength,
+            "consistency_steps": self.consistency_steps, **final,
+        }  # fmt: skip
 
 
 class DEFT(PosteriorSampler):
@@ -111,9 +129,10 @@ class DEFT(PosteriorSampler):
         prior: the unconditional model.
         htransform: the correction that was trained for it.
         config: sampler settings.
+        spread_network: predicts the error of the mean; None for the spread of the samples alone.
 
     Raises:
-        ValueError: the h-transform belongs to another prior.
+        ValueError: the h-transform belongs to another prior, or the spread network to another h-transform.
     """
 
     name = "deft"
@@ -121,7 +140,13 @@ class DEFT(PosteriorSampler):
     can_start_late = True
     search_space: ClassVar[SearchSpace] = {"eta": Range(0.0, 1.0)}
 
-    def __init__(self, prior: Prior, htransform: HTransform, config: DEFTConfig | None = None) -> None:
+    def __init__(
+        self,
+        prior: Prior,
+        htransform: HTransform,
+        config: DEFTConfig | None = None,
+        spread_network: SpreadNetwork | None = None,
+    ) -> None:
         super().__init__(prior, config)
         if htransform.prior_hash and htransform.prior_hash != prior.content_hash():
             raise ValueError(
@@ -129,14 +154,26 @@ class DEFT(PosteriorSampler):
                 f"{htransform.prior_hash[:12]}..., got {prior.content_hash()[:12]}...): load the matching pair"
             )
         self.htransform = htransform.eval().requires_grad_(False)
+        if spread_network is not None and spread_network.htransform_hash != htransform.content_hash():
+            raise ValueError(
+                "this spread network was trained for another h-transform (SHA-256 "
+                f"{spread_network.htransform_hash[:12]}..., got {htransform.content_hash()[:12]}...): train one for it "
+                "with `deft-ct train spread`"
+            )
+        self.spread_network = None if spread_network is None else spread_network.eval().requires_grad_(False)
         self.calibrations = tuple(
             SpreadCalibration.from_dict(values) for values in htransform.card.get("calibrations", ())
         )
 
     @classmethod
     def from_networks(cls, config: Any, networks: NetworkSource) -> Self:
-        """Build the method with the prior and the h-transform of ``networks``."""
-        return cls(networks.load_prior(), networks.load_htransform(), config)
+        """Build the method with the prior, the h-transform and the spread network of ``networks``."""
+        return cls(networks.load_prior(), networks.load_htransform(), config, networks.load_spread_network())
+
+    @property
+    def needs_samples(self) -> bool:
+        """Only where the reconstruction is their mean."""
+        return bool(self.config.estimate == "samples")
 
     def describe(self) -> dict[str, Any]:
         """Hashes of the prior and of the h-transform."""
@@ -146,6 +183,11 @@ class DEFT(PosteriorSampler):
         super()._check(request)
         if self._is_known(request.measurement):
             return
+        if self.config.spread == "network" and self.spread_network is None:
+            raise UnsupportedError(
+                f'{self.name} with spread="network" needs a spread network beside the h-transform: train one with '
+                "`deft-ct train spread`"
+            )
         likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
         config = self.htransform.config
         seen = [image.name for image in config.operator_images]
@@ -189,11 +231,36 @@ class DEFT(PosteriorSampler):
         samples = None
         if not direct or request.num_samples > 1:
             samples = self.draw(request, likelihood, self._sampler(condition.repeat(request.num_samples)))
-        mean = self._mean(request, likelihood, condition) if direct else None
+        mean = None
+        if direct:
+            means = self.mean(likelihood, condition, request.image_ids, seed=request.seed)
+            mean = likelihood.to_physical(means)
+            if self.spread_network is not None and self.config.spread != "samples" and condition.initial is not None:
+                scale = torch.cat(
+                    [self.spread_network(means[i : i + 1], condition[i : i + 1]) for i in range(len(means))]
+                )  # a result does not depend on the batch
+                std, record = self._predicted(scale * likelihood.to_physical.scale, request)
+                return Estimate(mean=mean, samples=samples, std=std, record=how | {"spread": record})
         if samples is None or samples.shape[1] < 2:
             return Estimate(mean=mean, samples=samples, record=how)
         std, record = self._spread(samples.std(1), request)
         return Estimate(mean=mean, samples=samples, std=std, record=how | {"spread": record})
+
+    def _predicted(self, scale: Tensor, request: Request) -> tuple[Tensor, dict[str, Any]]:
+        """The spread of the network from its scale, and the record of its intervals."""
+        assert self.spread_network is not None
+        network, reasons = self.spread_network, [] if self.config.calibrated else ["switched off"]
+        record = {"by": "network", "spread_sha256": network.content_hash()}
+        reasons += [f"it was {text}" for text in outside_training(network.card, request.measurement)]
+        fitted = network.intervals_for(self.image_shape(request), LARGEST_RATIO)
+        if fitted is None:
+            reasons.append("it was fitted for images of another size" if network.intervals else "none was fitted")
+        elif fitted.settings != self.config_for(request.measurement).mean_settings:
+            reasons.append("it was fitted for a mean of other settings")
+        if fitted is None or reasons:
+            return scale * math.sqrt(2), record | {"calibrated": False, "reason": "; ".join(reasons)}
+        record |= {"calibrated": True, "half_widths": fitted.in_deviations, "level": MAIN_LEVEL, **fitted.provenance}
+        return scale * fitted.deviation, record
 
     def _spread(self, std: Tensor, request: Request) -> tuple[Tensor, dict[str, Any]]:
         """The spread, rescaled if one of the calibrations fits, and the record of what was done."""
@@ -226,23 +293,34 @@ class DEFT(PosteriorSampler):
         return {"rounds": ROUNDS_OF_IMAGES if improved else 0}
 
     @torch.no_grad()
-    def _mean(self, request: Request, likelihood: Likelihood, condition: Condition) -> Tensor:
-        config: DEFTConfig = self.config_for(request.measurement)
-        shape = (1, *self.image_shape(request))
-        like = torch.zeros(shape, dtype=request.y.dtype, device=request.y.device)
+    def mean(self, likelihood: Likelihood, condition: Condition, image_ids: Sequence[Key], *, seed: int = 0) -> Tensor:
+        """The mean of ``estimate="mean"`` in the prior's range.
+
+        Args:
+            likelihood: the measurement with its data, in the prior's range.
+            condition: of :func:`~deft_ct.methods.deft.conditioning.condition_for`, one row for each image.
+            image_ids: a name for each image.
+            seed: of the noise.
+
+        Returns:
+            ``(B, *image_shape)``.
+        """
+        config: DEFTConfig = self.config_for(likelihood.measurement)
+        shape = self.prior.shape_of(likelihood.operator.domain_shape)
+        like = torch.zeros((1, *shape), dtype=likelihood.y.dtype, device=likelihood.y.device)
         means = []
-        for i, key in enumerate(request.image_ids):
+        for i, key in enumerate(image_ids):
             part = slice(i, i + 1)
 
             def draw(k: int, key: Key = key) -> Tensor:
-                return normal_like(like, [generator_for(request.seed, "deft mean", key, k)])
+                return normal_like(like, [generator_for(seed, "deft mean", key, k)])
 
             mean = conditional_mean(
                 self._denoiser(likelihood[part], condition[part]), self.prior.schedule, draw,
                 draws=config.draws, rounds=config.rounds or 0,
             )  # fmt: skip
             means.append(self._consistent(mean, likelihood[part]))
-        return likelihood.to_physical(torch.cat(means))
+        return torch.cat(means)
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         return self._sampler(self._condition(likelihood).repeat(count))

@@ -82,6 +82,11 @@ class PosteriorSampler(PriorReconstructor):
             return space
         return {name: where for name, where in space.items() if name != "start"}
 
+    @property
+    def needs_samples(self) -> bool:
+        """The reconstruction is the mean of the samples."""
+        return True
+
     @abc.abstractmethod
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         """Prepare what all chunks share.

@@ -133,6 +133,11 @@ class Conditional(TrainedReconstructor):
     model_type: ClassVar[type[TrainedModel]] = ConditionalModel
     search_space: ClassVar[SearchSpace] = {"steps": Range(5, 50), "eta": Range(0.0, 1.0)}
 
+    @property
+    def needs_samples(self) -> bool:
+        """The reconstruction is the mean of the samples."""
+        return True
+
     @torch.no_grad()
     def _estimate(self, request: Request) -> Estimate:
         model: ConditionalModel = self.model

@@ -169,6 +169,11 @@ class I2SB(TrainedReconstructor):
     model_type: ClassVar[type[TrainedModel]] = I2SBModel
     search_space: ClassVar[SearchSpace] = {"steps": Range(1, 50), "stochastic": Choice((True, False))}
 
+    @property
+    def needs_samples(self) -> bool:
+        """The reconstruction is the mean of the samples."""
+        return True
+
     @torch.no_grad()
     def _estimate(self, request: Request) -> Estimate:
         likelihood = self._likelihood(request)
