@@ -29,6 +29,9 @@ from deft_ct.runtime.seeds import Key, checked_image_ids
 PLAUSIBLE_IMAGE = 100.0
 """Largest believable magnitude of images of a prior without a scale, which lie in about [-1, 1]."""
 
+USUAL_SAMPLES = 4
+"""Samples of each image where a spread comes from samples and nobody said how many."""
+
 
 class UnsupportedError(ValueError):
     """A method cannot be used with a measurement; one sentence says why. Raised before any network is evaluated."""
@@ -96,6 +99,11 @@ class Reconstructor(nn.Module, abc.ABC):
         """Whether the reconstruction is made of samples, so that there is none without them."""
         return False
 
+    @property
+    def usual_samples(self) -> int:
+        """Samples of each image that give a spread, where it comes from samples, and at least one."""
+        return USUAL_SAMPLES if self.needs_samples else 1
+
     def _advice(self, request: Request) -> tuple[Finding, ...]:
         """What the user should know of a checked request before the work starts; nothing by default."""
         return ()
@@ -129,7 +137,7 @@ class Reconstructor(nn.Module, abc.ABC):
         y: Tensor,
         measurement: Measurement,
         *,
-        num_samples: int = 1,
+        num_samples: int | None = 1,
         seed: int = 0,
         image_ids: Sequence[Key] | None = None,
         progress: bool = False,
@@ -144,7 +152,8 @@ class Reconstructor(nn.Module, abc.ABC):
                 the result returned, in float32.
             measurement: how the data came about.
             num_samples: posterior samples of each image; methods without randomness give one answer whatever it is.
-                0 or 1 for no samples where the reconstruction does not need them (``estimate="mean"`` of DEFT).
+                0 or 1 for no samples where the reconstruction does not need them (``estimate="mean"`` of DEFT). None
+                for as many as a spread needs: :attr:`usual_samples`.
             seed: of the sampling.
             image_ids: a name for each image, for example SOPInstanceUIDs; positions in the batch by default.
             progress: show progress bars.
@@ -171,6 +180,7 @@ class Reconstructor(nn.Module, abc.ABC):
             FloatingPointError: the result holds NaN or infinite values: the method has diverged.
             RuntimeError: out of memory; the message says what to change.
         """
+        num_samples = self.usual_samples if num_samples is None else num_samples
         if num_samples < (least := 1 if self.needs_samples else 0):
             raise ValueError(f"num_samples must be at least {least} for {self.name}, got {num_samples}")
         # Methods that differentiate the prior need autograd, which inference mode rules out even inside enable_grad.

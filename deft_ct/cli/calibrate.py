@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +19,7 @@ from deft_ct.datasets.packs import read_pack
 from deft_ct.evaluation.problem import refuse_test_data
 from deft_ct.evaluation.spread_fit import calibrate_spread as fit
 from deft_ct.evaluation.spread_fit import draw, report, report_markdown
+from deft_ct.methods.deft import save_spread_network
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.methods.method_text import parse_method
@@ -26,6 +27,7 @@ from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct import CTProblem, build_for_scan
 from deft_ct.report import FOOTER, calibration_figure, save_png
 from deft_ct.runtime.atomic import occupy_folder, write_text
+from deft_ct.workflows.train_spread import interval_reports, with_intervals
 
 
 def calibrate(
@@ -61,12 +63,22 @@ def calibrate(
     Writes OUT/calibration-SCAN.json, spread.json, spread.md and a figure for each data set. The scan is parallel60_1e5
     by default. Copy the calibration file into the folder of the h-transform. Reconstructions of that scan with the same
     settings are then calibrated. Needs two samples or more.
+
+    deft:spread=network fits the intervals of the spread network instead, for all scans (repeat --scan) at once and
+    without samples. Copy the files of OUT/spread into the folder of the h-transform.
     """
     with one_line_errors(), occupy_folder(out):
         console = Console()
         name, options = parse_method(method)
         if name != "deft":
             raise ValueError(f"only deft can be calibrated, got {name!r}")
+        if options.get("spread") == "network":
+            _intervals(
+                console, out, options, [*dict.fromkeys([data, *(also or ())])], scan or ["parallel60_1e5"],
+                CTSettings(every=every, seed=seed, batch_size=batch_size, progress=progress),
+                Networks(prior=prior, htransform=htransform, device=device, precision=precision),
+            )  # fmt: skip
+            return
         chosen = Scan.from_name(opt.only(scan or ["parallel60_1e5"], "--scan"))
         networks = Networks(prior=prior, htransform=htransform, device=device, precision=precision)
         packs = {text: read_pack(text, every) for text in dict.fromkeys([data, *(also or ())])}
@@ -116,6 +128,58 @@ def calibrate(
         console.print(escape(table), soft_wrap=True)
         console.print(f"written to [bold]{escape(str(out))}[/]", soft_wrap=True)
         console.print(f"[bold]{FOOTER}.[/]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CTSettings:
+    """How slices are scanned and reconstructed."""
+
+    every: int
+    seed: int
+    batch_size: int
+    progress: bool
+
+
+def _intervals(
+    console: Console,
+    out: Path,
+    options: Mapping[str, Any],
+    data: Sequence[str],
+    scans: Sequence[str],
+    settings: CTSettings,
+    networks: Networks,
+) -> None:
+    """Fit the intervals of a spread network on the first data set, and report on all of them."""
+    solver = networks.build("deft", options)
+    assert isinstance(solver, DEFT)
+    problems = {
+        text: [
+            CTProblem(
+                read_pack(text, settings.every), Scan.from_name(name), seed=settings.seed,
+                batch_size=settings.batch_size, device=networks.device,
+            )
+            for name in scans
+        ]
+        for text in data
+    }  # fmt: skip
+    network = with_intervals(solver, problems[data[0]], progress=settings.progress)
+    save_spread_network(network, out / "spread")
+    widths = {one.image_shape: one.half_widths for one in network.intervals}
+    console.print(f"half widths in units of the predicted scale: {widths}")
+    reports: dict[str, dict[str, Any]] = {}
+    for text in data:
+        reports |= interval_reports(solver, network, [text] * len(scans), problems[text], progress=settings.progress)
+    write_text(out / "report.json", json.dumps(
+        {"every": settings.every, "seed": settings.seed, "network_precision": networks.precision, "reports": reports},
+        indent=1, allow_nan=False,
+    ) + "\n")  # fmt: skip
+    for number, (title, found) in enumerate(reports.items(), 1):
+        save_png(calibration_figure(found, title=f"{title}; no samples, seed {settings.seed}"), out / f"{number}.png")
+    table = report_markdown(reports)
+    write_text(out / "report.md", f"{table}\n{FOOTER}.\n")
+    console.print(escape(table), soft_wrap=True)
+    console.print(f"written to [bold]{escape(str(out))}[/]", soft_wrap=True)
+    console.print(f"[bold]{FOOTER}.[/]")
 
 
 def _names(stems: Mapping[str, str]) -> dict[str, str]:

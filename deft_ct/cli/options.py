@@ -155,7 +155,15 @@ Methods = Annotated[
         "methods. Repeat it in commands that take several methods.",
     ),
 ]
-Samples = Annotated[int, typer.Option(help="Posterior samples of each slice.", min=1)]
+Samples = Annotated[int, typer.Option(help="Posterior samples of each slice.", min=0)]
+UsualSamples = Annotated[
+    int | None,
+    typer.Option(
+        help="Posterior samples of each slice. Default: none for a method that gives its mean and spread without, such "
+        "as deft, else 4.",
+        min=0,
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 BatchSize = Annotated[int, typer.Option(help="Slices in one batch.", min=1)]
 OperatorName = Annotated[

@@ -34,10 +34,9 @@ def stored_batches(
     batches: int,
     make: Callable[[int], dict[str, Tensor]],
     *,
-    title: str,
     overwrite: bool = False,
     should_stop: Callable[[], bool] | None = None,
-    progress: bool = True,
+    progress: str | None = None,
 ) -> dict[str, Tensor] | None:
     """Compute the batches of a table, or what is missing of them.
 
@@ -46,11 +45,10 @@ def stored_batches(
         key: all that the content depends on.
         batches: how many.
         make: the columns of a batch by its number, each ``(B, ...)``.
-        title: of the progress bar.
         overwrite: replace a table of another content.
         should_stop: asked before every block but the first, also before those that are there: the processes of a
             training ask equally often. True ends the work until the next call.
-        progress: show a progress bar.
+        progress: title of a progress bar; None for none.
 
     Returns:
         The columns of all batches, in order; None if ``should_stop`` ended the work before it was complete.
@@ -65,7 +63,7 @@ def stored_batches(
     write_text(record, json.dumps(dict(key.parts), indent=1, sort_keys=True) + "\n")
     blocks = []
     firsts = range(0, batches, BLOCK)
-    for first in track(firsts, title) if progress else firsts:
+    for first in firsts if progress is None else track(firsts, progress):
         if first and should_stop is not None and should_stop():
             return None
         path = folder / f"{first:06d}.safetensors"

@@ -72,7 +72,7 @@ class MeasuredSettings(NetworkChoice):
         slice_mm: distance of the slices; None: as the file says.
         calibration: what water and air are.
         photons: of a ray without attenuation, for statistical weights; 0: none; None: estimated from the noise.
-        samples: posterior samples of each slice.
+        samples: posterior samples of each slice; None for as many as the method needs for a spread.
         seed: of sampling.
 
     Raises:
@@ -92,12 +92,12 @@ class MeasuredSettings(NetworkChoice):
     slice_mm: float | None = None
     calibration: WaterAndAir = field(default_factory=WaterAndAir)
     photons: float | None = None
-    samples: int = 1
+    samples: int | None = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name, least in (("size", 8), ("samples", 1)):
+        for name, least in (("size", 8), ("samples", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -59,7 +59,7 @@ class HelixSettings(NetworkChoice):
         mu_water: attenuation of water in 1/mm, which has 0 HU; None: that of the files.
         reverse_rows: the rows of the detector count against z, not along it.
         photons: of a ray without attenuation, for statistical weights; 0: none.
-        samples: posterior samples of each slice.
+        samples: posterior samples of each slice; None for as many as the method needs for a spread.
         seed: of sampling.
 
     Raises:
@@ -73,14 +73,14 @@ class HelixSettings(NetworkChoice):
     mu_water: float | None = None
     reverse_rows: bool = False
     photons: float = 0.0
-    samples: int = 1
+    samples: int | None = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
         method_class(self.method)
-        if self.samples < 1:
-            raise ValueError(f"samples must be at least 1, got {self.samples}")
+        if self.samples is not None and self.samples < 0:
+            raise ValueError(f"samples must be at least 0, got {self.samples}")
         if self.mu_water is not None and not _WATER[0] <= self.mu_water <= _WATER[1]:
             raise ValueError(f"mu_water must lie in {_WATER} 1/mm (water is about 0.02), got {self.mu_water}")
         _ = self.noise  # raises ValueError for a number of photons that is none

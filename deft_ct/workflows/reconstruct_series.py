@@ -45,7 +45,7 @@ class SparseView(NetworkChoice):
         degrees: angular range of the views. None: 180 for parallel beams, 360 for a fan.
         start: angle of the first view in degrees, from 0 to below 360.
         options: method -> fields of its configuration. They override its preset, see ``load_reconstructor``.
-        samples: posterior samples of each slice.
+        samples: posterior samples of each slice; None for as many as the method needs for a spread.
         seed: of noise and sampling. The randomness of a slice depends on it and on the SOPInstanceUID of the slice.
         size: side of the reconstructed square in pixels. Larger slices are averaged down to it first, smaller and
             oblong ones are surrounded with air, see :class:`deft_ct.ct.square_grid.SquareGrid`. None: the pixels of the
@@ -67,7 +67,7 @@ class SparseView(NetworkChoice):
     degrees: float | None = None
     start: float = 0.0
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    samples: int = 4
+    samples: int | None = None
     seed: int = 0
     size: int | None = None
     refine: int = 2
@@ -79,9 +79,9 @@ class SparseView(NetworkChoice):
         for name in self.methods:
             method_class(name)
         for name in ("views", "samples", "size", "refine", "max_bytes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            value, least = getattr(self, name), int(name != "samples")
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
         if self.geometry not in GEOMETRIES:
             raise ValueError(f"geometry must be one of {', '.join(GEOMETRIES)}, got {self.geometry!r}")
         if idle := sorted(set(self.options) - set(self.methods)):

@@ -69,8 +69,8 @@ class RestoreSettings(NetworkChoice):
     def __post_init__(self) -> None:
         check_fields(self)
         method_class(self.method)
-        if self.samples < 1:
-            raise ValueError(f"samples must be at least 1, got {self.samples}")
+        if self.samples < 0:
+            raise ValueError(f"samples must be at least 0, got {self.samples}")
         if self.noise is not None and not 0 <= self.noise <= 10:
             raise ValueError(f"noise must be from 0 to 10 on images in [-1, 1], got {self.noise}")
         given = [name for name in ("operator", "mask", "kernel") if getattr(self, name) is not None]

@@ -233,10 +233,11 @@ def _write_dicom(folder: Path, run: FinishedRun) -> None:
     if options.deidentify:  # once, so that all series are of one patient and one study
         options = replace(options, deidentify=False, created=NO_DATE)
     kind = "" if main.std is None else f", {_calibration(run)} spread"
-    count = main.provenance["num_samples"]
+    predicted = (main.provenance.get("spread") or {}).get("by") == "network"
+    count = "mean" if predicted else f"{main.provenance['num_samples']} samples"
     scanned = f"{settings.views} views{settings.scan.arc}"
     about = "; ".join((*(f"warning: {finding.name}" for finding in run.series.findings), *run.series.changes))
-    details = f"{settings.summary}; {count} samples{kind}; seed {settings.seed}; {_hashes(main.provenance)}"
+    details = f"{settings.summary}; {count}{kind}; seed {settings.seed}; {_hashes(main.provenance)}"
     write_dicom_series(
         main, like=like, folder=folder / "dicom", description=f"{settings.method.upper()} {scanned}",
         details="; ".join(filter(None, (details, about))), options=options,

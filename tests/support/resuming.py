@@ -125,6 +125,14 @@ COMMANDS = [
         FREE_IN_TRAINING | {"mirror": "needs --any-start, see below", "any-start": "needs --any-scan, see below"},
     ),
     Command(
+        ("train", "spread"),
+        TRAIN | {"batches": 2, "prior": "prior", "htransform": "head"},
+        LOOP | SCANS | {"batches": 3, "channels": "64", "patch": 4, "htransform": "head32", "any-scan": True},
+        FREE_IN_TRAINING | {
+            "any-start": "needs --any-scan, see below", "prior": "an h-transform belongs to one prior",
+        },
+    ),
+    Command(
         ("train", "fbp-unet"), TRAIN,
         LOOP | SCANS | {"initial-reconstruction": "tv", "typical-error": 0.2, "channels": "64", "patch": 4},
         FREE_IN_TRAINING | {"initial": "see test_the_start_of_a_supervised_training"},

@@ -28,7 +28,7 @@ from tiny_pack import write_tiny_pack
 from deft_ct.cli import app
 from deft_ct.diffusion import load_prior, save_prior
 from deft_ct.io import sample_series_path
-from deft_ct.methods.deft import load_htransform, load_refinement, save_htransform
+from deft_ct.methods.deft import load_htransform, load_refinement, load_spread_network, save_htransform
 from deft_ct.methods.deft.refinement import RefinementConfig
 from deft_ct.methods.supervised.conditional import ConditionalModel
 from deft_ct.methods.supervised.fbp_unet import FBPUNetModel
@@ -91,6 +91,10 @@ def commands(root: Path) -> dict[str, tuple[list[object], Read]]:
         "train refinement": (
             ["train", "refinement", *data, *SCAN, *network, *STEPS, *table],
             lambda p: load_refinement(p / "refinement").content_hash(),
+        ),
+        "train spread": (
+            ["train", "spread", *data, *SCAN, *network, *STEPS, "--batches", 3, *networks],
+            lambda p: load_spread_network(p / "spread").content_hash(),
         ),
         "train htransform": (
             ["train", "htransform", *data, *SCAN, "--channels", "32,32", *STEPS, *table, "--prior", prior],

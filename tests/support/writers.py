@@ -34,9 +34,18 @@ from deft_ct.io import (
     write_hdf5,
     write_nifti,
 )
-from deft_ct.methods.deft import load_htransform, load_refinement, save_htransform, save_refinement
+from deft_ct.methods.deft import (
+    SpreadNetwork,
+    load_htransform,
+    load_refinement,
+    load_spread_network,
+    save_htransform,
+    save_refinement,
+    save_spread_network,
+)
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
+from deft_ct.methods.deft.spread_network import SpreadConfig
 from deft_ct.methods.presets import Preset, load_preset
 from deft_ct.methods.supervised.fbp_unet import FBPUNetModel, FBPUNetShape
 from deft_ct.report import Report, save_png, write_html
@@ -93,6 +102,11 @@ def _networks(generation: int) -> tuple[Any, Any, Any, Any]:
             network.card = {"generation": generation}
     head.card = {"generation": generation}
     return prior, head, refinement, model
+
+
+@cache
+def _spread(generation: int) -> SpreadNetwork:
+    return SpreadNetwork(SpreadConfig(network=NETWORK), card={"generation": generation})
 
 
 @cache
@@ -201,6 +215,7 @@ WRITERS: dict[str, Writer] = {
     "folder": _folder(_plain_folder, _read_plain_folder),
     "prior": _folder(lambda p, g: save_prior(_networks(g)[0], p), lambda p: _card(load_prior(p))),
     "htransform": _folder(lambda p, g: save_htransform(_networks(g)[1], p), lambda p: _card(load_htransform(p))),
+    "spread": _folder(lambda p, g: save_spread_network(_spread(g), p), lambda p: _card(load_spread_network(p))),
     "refinement": _folder(lambda p, g: save_refinement(_networks(g)[2], p), lambda p: _card(load_refinement(p))),
     "model": _folder(lambda p, g: _networks(g)[3].save(p), lambda p: _card(FBPUNetModel.load(p))),
     "checkpoint": Writer(lambda f, g: _checkpoint(f / "checkpoint.pt", g), _read_checkpoint),

@@ -145,8 +145,8 @@ def tabulate(
     )  # fmt: skip
     key = ContentKey(config.to_dict() | pairs.description() | {"versions": result_versions()})
     columns = stored_batches(
-        folder, key, config.batches, lambda number: _batch(pairs, config, number), title="references",
-        overwrite=overwrite, should_stop=should_stop, progress=progress,
+        folder, key, config.batches, lambda number: _batch(pairs, config, number), overwrite=overwrite,
+        should_stop=should_stop, progress="references" if progress else None,
     )  # fmt: skip
     return None if columns is None else ReferenceTable(config, columns)
 

@@ -30,7 +30,7 @@ from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check
 from deft_ct.methods.guided.start import walk_times
 from deft_ct.operators.findings import Finding
 from deft_ct.reconstruction import Estimate, Request
-from deft_ct.reconstructor import NetworkSource, UnsupportedError
+from deft_ct.reconstructor import USUAL_SAMPLES, NetworkSource, UnsupportedError
 from deft_ct.runtime.search_space import Range, SearchSpace
 from deft_ct.runtime.seeds import Key, generator_for, normal_like
 
@@ -175,6 +175,12 @@ class DEFT(PosteriorSampler):
         """Only where the reconstruction is their mean."""
         return bool(self.config.estimate == "samples")
 
+    @property
+    def usual_samples(self) -> int:
+        """None but the mean where the spread network judges it."""
+        predicted = self.spread_network is not None and self.config.spread != "samples"
+        return 1 if predicted and not self.needs_samples else USUAL_SAMPLES
+
     def describe(self) -> dict[str, Any]:
         """Hashes of the prior and of the h-transform."""
         return super().describe() | {"htransform_sha256": self.htransform.content_hash()}
@@ -250,7 +256,7 @@ class DEFT(PosteriorSampler):
         """The spread of the network from its scale, and the record of its intervals."""
         assert self.spread_network is not None
         network, reasons = self.spread_network, [] if self.config.calibrated else ["switched off"]
-        record = {"by": "network", "spread_sha256": network.content_hash()}
+        record: dict[str, Any] = {"by": "network", "spread_sha256": network.content_hash()}
         reasons += [f"it was {text}" for text in outside_training(network.card, request.measurement)]
         fitted = network.intervals_for(self.image_shape(request), LARGEST_RATIO)
         if fitted is None:

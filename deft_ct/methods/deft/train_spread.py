@@ -83,8 +83,8 @@ def tabulate_means(
         return columns if condition.features is None else columns | {"scan": condition.features}
 
     return stored_batches(
-        folder, key, config.batches, batch, title="means", overwrite=overwrite, should_stop=should_stop,
-        progress=progress,
+        folder, key, config.batches, batch, overwrite=overwrite, should_stop=should_stop,
+        progress="means" if progress else None,
     )  # fmt: skip
 
 
@@ -119,10 +119,10 @@ def train_spread(
         OtherContentError: the folder is of another training.
     """
     limit = TimeLimit(training)
-    hashes = {"htransform_hash": solver.htransform.content_hash(), "prior_hash": solver.prior.content_hash()}
+    htransform_hash, prior_hash = solver.htransform.content_hash(), solver.prior.content_hash()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        network = SpreadNetwork(config, **hashes)
+        network = SpreadNetwork(config, htransform_hash=htransform_hash, prior_hash=prior_hash)
     columns = tabulate_means(
         pairs, solver, table, folder / "means", overwrite=training.overwrite, should_stop=limit.reached,
         progress=progress,
@@ -138,7 +138,8 @@ def train_spread(
         return (weight * (scale.log() + error.abs() / scale)).sum() / weight.sum() - math.log(config.spread)
 
     identity = pairs.description() | {
-        "table": table.to_dict(), "spread": config.to_dict(), "mean": solver.config.mean_settings, **hashes
+        "table": table.to_dict(), "spread": config.to_dict(), "mean": solver.config.mean_settings,
+        "htransform": htransform_hash, "prior": prior_hash,
     }  # fmt: skip
     averaged = fit(
         network, loss, len(known["mean"]), limit.rest(training), folder, identity=identity, progress=progress
