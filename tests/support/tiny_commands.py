@@ -39,7 +39,7 @@ from deft_ct.workflows.reconstruct_series import SparseView
 SCAN = ("--scan", "parallel12_1e5_48bins")
 STEPS = ("--steps", 6, "--batch-size", 2, "--no-progress")
 Read = Callable[[Path], Any]
-REPLACED = ("reconstruct", "restore", "scaffold", "demo")
+REPLACED = ("reconstruct", "restore", "scaffold", "demo", "prior import")
 """Commands that write OUT as a whole, and refuse one that holds a file of the user."""
 TINY_DEMO = partial(SparseView, method="fbp", compare=(), views=12)
 
