@@ -25,6 +25,7 @@ from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.methods.method_text import parse_method
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct import CTProblem, build_for_scan
+from deft_ct.reconstructor import USUAL_SAMPLES
 from deft_ct.report import FOOTER, calibration_figure, save_png
 from deft_ct.runtime.atomic import occupy_folder, write_text
 from deft_ct.workflows.train_spread import interval_reports, with_intervals
@@ -41,7 +42,7 @@ def calibrate(
         list[str] | None, typer.Option("--report", help="Also report on these slices. Repeat it for several data sets.")
     ] = None,
     scan: opt.Scans = None,
-    samples: opt.Samples = 4,
+    samples: opt.Samples = None,
     seed: opt.Seed = 0,
     floor: Annotated[bool, typer.Option(help="Fit a smallest standard deviation in addition to the factor.")] = True,
     calibration: Annotated[
@@ -69,6 +70,7 @@ def calibrate(
     """
     with one_line_errors(), occupy_folder(out):
         console = Console()
+        count = USUAL_SAMPLES if samples is None else samples
         name, options = parse_method(method)
         if name != "deft":
             raise ValueError(f"only deft can be calibrated, got {name!r}")
@@ -97,7 +99,7 @@ def calibrate(
         else:
             differences = fitted.differences(
                 htransform_sha256=solver.htransform.content_hash(), prior_sha256=solver.prior.content_hash(),
-                settings=solver.config.sampling, samples=samples,
+                settings=solver.config.sampling, samples=count,
             )  # fmt: skip
             differences += ["another scan"] if fitted.scan.get("name") != chosen.name else []
             if differences:
@@ -108,18 +110,18 @@ def calibrate(
         pictures = _names({text: Path(problem.data).stem for text, problem in problems.items()})
         reports = {}
         for text, problem in problems.items():
-            console.print(f"[dim]{escape(problem.data)}: {len(problem)} slices, {samples} samples each[/]")
-            draws = draw(problem, solver, samples=samples, progress=progress)
+            console.print(f"[dim]{escape(problem.data)}: {len(problem)} slices, {count} samples each[/]")
+            draws = draw(problem, solver, samples=count, progress=progress)
             if fitted is None:
                 fitted = fit(problem, draws, solver, floor=floor)
                 size = "" if fitted.image_shape == solver.prior.image_shape[-2:] else f"-{fitted.image_shape[0]}px"
                 fitted.write(out / f"calibration-{chosen.name}{size}.json")
                 console.print(f"factor {fitted.factor:.3f}, floor {fitted.floor_hu:.1f} HU")
             reports[text] = report(problem, draws, fitted)
-            title = f"{problem.data}, every {every}: {chosen}; {samples} samples, seed {seed}"
+            title = f"{problem.data}, every {every}: {chosen}; {count} samples, seed {seed}"
             save_png(calibration_figure(reports[text], title=title), out / f"spread-{pictures[text]}.png")
         record = {
-            "scan": chosen.to_dict(), "settings": solver.config.sampling, "every": every, "samples": samples,
+            "scan": chosen.to_dict(), "settings": solver.config.sampling, "every": every, "samples": count,
             "seed": seed, "network_precision": solver.prior.precision, "packs": reports,
         }  # fmt: skip
         write_text(out / "spread.json", json.dumps(record, indent=1, allow_nan=False) + "\n")

@@ -15,6 +15,7 @@ from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.datasets.photographs import is_photographs
 from deft_ct.evaluation.comparison import Comparison
+from deft_ct.reconstructor import USUAL_SAMPLES
 from deft_ct.report.figures import footer_of
 from deft_ct.workflows.benchmark import SuiteRun, refuse_failures, run_suite
 from deft_ct.workflows.suite import Suite
@@ -30,7 +31,7 @@ def compare(
     scans: opt.Scans = None,
     operator: opt.OperatorName = None,
     methods: opt.Methods = None,
-    samples: opt.Samples = 4,
+    samples: opt.Samples = None,
     seed: opt.Seed = 0,
     batch_size: opt.BatchSize = 8,
     prior: opt.PriorName = None,
@@ -64,7 +65,8 @@ def compare(
             scans=None if scans is None else tuple(dict.fromkeys(scans)),
             tasks=None if operator is None else tuple(operator.split("+")),
             methods=None if methods is None else tuple(dict.fromkeys(methods)),
-            seeds=(seed,), every=every, limit=limit, samples=samples, batch_size=batch_size,
+            seeds=(seed,), every=every, limit=limit, samples=USUAL_SAMPLES if samples is None else samples,
+            batch_size=batch_size,
             device=device, precision=precision, prior=prior, htransform=htransform,
             models=opt.parse_models(model), presets=presets,
             preset_folder=None if preset_folder is None else str(preset_folder), name="compare",

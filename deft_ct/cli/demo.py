@@ -17,7 +17,7 @@ DEMO_SIZE = 256
 
 def demo(
     out: opt.Out = Path("demo-output"),
-    samples: opt.UsualSamples = None,
+    samples: opt.Samples = None,
     device: opt.Device = "cpu",
     progress: opt.Progress = True,
 ) -> None:

@@ -155,12 +155,11 @@ Methods = Annotated[
         "methods. Repeat it in commands that take several methods.",
     ),
 ]
-Samples = Annotated[int, typer.Option(help="Posterior samples of each slice.", min=0)]
-UsualSamples = Annotated[
+Samples = Annotated[
     int | None,
     typer.Option(
-        help="Posterior samples of each slice. Default: none for a method that gives its mean and spread without, such "
-        "as deft, else 4.",
+        help="Posterior samples of each image. Default: 4; reconstruct and demo draw none for a method that gives mean "
+        "and spread without, such as deft; restore and tune draw 1, scaffold 8.",
         min=0,
     ),
 ]

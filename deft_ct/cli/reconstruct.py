@@ -45,7 +45,7 @@ def reconstruct(
     simulated: opt.ScanOptions = opt.ScanOptions(),
     raw: ProjectionOptions = _RAW,
     method: opt.Methods = None,
-    samples: opt.UsualSamples = _DEFAULTS.samples,
+    samples: opt.Samples = _DEFAULTS.samples,
     compare: Annotated[
         list[str] | None,
         typer.Option(

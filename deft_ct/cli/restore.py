@@ -38,7 +38,7 @@ def restore(
         ),
     ] = None,
     method: opt.Methods = None,
-    samples: opt.Samples = _DEFAULTS.samples,
+    samples: opt.Samples = None,
     seed: opt.Seed = _DEFAULTS.seed,
     device: opt.Device = _DEFAULTS.device,
     precision: opt.PrecisionName = _DEFAULTS.precision,
@@ -60,7 +60,8 @@ def restore(
         name, options = parse_method(opt.only(method or [_DEFAULTS.method], "--method"))
         settings = RestoreSettings(
             operator=operator, measured=measurement, mask=mask, kernel=kernel, noise=noise, method=name,
-            options=options, samples=samples, seed=seed, device=device, precision=precision, prior=prior,
+            options=options,
+            samples=_DEFAULTS.samples if samples is None else samples, seed=seed, device=device, precision=precision, prior=prior,
             htransform=htransform,
         )  # fmt: skip
         restored = restore_photograph(picture, out, settings, overwrite=overwrite, progress=progress)

@@ -14,6 +14,8 @@ from deft_ct.cli.errors import one_line_errors
 from deft_ct.methods.method_text import parse_method
 from deft_ct.workflows.scaffold import NOTICE, ScaffoldSettings, scaffold_motif
 
+_CHAINS = 8
+
 
 def scaffold(
     motif: Annotated[Path, typer.Argument(metavar="MOTIF", help="A PDB or mmCIF file that holds the motif.")],
@@ -28,7 +30,7 @@ def scaffold(
         float, typer.Option(help="How closely the motif is held: standard deviation of a coordinate in angstrom.")
     ] = 0.1,
     method: opt.Methods = None,
-    samples: opt.Samples = 8,
+    samples: opt.Samples = None,
     seed: opt.Seed = 0,
     device: opt.Device = "cpu",
     prior: opt.PriorName = None,
@@ -46,8 +48,9 @@ def scaffold(
     with one_line_errors():
         name, options = parse_method(opt.only(method or ["daps"], "--method"))
         settings = ScaffoldSettings(
-            contig=contig, length=length, tolerance=tolerance, method=name, options=options, samples=samples, seed=seed,
-            device=device, prior=prior, htransform=htransform,
+            contig=contig, length=length, tolerance=tolerance, method=name, options=options,
+            samples=_CHAINS if samples is None else samples, seed=seed, device=device, prior=prior,
+            htransform=htransform,
         )  # fmt: skip
         found = scaffold_motif(motif, out, settings, overwrite=overwrite, progress=progress)
     console = Console(soft_wrap=True, highlight=False)

@@ -43,7 +43,7 @@ def tune_command(
         Literal["psnr", "rmse"],
         typer.Option(help="psnr of the whole image in dB, or rmse; of slices inside the body in HU."),
     ] = "psnr",
-    samples: opt.Samples = 1,
+    samples: opt.Samples = None,
     seed: opt.Seed = 0,
     batch_size: opt.BatchSize = 8,
     prior: opt.PriorName = None,
@@ -73,7 +73,9 @@ def tune_command(
         searches = [Search(method=name, fixed=fixed, ranges=ranges.get(name, {})) for name, fixed in chosen.items()]
         for search in searches:
             search.check()
-        budget = Budget(trials=trials, objective=objective, samples=samples, overwrite=overwrite)
+        budget = Budget(
+            trials=trials, objective=objective, samples=1 if samples is None else samples, overwrite=overwrite
+        )
         choice = NetworkChoice(
             prior=prior, htransform=htransform, models=opt.parse_models(model), device=device, precision=precision
         )

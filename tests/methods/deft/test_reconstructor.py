@@ -183,7 +183,7 @@ def test_bad_settings_are_refused(bad):
         DEFTConfig(**bad)
 
 
-def test_num_samples_must_be_positive(deft):
+def test_num_samples_must_not_be_negative(deft):
     scan = tiny_scan()
     with pytest.raises(ValueError, match="num_samples"):
-        deft.reconstruct(scan.simulate(tiny_slices(1)), scan, num_samples=0)
+        deft.reconstruct(scan.simulate(tiny_slices(1)), scan, num_samples=-1)

@@ -153,7 +153,7 @@ def test_bad_data_are_refused_before_any_work(name: str) -> None:
     with pytest.raises(ValueError, match="NaN"):
         made.method.reconstruct(y, made.measurement)
     with pytest.raises(ValueError, match="num_samples"):
-        made.method.reconstruct(made.data(), made.measurement, num_samples=0)
+        made.method.reconstruct(made.data(), made.measurement, num_samples=0 if made.method.needs_samples else -1)
     if isinstance(made.method, PriorReconstructor):
         assert made.method.prior.evaluations == 0
 
