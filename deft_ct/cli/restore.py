@@ -61,7 +61,8 @@ def restore(
         settings = RestoreSettings(
             operator=operator, measured=measurement, mask=mask, kernel=kernel, noise=noise, method=name,
             options=options,
-            samples=_DEFAULTS.samples if samples is None else samples, seed=seed, device=device, precision=precision, prior=prior,
+            samples=_DEFAULTS.samples if samples is None else samples, seed=seed, device=device, precision=precision,
+            prior=prior,
             htransform=htransform,
         )  # fmt: skip
         restored = restore_photograph(picture, out, settings, overwrite=overwrite, progress=progress)
