@@ -19,7 +19,7 @@ from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
 from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.problems.ct_null_space import unmeasured_map_hu
 from deft_ct.reconstruction import Reconstruction
-from deft_ct.reconstructor import Reconstructor
+from deft_ct.reconstructor import USUAL_SAMPLES, Reconstructor
 from deft_ct.report import Row
 from deft_ct.runtime.content_key import ContentKey, result_versions
 from deft_ct.runtime.parts import PartStore
@@ -187,7 +187,7 @@ class SeriesJob:
         samples = whole[settings.method].samples
         if self.keep_samples and samples is None:
             raise ValueError(
-                f"{settings.method} gives one answer and draws no samples: leave samples out of the output"
+                f"{settings.method} draws no samples here: leave samples out of the output, or ask for two or more"
             )
         return SliceBatch(
             start=start, stop=stop, unmeasured_hu=unmeasured,
@@ -205,6 +205,8 @@ class SeriesJob:
         """The result on the CPU. Only the main method draws more than one sample; they are kept if it was asked for."""
         is_main = reconstructor.name == self.settings.method
         count = self.settings.samples if is_main else 1
+        if is_main and count is None and self.keep_samples:
+            count = USUAL_SAMPLES
         result = reconstructor.reconstruct(
             scan.y, scan.measurement, num_samples=count, seed=self.settings.seed, image_ids=scan.series.slice_uids,
             progress=progress,
