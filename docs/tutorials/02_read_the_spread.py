@@ -2,8 +2,8 @@
 Read the spread
 ===============
 
-DEFT gives a mean and a spread, the standard deviation of its error as a network predicts it. It does not know errors of a
-kind that the network has never seen. Samples are there to look at.
+DEFT gives a mean and a spread: the standard deviation of its error, as a network predicts it. The network does not know
+errors of a kind that it has never seen. Samples are there to look at.
 """
 
 from itertools import pairwise
