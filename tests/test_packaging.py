@@ -15,7 +15,9 @@ import yaml
 from packaging.requirements import Requirement
 
 MAPPED = {"deft_ct.operators": "operators", "deft_ct.datasets": "datasets"}
-CONDA_NAMES = {"torch": "pytorch-gpu", "matplotlib": "matplotlib-base", "ray": "ray-core"}
+CONDA_NAMES = {
+    "torch": "pytorch-gpu", "matplotlib": "matplotlib-base", "ray": "ray-core",
+    "huggingface-hub": "huggingface_hub"}  # fmt: skip
 PIP_EXTRAS = re.compile(r"^deft-ct\[(?P<names>[^]]*)\]$")
 
 

@@ -2,8 +2,8 @@
 Measured projections
 ====================
 
-A scanner gives counts, not line integrals. Here a file of counts becomes an image in Hounsfield units. The file is made on
-the spot from a phantom, in the layout of the data exchange format, so that nothing has to be downloaded.
+A scanner gives counts, not line integrals. Here a file of counts becomes an image in Hounsfield units. The file is made
+on the spot from a phantom, in the layout of the data exchange format, so that nothing has to be downloaded.
 """
 
 import tempfile
@@ -67,8 +67,8 @@ scan = ScanDescription(detector_mm=0.6)
 runs = {"axis in the middle": reconstruct_measured(folder / "scan.h5", folder / "wrong", MeasuredSettings(scan=scan))}
 
 # %%
-# ``--raw center=auto`` finds the axis in the data. ``water=0:-8:5`` says that the disc around (0, -8) mm with a radius of
-# 5 mm is water, so that the image gets Hounsfield units::
+# ``--raw center=auto`` finds the axis in the data. ``water=0:-8:5`` says that the disc around (0, -8) mm with a radius
+# of 5 mm is water, so that the image gets Hounsfield units::
 #
 #     deft-ct reconstruct --projections scan.h5 --geometry scan.yaml --method tv \
 #         --raw center=auto,water=0:-8:5,air=-22:20:2 --out right

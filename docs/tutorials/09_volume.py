@@ -33,11 +33,10 @@ print("volume", tuple(truth.shape), "data", tuple(y.shape[2:]))
 # Three methods
 # -------------
 # Filtered back-projection is FDK here. Total variation couples neighbours in all three directions. Its default strength
-# suits finer grids: with voxels as large as these, the edges of the phantom do not fit the grid, and the data are trusted
-# too much.
+# is too weak here: the edges of the phantom do not fit voxels as large as these, so that the data must be trusted less.
 
 volumes = {"truth": dc.HounsfieldScale().to_hu(truth)}
-for name, options in (("fbp", {}), ("cgls", {"iterations": 6}), ("tv", {"strength": 1500, "iterations": 60})):
+for name, options in (("fbp", {}), ("cgls", {"iterations": 6}), ("tv", {"strength": 700, "iterations": 60})):
     result = dc.load_reconstructor(name, **options).reconstruct(y, scan, seed=0)
     volumes[name] = result.in_units.mean[0, 0]
     error = (volumes[name] - volumes["truth"]).square().mean().sqrt()

@@ -33,15 +33,15 @@ source = FolderSource(data=str(series))
 #
 #     deft-ct finetune --data FOLDER --one-scan --scan parallel20_1e5 --steps 400 --out OUT
 #
-# It starts from the shipped h-transform. First its refinement network is trained, then the h-transform network. The same
-# command resumes. Here both take 6 steps of 2 slices. ``any_scan=False`` fits it to one scan alone.
+# It starts from the shipped h-transform. First its refinement network is trained, then the h-transform network. The
+# same command resumes. Here both take 4 steps of 2 slices. ``any_scan=False`` fits it to one scan alone.
 
-training = TrainingConfig(steps=6, batch_size=2, learning_rate=2e-4, warmup=2, ema_decay=0.8)
+training = TrainingConfig(steps=4, batch_size=2, learning_rate=2e-4, warmup=2, ema_decay=0.8)
 settings = FinetuneSettings(
     training=training,
     scans=(Scan.from_name("parallel20_1e5"),),
     any_scan=False,
-    refinement_steps=6,
+    refinement_steps=4,
     refinement_rate=2e-4,
 )
 folder = Path(tempfile.mkdtemp())
@@ -58,8 +58,8 @@ print({name: fitted.card[name] for name in ("training_steps", "refinement_steps"
 # %%
 # Use it
 # ------
-# On the command line: ``deft-ct reconstruct SERIES_FOLDER --htransform OUT/htransform --views 20 --out RESULT``. This slice
-# is one of the training, so that the comparison says nothing about quality: judge a fit on other patients, with
+# On the command line: ``deft-ct reconstruct SERIES_FOLDER --htransform OUT/htransform --views 20 --out RESULT``. This
+# slice is one of the training, so that the comparison says nothing about quality: judge a fit on other patients, with
 # ``deft-ct compare``.
 
 slice_hu = dc.io.read_dicom_series(series).resampled(2).slices(3, 4)
