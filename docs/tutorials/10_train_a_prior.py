@@ -94,8 +94,9 @@ figure.tight_layout()
 # %%
 # Use it
 # ------
-# Every diffusion method takes the prior. On the command line it is ``--prior``. The data are 8 views. Total variation is
-# made for images of a few flat regions, as these are: a prior that was trained for seconds does not beat it here.
+# Every diffusion method takes the prior. On the command line it is ``--prior``. The data are 8 views. Total
+# variation is made for images of a few flat regions, as these are: a prior that was trained for seconds does not beat
+# it here.
 
 methods = {"fbp": {}, "tv": {}, "diffpir": {"prior": prior, "steps": 50}}
 images = {"truth": truth[0]}
