@@ -57,7 +57,7 @@ sphinx_gallery_conf = {
     "min_reported_time": 1,
     "abort_on_example_error": True,
     "image_scrapers": ("matplotlib",),
-    "matplotlib_animations": True,  # a page of its own script: a slider over the slices of a volume
+    "matplotlib_animations": (True, "jshtml"),  # a slider over the slices of a volume
     "remove_config_comments": True,
     "copyfile_regex": r".*\.rst",
 }
