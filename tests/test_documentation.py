@@ -163,8 +163,10 @@ def test_a_broken_link_of_the_site_is_found(tmp_path: Path) -> None:
 
 def test_citation_and_forge() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert citation["version"] == project["version"] and citation["license"] == project["license"]
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = pyproject["project"]
+    assert citation["version"] == pyproject["tool"]["setuptools_scm"]["fallback_version"]
+    assert citation["license"] == project["license"]
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     assert {"run": ".ci/run"} in workflow["jobs"]["ci"]["steps"]
     supported = [name.split(" :: ")[-1] for name in project["classifiers"] if "Python :: 3." in name]

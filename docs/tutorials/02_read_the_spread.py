@@ -79,8 +79,9 @@ plt.tight_layout()
 # %%
 # What the scan did not measure
 # -----------------------------
-# The spread is one map. Another one is the part of an image that the data do not see: any other content there would
-# explain the same data. With 60 views these are fine streaks and edges. ``deft-ct reconstruct --unmeasured-map`` writes it.
+# The spread is one map. Another one shows the strength of what the data do not see: other content there would explain
+# the same data. With 60 views these are sharp edges, of the body and of bones. ``deft-ct reconstruct --unmeasured-map``
+# writes this map.
 
 unmeasured = unmeasured_map_hu(result.mean, y, scan)[0, 0]
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.3))
@@ -90,7 +91,7 @@ maps = {
     "not measured (HU)": (unmeasured, 200),
 }
 for axis, (title, (image, limit)) in zip(axes, maps.items(), strict=True):
-    colours, low = ("magma", 0) if title.startswith("spread") else ("RdBu_r", -limit)
+    colours, low = ("RdBu_r", -limit) if title.startswith("error") else ("magma", 0)
     axis.imshow(image, cmap=colours, vmin=low, vmax=limit)
     axis.set_title(title)
     axis.axis("off")

@@ -58,7 +58,7 @@ figure.tight_layout()
 # One h-transform comes with the package for fourteen of them. DEFT is not the best method for each, see
 # :doc:`the tables </photographs>`. The numbers are PSNR in dB of this one picture.
 
-tasks = {"sr4": "a quarter of the pixels", "inpaint_box": "a box is missing", "gaussian_blur": "blurred"}
+tasks = {"sr4": "a quarter of the size", "inpaint_box": "a box is missing", "gaussian_blur": "blurred"}
 figure, axes = plt.subplots(len(tasks), 4, figsize=(9, 7))
 for row, (task, title) in zip(axes, tasks.items(), strict=True):
     shown = {"photograph": folder / "photo.png", title: folder / f"{task}-deft/degraded.png"}

@@ -82,6 +82,17 @@ def test_a_refusal_is_one_sentence_with_both_values_and_what_to_do(tmp_path: Pat
         ContentKey({}).check(many, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("installed", "release"),
+    [
+        ("0.1.0", "0.1.0"), ("0.1.dev823+g9971bd3.d20261128", "0.1.0"), ("1.12.3.dev4+gabc", "1.12.3"), ("2", "2.0.0"),
+        ("0.2.0rc1", "0.2.0"), ("unknown", "unknown"),
+    ],
+)  # fmt: skip
+def test_commits_between_two_releases_do_not_change_keys(installed: str, release: str) -> None:
+    assert release_of(installed) == release
+
+
 def test_versions_are_those_that_results_depend_on() -> None:
     assert set(result_versions()) == {"deft_ct", "torch"}
     assert result_versions()["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
