@@ -223,7 +223,7 @@ def test_licence_files_and_version(pyproject: dict[str, Any], repository_root: P
     for name in project["license-files"]:
         assert (repository_root / name).is_file()
     changelog = (repository_root / "CHANGELOG.md").read_text()
-    version = pyproject["tool"]["setuptools_scm"]["fallback_version"]
+    version = pyproject["tool"]["setuptools_scm"]["fallback_version"].removesuffix(".dev0")
     assert re.search(r"^## \[(Unreleased|" + re.escape(version) + r")\]", changelog, re.MULTILINE)
 
 
