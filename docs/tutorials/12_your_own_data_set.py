@@ -2,8 +2,8 @@
 Write your own data set
 =======================
 
-A data set is a list of slices in HU. Whatever yields them can be scanned, reconstructed and judged like the data sets of
-the package.
+A data set is a list of slices in HU. Whatever yields them can be scanned, reconstructed and judged like the data sets
+of the package.
 """
 
 import json
@@ -89,5 +89,5 @@ for name in ("fbp", "cgls", "tv"):
 # In the package
 # --------------
 # To give it a name for ``--data``, put the reader into ``datasets/`` and add a kind to ``KINDS`` in
-# ``deft_ct/problems/by_name.py``. Without that, write your slices once as HDF5: a path to such a file, or to a folder of
-# DICOM or NIfTI, is a name already (``--data folder:PATH``).
+# ``deft_ct/problems/by_name.py``. Without that, write your slices once as HDF5: a path to such a file, or to a folder
+# of DICOM or NIfTI, is a name already (``--data folder:PATH``).

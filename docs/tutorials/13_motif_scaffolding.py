@@ -2,9 +2,9 @@
 Scaffold a motif
 ================
 
-Protein backbones go through the same methods as CT: a prior of chains, an operator that sees a few residues in any pose,
-and a method that draws chains that carry them. The prior here is trained for seconds on nothing but helices. So this page
-shows the calls, and says nothing about quality. It needs the extra ``protein``.
+Protein backbones go through the same methods as CT: a prior of chains, an operator that sees a few residues in any
+pose, and a method that draws chains that carry them. The prior here is trained for seconds on nothing but helices. So
+this page shows the calls, and says nothing about quality. It needs the extra ``protein``.
 """
 
 import tempfile
@@ -25,7 +25,7 @@ from deft_ct.workflows.train_backbones import BackboneRecipe, prior_on_backbones
 # %%
 # Chains
 # ------
-# A file of backbones holds the atoms N, C-alpha and C of every residue, in angstrom. The package uses the C-alpha atoms.
+# A file of backbones holds the atoms N, C-alpha and C of every residue, in angstrom. The package uses C-alpha alone.
 # The chains of this file are helices of 20 to 28 residues, 3.6 residues a turn, bent a little.
 
 folder = Path(tempfile.mkdtemp())
@@ -69,8 +69,8 @@ save_prior(prior, folder / "prior")
 # %%
 # A motif
 # -------
-# Eight residues of a helix. A contig says where they go: 6 to 9 free residues, the residues 1 to 8 of chain A, and 6 to 9
-# more. On the command line::
+# Eight residues of a helix. A contig says where they go: 6 to 9 free residues, the residues 1 to 8 of chain A, and 6 to
+# 9 more. On the command line::
 #
 #     deft-ct scaffold motif.pdb --contig "6-9,A1-8,6-9" --prior runs/prior --samples 3 --out scaffolds
 
@@ -81,7 +81,7 @@ settings = ScaffoldSettings(
 found = scaffold_motif(folder / "motif.pdb", folder / "scaffolds", settings)
 for one in found:
     scores = one.scores
-    print(f"{one.name}: {scores.length} residues, motif {scores.motif_rmsd:.2f} A, bonds {scores.valid_bonds:.0%} valid")
+    print(f"{one.name}: motif {scores.motif_rmsd:.2f} A, {scores.valid_bonds:.0%} of the bonds valid")
 
 # %%
 # The motif is red. It is held, but most of the other bonds are wrong: a prior of use trains for hours on real chains.
