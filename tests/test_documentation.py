@@ -166,12 +166,14 @@ def test_a_broken_link_of_the_site_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text(
         '<h1 id="here">A</h1><a href="b.html#there">b</a><a href="#here">a</a><a href="c.html">c</a>'
         '<a href="https://example.org/d.html">d</a><img src="e.png">'
+        '<link rel="stylesheet" href="https://example.org/f.css"><link rel="next" href="b.html">'
     )
     (tmp_path / "b.html").write_text('<a href="a.html#gone">a</a><a href="a.html">a</a>')
     checker = ROOT / "docs/_extensions/check_links.py"
     done = subprocess.run([sys.executable, checker, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
+        "a.html: https://example.org/f.css: loaded from elsewhere",
         "a.html: b.html#there: no such place", "a.html: c.html: no such file", "a.html: e.png: no such file",
         "b.html: a.html#gone: no such place",
     ]  # fmt: skip

@@ -63,7 +63,7 @@ def show_slice(z: int) -> list[matplotlib.artist.Artist]:
     return list(shown)
 
 
-animation = matplotlib.animation.FuncAnimation(figure, show_slice, frames=range(4, size - 4), interval=150)
+animation = matplotlib.animation.FuncAnimation(figure, show_slice, frames=range(9, size - 7), interval=150)
 
 # %%
 # Three planes
