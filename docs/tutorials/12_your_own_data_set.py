@@ -28,6 +28,8 @@ from deft_ct.problems.ct import CTProblem
 # layout. Here the pictures are phantoms of 64 x 64 pixels.
 
 archive = Path(tempfile.mkdtemp())
+about = {"offset_hu": -1024, "pixel_mm": 5.0, "slice_mm": 3.0}
+(archive / "about.json").write_text(json.dumps(about))
 for patient in range(3):
     for number in range(2):
         generator = torch.Generator().manual_seed(10 * patient + number)
@@ -37,8 +39,6 @@ for patient in range(3):
         hu = 1000 * (attenuation[0].numpy() / 0.02 - 1)
         picture = np.clip(hu + 1024, 0, 4095).astype(np.uint16)
         skimage.io.imsave(archive / f"patient{patient}_{number}.png", picture, check_contrast=False)
-about = {"offset_hu": -1024, "pixel_mm": 5.0, "slice_mm": 3.0}
-(archive / "about.json").write_text(json.dumps(about))
 
 # %%
 # The reader
