@@ -54,9 +54,10 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "show_memory": False,
-    "min_reported_time": 1,
+    "write_computation_times": False,  # its page loads scripts from elsewhere
     "abort_on_example_error": True,
     "image_scrapers": ("matplotlib",),
+    "matplotlib_animations": (True, "jshtml"),  # a slider over the slices of a volume
     "remove_config_comments": True,
     "copyfile_regex": r".*\.rst",
 }

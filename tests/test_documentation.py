@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
 import subprocess
@@ -26,6 +27,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MADE = ("auto_tutorials/", "generated/")
 """Folders of pages that a build makes; Sphinx checks the links to them."""
+TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.py"))
 
 
 def pages() -> list[Path]:
@@ -78,6 +80,11 @@ def _shown_commands() -> Iterator[tuple[str, str]]:
         for code in (*(code for _, code in FENCE.findall(text)), "\n".join(indented)):
             for line in re.findall(r"^ *(?:\.venv/bin/)?(deft-ct .*)$", code, re.MULTILINE):
                 yield page.relative_to(ROOT).as_posix(), line.partition(" #")[0].strip()
+    for path in TUTORIALS:
+        text = re.sub(r"^# ?", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE).replace("\\\n", " ")
+        inline = [line.replace("\n", " ") for line in re.findall(r"``(deft-ct [^`]*)``", text)]
+        for line in (*re.findall(r"^ {4}(deft-ct .*)$", text, re.MULTILINE), *inline):
+            yield path.relative_to(ROOT).as_posix(), line.strip()
 
 
 def _parse(commands: dict[str, Any], line: str) -> None:
@@ -135,7 +142,20 @@ def test_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert any(folder.rglob("*.dcm"))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "docs/tutorials").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # tutorials show warnings
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, in a process of its own."""
+    monkeypatch.chdir(tmp_path)
+    environment = {**os.environ, "MPLBACKEND": "Agg"}
+    done = subprocess.run(
+        [sys.executable, "-P", path], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_says_what_it_is(path: Path) -> None:
     assert re.fullmatch(r"\d\d_[a-z_]+", path.stem), "others are not run"
     title, line, *_ = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()
@@ -146,12 +166,14 @@ def test_a_broken_link_of_the_site_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text(
         '<h1 id="here">A</h1><a href="b.html#there">b</a><a href="#here">a</a><a href="c.html">c</a>'
         '<a href="https://example.org/d.html">d</a><img src="e.png">'
+        '<link rel="stylesheet" href="https://example.org/f.css"><link rel="next" href="b.html">'
     )
     (tmp_path / "b.html").write_text('<a href="a.html#gone">a</a><a href="a.html">a</a>')
     checker = ROOT / "docs/_extensions/check_links.py"
     done = subprocess.run([sys.executable, checker, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
+        "a.html: https://example.org/f.css: loaded from elsewhere",
         "a.html: b.html#there: no such place", "a.html: c.html: no such file", "a.html: e.png: no such file",
         "b.html: a.html#gone: no such place",
     ]  # fmt: skip
@@ -163,10 +185,15 @@ def test_a_broken_link_of_the_site_is_found(tmp_path: Path) -> None:
 
 def test_citation_and_forge() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert citation["version"] == project["version"] and citation["license"] == project["license"]
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = pyproject["project"]
+    assert citation["version"] + ".dev0" == pyproject["tool"]["setuptools_scm"]["fallback_version"]
+    assert citation["license"] == project["license"]
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
-    assert {"run": ".ci/run"} in workflow["jobs"]["ci"]["steps"]
+    for job, step in (("ci", ".ci/run"), ("ci", ".ci/packages python"), ("docs", "make docs"), ("gpu", "make dev")):
+        assert {"run": step} in workflow["jobs"][job]["steps"]
+    for job in workflow["jobs"].values():  # without tags the version would be another one
+        assert job["steps"][0]["with"] == {"fetch-depth": 0}
     supported = [name.split(" :: ")[-1] for name in project["classifiers"] if "Python :: 3." in name]
     assert workflow["jobs"]["ci"]["strategy"]["matrix"]["python"] == supported
     for form in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from documented_tables import stored, table_after
 
-ROOT = Path(__file__).parents[1]
 README, RESULTS = "README.md", "docs/results.md"
 LABELS = {
     "FBP": "fbp", "SIRT": "sirt", "CGLS": "cgls", "Tikhonov": "tikhonov", "TV": "tv", "DPS": "dps:steps=100",
@@ -36,29 +34,14 @@ FAULTS = {
 
 
 @cache
-def stored(name: str) -> Any:
-    """A file of benchmarks/results."""
-    return json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
-
-
-@cache
 def cells(name: str) -> dict[tuple[str, str], Any]:
     """Cells of a comparison by scan and method."""
     return {(cell["scan"], cell["label"]): cell for cell in stored(name)["cells"]}
 
 
 def table(page: str, heading: str) -> list[list[str]]:
-    """The first table below a heading, without its head; bold signs are dropped."""
-    _, found, rest = (ROOT / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")
-    assert found, f"{page} has no section {heading!r}"
-    lines = rest.split("\n## ")[0].splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
-    rows = []
-    for line in lines[first:]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip().replace("**", "") for cell in line.strip().strip("|").split("|")])
-    return rows[2:]
+    """The first table below a heading."""
+    return table_after(page, f"\n## {heading}\n")
 
 
 def decibels(cell: Any) -> str:

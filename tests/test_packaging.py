@@ -15,7 +15,9 @@ import yaml
 from packaging.requirements import Requirement
 
 MAPPED = {"deft_ct.operators": "operators", "deft_ct.datasets": "datasets"}
-CONDA_NAMES = {"torch": "pytorch-gpu", "matplotlib": "matplotlib-base", "ray": "ray-core"}
+CONDA_NAMES = {
+    "torch": "pytorch-gpu", "matplotlib": "matplotlib-base", "ray": "ray-core",
+    "huggingface-hub": "huggingface_hub"}  # fmt: skip
 PIP_EXTRAS = re.compile(r"^deft-ct\[(?P<names>[^]]*)\]$")
 
 
@@ -221,7 +223,8 @@ def test_licence_files_and_version(pyproject: dict[str, Any], repository_root: P
     for name in project["license-files"]:
         assert (repository_root / name).is_file()
     changelog = (repository_root / "CHANGELOG.md").read_text()
-    assert re.search(r"^## \[(Unreleased|" + re.escape(project["version"]) + r")\]", changelog, re.MULTILINE)
+    version = pyproject["tool"]["setuptools_scm"]["fallback_version"].removesuffix(".dev0")
+    assert re.search(r"^## \[(Unreleased|" + re.escape(version) + r")\]", changelog, re.MULTILINE)
 
 
 def test_no_machine_paths_in_tracked_files(repository_root: Path) -> None:

@@ -173,8 +173,12 @@ OperatorName = Annotated[
         help="Degradation of photographs: sr4, gaussian_blur:sigma=2, dps/sr4, ... An unknown name lists all.",
     ),
 ]
-PriorName = Annotated[str | None, typer.Option("--prior", help="Diffusion prior: a folder or a shipped name.")]
-HTransformName = Annotated[str | None, typer.Option("--htransform", help="h-transform: a folder or a shipped name.")]
+PriorName = Annotated[
+    str | None, typer.Option("--prior", help="Diffusion prior: a folder, a shipped name or hf:OWNER/NAME.")
+]
+HTransformName = Annotated[
+    str | None, typer.Option("--htransform", help="h-transform: a folder, a shipped name or hf:OWNER/NAME.")
+]
 ModelNames = Annotated[
     list[str] | None,
     typer.Option(

@@ -32,8 +32,8 @@ Patch = Annotated[int, typer.Option(help="Side of the space-to-depth stem in pix
 Initial = Annotated[
     str | None,
     typer.Option(
-        help="Trained network to start from: a folder or a shipped name. Its shape is used, with a new learning rate "
-        "schedule."
+        help="Trained network to start from: a folder, a shipped name or hf:OWNER/NAME. Its shape is used, with a new "
+        "learning rate schedule."
     ),
 ]
 AnyScan = Annotated[

@@ -55,12 +55,12 @@ def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype = torch.float16
 
 
 def load_prior(name_or_path: str | Path | None = None) -> Prior:
-    """Load a prior by path, or by the name of a shipped one.
+    """Load a prior by path, by the name of a shipped one, or from the Hugging Face Hub.
 
     Args:
         name_or_path: folder written by :func:`save_prior`, the name of a shipped prior, or None for the default one;
-            or a folder of diffusers or a checkpoint of guided-diffusion, see
-            :func:`~deft_ct.diffusion.importers.import_prior` for what such files do not say.
+            ``"hf:OWNER/NAME"`` for such a folder on the Hub; or a folder of diffusers or a checkpoint of
+            guided-diffusion, see :func:`~deft_ct.diffusion.importers.import_prior` for what such files do not say.
 
     Returns:
         The prior in float32 on the CPU.

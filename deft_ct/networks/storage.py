@@ -1,4 +1,4 @@
-"""Networks on disk: a folder with the weights as safetensors and a JSON file of what they mean."""
+"""Networks on disk: a folder with the weights as safetensors, a JSON file of what they mean, and a model card."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from deft_ct.networks import model_card
+from deft_ct.networks.hub import hub_folder, is_hub_id
 from deft_ct.runtime.atomic import atomic_folder, write_text
 from deft_ct.runtime.json_object import read_json_object
 from deft_ct.runtime.read_error import ReadError
@@ -76,6 +78,7 @@ class ModelFormat:
             (part / self.weights).write_bytes(save(weights, metadata={"format": "pt"}))
             for name, content in {**(more or {}), self.metadata: metadata}.items():
                 write_text(part / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
+            write_text(part / model_card.FILE, model_card.model_card(self.noun, metadata))
 
     def read(self, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The metadata, and the weights in float32 on the CPU.
@@ -158,10 +161,12 @@ class ModelFormat:
         return sorted(names, key=lambda name: name.startswith((PHOTOGRAPHS, BACKBONES)))
 
     def find(self, name_or_path: str | Path | None) -> Path:
-        """The folder of a model: a path, a shipped name, or None for the default one.
+        """The folder of a model: a path, a shipped name, a repository of the Hub, or None for the default one.
 
         Raises:
             FileNotFoundError: there is no such model.
+            MissingExtraError: huggingface_hub is not installed.
+            ValueError: the name of a repository has another form than ``hf:OWNER/NAME``.
         """
         known = self.shipped()
         if name_or_path is None:
@@ -172,7 +177,12 @@ class ModelFormat:
             return Path(name_or_path)
         if str(name_or_path) in known:
             return self._root() / str(name_or_path)
-        raise FileNotFoundError(f"no {self.noun} {str(name_or_path)!r}: not a folder, and the shipped ones are {known}")
+        if is_hub_id(name_or_path):
+            return hub_folder(str(name_or_path), (self.metadata, self.weights, *self.extras, *self.companions))
+        raise FileNotFoundError(
+            f"no {self.noun} {str(name_or_path)!r}: not a folder, and the shipped ones are {known}; one on the Hugging "
+            "Face Hub is named hf:OWNER/NAME"
+        )
 
     @property
     def _a_noun(self) -> str:
@@ -180,6 +190,8 @@ class ModelFormat:
 
     def _is_own(self, path: Path) -> bool:
         """Whether a file was written by :meth:`write`: by its name, beside metadata of such a model."""
+        if path.name == model_card.FILE:
+            return model_card.is_written_card(path.read_text(encoding="utf-8", errors="replace"))
         if path.name not in (self.weights, self.metadata, *self.extras):
             return False
         try:

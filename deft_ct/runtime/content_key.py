@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+_RELEASE = re.compile(r"\d+(\.\d+){0,2}", re.ASCII)
 _LONG = 120
 """Characters of a value as JSON. A longer one is kept as its hash."""
 _NAMED = 3
@@ -74,7 +76,20 @@ class ContentKey:
 
 def result_versions() -> dict[str, str]:
     """Versions that results depend on: of deft-ct and PyTorch."""
-    return {"deft_ct": version("deft-ct"), "torch": version("torch")}
+    return {"deft_ct": release_of(version("deft-ct")), "torch": version("torch")}
+
+
+def release_of(installed: str) -> str:
+    """The release that an installed version belongs to: ``"0.2.0"`` for ``"0.2.0.dev7+g1a2b3c"``.
+
+    Between two releases the version changes with every commit. Results of interrupted work are still of use then.
+
+    Args:
+        installed: a version of the package, as its build has derived it from the tags of git.
+    """
+    found = _RELEASE.match(installed)
+    numbers = found[0].split(".") if found else []
+    return ".".join([*numbers, "0", "0", "0"][:3]) if numbers else installed
 
 
 def content_digest(values: Iterable[Any]) -> str:

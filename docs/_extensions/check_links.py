@@ -1,5 +1,7 @@
 """Every link of the built site that leads into the site: the page must be there, and the place on it.
 
+Scripts, styles and pictures must be files of the site, so that a page opens without a network and asks nobody else.
+
 Run: python docs/_extensions/check_links.py docs/_build/html
 """
 
@@ -18,6 +20,7 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.links: set[str] = set()
+        self.loaded: set[str] = set()
         self.places: set[str] = {"", "top"}
         self.feed(text)
 
@@ -25,6 +28,8 @@ class Page(HTMLParser):
         values = {name: value for name, value in attrs if value}
         self.places |= {values[name] for name in ("id", "name") if name in values}
         self.links |= {values[name] for name in ("href", "src") if name in values}
+        if "src" in values or values.get("rel") == "stylesheet":
+            self.loaded.add(values.get("src") or values.get("href", ""))
 
 
 def broken_links(site: Path) -> list[str]:
@@ -33,6 +38,9 @@ def broken_links(site: Path) -> list[str]:
     pages = {path: page for path, page in pages.items() if "_static" not in path.parts}
     found = [] if pages else [f"{site} holds no pages"]
     for path, page in pages.items():
+        found += [
+            f"{path.name}: {link}: loaded from elsewhere" for link in sorted(page.loaded) if urlsplit(link).netloc
+        ]
         for link in sorted(page.links):
             parts = urlsplit(link)
             if parts.scheme or parts.netloc or path.name in ("search.html", "genindex.html"):

@@ -42,6 +42,9 @@ SINGLE = (
     ("deft_ct.testing", "checks for operators of your own"),
 )
 
+_FOREIGN_SHEET = re.compile(r'<link rel="stylesheet"\s+href="https://[^"]*">')
+"""Animations of matplotlib load the symbols of their buttons, which the theme has as well."""
+
 PROJECT = ("CONTRIBUTING", "SECURITY", "CHANGELOG", "CODE_OF_CONDUCT")
 
 
@@ -198,7 +201,8 @@ def project_pages(folder: Path) -> None:
 
 
 def _link_into_site(app: Any, page: str, source: list[str]) -> None:
-    """Links of pages to the repository lead to the pages made from it."""
+    """Links of pages to the repository lead to the pages made from it, and nothing is loaded from elsewhere."""
+    source[0] = _FOREIGN_SHEET.sub("", source[0])
     up = "../" * page.count("/")
     text = re.sub(r"\]\((?:\.\./)+benchmarks/results/(\w+)\.md\)", rf"]({up}generated/tables/\1.md)", source[0])
     names = "|".join(PROJECT)

@@ -20,7 +20,8 @@ def test_a_model_is_replaced_as_a_whole(tmp_path: Path) -> None:
     FORMAT.write(folder, {"a": torch.zeros(2)}, {"sha256": "2"})
     meta, weights = FORMAT.read(folder)
     assert meta == {"sha256": "2"} and torch.equal(weights["a"], torch.zeros(2))
-    assert sorted(p.name for p in folder.iterdir()) == ["model.json", "training_log_1.csv", "w.safetensors"]
+    names = ["README.md", "model.json", "training_log_1.csv", "w.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == names
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from deft_ct.runtime.content_key import ContentKey, OtherContentError, content_digest, result_versions
+from deft_ct.runtime.content_key import ContentKey, OtherContentError, content_digest, release_of, result_versions
 
 BASE: dict[str, Any] = {
     "data": content_digest([np.arange(6)]), "seed": 0, "network": {"channels": [32, 64], "patch": 2}, "photons": None
@@ -80,6 +80,17 @@ def test_a_refusal_is_one_sentence_with_both_values_and_what_to_do(tmp_path: Pat
         OtherContentError, match="a 1, b 2, c 3 and 2 more and this run has no a, no b, no c and 2 more"
     ):
         ContentKey({}).check(many, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("installed", "release"),
+    [
+        ("0.1.0", "0.1.0"), ("0.1.0.dev823+g9971bd3.d20261128", "0.1.0"), ("0.2.dev1", "0.2.0"),
+        ("1.12.3.dev4+gabc", "1.12.3"), ("2", "2.0.0"), ("0.2.0rc1", "0.2.0"), ("unknown", "unknown"),
+    ],
+)  # fmt: skip
+def test_commits_between_two_releases_do_not_change_keys(installed: str, release: str) -> None:
+    assert release_of(installed) == release
 
 
 def test_versions_are_those_that_results_depend_on() -> None:

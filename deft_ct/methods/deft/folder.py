@@ -44,10 +44,11 @@ def save_htransform(htransform: HTransform, folder: Path, *, dtype: torch.dtype 
 
 
 def load_htransform(name_or_path: str | Path | None = None) -> HTransform:
-    """Load an h-transform by path, or by the name of a shipped one.
+    """Load an h-transform by path, by the name of a shipped one, or from the Hugging Face Hub.
 
     Args:
-        name_or_path: folder written by :func:`save_htransform`, a shipped name, or None for the default one.
+        name_or_path: folder written by :func:`save_htransform`, a shipped name, None for the default one, or
+            ``"hf:OWNER/NAME"``.
 
     Returns:
         The h-transform in float32 on the CPU, frozen. Its card holds the calibrations of the folder

@@ -113,8 +113,8 @@ class TrainedModel(nn.Module, abc.ABC):
         """Load a model by path, or by the name of a shipped one.
 
         Args:
-            name_or_path: folder written by :meth:`save`, a shipped name, or None for the one that is called like
-                :attr:`kind`.
+            name_or_path: folder written by :meth:`save`, a shipped name, ``"hf:OWNER/NAME"``, or None for the one that
+                is called like :attr:`kind`.
 
         Returns:
             The model in float32 on the CPU, frozen.

@@ -1,0 +1,252 @@
+"""The tables of the pages on photographs, measured scans, projections, helices and the method are stored results."""
+
+from __future__ import annotations
+
+import csv
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from documented_tables import ROOT, stored, table_after
+
+from deft_ct.evaluation.statistics import mean_interval
+
+PHOTOGRAPHS, MEASURED, PROJECTIONS = "docs/photographs.md", "docs/measured_scans.md", "docs/projections.md"
+HELIX, METHOD, RESULTS = "docs/helix.md", "docs/method.md", "docs/results.md"
+TASKS = (
+    "denoise", "inpaint_box", "inpaint_random", "inpaint_freeform", "sr4", "gaussian_blur", "motion_blur",
+    "colorization", "compressed_sensing", "hdr", "phase_retrieval",
+)  # fmt: skip
+SCANS = (
+    "parallel20_1e5", "parallel60_1e5", "parallel120_1e5", "fan60_1e5", "parallel60_1e5_120deg", "parallel60_1e4",
+)  # fmt: skip
+INPUTS = {
+    "`x_t`, `x0h`, `g`, `NN2` (full)": "full", "full": "full", "`cg` for `g` (ours, see below)":
+    "conjugate gradients for g", "without `x0h`": "without x0h", "`A* y` for `g`": "A* y",
+    "`A* y`, without `x0h`": "A* y, without x0h",
+}  # fmt: skip
+
+
+def paired(values: Any, others: Any) -> str:
+    """Mean difference with the 95 % t interval of paired differences, as the experiments print it."""
+    found = mean_interval(np.subtract(values, others), method="t")
+    return f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+
+
+def per_slice(cell: Any) -> list[float]:
+    found: list[float] = cell["psnr_db"]["per_slice"]
+    return found
+
+
+def same(shown: str, expected: str) -> bool:
+    """Whether two cells are equal, where zero may have a sign or none."""
+    return re.sub(r"[+-](?=0\.00\b)", "", shown) == re.sub(r"[+-](?=0\.00\b)", "", expected)
+
+
+def test_the_table_of_shipped_networks_for_photographs() -> None:
+    with (ROOT / "benchmarks/results/photos64.csv").open(encoding="utf-8") as file:
+        rows = {(row["problem"], row["method"]): row for row in csv.DictReader(file)}
+    shown = table_after(PHOTOGRAPHS, "## The shipped networks")
+    best = {task: max(float(row["psnr_db"]) for (name, _), row in rows.items() if name == task and row["psnr_db"])
+            for task in TASKS}  # fmt: skip
+    assert len(shown) == len({method for _, method in rows})
+    for method, *cells in shown:
+        for task, cell in zip(TASKS, cells, strict=False):
+            row = rows.get((task, method), {})
+            assert cell == (f"{float(row['psnr_db']):.2f}" if row.get("psnr_db") else ""), f"{method}, {task}"
+            assert not cell or float(cell) <= round(best[task], 2)
+        sr4 = rows["sr4", method]
+        assert cells[-2:] == [f"{float(sr4['evaluations']):.0f}", f"{float(sr4['seconds']):.2g}"], method
+
+
+def test_the_table_of_exact_posterior_means() -> None:
+    found = stored("gaussian_images")["rows"]
+    shown = table_after(PHOTOGRAPHS, "## Against the exact posterior mean")
+    assert len(shown) == 14
+    for method, *cells in shown:
+        for task, cell in zip(stored("gaussian_images")["settings"]["tasks"], cells, strict=True):
+            row = found[task].get(method)
+            value = None if row is None or "psnr_db" not in row else np.mean(row["psnr_db"])
+            if method != "exact" and value is not None:
+                value -= np.mean(found[task]["exact"]["psnr_db"])
+            assert cell == ("" if value is None else f"{value:.2f}"), f"{method}, {task}"
+
+
+def test_measured_discs_and_tooth() -> None:
+    shown = table_after(MEASURED, "**Against a reference, inside the object.**")
+    cases = ["solid disc, 30 deg, 61 views"] * 3 + ["tooth, 31 of 181 views"] * 3
+    keys = {"relative error": "{:.3f}", "mean / mean of the reference": "{:.2f}", "challenge score": "{:.3f}"}
+    assert len(shown) == len(cases)
+    for case, (_, _, method, *cells) in zip(cases, shown, strict=True):
+        values = stored("measured_scans")[case][method]
+        assert cells == [text.format(values[key]) for key, text in keys.items()], f"{case}, {method}"
+
+
+def test_deft_on_measured_discs() -> None:
+    trials = stored("measured_deft")["trials"]
+    shown = table_after(MEASURED, "**Measured, perforated disc, 90 degrees.**")
+    names = [name for name in trials if "perforated" in name]
+    assert len(shown) == 4 * len(names)
+    for number, (_, method, *cells) in enumerate(shown):
+        values = trials[names[number // 4]]["methods"][method]
+        keys = ("unexplained", "unexplained, views between", "unexplained, other side")
+        assert cells == [f"{values[key]:.4f}" if key in values else "-" for key in keys], f"{number}, {method}"
+    shown = table_after(MEASURED, "**Against the full-view image, solid disc.**")
+    names = [name for name in trials if "solid" in name]
+    formats = {
+        "error inside (HU)": "{:.0f}", "mean / mean of the reference": "{:.2f}", "challenge score": "{:.3f}",
+        "grain (HU)": "{:.0f}",
+    }  # fmt: skip
+    assert len(shown) == 4 * len(names)
+    for number, (_, method, *cells) in enumerate(shown):
+        values = trials[names[number // 4]]["methods"][method]
+        assert cells == [text.format(values[key]) for key, text in formats.items()], f"{number}, {method}"
+
+
+def test_the_gel_phantom() -> None:
+    shown, rows = table_after(PROJECTIONS, "**Gel phantom.**"), stored("measured_projections")["gel"]
+    assert len(shown) == len(rows)
+    for cells, row in zip(shown, rows, strict=True):
+        assert cells == [
+            str(row["frame"]), row["method"], row["region"], str(row["pixels"]), f"{row['ours']:.5f}",
+            f"{row['reference']:.5f}", f"{row['difference_percent']:+.2f}",
+        ]  # fmt: skip
+
+
+def test_helical_scans() -> None:
+    shown, rows = table_after(HELIX, "## How well"), stored("helix")["rows"]
+    assert len(shown) == len(rows)
+    methods = ("circular limit", "fbp", "rebinned fbp")
+    for (case, *cells), row in zip(shown, rows, strict=True):
+        biases = [f"{row[method]['water_bias']:+.2f}" for method in methods]
+        assert [case, *cells] == [row["case"], *biases, *(f"{row[method]['rmse']:.1f}" for method in methods)]
+
+
+def test_volumes() -> None:
+    rows = [row["methods"] for row in stored("volumes")["rows"]]
+    names = {"TV in three dimensions, best strength": "TV, best strength", "TV in three dimensions, default strength":
+             "TV, default strength", "DDS, slices coupled along z": "DDS, coupled along z"}  # fmt: skip
+    for method, phantom, real in table_after(RESULTS, "## Volumes"):
+        key = names.get(method, method)
+        ratios = [row[key]["rmse_hu"] / row["CGLS, best iterations"]["rmse_hu"] for row in rows]
+        low, high = min(ratios[1:]), max(ratios[1:])
+        if method == "CGLS, best iterations":
+            assert (phantom, real) == ("1", "1")
+            continue
+        expected = f"{low:.2f} to {high:.2f}"
+        assert phantom == f"{ratios[0]:.2f}" and real.split(", mean ")[0] == expected, method
+        if "mean" in real:
+            assert real.split(", mean ")[1] == f"{np.mean(ratios[1:]):.2f}", method
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        ("### Inputs of the paper's network", ("ablations_small", "ablations_small_seed1")),
+        ("They differ in one point: without `x0h`", ("ablations", "ablations_seed1")),
+    ],
+)
+def test_inputs_of_the_network(words: str, files: tuple[str, str]) -> None:
+    for name, *cells in table_after(METHOD, words):
+        for number, file in enumerate(files):
+            rows, key = stored(file)["rows"], INPUTS[name]
+            shown = cells[2 * number : 2 * number + 2]
+            if key not in rows:
+                assert shown == ["", ""]
+                continue
+            values, full = (per_slice(rows[one]["50 DDIM"]["mean"]) for one in (key, "full"))
+            assert shown[0] == f"{np.mean(values):.2f}", name
+            assert same(shown[1], "" if key == "full" else paired(values, full)), f"{name}, {file}"
+
+
+def test_kinds_of_guidance() -> None:
+    found = stored("guidance_kinds")
+    for noise, *cells in table_after(METHOD, "The first table is for the guidance alone."):
+        values = found["worth_hu"][noise.removeprefix("t = ")]
+        assert cells == [f"{values[kind]:.1f}" for kind in ("without", "adjoint", "fbp", "cg")]
+    rows = found["rows"]
+    for kind, direct, to_fbp, single, single_to_fbp, mean in table_after(METHOD, "All networks had\nthe same training"):
+        row, first = rows[kind], rows["fbp"]
+        pairs = [(per_slice(one["direct"]["direct_mean"]), per_slice(one["sampled"]["single"])) for one in (row, first)]
+        assert [direct, single] == [f"{np.mean(values):.2f}" for values in pairs[0]], kind
+        assert mean == f"{row['sampled']['mean']['psnr_db']['mean']:.2f}", kind
+        if kind != "fbp":
+            for shown, values, others in zip((to_fbp, single_to_fbp), *pairs, strict=True):
+                assert same(shown, paired(values, others)), kind
+
+
+def test_refinements_for_one_scan() -> None:
+    found = stored("specialist_refinements")
+    shown = {name: cells for name, *cells in table_after(METHOD, "**The refinement** gives most of the quality.")}
+    means = {scan: {name: float(np.mean(values)) for name, values in found["psnr_db"][scan].items()} for scan in SCANS}
+    others = [max(value for name, value in means[scan].items() if name not in (scan, "any scan")) for scan in SCANS]
+    expected = {
+        "none: TV alone": [float(np.mean(found["tv_psnr_db"][scan])) for scan in SCANS],
+        "any scan": [means[scan]["any scan"] for scan in SCANS],
+        "this scan: its specialist": [means[scan][scan] for scan in SCANS],
+        "another scan: the best of five": others,
+    } | {
+        f"any scan, then {steps} steps for this one": [
+            float(np.mean(found["finetuned"][steps][scan]["psnr_db"])) for scan in SCANS
+        ]
+        for steps in ("200", "600")
+    }
+    assert shown == {name: [f"{value:.2f}" for value in values] for name, values in expected.items()}
+
+
+def test_htransforms_for_one_scan() -> None:
+    found = stored("specialists")
+    shown = {name: cells for name, *cells in table_after(METHOD, "**The h-transform networks** all work around")}
+    means = {
+        scan: {name: cell["direct_mean"]["psnr_db"]["mean"] for name, cell in found["direct_mean"][scan].items()}
+        for scan in SCANS
+    }
+    others = [max(value for name, value in means[scan].items() if name not in (scan, "any scan")) for scan in SCANS]
+    expected = {
+        "none: the initial reconstruction alone": [found["reference"][scan]["psnr_db"]["mean"] for scan in SCANS],
+        "any scan": [means[scan]["any scan"] for scan in SCANS],
+        "this scan: its specialist": [means[scan][scan] for scan in SCANS],
+        "any scan minus specialist": [means[scan]["any scan"] - means[scan][scan] for scan in SCANS],
+        "another scan: the best of five": others,
+    }
+    for name, values in expected.items():
+        for cell, value in zip(shown.pop(name), values, strict=True):
+            assert same(cell, f"{value:.2f}"), name
+    assert not shown
+
+
+def test_stochastic_control() -> None:
+    found = stored("stochastic_control")
+    rows = found["rows"]
+    values = [
+        found["exact_posterior_mean_psnr_db"],
+        *(rows[name]["psnr_mean_db"] for name in ("stochastic control", "DPS, tuned", "head before training")),
+    ]
+    shown = table_after(METHOD, "16, seed\n0, mean of 4 samples:")
+    assert [cells[1] for cells in shown] == [f"{value:.2f}" for value in values]
+
+
+def test_importance_fine_tuning() -> None:
+    names = {"log-variance": "log-variance", "importance": "importance", "own samples, no weights":
+             "own samples, no weights", "the true images instead": "true images",
+             "exact posterior mean": "exact posterior mean"}  # fmt: skip
+    worlds = stored("importance_finetuning")["worlds"]
+    for name, *cells in table_after(METHOD, "### Importance fine-tuning is not an objective here"):
+        for number, sigma in enumerate((0.05, 0.8)):
+            gains = np.concatenate([
+                np.subtract(one["rows"][names[name]]["psnr_db"], one["rows"]["head before training"]["psnr_db"])
+                for one in worlds if one["sigma"] == sigma
+            ])  # fmt: skip
+            gain, better = cells[2 * number : 2 * number + 2]
+            assert gain.partition(" (")[0] == f"{gains.mean():+.2f} dB", f"{name}, {sigma}"
+            assert better == f"{(gains > 0).sum()} of {len(gains)}", f"{name}, {sigma}"
+
+
+def test_weights_of_low_counts() -> None:
+    rows = {(row["photons"], row["method"]): row for row in stored("noise_mismatch")["rows"]}
+    for photons, *cells in table_after(METHOD, "`benchmarks/experiments/noise_mismatch.py` shows the effect"):
+        for method, cell in zip(("tv", "dds", "diffpir"), cells, strict=True):
+            row = rows[float(photons), method]
+            both = [f"{np.mean(row[kind]['values']['psnr_db']):.2f}" for kind in ("constant", "weighted")]
+            assert cell == " / ".join(both), f"{photons}, {method}"
