@@ -42,6 +42,7 @@ _BUILT_IN = {
     "learned_primal_dual": "deft_ct.methods.supervised.learned_primal_dual:LearnedPrimalDual",
     "mcg": "deft_ct.methods.guided.mcg:MCG",
     "pigdm": "deft_ct.methods.guided.pigdm:PiGDM",
+    "reconstruction_guidance": "deft_ct.methods.guided.reconstruction_guidance:ReconstructionGuidance",
     "reddiff": "deft_ct.methods.guided.reddiff:REDDiff",
     "replacement": "deft_ct.methods.guided.replacement:Replacement",
     "sirt": "deft_ct.methods.classical.sirt:SIRT",

@@ -36,8 +36,19 @@ _LONGEST = 3.0
 """Largest distance on the grids of distances, in the unit of the prior (standard deviations of a coordinate)."""
 _FARTHEST = 32
 """Separations along the chain beyond this are one."""
+_LEAST_FEATURES = 4
+"""Features of an attention head, at least."""
 _POINTS = 4
 """Points of each head whose mean position a residue sees in its own frame."""
+
+
+def heads_for(width: int) -> int:
+    """Attention heads of a network of ``width`` features: up to eight, with four features or more each.
+
+    Few features each would leave nothing to compare residues by, and every head costs parameters of its own.
+    """
+    suited = [heads for heads in (8, 4, 2) if width % heads == 0 and width >= _LEAST_FEATURES * heads]
+    return suited[0] if suited else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +102,8 @@ class BackboneNetworkConfig:
         return {"kind": "backbone", **asdict(self)}
 
     def small(self, width: int) -> BackboneNetworkConfig:
-        """The same network with ``width`` features."""
-        return replace(self, width=width)
+        """The same network with ``width`` features, and the attention heads that suit them."""
+        return replace(self, width=width, heads=min(self.heads, heads_for(width)))
 
     def with_channels(self, inputs: int, outputs: int) -> BackboneNetworkConfig:
         """The same shape for other numbers of channels in and out."""

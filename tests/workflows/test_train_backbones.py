@@ -86,6 +86,28 @@ def test_options_that_do_not_suit_are_refused(root: Path, tmp_path: Path, words:
     assert result.exit_code == 2 and why in " ".join(result.output.split())
 
 
+def test_a_small_head_of_any_width(root: Path, tmp_path: Path) -> None:
+    words = ("train", "htransform", "--data", f"backbones:{root / 'data.h5'}", "--prior", root / "p" / "prior")
+    result = run(*words, "--out", tmp_path, "--channels", 6, "--steps", 1, "--batch-size", 2, "--no-progress")
+    assert result.exit_code == 0, result.output
+    network = load_htransform(tmp_path / "htransform").config.network
+    assert isinstance(network, BackboneNetworkConfig) and (network.width, network.heads) == (6, 1)
+
+
+@pytest.mark.parametrize("objective", ["log-variance", "trajectory-balance"])
+def test_stochastic_control_sees_motifs_alone(root: Path, tmp_path: Path, objective: str) -> None:
+    data, rest = write_backbones(tmp_path / "data.h5"), ("--channels", 8, "--steps", 2, "--batch-size", 2)
+    words = ("train", "htransform", "--prior", root / "p" / "prior", "--loss", objective, "--paths", 2)
+    for name in ("a", "b"):
+        more = ("--data", f"backbones:{data}", "--path-steps", 3, "--out", tmp_path / name, *rest, "--no-progress")
+        result = run(*words, *more)
+        assert result.exit_code == 0, result.output
+    made, again = (load_htransform(tmp_path / name / "htransform") for name in ("a", "b"))
+    assert made.card["control"] == {"objective": objective, "steps": 3, "paths": 2} and made.card["measurements"] == 3
+    assert made.card["domain"] == "backbones" and made.content_hash() == again.content_hash()
+    assert any(bool(p.any()) for p in made.network.get_submodule(made.network.last_layer).parameters())  # it learned
+
+
 def test_deft_draws_chains_that_carry_the_motif(root: Path) -> None:
     (cut,) = BackboneFile(root / "data.h5").motif_cuts("test")
     motif = Motif(len(cut.chain), range(cut.start, cut.stop), cut.template)
