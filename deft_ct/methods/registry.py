@@ -26,6 +26,7 @@ from deft_ct.runtime.fields import check_values
 Registered = TypeVar("Registered", bound=Reconstructor)
 
 _BUILT_IN = {
+    "amortised": "deft_ct.methods.supervised.amortised:Amortised",
     "cgls": "deft_ct.methods.classical.cgls:CGLS",
     "conditional": "deft_ct.methods.supervised.conditional:Conditional",
     "daps": "deft_ct.methods.guided.daps:DAPS",

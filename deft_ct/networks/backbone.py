@@ -159,6 +159,38 @@ class BackboneNetwork(TimeNetwork):
         # The directions of the last stage, and the way from the input to where the stages moved each residue.
         self.out = nn.Linear(width, config.out_channels // 3 * (config.directions + 1))
 
+    @torch.no_grad()
+    def continue_from(self, other: BackboneNetwork) -> None:
+        """Take over the weights of a network with fewer inputs, to compute at first what it does.
+
+        Args:
+            other: of the same shape but for further vectors and scalars, of which it has none.
+
+        Raises:
+            ValueError: it is of another shape.
+        """
+        wanted = replace(self.config, in_channels=3, scalars=0)
+        if other.config != wanted:
+            raise ValueError(f"expected a network of the shape {wanted}, got {other.config}")
+        known = 3 + self.config.heads + 2 + 1  # directions of a network without further vectors
+        rows = torch.arange(known)
+        # In the last layer the way from the input to where the stages moved each residue is the last direction.
+        ends = torch.cat([torch.cat([rows, rows.new_tensor([self.config.directions])])
+                          + k * (self.config.directions + 1) for k in range(self.config.out_channels // 3)])  # fmt: skip
+        own = self.state_dict()  # shares memory with the parameters
+        for name, value in other.state_dict().items():
+            weight = own[name]
+            if weight.shape == value.shape:
+                weight.copy_(value)
+                continue
+            weight.zero_()
+            if name.startswith("moves."):
+                weight[rows] = value
+            elif name.startswith(f"{self.last_layer}."):
+                weight[ends] = value
+            else:  # features of further inputs come after those of the chain
+                weight[:, : value.shape[1]] = value
+
     @property
     def embedding_width(self) -> int:
         """Features of the time embedding."""

@@ -1,4 +1,4 @@
-"""Train an unconditional prior of protein backbones: chains of C-alpha atoms in angstrom."""
+"""Train networks of protein backbones, chains of C-alpha atoms in angstrom: prior, h-transform, amortised model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from deft_ct.diffusion import Prior, load_prior
 from deft_ct.diffusion.schedule import BetaSchedule, Schedule
 from deft_ct.methods.deft import HTransform, HTransformConfig, load_htransform
 from deft_ct.methods.deft.control import ControlConfig
+from deft_ct.methods.supervised.amortised import AmortisedModel
+from deft_ct.methods.supervised.model import METADATA
 from deft_ct.networks import BackboneNetworkConfig
 from deft_ct.networks.backbone import heads_for
 from deft_ct.networks.storage import BACKBONES
@@ -209,4 +211,43 @@ def prior_on_backbones(
     card = {"name": file.path.name, "chains": len(chains)}
     made.card |= {"domain": BACKBONES} | record_card(card, training, out)
     made.card |= {} if first is None else {"initial_sha256": first.content_hash()}
+    return made
+
+
+def amortised_on_backbones(
+    data: str, out: Path, initial: str | None, training: TrainingConfig, *, progress: bool = False
+) -> AmortisedModel:
+    """Fine-tune a whole prior to scaffold motifs, on chains with their motifs. The same call resumes.
+
+    Args:
+        data: ``backbones:FILE``.
+        out: folder of the checkpoints; the caller saves the result.
+        initial: path or name of the prior, or folder of an amortised model.
+        training: settings of the training loop; as of :func:`prior_on_backbones`.
+        progress: show a progress bar.
+
+    Returns:
+        The model with its card.
+
+    Raises:
+        FileNotFoundError: no such file, or no prior.
+        ReadError: the file is damaged, or breaks the rule that no chain that is held out is trained on.
+        ValueError: the prior is not one of backbones.
+        OtherContentError: the folder is of another training.
+    """
+    from deft_ct.methods.supervised.train import train_model
+
+    if initial is None:
+        raise ValueError("backbones need a prior to start from: give --initial PRIOR")
+    again = (Path(initial) / METADATA).is_file()
+    first = AmortisedModel.load(initial) if again else AmortisedModel.from_prior(backbone_prior(initial))
+    file = BackboneFile(data)
+    chains = [chain.ca for chain in file.training_chains()]
+    sets = ChainSets(chains, training.batch_size // training.accumulate)
+    made = train_model(
+        AmortisedModel, first.shape, MotifPairs(sets, TOLERANCE), out,
+        training=replace(training, batch_size=training.accumulate), initial=first, progress=progress,
+    )  # fmt: skip
+    made.card |= {"domain": BACKBONES, "initial_sha256": first.content_hash()}
+    made.card |= record_card({"name": file.path.name, "chains": len(chains)}, training, out)
     return made
