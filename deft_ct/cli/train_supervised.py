@@ -133,7 +133,7 @@ def conditional(
 
     Example: `deft-ct train conditional --scan parallel60_1e5 --steps 2000 --out OUT`
 
-    On --data backbones:FILE --initial PRIOR the whole prior is fine-tuned to scaffold motifs; --method amortised uses it.
+    On --data backbones:FILE --initial PRIOR the whole prior is fine-tuned to scaffold motifs, for --method amortised.
     """
     with training_job(common.out):
         if is_backbones(common.data):

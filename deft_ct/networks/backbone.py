@@ -175,8 +175,9 @@ class BackboneNetwork(TimeNetwork):
         known = 3 + self.config.heads + 2 + 1  # directions of a network without further vectors
         rows = torch.arange(known)
         # In the last layer the way from the input to where the stages moved each residue is the last direction.
-        ends = torch.cat([torch.cat([rows, rows.new_tensor([self.config.directions])])
-                          + k * (self.config.directions + 1) for k in range(self.config.out_channels // 3)])  # fmt: skip
+        own_rows = torch.cat([rows, rows.new_tensor([self.config.directions])])
+        outputs = torch.arange(self.config.out_channels // 3)[:, None] * (self.config.directions + 1)
+        ends = (outputs + own_rows).flatten()
         own = self.state_dict()  # shares memory with the parameters
         for name, value in other.state_dict().items():
             weight = own[name]

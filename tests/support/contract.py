@@ -20,7 +20,15 @@ from deft_ct.diffusion.schedule import Schedule
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import Networks, method_class, methods
-from deft_ct.methods.supervised import AmortisedModel, AmortisedShape, ConditionalShape, FBPUNetShape, I2SBShape, PrimalDualShape, TrainedModel
+from deft_ct.methods.supervised import (
+    AmortisedModel,
+    AmortisedShape,
+    ConditionalShape,
+    FBPUNetShape,
+    I2SBShape,
+    PrimalDualShape,
+    TrainedModel,
+)
 from deft_ct.methods.supervised.conditional import ConditionalModel
 from deft_ct.methods.supervised.fbp_unet import FBPUNetModel
 from deft_ct.methods.supervised.i2sb import I2SBModel

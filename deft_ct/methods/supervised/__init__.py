@@ -9,7 +9,8 @@ from deft_ct.methods.supervised.learned_primal_dual import LearnedPrimalDual, Pr
 from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor
 
 __all__ = [
-    "I2SB", "Amortised", "AmortisedConfig", "AmortisedModel", "AmortisedShape", "Conditional", "ConditionalConfig", "ConditionalModel", "ConditionalShape", "DirectConfig",
-    "DirectReconstructor", "FBPUNet", "FBPUNetModel", "FBPUNetShape", "I2SBConfig", "I2SBModel", "I2SBShape",
-    "LearnedPrimalDual", "PrimalDualModel", "PrimalDualShape", "TrainedModel", "TrainedReconstructor",
+    "I2SB", "Amortised", "AmortisedConfig", "AmortisedModel", "AmortisedShape", "Conditional", "ConditionalConfig",
+    "ConditionalModel", "ConditionalShape", "DirectConfig", "DirectReconstructor", "FBPUNet", "FBPUNetModel",
+    "FBPUNetShape", "I2SBConfig", "I2SBModel", "I2SBShape", "LearnedPrimalDual", "PrimalDualModel", "PrimalDualShape",
+    "TrainedModel", "TrainedReconstructor",
 ]  # fmt: skip
