@@ -25,8 +25,10 @@ from deft_ct.operators.noise import GaussianNoise
 from deft_ct.protein.contigs import Contig
 from deft_ct.protein.scaffolds import CLAIM, ScaffoldScores, placed_motif, scores, segment_ends
 from deft_ct.protein.scale import Angstrom
+from deft_ct.protein.secondary import letters, secondary_structure
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
 from deft_ct.report.backbones import save_backbones
+from deft_ct.report.chain_viewer import ViewedChain
 from deft_ct.report.html import Report, write_html
 from deft_ct.runtime.atomic import atomic_folder, reserve_folder
 from deft_ct.runtime.device import check_device
@@ -208,6 +210,17 @@ def _draw(
     return scaffold, {"places": asdict(places), "provenance": result.provenance}
 
 
+def _viewed(one: Scaffold) -> ViewedChain:
+    shown = {
+        name.replace("_", " "): ("yes" if value else "no") if isinstance(value, bool) else f"{value:.3g}"
+        for name, value in one.scores.to_dict().items()
+    }  # fmt: skip
+    return ViewedChain(
+        title=one.name.removesuffix(".pdb"), places=one.chain, motif=one.motif,
+        structure=letters(secondary_structure(one.chain)), scores=shown,
+    )  # fmt: skip
+
+
 def _write(
     work: Path, source: Path, found: list[Scaffold], records: list[dict[str, Any]], settings: ScaffoldSettings
 ) -> None:
@@ -232,7 +245,8 @@ def _write(
     }  # fmt: skip
     shown = plain({key: record[key] for key in ("settings", "source", "versions")} | {"scaffolds": rows})
     page = Report(
-        title=f"Scaffolds of {source.name}", figures={"C-alpha traces; the motif in red": work / PICTURE},
+        title=f"Scaffolds of {source.name}", chains=[_viewed(one) for one in found],
+        figures={"C-alpha traces; the motif in red": work / PICTURE},
         provenance=shown, notice=NOTICE,
     )  # fmt: skip
     write_html(work / PAGE, page)
