@@ -123,7 +123,10 @@ def score_prior(file: BackboneFile, prior: Prior, arguments: argparse.Namespace)
         for what, found in rows.items()
     ] + [["probe", "64", *(PROBE[name] for name in names)]]
     shown = drawn[:DRAWN]
-    titles = [f"{len(chain)} residues, bonds {row['valid_bonds']:.0%}" for chain, row in zip(shown, rows["samples"])]  # noqa: B905
+    titles = [
+        f"{len(chain)} residues, bonds {row['valid_bonds']:.0%}"
+        for chain, row in zip(shown, rows["samples"], strict=False)
+    ]
     arguments.out.mkdir(parents=True, exist_ok=True)
     note = f"first samples of the prior, {arguments.evaluations} steps, seed {arguments.seed}"
     save_backbones(arguments.out / "backbones_prior.png", shown, [()] * len(shown), titles, note)
@@ -197,9 +200,8 @@ def table(file: BackboneFile, arguments: argparse.Namespace) -> tuple[str, Recor
     rows = Rows(work=arguments.work, samples=arguments.samples, compute=not arguments.stored)
     texts, record = [], {"options": {one.label: given for one, given in pairs}}
     for group in arguments.groups:
-        found = list(
-            compare(pairs, rows, lambda seed, group=group: problems(file, group, seed, arguments.limit), arguments.seeds)
-        )  # fmt: skip
+        given = {seed: problems(file, group, seed, arguments.limit) for seed in range(arguments.seeds)}
+        found = list(compare(pairs, rows, given.__getitem__, arguments.seeds))
         by_label = {one.label: [row for row in found if row["label"] == one.label] for one in chosen}
         lines = []
         for label, mine in by_label.items():
@@ -301,7 +303,8 @@ def main() -> None:
     file, prior = BackboneFile(arguments.data), Networks(prior=arguments.prior).load_prior()
     parts: dict[str, Callable[[], tuple[str, Record]]] = {
         "prior": lambda: score_prior(file, prior, arguments), "gate": lambda: gate(file, arguments),
-        "cost": lambda: cost(file, arguments), "tune": lambda: tuned(file, arguments, lambda line: print(line, file=sys.stderr)),
+        "cost": lambda: cost(file, arguments),
+        "tune": lambda: tuned(file, arguments, lambda line: print(line, file=sys.stderr)),
         "table": lambda: table(file, arguments),
     }  # fmt: skip
     text, record = parts[arguments.part]()
@@ -309,9 +312,8 @@ def main() -> None:
         f"{CLAIM.capitalize()}. Prior {prior.content_hash()[:12]}. 95 % bootstrap intervals over chains or problems."
     )
     shown = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
-    write_result(
-        arguments.out, f"backbones_{arguments.part}", {"about": about, "arguments": shown} | record, f"{about}\n\n{text}\n"
-    )  # fmt: skip
+    whole = {"about": about, "arguments": shown} | record
+    write_result(arguments.out, f"backbones_{arguments.part}", whole, f"{about}\n\n{text}\n")
 
 
 if __name__ == "__main__":

@@ -30,9 +30,14 @@ def scaffold(
     method: opt.Methods = None,
     samples: opt.Samples = 8,
     seed: opt.Seed = 0,
+    likelihood: Annotated[
+        bool,
+        typer.Option("--likelihood", help="Add how likely CA-ProteinMPNN finds the sequences that it designs: it ranks."),
+    ] = False,
     device: opt.Device = "cpu",
     prior: opt.PriorName = None,
     htransform: opt.HTransformName = None,
+    model: opt.ModelNames = None,
     overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
@@ -48,6 +53,7 @@ def scaffold(
         settings = ScaffoldSettings(
             contig=contig, length=length, tolerance=tolerance, method=name, options=options, samples=samples, seed=seed,
             device=device, prior=prior, htransform=htransform,
+            models=opt.parse_models(model), likelihood=likelihood,
         )  # fmt: skip
         found = scaffold_motif(motif, out, settings, overwrite=overwrite, progress=progress)
     console = Console(soft_wrap=True, highlight=False)

@@ -70,7 +70,7 @@ def chains_html(chains: Sequence[ViewedChain]) -> str:
 
 
 def principal(chain: Tensor) -> Tensor:
-    """A chain ``(N, 3)`` about its centre in the axes of its inertia, longest first; turned, never mirrored; float64."""
+    """A chain ``(N, 3)`` about its centre in the axes of its inertia, longest first, never mirrored; float64."""
     places = chain.detach().double().cpu()
     centred = places - places.mean(0)
     axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(-1)

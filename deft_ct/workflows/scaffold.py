@@ -7,7 +7,7 @@ import importlib.metadata
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from deft_ct.networks.backbone import SHORTEST
 from deft_ct.networks.storage import BACKBONES
 from deft_ct.operators.noise import GaussianNoise
 from deft_ct.protein.contigs import Contig
+from deft_ct.protein.proteinmpnn import SequenceLikelihood
 from deft_ct.protein.scaffolds import CLAIM, ScaffoldScores, placed_motif, scores, segment_ends
 from deft_ct.protein.scale import Angstrom
 from deft_ct.protein.secondary import letters, secondary_structure
@@ -56,6 +57,7 @@ class ScaffoldSettings(NetworkChoice):
         options: fields of its configuration.
         samples: chains that are drawn, each with its own sizes of the gaps.
         seed: of the gaps and of the sampling.
+        likelihood: whether CA-ProteinMPNN says how likely it finds the sequences that it designs for each chain.
 
     Raises:
         ValueError: a value is out of range, a name is unknown, or no chain fits the contig.
@@ -68,6 +70,7 @@ class ScaffoldSettings(NetworkChoice):
     options: Mapping[str, Any] = field(default_factory=dict)
     samples: int = 8
     seed: int = 0
+    likelihood: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -115,6 +118,7 @@ class Scaffold:
         motif: residues of the motif, counted from 0.
         residues: three-letter name of each residue: of the motif as in its file, glycine elsewhere.
         scores: its geometry.
+        likelihood: mean log-likelihood of a residue of designed sequences, nats, where it was asked for.
     """
 
     name: str
@@ -122,6 +126,12 @@ class Scaffold:
     motif: tuple[int, ...]
     residues: tuple[str, ...]
     scores: ScaffoldScores
+    likelihood: float | None = None
+
+    def row(self) -> dict[str, float | int | bool | str]:
+        """Scores for tables."""
+        more = {} if self.likelihood is None else {"sequence_log_likelihood": self.likelihood}
+        return {**self.scores.to_dict(), **more}
 
 
 def scaffold_motif(
@@ -145,13 +155,13 @@ def scaffold_motif(
 
     Raises:
         FileNotFoundError: the file or the prior is not there.
-        MissingExtraError: gemmi is not installed.
+        MissingExtraError: gemmi is not installed, or proteinmpnn where the likelihood is asked for.
         ReadError: the file is damaged, or has no such residues.
         ValueError: the prior is not one of backbones, the method cannot be used, or the motif is too small.
         FileExistsError: there is something in the way of the output.
         WriteError: a file cannot be written.
     """
-    networks = _networks(settings)
+    networks, likelihood = _networks(settings), SequenceLikelihood() if settings.likelihood else None
     structure = Structure(source)
     parts = [structure.segment(segment) for segment in settings.parsed.segments]
     template = torch.cat([part.ca for part in parts])
@@ -161,7 +171,7 @@ def scaffold_motif(
         found, records = [], []
         for number in range(settings.samples):
             one, record = _draw(number, template, names, method, settings, progress)
-            found.append(one)
+            found.append(one if likelihood is None else replace(one, likelihood=likelihood(one.chain, seed=number)))
             records.append(record)
         with atomic_folder(target, overwrite=overwrite, is_own=is_own_file) as work:
             _write(work, Path(source), found, records, settings)
@@ -172,7 +182,8 @@ def _networks(settings: ScaffoldSettings) -> Networks:
     """Those that were named, and else a shipped prior of backbones."""
     prior = settings.prior or next((name for name in shipped_priors() if name.startswith(BACKBONES)), None)
     networks = Networks(
-        prior=prior, htransform=settings.htransform, device=settings.device, precision=settings.precision
+        prior=prior, htransform=settings.htransform, models=settings.models, device=settings.device,
+        precision=settings.precision,
     )  # fmt: skip
     networks.load_named()
     return networks
@@ -213,7 +224,7 @@ def _draw(
 def _viewed(one: Scaffold) -> ViewedChain:
     shown = {
         name.replace("_", " "): ("yes" if value else "no") if isinstance(value, bool) else f"{value:.3g}"
-        for name, value in one.scores.to_dict().items()
+        for name, value in one.row().items()
     }  # fmt: skip
     return ViewedChain(
         title=one.name.removesuffix(".pdb"), places=one.chain, motif=one.motif,
@@ -226,7 +237,7 @@ def _write(
 ) -> None:
     for one in found:
         write_structure(work / one.name, one.chain, residues=one.residues, motif=one.motif, title=NOTICE)
-    rows = [{"file": one.name, **one.scores.to_dict()} for one in found]
+    rows = [{"file": one.name, **one.row()} for one in found]
     text = io.StringIO()
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()

@@ -98,7 +98,7 @@ class TrainedModel(nn.Module, abc.ABC):
         shape = asdict(self.shape)
         for field in fields(self.shape):  # networks in their own words, which later additions do not change
             value = getattr(self.shape, field.name)
-            if isinstance(value, tuple(NETWORKS.values())):
+            if type(value) in NETWORKS.values():
                 shape[field.name] = value.to_dict()
         return {"kind": self.kind, "shape": shape, "value_range_hu": [span.low, span.high]}
 

@@ -25,7 +25,7 @@ from deft_ct.reconstructor import Reconstructor
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 from deft_ct.workflows.experiments.backbone_problems import ScaffoldProblem, scaffold_scores
 
-_SAMPLER = {"sampler": Choice(("dpm-solver", "ddim")), "eta": Range(0.0, 1.0)}
+_SAMPLER: SearchSpace = {"sampler": Choice(("dpm-solver", "ddim")), "eta": Range(0.0, 1.0)}
 SPACES: Mapping[str, SearchSpace] = {
     "unconditional": _SAMPLER,
     "replacement": {"eta": Range(0.0, 1.0)},
