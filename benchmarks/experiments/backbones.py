@@ -50,11 +50,11 @@ from deft_ct.workflows.experiments.backbone_study import (
     Contender,
     Rows,
     Tuning,
-    compare,
+    compared_rows,
     fixed_options,
     novelty,
     solved_chains,
-    tune,
+    tuned_options,
 )
 
 SIGMAS = (1.0, 2.0, 4.0, 8.0)
@@ -175,7 +175,7 @@ def tuned(file: BackboneFile, arguments: argparse.Namespace, log: Callable[[str]
         problems=problems(file, "val", 0, arguments.tune_problems), trials=arguments.trials, seed=arguments.seed
     )  # fmt: skip
     rows = Rows(work=arguments.work, samples=arguments.tune_samples, compute=not arguments.stored)
-    found = {one.label: tune(one, rows, given, log) for one in contenders(arguments)}
+    found = {one.label: tuned_options(one, rows, given, log) for one in contenders(arguments)}
     path = arguments.work / "tuned.json"
     before = json.loads(path.read_text()) if path.is_file() else {}
     write_text(path, json.dumps(before | found, indent=1) + "\n")
@@ -201,7 +201,7 @@ def table(file: BackboneFile, arguments: argparse.Namespace) -> tuple[str, Recor
     texts, record = [], {"options": {one.label: given for one, given in pairs}}
     for group in arguments.groups:
         given = {seed: problems(file, group, seed, arguments.limit) for seed in range(arguments.seeds)}
-        found = list(compare(pairs, rows, given.__getitem__, arguments.seeds))
+        found = list(compared_rows(pairs, rows, given.__getitem__, arguments.seeds))
         by_label = {one.label: [row for row in found if row["label"] == one.label] for one in chosen}
         lines = []
         for label, mine in by_label.items():

@@ -32,7 +32,7 @@ def scaffold(
     seed: opt.Seed = 0,
     likelihood: Annotated[
         bool,
-        typer.Option("--likelihood", help="Add how likely CA-ProteinMPNN finds the sequences that it designs: it ranks."),
+        typer.Option("--likelihood", help="Add how likely CA-ProteinMPNN finds its own sequences for a chain."),
     ] = False,
     device: opt.Device = "cpu",
     prior: opt.PriorName = None,

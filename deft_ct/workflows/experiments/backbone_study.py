@@ -189,7 +189,7 @@ class Tuning:
     seed: int = 0
 
 
-def tune(contender: Contender, rows: Rows, tuning: Tuning, log: Callable[[str], None]) -> Record:
+def tuned_options(contender: Contender, rows: Rows, tuning: Tuning, log: Callable[[str], None]) -> Record:
     """The best of the trials of a method.
 
     Args:
@@ -221,7 +221,7 @@ def _share(rows: Sequence[Record]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def compare(
+def compared_rows(
     contenders: Sequence[tuple[Contender, Mapping[str, Any]]], rows: Rows,
     problems_of: Callable[[int], Sequence[ScaffoldProblem]], seeds: int,
 ) -> Iterator[Record]:  # fmt: skip

@@ -18,14 +18,14 @@ from deft_ct.workflows.experiments.backbone_study import (
     Contender,
     Rows,
     Tuning,
-    compare,
+    compared_rows,
     criteria_met,
     fitness,
     fixed_options,
     novelty,
     solved_chains,
     trial_options,
-    tune,
+    tuned_options,
 )
 
 pytest.importorskip("tmtools", reason="the extra tm-score is not installed")
@@ -59,34 +59,34 @@ def test_every_method_has_the_same_number_of_trials_and_evaluations() -> None:
 def test_rows_are_computed_once(tmp_path: Path) -> None:
     rows = Rows(work=tmp_path, samples=2)
     with count_evaluations() as first:
-        found = list(compare([(contender(), {})], rows, lambda seed: [problem("a"), problem("b")], 2))
+        found = list(compared_rows([(contender(), {})], rows, lambda seed: [problem("a"), problem("b")], 2))
     assert first.total == 4 * 2 * 4 and [(row["problem"], row["seed"]) for row in found] == [
         ("a", 0), ("b", 0), ("a", 1), ("b", 1),
     ]  # fmt: skip
     path = sorted((tmp_path / "rows").iterdir())[0]
     path.unlink()
     with count_evaluations() as rest:
-        again = list(compare([(contender(), {})], rows, lambda seed: [problem("a"), problem("b")], 2))
+        again = list(compared_rows([(contender(), {})], rows, lambda seed: [problem("a"), problem("b")], 2))
     assert rest.total == 2 * 4
     assert [row["chains"] for row in again] == [row["chains"] for row in found]
     path.unlink()
     stored = Rows(work=tmp_path, samples=2, compute=False)
     with count_evaluations() as none:
-        assert len(list(compare([(contender(), {})], stored, lambda seed: [problem("a"), problem("b")], 2))) == 3
-        assert not list(compare([(contender(), {"eta": 0.5})], stored, lambda seed: [problem()], 1))  # another key
+        assert len(list(compared_rows([(contender(), {})], stored, lambda seed: [problem("a"), problem("b")], 2))) == 3
+        assert not list(compared_rows([(contender(), {"eta": 0.5})], stored, lambda seed: [problem()], 1))  # another key
     assert none.total == 0
 
 
 def test_the_best_trial_wins_and_the_defaults_win_ties(tmp_path: Path) -> None:
     rows, lines = Rows(work=tmp_path, samples=1), list[str]()
-    found = tune(contender(), rows, Tuning(problems=[problem()], trials=3), lines.append)
+    found = tuned_options(contender(), rows, Tuning(problems=[problem()], trials=3), lines.append)
     assert len(lines) == len(found["trials"]) == 3
     best = max(trial["fitness"] for trial in found["trials"])
     assert found["fitness"] == best and found["options"] == next(
         trial["options"] for trial in found["trials"] if trial["fitness"] == best
     )
     with pytest.raises(ValueError, match="no trial"):
-        tune(contender("dps"), Rows(work=tmp_path, samples=1, compute=False), Tuning(problems=[problem()], trials=1),
+        tuned_options(contender("dps"), Rows(work=tmp_path, samples=1, compute=False), Tuning(problems=[problem()], trials=1),
              lines.append)  # fmt: skip
 
 
