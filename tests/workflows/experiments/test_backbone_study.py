@@ -73,7 +73,8 @@ def test_rows_are_computed_once(tmp_path: Path) -> None:
     stored = Rows(work=tmp_path, samples=2, compute=False)
     with count_evaluations() as none:
         assert len(list(compared_rows([(contender(), {})], stored, lambda seed: [problem("a"), problem("b")], 2))) == 3
-        assert not list(compared_rows([(contender(), {"eta": 0.5})], stored, lambda seed: [problem()], 1))  # another key
+        other = [(contender(), {"eta": 0.5})]  # another key
+        assert not list(compared_rows(other, stored, lambda seed: [problem()], 1))
     assert none.total == 0
 
 
@@ -85,9 +86,9 @@ def test_the_best_trial_wins_and_the_defaults_win_ties(tmp_path: Path) -> None:
     assert found["fitness"] == best and found["options"] == next(
         trial["options"] for trial in found["trials"] if trial["fitness"] == best
     )
+    stored, tuning = Rows(work=tmp_path, samples=1, compute=False), Tuning(problems=[problem()], trials=1)
     with pytest.raises(ValueError, match="no trial"):
-        tuned_options(contender("dps"), Rows(work=tmp_path, samples=1, compute=False), Tuning(problems=[problem()], trials=1),
-             lines.append)  # fmt: skip
+        tuned_options(contender("dps"), stored, tuning, lines.append)
 
 
 def test_what_is_maximised() -> None:
