@@ -309,7 +309,7 @@ def main() -> None:
     }  # fmt: skip
     text, record = parts[arguments.part]()
     about = (
-        f"{CLAIM.capitalize()}. Prior {prior.content_hash()[:12]}. 95 % bootstrap intervals over chains or problems."
+        f"{CLAIM[0].upper()}{CLAIM[1:]}. Prior {prior.content_hash()[:12]}. 95 % bootstrap intervals over chains or problems."
     )
     shown = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
     whole = {"about": about, "arguments": shown} | record

@@ -106,6 +106,7 @@ def motifbench(
         list[str], typer.Argument(metavar="CASE=RESULT...", help="Names of test cases and folders of their results.")
     ],
     out: opt.Out,
+    overwrite: opt.Overwrite = False,
 ) -> None:
     """Export results of `deft-ct scaffold` to the folders of MotifBench, for sequence design and structure prediction.
 
@@ -120,7 +121,7 @@ def motifbench(
             if not folder or case in named:
                 raise ValueError(f"results are named once each, as 01_1LDB=FOLDER, got {text!r}")
             named[case] = Path(folder).expanduser()
-        files = export_motifbench(named, out)
+        files = export_motifbench(named, out, overwrite=overwrite)
         Console().print(f"{len(files)} files written to [bold]{escape(str(out))}[/]", soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,22 @@ from deft_ct.io.motifbench import ExportedScaffold, checked_case, write_motifben
 from deft_ct.io.structures import Structure
 from deft_ct.protein.contigs import Contig, SegmentPlaces
 from deft_ct.protein.scaffolds import CLAIM, segment_ends
-from deft_ct.runtime.atomic import atomic_folder, reserve_folder
+from deft_ct.runtime.atomic import atomic_folder, reserve_folder, write_text
 from deft_ct.runtime.fields import from_values
 from deft_ct.runtime.json_object import read_json_object
-from deft_ct.workflows.series_output import PROGRAM, RUN_RECORD
+from deft_ct.workflows.series_output import PROGRAM, RUN_RECORD, file_sha256
+
+EXPORT_RECORD = "export.json"
+"""Lists the files of an export, so that it may be replaced."""
 
 
-def export_motifbench(results: Mapping[str, Path], out: str | Path) -> list[str]:
+def export_motifbench(results: Mapping[str, Path], out: str | Path, *, overwrite: bool = False) -> list[str]:
     """Write chains of several results as test cases of MotifBench, in a folder that appears whole.
 
     Args:
         results: name of a test case, such as ``01_1LDB`` -> folder of its result.
         out: a new or empty folder.
+        overwrite: replace an earlier export.
 
     Returns:
         The files, relative to ``out``.
@@ -39,9 +44,29 @@ def export_motifbench(results: Mapping[str, Path], out: str | Path) -> list[str]
     for case in results:
         checked_case(case)
     found = {case: _scaffolds(folder) for case, folder in results.items()}
-    with reserve_folder(out) as target, atomic_folder(target) as work:
-        files = write_motifbench(work, found, title=CLAIM)
-        return [str(path.relative_to(work)) for path in files]
+    with (
+        reserve_folder(out, overwrite=overwrite) as target,
+        atomic_folder(target, overwrite=overwrite, is_own=is_own_export) as work,
+    ):
+        files = {path.relative_to(work).as_posix(): path for path in write_motifbench(work, found, title=CLAIM)}
+        listed = {name: file_sha256(path) for name, path in files.items()}
+        write_text(work / EXPORT_RECORD, json.dumps({"program": PROGRAM, "files": listed}, indent=1) + "\n")
+    return list(files)
+
+
+def is_own_export(path: Path) -> bool:
+    """Whether :func:`export_motifbench` wrote a file, as the record of its folder lists it."""
+    for folder in path.parents:
+        try:
+            record = read_json_object(folder / EXPORT_RECORD, "the record of an export")
+        except (FileNotFoundError, ReadError):
+            continue
+        files = record.get("files") if record.get("program") == PROGRAM else None
+        if not isinstance(files, dict):
+            return False
+        name = path.relative_to(folder).as_posix()
+        return name == EXPORT_RECORD or (name in files and files[name] == file_sha256(path))
+    return False
 
 
 def _scaffolds(folder: Path) -> list[ExportedScaffold]:

@@ -40,7 +40,7 @@ from deft_ct.workflows.scaffold import ScaffoldSettings, scaffold_motif
 SCAN = ("--scan", "parallel12_1e5_48bins")
 STEPS = ("--steps", 6, "--batch-size", 2, "--no-progress")
 Read = Callable[[Path], Any]
-REPLACED = ("reconstruct", "restore", "scaffold", "demo")
+REPLACED = ("reconstruct", "restore", "scaffold", "demo", "data motifbench")
 """Commands that write OUT as a whole, and refuse one that holds a file of the user."""
 TINY_DEMO = partial(SparseView, method="fbp", compare=(), views=12)
 
@@ -118,7 +118,7 @@ def commands(root: Path) -> dict[str, tuple[list[object], Read]]:
             ],
             lambda p: (p / "scaffolds.csv").read_text(),
         ),
-        "data motifbench": (["data", "motifbench", f"01_1LDB={_scaffolds(root)}"], _motif_places),
+        "data motifbench": (["data", "motifbench", f"01_1LDB={_scaffolds(root)}", "--overwrite"], _motif_places),
         "data challenge": (["data", "challenge", _challenge(root), "--method", "fbp"], _submission),
         "prior import": (
             ["prior", "import", _checkpoint(root), "--image-size", 16, "--head-channels", 16, "--overwrite"],

@@ -140,6 +140,11 @@ def test_results_are_exported_for_design_pipelines(folder: Path, tmp_path: Path)
     ):  # fmt: skip
         refused = CliRunner().invoke(app, ["data", "motifbench", *words, "--out", str(tmp_path / "other")])
         assert refused.exit_code == 2 and why in " ".join(refused.output.split()), refused.output
+    export_motifbench({"02_X": tmp_path / "one"}, tmp_path / "out", overwrite=True)
+    assert [path.name for path in (tmp_path / "out" / "scaffolds").iterdir()] == ["02_X"]
+    (tmp_path / "out" / "scaffolds" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError):
+        export_motifbench({"03_Y": tmp_path / "one"}, tmp_path / "out", overwrite=True)
     record = json.loads((tmp_path / "one" / "run.json").read_text())
     record["scaffolds"][0]["places"]["starts"] = [3]
     (tmp_path / "one" / "run.json").write_text(json.dumps(record))
