@@ -41,6 +41,9 @@ from deft_ct.workflows.series_output import PROGRAM, RUN_RECORD, file_sha256, is
 LONGEST = 512
 """Residues of the longest chain; the network looks at all pairs."""
 MOST_SAMPLES = 10_000
+LEAST_TOLERANCE = 1e-3
+"""Angstrom; the weight of less, its inverse square, would drown everything else in single precision."""
+_MOST_DIGITS = 10
 TABLE, PICTURE, PAGE = "scaffolds.csv", "scaffolds.png", "index.html"
 NOTICE = f"Research only; {CLAIM}"
 
@@ -78,8 +81,8 @@ class ScaffoldSettings(NetworkChoice):
         check_device(self.device)
         if not 1 <= self.samples <= MOST_SAMPLES:
             raise ValueError(f"samples must lie in 1..{MOST_SAMPLES}, got {self.samples}")
-        if not 0 < self.tolerance <= 10:
-            raise ValueError(f"tolerance must be above 0 and at most 10 A, got {self.tolerance}")
+        if not LEAST_TOLERANCE <= self.tolerance <= 10:
+            raise ValueError(f"tolerance must be above 0, from {LEAST_TOLERANCE} to 10 A, got {self.tolerance}")
         low, high = self.lengths
         if high > LONGEST or low < SHORTEST:
             raise ValueError(f"chains must have {SHORTEST} to {LONGEST} residues, got {low} to {high}")
@@ -100,8 +103,10 @@ class ScaffoldSettings(NetworkChoice):
         if self.length is None:
             return low, high
         first, _, last = self.length.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
-            raise ValueError(f"length must be a number of residues such as 70, or a range 60-80, got {self.length!r}")
+        if not all(part.isdecimal() and len(part) <= _MOST_DIGITS for part in (first, last or first)):
+            raise ValueError(
+                f"length must be a number of residues such as 70, or a range 60-80, got {self.length[:_MOST_DIGITS]!r}"
+            )
         wanted = int(first), int(last or first)
         if wanted[0] > wanted[1] or wanted[0] > high or wanted[1] < low:
             raise ValueError(f"no chain of {self.length} residues fits the contig, which gives {low} to {high}")

@@ -21,6 +21,7 @@ from deft_ct.diffusion.train import sample_times
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.guided.replacement import replaced
+from deft_ct.methods.guided.sampling import Need
 from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor
 from deft_ct.networks import BackboneNetwork, BackboneNetworkConfig
 from deft_ct.operators.findings import Finding
@@ -170,6 +171,7 @@ class Amortised(TrainedReconstructor):
     title: ClassVar[str] = "amortised"
     config_type: ClassVar[type] = AmortisedConfig
     model_type: ClassVar[type[TrainedModel]] = AmortisedModel
+    needs: ClassVar[Need] = "projection"
     search_space: ClassVar[SearchSpace] = {"eta": Range(0.0, 1.0)}
 
     def _check(self, request: Request) -> None:
