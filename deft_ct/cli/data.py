@@ -24,6 +24,7 @@ from deft_ct.problems.by_name import KINDS
 from deft_ct.problems.ct import build_for_scan
 from deft_ct.problems.ct_lodopab import lodopab_scan
 from deft_ct.runtime.atomic import occupy_folder
+from deft_ct.workflows.export_scaffolds import export_motifbench
 from deft_ct.workflows.lodopab_challenge import write_submission
 
 app = typer.Typer(no_args_is_help=True, help="Look at data: what is there, what is missing, and how to name it.")
@@ -97,6 +98,31 @@ def challenge(
                 log=lambda line: console.print(f"[dim]{escape(line)}[/]"),
             )  # fmt: skip
         console.print(f"written to [bold]{escape(str(path))}[/]", soft_wrap=True)
+
+
+@app.command(cls=CheckedCommand)
+def motifbench(
+    results: Annotated[
+        list[str], typer.Argument(metavar="CASE=RESULT...", help="Names of test cases and folders of their results.")
+    ],
+    out: opt.Out,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Export results of `deft-ct scaffold` to the folders of MotifBench, for sequence design and structure prediction.
+
+    Example: `deft-ct data motifbench 01_1LDB=result --out OUT`
+
+    Chains have C-alpha atoms alone: use the CA model of ProteinMPNN. OUT/fixed_positions.jsonl keeps the motif.
+    """
+    with one_line_errors():
+        named = {}
+        for text in results:
+            case, _, folder = text.partition("=")
+            if not folder or case in named:
+                raise ValueError(f"results are named once each, as 01_1LDB=FOLDER, got {text!r}")
+            named[case] = Path(folder).expanduser()
+        files = export_motifbench(named, out, overwrite=overwrite)
+        Console().print(f"{len(files)} files written to [bold]{escape(str(out))}[/]", soft_wrap=True)
 
 
 def _show(found: DataFindings, path: Path) -> None:

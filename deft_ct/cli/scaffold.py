@@ -32,9 +32,14 @@ def scaffold(
     method: opt.Methods = None,
     samples: opt.Samples = None,
     seed: opt.Seed = 0,
+    likelihood: Annotated[
+        bool,
+        typer.Option("--likelihood", help="Add how likely CA-ProteinMPNN finds its own sequences for a chain."),
+    ] = False,
     device: opt.Device = "cpu",
     prior: opt.PriorName = None,
     htransform: opt.HTransformName = None,
+    model: opt.ModelNames = None,
     overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
@@ -50,7 +55,7 @@ def scaffold(
         settings = ScaffoldSettings(
             contig=contig, length=length, tolerance=tolerance, method=name, options=options,
             samples=_CHAINS if samples is None else samples, seed=seed, device=device, prior=prior,
-            htransform=htransform,
+            htransform=htransform, models=opt.parse_models(model), likelihood=likelihood,
         )  # fmt: skip
         found = scaffold_motif(motif, out, settings, overwrite=overwrite, progress=progress)
     console = Console(soft_wrap=True, highlight=False)

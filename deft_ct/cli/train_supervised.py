@@ -23,6 +23,7 @@ from deft_ct.cli.training_options import (
     training_job,
 )
 from deft_ct.ct.scan_range import ScanRange
+from deft_ct.datasets.backbones import is_backbones
 from deft_ct.workflows.training_setup import TrainingData, new_network, random_scans, training_slices
 
 
@@ -111,6 +112,10 @@ def learned_primal_dual(
         _train(PrimalDualModel, shape, common, simulated, training, scan_range)
 
 
+_USUAL_CONDITIONAL = ("fbp", True, 0.1, "64,96,128", 4)
+"""Defaults of the options of :func:`conditional` that backbones do not have."""
+
+
 @grouped
 def conditional(
     common: CommonOptions,
@@ -127,8 +132,20 @@ def conditional(
     """Train a conditional diffusion model and write it to OUT/model.
 
     Example: `deft-ct train conditional --scan parallel60_1e5 --steps 2000 --out OUT`
+
+    On --data backbones:FILE --initial PRIOR the whole prior is fine-tuned to scaffold motifs, for --method amortised.
     """
     with training_job(common.out):
+        if is_backbones(common.data):
+            usual = (initial_reconstruction, residual, typical_error, channels, patch) == _USUAL_CONDITIONAL
+            if not usual or any(value is not None for value in vars(simulated).values()):
+                raise ValueError("backbones take the shape of their prior, and none of the options of scans and slices")
+            from deft_ct.workflows.train_backbones import amortised_on_backbones
+
+            config = training.config()
+            found = amortised_on_backbones(common.data, common.out, common.initial, config, progress=common.progress)
+            finish(common.out / "model", found, type(found).save)
+            return
         from deft_ct.methods.supervised.conditional import ConditionalModel, ConditionalShape
 
         shape = ConditionalShape(

@@ -26,6 +26,7 @@ from deft_ct.runtime.fields import check_values
 Registered = TypeVar("Registered", bound=Reconstructor)
 
 _BUILT_IN = {
+    "amortised": "deft_ct.methods.supervised.amortised:Amortised",
     "cgls": "deft_ct.methods.classical.cgls:CGLS",
     "conditional": "deft_ct.methods.supervised.conditional:Conditional",
     "daps": "deft_ct.methods.guided.daps:DAPS",
@@ -42,6 +43,7 @@ _BUILT_IN = {
     "learned_primal_dual": "deft_ct.methods.supervised.learned_primal_dual:LearnedPrimalDual",
     "mcg": "deft_ct.methods.guided.mcg:MCG",
     "pigdm": "deft_ct.methods.guided.pigdm:PiGDM",
+    "reconstruction_guidance": "deft_ct.methods.guided.reconstruction_guidance:ReconstructionGuidance",
     "reddiff": "deft_ct.methods.guided.reddiff:REDDiff",
     "replacement": "deft_ct.methods.guided.replacement:Replacement",
     "sirt": "deft_ct.methods.classical.sirt:SIRT",

@@ -36,8 +36,19 @@ _LONGEST = 3.0
 """Largest distance on the grids of distances, in the unit of the prior (standard deviations of a coordinate)."""
 _FARTHEST = 32
 """Separations along the chain beyond this are one."""
+_LEAST_FEATURES = 4
+"""Features of an attention head, at least."""
 _POINTS = 4
 """Points of each head whose mean position a residue sees in its own frame."""
+
+
+def heads_for(width: int) -> int:
+    """Attention heads of a network of ``width`` features: up to eight, with four features or more each.
+
+    Few features each would leave nothing to compare residues by, and every head costs parameters of its own.
+    """
+    suited = [heads for heads in (8, 4, 2) if width % heads == 0 and width >= _LEAST_FEATURES * heads]
+    return suited[0] if suited else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +102,8 @@ class BackboneNetworkConfig:
         return {"kind": "backbone", **asdict(self)}
 
     def small(self, width: int) -> BackboneNetworkConfig:
-        """The same network with ``width`` features."""
-        return replace(self, width=width)
+        """The same network with ``width`` features, and the attention heads that suit them."""
+        return replace(self, width=width, heads=min(self.heads, heads_for(width)))
 
     def with_channels(self, inputs: int, outputs: int) -> BackboneNetworkConfig:
         """The same shape for other numbers of channels in and out."""
@@ -147,6 +158,39 @@ class BackboneNetwork(TimeNetwork):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(config.stages))
         # The directions of the last stage, and the way from the input to where the stages moved each residue.
         self.out = nn.Linear(width, config.out_channels // 3 * (config.directions + 1))
+
+    @torch.no_grad()
+    def continue_from(self, other: BackboneNetwork) -> None:
+        """Take over the weights of a network with fewer inputs, to compute at first what it does.
+
+        Args:
+            other: of the same shape but for further vectors and scalars, of which it has none.
+
+        Raises:
+            ValueError: it is of another shape.
+        """
+        wanted = replace(self.config, in_channels=3, scalars=0)
+        if other.config != wanted:
+            raise ValueError(f"expected a network of the shape {wanted}, got {other.config}")
+        known = 3 + self.config.heads + 2 + 1  # directions of a network without further vectors
+        rows = torch.arange(known)
+        # In the last layer the way from the input to where the stages moved each residue is the last direction.
+        own_rows = torch.cat([rows, rows.new_tensor([self.config.directions])])
+        outputs = torch.arange(self.config.out_channels // 3)[:, None] * (self.config.directions + 1)
+        ends = (outputs + own_rows).flatten()
+        own = self.state_dict()  # shares memory with the parameters
+        for name, value in other.state_dict().items():
+            weight = own[name]
+            if weight.shape == value.shape:
+                weight.copy_(value)
+                continue
+            weight.zero_()
+            if name.startswith("moves."):
+                weight[rows] = value
+            elif name.startswith(f"{self.last_layer}."):
+                weight[ends] = value
+            else:  # features of further inputs come after those of the chain
+                weight[:, : value.shape[1]] = value
 
     @property
     def embedding_width(self) -> int:

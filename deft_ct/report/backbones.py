@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from deft_ct.report.chain_viewer import principal
 from deft_ct.runtime.atomic import atomic_file
 
 _COLUMNS, _INCHES, _DPI = 4, 2.6, 100
@@ -41,7 +41,7 @@ def save_backbones(
     for axis in axes:
         axis.set_axis_off()
     for axis, chain, motif, title in zip(axes, chains, motifs, titles, strict=False):
-        flat = _seen(chain)
+        flat = principal(chain).numpy()
         fixed = set(motif)
         for k in np.argsort(0.5 * (flat[1:, 2] + flat[:-1, 2])):
             both = {int(k), int(k) + 1} <= fixed
@@ -55,12 +55,3 @@ def save_backbones(
     with atomic_file(path) as work:
         figure.savefig(work, format="png", metadata={"Software": None})
     return Path(path)
-
-
-def _seen(chain: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """The chain in the axes of its inertia, longest first; turned, never mirrored."""
-    centred = (chain - chain.mean(0)).detach().double().cpu()
-    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(-1)
-    axes[:, 2] *= torch.linalg.det(axes).sign()
-    found: np.ndarray[tuple[int, int], np.dtype[np.float64]] = (centred @ axes).numpy()
-    return found

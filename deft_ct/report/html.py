@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from deft_ct.report.chain_viewer import ViewedChain, chains_html
 from deft_ct.report.figures import FOOTER
 from deft_ct.report.tables import Row, metrics_html, metrics_json
 from deft_ct.report.viewer import VolumeView, viewer_html
@@ -54,6 +55,7 @@ class Report:
         warnings: sentences on the data and the result that a reader must see first.
         rows: metrics of the methods; no table when empty (a measurement without a truth).
         view: the volume to scroll through.
+        chains: chains of C-alpha atoms to turn.
         figures: caption -> PNG file, embedded in this order.
         provenance: versions, seeds, hashes, settings: shown as JSON as it is, so it must not hold patient data.
     """
@@ -64,6 +66,7 @@ class Report:
     warnings: Sequence[str] = ()
     provenance: Mapping[str, Any] | None = None
     view: VolumeView | None = None
+    chains: Sequence[ViewedChain] = ()
     notice: str = FOOTER
 
 
@@ -88,6 +91,8 @@ def write_html(path: str | Path, report: Report) -> Path:
         parts += ["<h2>Metrics</h2>", f'<div class="wide">{metrics_html(report.rows)}</div>']
     if report.view is not None:
         parts.append(viewer_html(report.view))
+    if report.chains:
+        parts.append(chains_html(report.chains))
     for caption, picture in report.figures.items():
         data = base64.b64encode(Path(picture).read_bytes()).decode("ascii")
         parts.append(

@@ -7,7 +7,7 @@ import importlib.metadata
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,13 @@ from deft_ct.networks.backbone import SHORTEST
 from deft_ct.networks.storage import BACKBONES
 from deft_ct.operators.noise import GaussianNoise
 from deft_ct.protein.contigs import Contig
+from deft_ct.protein.proteinmpnn import SequenceLikelihood
 from deft_ct.protein.scaffolds import CLAIM, ScaffoldScores, placed_motif, scores, segment_ends
 from deft_ct.protein.scale import Angstrom
+from deft_ct.protein.secondary import letters, secondary_structure
 from deft_ct.reconstructor import PriorReconstructor, Reconstructor
 from deft_ct.report.backbones import save_backbones
+from deft_ct.report.chain_viewer import ViewedChain
 from deft_ct.report.html import Report, write_html
 from deft_ct.runtime.atomic import atomic_folder, reserve_folder
 from deft_ct.runtime.device import check_device
@@ -38,6 +41,9 @@ from deft_ct.workflows.series_output import PROGRAM, RUN_RECORD, file_sha256, is
 LONGEST = 512
 """Residues of the longest chain; the network looks at all pairs."""
 MOST_SAMPLES = 10_000
+LEAST_TOLERANCE = 1e-3
+"""Angstrom; the weight of less, its inverse square, would drown everything else in single precision."""
+_MOST_DIGITS = 10
 TABLE, PICTURE, PAGE = "scaffolds.csv", "scaffolds.png", "index.html"
 NOTICE = f"Research only; {CLAIM}"
 
@@ -54,6 +60,7 @@ class ScaffoldSettings(NetworkChoice):
         options: fields of its configuration.
         samples: chains that are drawn, each with its own sizes of the gaps.
         seed: of the gaps and of the sampling.
+        likelihood: whether CA-ProteinMPNN says how likely it finds the sequences that it designs for each chain.
 
     Raises:
         ValueError: a value is out of range, a name is unknown, or no chain fits the contig.
@@ -66,6 +73,7 @@ class ScaffoldSettings(NetworkChoice):
     options: Mapping[str, Any] = field(default_factory=dict)
     samples: int = 8
     seed: int = 0
+    likelihood: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -73,8 +81,8 @@ class ScaffoldSettings(NetworkChoice):
         check_device(self.device)
         if not 1 <= self.samples <= MOST_SAMPLES:
             raise ValueError(f"samples must lie in 1..{MOST_SAMPLES}, got {self.samples}")
-        if not 0 < self.tolerance <= 10:
-            raise ValueError(f"tolerance must be above 0 and at most 10 A, got {self.tolerance}")
+        if not LEAST_TOLERANCE <= self.tolerance <= 10:
+            raise ValueError(f"tolerance must be above 0, from {LEAST_TOLERANCE} to 10 A, got {self.tolerance}")
         low, high = self.lengths
         if high > LONGEST or low < SHORTEST:
             raise ValueError(f"chains must have {SHORTEST} to {LONGEST} residues, got {low} to {high}")
@@ -95,8 +103,10 @@ class ScaffoldSettings(NetworkChoice):
         if self.length is None:
             return low, high
         first, _, last = self.length.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
-            raise ValueError(f"length must be a number of residues such as 70, or a range 60-80, got {self.length!r}")
+        if not all(part.isdecimal() and len(part) <= _MOST_DIGITS for part in (first, last or first)):
+            raise ValueError(
+                f"length must be a number of residues such as 70, or a range 60-80, got {self.length[:_MOST_DIGITS]!r}"
+            )
         wanted = int(first), int(last or first)
         if wanted[0] > wanted[1] or wanted[0] > high or wanted[1] < low:
             raise ValueError(f"no chain of {self.length} residues fits the contig, which gives {low} to {high}")
@@ -113,6 +123,7 @@ class Scaffold:
         motif: residues of the motif, counted from 0.
         residues: three-letter name of each residue: of the motif as in its file, glycine elsewhere.
         scores: its geometry.
+        likelihood: mean log-likelihood of a residue of designed sequences, nats, where it was asked for.
     """
 
     name: str
@@ -120,6 +131,12 @@ class Scaffold:
     motif: tuple[int, ...]
     residues: tuple[str, ...]
     scores: ScaffoldScores
+    likelihood: float | None = None
+
+    def row(self) -> dict[str, float | int | bool | str]:
+        """Scores for tables."""
+        more = {} if self.likelihood is None else {"sequence_log_likelihood": self.likelihood}
+        return {**self.scores.to_dict(), **more}
 
 
 def scaffold_motif(
@@ -143,13 +160,13 @@ def scaffold_motif(
 
     Raises:
         FileNotFoundError: the file or the prior is not there.
-        MissingExtraError: gemmi is not installed.
+        MissingExtraError: gemmi is not installed, or proteinmpnn where the likelihood is asked for.
         ReadError: the file is damaged, or has no such residues.
         ValueError: the prior is not one of backbones, the method cannot be used, or the motif is too small.
         FileExistsError: there is something in the way of the output.
         WriteError: a file cannot be written.
     """
-    networks = _networks(settings)
+    networks, likelihood = _networks(settings), SequenceLikelihood() if settings.likelihood else None
     structure = Structure(source)
     parts = [structure.segment(segment) for segment in settings.parsed.segments]
     template = torch.cat([part.ca for part in parts])
@@ -159,7 +176,7 @@ def scaffold_motif(
         found, records = [], []
         for number in range(settings.samples):
             one, record = _draw(number, template, names, method, settings, progress)
-            found.append(one)
+            found.append(one if likelihood is None else replace(one, likelihood=likelihood(one.chain, seed=number)))
             records.append(record)
         with atomic_folder(target, overwrite=overwrite, is_own=is_own_file) as work:
             _write(work, Path(source), found, records, settings)
@@ -170,7 +187,8 @@ def _networks(settings: ScaffoldSettings) -> Networks:
     """Those that were named, and else a shipped prior of backbones."""
     prior = settings.prior or next((name for name in shipped_priors() if name.startswith(BACKBONES)), None)
     networks = Networks(
-        prior=prior, htransform=settings.htransform, device=settings.device, precision=settings.precision
+        prior=prior, htransform=settings.htransform, models=settings.models, device=settings.device,
+        precision=settings.precision,
     )  # fmt: skip
     networks.load_named()
     return networks
@@ -208,12 +226,23 @@ def _draw(
     return scaffold, {"places": asdict(places), "provenance": result.provenance}
 
 
+def _viewed(one: Scaffold) -> ViewedChain:
+    shown = {
+        name.replace("_", " "): ("yes" if value else "no") if isinstance(value, bool) else f"{value:.3g}"
+        for name, value in one.row().items()
+    }  # fmt: skip
+    return ViewedChain(
+        title=one.name.removesuffix(".pdb"), places=one.chain, motif=one.motif,
+        structure=letters(secondary_structure(one.chain)), scores=shown,
+    )  # fmt: skip
+
+
 def _write(
     work: Path, source: Path, found: list[Scaffold], records: list[dict[str, Any]], settings: ScaffoldSettings
 ) -> None:
     for one in found:
         write_structure(work / one.name, one.chain, residues=one.residues, motif=one.motif, title=NOTICE)
-    rows = [{"file": one.name, **one.scores.to_dict()} for one in found]
+    rows = [{"file": one.name, **one.row()} for one in found]
     text = io.StringIO()
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
@@ -232,7 +261,8 @@ def _write(
     }  # fmt: skip
     shown = plain({key: record[key] for key in ("settings", "source", "versions")} | {"scaffolds": rows})
     page = Report(
-        title=f"Scaffolds of {source.name}", figures={"C-alpha traces; the motif in red": work / PICTURE},
+        title=f"Scaffolds of {source.name}", chains=[_viewed(one) for one in found],
+        figures={"C-alpha traces; the motif in red": work / PICTURE},
         provenance=shown, notice=NOTICE,
     )  # fmt: skip
     write_html(work / PAGE, page)

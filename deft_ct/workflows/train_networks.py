@@ -45,7 +45,7 @@ class HTransformRecipe:
         tv_iterations: iterations of the TV reconstruction.
         refinement: folder of a trained refinement network.
         guidance: how the data enter the network, see :data:`~deft_ct.methods.deft.guidance.GUIDANCES`; or ``"auto"``.
-        channels: features of each level of a new network.
+        channels: features of each level of a new network; of backbones one number.
         batches: batches of initial reconstructions that are tabulated before the training; 0 for none.
         table: folder of the table; ``references`` in the output folder if None.
         loss: ``"denoising"`` needs images. ``"log-variance"`` and ``"trajectory-balance"`` need only measurements of
@@ -73,7 +73,6 @@ class HTransformRecipe:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        new_network(self.channels)
         ControlConfig(steps=self.path_steps, paths=self.paths)
         if self.batches < 0:
             raise ValueError(f"batches must be at least 0, got {self.batches}")
@@ -100,6 +99,7 @@ def htransform_on_slices(
         ValueError: the settings do not fit together.
         FileNotFoundError: a network or the table does not exist.
     """
+    new_network(settings.channels)  # refuses others before any work
     if settings.loss != "denoising" and (data.scan_range is not None or len(data.scans) != 1):
         raise ValueError(f"--loss {settings.loss} trains for one scan: give one --scan, and no --any-scan")
     if settings.table is not None and not (settings.table / RECORD).is_file():

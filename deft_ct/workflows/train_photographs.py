@@ -22,7 +22,7 @@ from deft_ct.problems.natural_by_name import NaturalTask, parse_task
 from deft_ct.problems.task_keys import NOISE_KEYS, gaussian_noise
 from deft_ct.workflows.train_networks import AUTO, HTransformRecipe, htransform_by_control
 from deft_ct.workflows.train_priors import ImageDomain
-from deft_ct.workflows.training_setup import htransform_network, record_card
+from deft_ct.workflows.training_setup import htransform_network, new_network, record_card
 
 if TYPE_CHECKING:  # imports accelerate, which takes seconds
     from deft_ct.training.pairs import PairSource
@@ -135,6 +135,7 @@ def htransform_on_photographs(
     from deft_ct.training.pairs import PairSource
 
     training = settings.training
+    new_network(settings.channels)  # refuses others before any work
     prior = load_prior(settings.prior)
     data.check(prior)
     measurements, weights = data.measurements()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from deft_ct.networks import BackboneNetwork, BackboneNetworkConfig, network_config
 from deft_ct.networks import chain_frames as cf
+from deft_ct.networks.backbone import heads_for
 
 SMALL = BackboneNetworkConfig(width=16, layers=1, heads=2, pair_width=8)
 
@@ -150,3 +151,10 @@ def test_neighbours_stop_at_the_ends() -> None:
         [0, 0, 1, 2], [0, -1, 1, 2], [-2, -1, 1, 2], [-2, -1, 1, 0], [-2, -1, 0, 0]
     ]  # fmt: skip
     assert there.sum(1).tolist() == [2, 3, 4, 3, 2]
+
+
+@pytest.mark.parametrize(("width", "heads"), [(128, 8), (32, 8), (40, 8), (24, 4), (20, 4), (12, 2), (6, 1), (10, 2)])
+def test_small_networks_have_fewer_attention_heads(width: int, heads: int) -> None:
+    assert heads_for(width) == heads
+    assert BackboneNetworkConfig().small(width).heads == heads
+    assert BackboneNetworkConfig(width=width, heads=heads).width == width

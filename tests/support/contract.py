@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from tiny import NETWORK, tiny_htransform, tiny_prior, tiny_scan, tiny_slices
+from tiny_backbones import SMALL_BACKBONE
 from torch import Tensor, nn
 
 from deft_ct.ct.hounsfield import HounsfieldScale
@@ -19,7 +20,15 @@ from deft_ct.diffusion.schedule import Schedule
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import Networks, method_class, methods
-from deft_ct.methods.supervised import ConditionalShape, FBPUNetShape, I2SBShape, PrimalDualShape, TrainedModel
+from deft_ct.methods.supervised import (
+    AmortisedModel,
+    AmortisedShape,
+    ConditionalShape,
+    FBPUNetShape,
+    I2SBShape,
+    PrimalDualShape,
+    TrainedModel,
+)
 from deft_ct.methods.supervised.conditional import ConditionalModel
 from deft_ct.methods.supervised.fbp_unet import FBPUNetModel
 from deft_ct.methods.supervised.i2sb import I2SBModel
@@ -43,6 +52,7 @@ MODELS = {
     "learned_primal_dual": (PrimalDualModel, PrimalDualShape(iterations=2, channels=8, memory=3)),
     "conditional": (ConditionalModel, ConditionalShape(network=NETWORK)),
     "i2sb": (I2SBModel, I2SBShape(network=NETWORK)),
+    "amortised": (AmortisedModel, AmortisedShape(network=SMALL_BACKBONE)),
 }
 
 

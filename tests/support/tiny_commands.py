@@ -35,11 +35,12 @@ from deft_ct.methods.supervised.fbp_unet import FBPUNetModel
 from deft_ct.methods.supervised.i2sb import I2SBModel
 from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel
 from deft_ct.workflows.reconstruct_series import SparseView
+from deft_ct.workflows.scaffold import ScaffoldSettings, scaffold_motif
 
 SCAN = ("--scan", "parallel12_1e5_48bins")
 STEPS = ("--steps", 6, "--batch-size", 2, "--no-progress")
 Read = Callable[[Path], Any]
-REPLACED = ("reconstruct", "restore", "scaffold", "demo", "prior import")
+REPLACED = ("reconstruct", "restore", "scaffold", "demo", "prior import", "data motifbench")
 """Commands that write OUT as a whole, and refuse one that holds a file of the user."""
 TINY_DEMO = partial(SparseView, method="fbp", compare=(), views=12)
 
@@ -121,6 +122,7 @@ def commands(root: Path) -> dict[str, tuple[list[object], Read]]:
             ],
             lambda p: (p / "scaffolds.csv").read_text(),
         ),
+        "data motifbench": (["data", "motifbench", f"01_1LDB={_scaffolds(root)}", "--overwrite"], _motif_places),
         "data challenge": (["data", "challenge", _challenge(root), "--method", "fbp"], _submission),
         "prior import": (
             ["prior", "import", _checkpoint(root), "--image-size", 16, "--head-channels", 16, "--overwrite"],
@@ -147,6 +149,18 @@ def _motif(root: Path) -> Path:
     row = "ATOM  {0:>5}  CA  ALA A{0:>4}    {1:8.3f}{2:8.3f}{3:8.3f}  1.00  0.00           C"
     path.write_text("".join(row.format(k, 3.0 * k, k % 2, k % 3) + "\n" for k in range(1, 8)))
     return path
+
+
+def _scaffolds(root: Path) -> Path:
+    settings = ScaffoldSettings(
+        contig="3,A2-6,2", prior=str(root / "backbones"), method="unconditional", options={"steps": 1}, samples=2
+    )  # fmt: skip
+    scaffold_motif(_motif(root), root / "scaffolds", settings)
+    return root / "scaffolds"
+
+
+def _motif_places(out: Path) -> str:
+    return (out / "scaffolds" / "01_1LDB" / "scaffold_info.csv").read_text()
 
 
 def _challenge(root: Path) -> Path:

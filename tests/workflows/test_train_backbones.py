@@ -17,6 +17,7 @@ from deft_ct.diffusion import load_prior
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft import load_htransform
 from deft_ct.methods.registry import load_reconstructor
+from deft_ct.methods.supervised.amortised import AmortisedModel
 from deft_ct.networks import BackboneNetworkConfig
 from deft_ct.operators import GaussianNoise
 from deft_ct.operators.points.motif import Motif
@@ -84,6 +85,41 @@ def test_held_out_chains_change_nothing_and_homologues_are_refused(root: Path, t
 def test_options_that_do_not_suit_are_refused(root: Path, tmp_path: Path, words: tuple[object, ...], why: str) -> None:
     result = run("train", *words, "--data", f"backbones:{root / 'data.h5'}", "--out", tmp_path, "--no-progress")
     assert result.exit_code == 2 and why in " ".join(result.output.split())
+
+
+def test_a_small_head_of_any_width(root: Path, tmp_path: Path) -> None:
+    words = ("train", "htransform", "--data", f"backbones:{root / 'data.h5'}", "--prior", root / "p" / "prior")
+    result = run(*words, "--out", tmp_path, "--channels", 6, "--steps", 1, "--batch-size", 2, "--no-progress")
+    assert result.exit_code == 0, result.output
+    network = load_htransform(tmp_path / "htransform").config.network
+    assert isinstance(network, BackboneNetworkConfig) and (network.width, network.heads) == (6, 1)
+
+
+@pytest.mark.parametrize("objective", ["log-variance", "trajectory-balance"])
+def test_stochastic_control_sees_motifs_alone(root: Path, tmp_path: Path, objective: str) -> None:
+    data, rest = write_backbones(tmp_path / "data.h5"), ("--channels", 8, "--steps", 2, "--batch-size", 2)
+    words = ("train", "htransform", "--prior", root / "p" / "prior", "--loss", objective, "--paths", 2)
+    for name in ("a", "b"):
+        more = ("--data", f"backbones:{data}", "--path-steps", 3, "--out", tmp_path / name, *rest, "--no-progress")
+        result = run(*words, *more)
+        assert result.exit_code == 0, result.output
+    made, again = (load_htransform(tmp_path / name / "htransform") for name in ("a", "b"))
+    assert made.card["control"] == {"objective": objective, "steps": 3, "paths": 2} and made.card["measurements"] == 3
+    assert made.card["domain"] == "backbones" and made.content_hash() == again.content_hash()
+    assert any(bool(p.any()) for p in made.network.get_submodule(made.network.last_layer).parameters())  # it learned
+
+
+def test_the_whole_prior_is_fine_tuned(root: Path, tmp_path: Path) -> None:
+    words = ("train", "conditional", "--data", f"backbones:{root / 'data.h5'}", "--steps", 2, "--batch-size", 2)
+    result = run(*words, "--initial", root / "p" / "prior", "--out", tmp_path, "--no-progress")
+    assert result.exit_code == 0, result.output
+    model = AmortisedModel.load(tmp_path / "model")
+    assert model.card["domain"] == "backbones" and model.card["data"]["chains"] == 3
+    start = AmortisedModel.from_prior(load_prior(root / "p" / "prior"))
+    assert model.shape == start.shape and model.content_hash() != start.content_hash()
+    for more, why in ((("--channels", 32), "shape of their prior"), ((), "give --initial PRIOR")):
+        refused = run(*words, "--out", tmp_path / "other", *more, "--no-progress")
+        assert refused.exit_code == 2 and why in " ".join(refused.output.split())
 
 
 def test_deft_draws_chains_that_carry_the_motif(root: Path) -> None:

@@ -14,7 +14,8 @@ from deft_ct.ct.trained_range import training_finding
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.initial import check_initial
-from deft_ct.networks import UNet, UNetConfig, content_hash
+from deft_ct.networks import UNet, UNetConfig, content_hash, network_config
+from deft_ct.networks.kinds import NETWORKS
 from deft_ct.networks.precision import Precision, network_precision
 from deft_ct.networks.storage import ModelFormat
 from deft_ct.operators.findings import Finding
@@ -48,6 +49,8 @@ class TrainedModel(nn.Module, abc.ABC):
     """
 
     kind: ClassVar[str]
+    trained_by: ClassVar[str] = ""
+    """The command that trains it; ``deft-ct train KIND`` where empty."""
     shape_type: ClassVar[type]
 
     def __init__(
@@ -95,7 +98,7 @@ class TrainedModel(nn.Module, abc.ABC):
         shape = asdict(self.shape)
         for field in fields(self.shape):  # networks in their own words, which later additions do not change
             value = getattr(self.shape, field.name)
-            if isinstance(value, UNetConfig):
+            if type(value) in NETWORKS.values():
                 shape[field.name] = value.to_dict()
         return {"kind": self.kind, "shape": shape, "value_range_hu": [span.low, span.high]}
 
@@ -125,8 +128,8 @@ class TrainedModel(nn.Module, abc.ABC):
         """
         if name_or_path is None and cls.kind not in FORMAT.shipped():
             raise FileNotFoundError(
-                f"no {cls.kind} model comes with this installation; train one with `deft-ct train "
-                f"{cls.kind.replace('_', '-')}`, and pass its folder as model="
+                f"no {cls.kind} model comes with this installation; train one with "
+                f"`{cls.trained_by or 'deft-ct train ' + cls.kind.replace('_', '-')}`, and pass its folder as model="
             )
         folder = FORMAT.find(name_or_path or cls.kind)
         meta, weights = FORMAT.read(folder)
@@ -231,6 +234,6 @@ def image_network(config: UNetConfig, inputs: int) -> UNet:
 
 def _shape(shape_type: type, values: dict[str, Any]) -> Any:
     if isinstance(values, dict):
-        networks = {name: from_values(UNetConfig, value) for name, value in values.items() if isinstance(value, dict)}
+        networks = {name: network_config(value) for name, value in values.items() if isinstance(value, dict)}
         values = values | networks
     return from_values(shape_type, values)

@@ -1,33 +1,30 @@
-"""What a prior of backbones draws, and how methods scaffold the motifs of a data set: geometry, problem by problem."""
+"""What a prior of backbones draws, and the error of estimates outside of a motif: geometry, chain by chain."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from deft_ct.datasets.backbones import MotifCut
 from deft_ct.diffusion import Prior
-from deft_ct.diffusion.samplers import ddim
-from deft_ct.diffusion.schedule import time_grid
-from deft_ct.measurement.measurement import Measurement
+from deft_ct.diffusion.samplers import Denoiser, ddim
+from deft_ct.diffusion.schedule import Schedule, time_grid
+from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft import HTransform
 from deft_ct.methods.deft.conditioning import condition_for
 from deft_ct.methods.deft.reconstructor import conditional_denoiser
 from deft_ct.methods.guided.replacement import replaced
-from deft_ct.operators.noise import GaussianNoise
-from deft_ct.operators.points.motif import Motif
+from deft_ct.methods.supervised.amortised import AmortisedModel
 from deft_ct.protein import geometry, secondary
 from deft_ct.protein.ensemble import superposed
-from deft_ct.protein.scaffolds import scores
-from deft_ct.protein.scale import BACKBONE_RANGE, SPREAD, Angstrom
-from deft_ct.reconstructor import Reconstructor
+from deft_ct.protein.scale import BACKBONE_RANGE, SPREAD
 from deft_ct.runtime.seeds import generator_for, normal_like
+from deft_ct.workflows.experiments.backbone_problems import cut_problem
 
-TOLERANCE = 0.1
-"""Standard deviation of the coordinates of a motif, angstrom."""
+Conditional = Callable[[Likelihood], Denoiser]
+"""Gives the denoiser of chains given the data of a motif."""
 
 
 @torch.no_grad()
@@ -56,39 +53,43 @@ def chain_geometry(chain: Tensor) -> dict[str, float]:
     }  # fmt: skip
 
 
-def motif_measurement(cut: MotifCut) -> Measurement:
-    """What is known of the chain of a problem."""
-    motif = Motif(len(cut.chain), range(cut.start, cut.stop), cut.template)
-    return Measurement(motif, GaussianNoise(TOLERANCE), units=Angstrom())
+def by_replacement(prior: Prior) -> Conditional:
+    """The estimate of a prior, whose motif residues give way to the motif."""
+
+    def given(likelihood: Likelihood) -> Denoiser:
+        def denoise(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
+            x0 = replaced(likelihood, prior.denoise(x_t, t))
+            return x0, prior.schedule.eps_from_x0(x_t, x0, torch.as_tensor(t))
+
+        return denoise
+
+    return given
 
 
-def scaffold_scores(method: Reconstructor, cut: MotifCut, *, samples: int, seed: int) -> list[dict[str, Any]]:
-    """Scores of the samples of a method for one problem, with the evaluations and seconds of each."""
-    measurement = motif_measurement(cut)
-    result = method.reconstruct(
-        cut.template[None], measurement, num_samples=samples, seed=seed, image_ids=[cut.name]
+def by_htransform(prior: Prior, htransform: HTransform) -> Conditional:
+    """The estimate of a prior with its h-transform."""
+    return lambda likelihood: conditional_denoiser(
+        prior, htransform, likelihood, condition_for(likelihood, htransform)
     )  # fmt: skip
-    chains = result.mean[:, None] if result.samples is None else result.samples
-    motif, cost = measurement.operator, result.provenance
-    assert isinstance(motif, Motif)
-    each = {
-        "evaluations": cost["network_evaluations_per_image"] / samples, "seconds": cost["seconds_per_image"] / samples
-    }  # fmt: skip
-    return [scores(chain, motif, [(cut.start, cut.stop)]).to_dict() | each for chain in chains[0]]
+
+
+def by_amortised(model: AmortisedModel) -> Conditional:
+    """The estimate of a fine-tuned prior."""
+    return model.denoiser
 
 
 @torch.no_grad()
 def denoising_errors(
-    prior: Prior, htransform: HTransform | None, cuts: Sequence[MotifCut], *, sigma: float, seed: int
+    schedule: Schedule, conditional: Conditional, cuts: Sequence[MotifCut], *, sigma: float, seed: int
 ) -> list[float]:
     """Error of the estimate outside of the motif, given the motif, at one noise level.
 
-    The gate before any sampling: an h-transform that estimates the rest of a chain no better than replacement has
-    learned nothing.
+    The gate before any sampling: a network that estimates the rest of a chain no better than replacement has learned
+    nothing.
 
     Args:
-        prior: the frozen prior.
-        htransform: the h-transform; None for replacement.
+        schedule: of the prior.
+        conditional: gives the estimate, from a noisy chain and the motif.
         cuts: problems with known chains.
         sigma: noise of the coordinates, angstrom.
         seed: of the noise.
@@ -97,19 +98,14 @@ def denoising_errors(
         For each problem the root mean square distance of a residue from its place, angstrom, after the superposition of
         the whole chain.
     """
-    schedule = prior.schedule
     time = float((schedule.sigmas - sigma / SPREAD).abs().argmin())
     found = []
     for cut in cuts:
-        likelihood = motif_measurement(cut).likelihood(cut.template[None], BACKBONE_RANGE)
+        likelihood = cut_problem(cut).measurement.likelihood(cut.template[None], BACKBONE_RANGE)
         x0 = BACKBONE_RANGE.to_prior(cut.chain.ca[None])
         noise = normal_like(x0, [generator_for(seed, "gate", cut.name)])
         x_t = schedule.add_noise(x0, noise, torch.tensor([time]))
-        if htransform is None:
-            estimate = replaced(likelihood, prior.denoise(x_t, time))
-        else:
-            condition = condition_for(likelihood, htransform)
-            estimate, _ = conditional_denoiser(prior, htransform, likelihood, condition)(x_t, time)
+        estimate, _ = conditional(likelihood)(x_t, time)
         moved = superposed(BACKBONE_RANGE.from_prior(estimate[0]), cut.chain.ca)
         rest = torch.ones(len(cut.chain), dtype=torch.bool)
         rest[cut.start : cut.stop] = False

@@ -31,7 +31,19 @@ def prior() -> Prior:
     return Prior(Shrinks(), Schedule(steps=20, beta_start=0.01, beta_end=0.3), prediction="sample", image_shape=SHAPE)
 
 
-SAMPLERS = ["daps", "ddnm", "ddrm", "dds", "diffpir", "dps", "mcg", "pigdm", "reddiff", "unconditional"]
+SAMPLERS = [
+    "daps",
+    "ddnm",
+    "ddrm",
+    "dds",
+    "diffpir",
+    "dps",
+    "mcg",
+    "pigdm",
+    "reconstruction_guidance",
+    "reddiff",
+    "unconditional",
+]
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
