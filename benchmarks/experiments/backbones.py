@@ -308,9 +308,8 @@ def main() -> None:
         "table": lambda: table(file, arguments),
     }  # fmt: skip
     text, record = parts[arguments.part]()
-    about = (
-        f"{CLAIM[0].upper()}{CLAIM[1:]}. Prior {prior.content_hash()[:12]}. 95 % bootstrap intervals over chains or problems."
-    )
+    claim = f"{CLAIM[0].upper()}{CLAIM[1:]}"
+    about = f"{claim}. Prior {prior.content_hash()[:12]}. 95 % bootstrap intervals over chains or problems."
     shown = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
     whole = {"about": about, "arguments": shown} | record
     write_result(arguments.out, f"backbones_{arguments.part}", whole, f"{about}\n\n{text}\n")

@@ -40,6 +40,7 @@ class ModelFormat:
         extras: names of further JSON files that :meth:`write` may be given.
         companions: patterns of files that users or scripts put into such a folder; they are kept when it is rewritten.
         remedy: what to do when none comes with the package.
+        has_card: whether a model card is written; not for a model that lies in the folder of another.
     """
 
     noun: str
@@ -49,6 +50,7 @@ class ModelFormat:
     extras: tuple[str, ...] = ()
     companions: tuple[str, ...] = ("training_log*.csv",)
     remedy: str = "pass the folder of one"
+    has_card: bool = True
 
     def write(
         self,
@@ -78,7 +80,8 @@ class ModelFormat:
             (part / self.weights).write_bytes(save(weights, metadata={"format": "pt"}))
             for name, content in {**(more or {}), self.metadata: metadata}.items():
                 write_text(part / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
-            write_text(part / model_card.FILE, model_card.model_card(self.noun, metadata))
+            if self.has_card:
+                write_text(part / model_card.FILE, model_card.model_card(self.noun, metadata))
 
     def read(self, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The metadata, and the weights in float32 on the CPU.

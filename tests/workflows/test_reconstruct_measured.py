@@ -238,7 +238,7 @@ def test_no_name_of_a_file_leaves_the_house(plain: Path, tmp_path: Path) -> None
 def test_faults_before_any_work(plain: Path, tmp_path: Path) -> None:
     for change, why in (
         ({"size": 4}, "at least 8"), ({"fov_mm": 0.0}, "positive number of mm"), ({"photons": -1.0}, "photons must be"),
-        ({"method": "none"}, "unknown method"), ({"samples": 0}, "at least 1"), ({"align": "x"}, "align must be"),
+        ({"method": "none"}, "unknown method"), ({"samples": -1}, "at least 0"), ({"align": "x"}, "align must be"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=why):
             MeasuredSettings(**change)

@@ -123,7 +123,7 @@ def load_refinement(folder: str | Path) -> Refinement:
 
 _SPREAD = ModelFormat(
     noun="spread network", assets="htransforms", weights="spread.safetensors", metadata="spread.json",
-    companions=("training_log*.csv", PATTERN, WEIGHTS, METADATA),
+    companions=("training_log*.csv", PATTERN, WEIGHTS, METADATA, "README.md"), has_card=False,
 )  # fmt: skip
 
 
