@@ -81,6 +81,8 @@ def calibrate(
                 Networks(prior=prior, htransform=htransform, device=device, precision=precision),
             )  # fmt: skip
             return
+        if count < 2:
+            raise ValueError(f"--samples must be at least 2 for a standard deviation of samples, got {count}")
         chosen = Scan.from_name(opt.only(scan or ["parallel60_1e5"], "--scan"))
         networks = Networks(prior=prior, htransform=htransform, device=device, precision=precision)
         packs = {text: read_pack(text, every) for text in dict.fromkeys([data, *(also or ())])}

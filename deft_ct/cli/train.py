@@ -37,7 +37,7 @@ from deft_ct.workflows.train_backbones import (
     prior_on_backbones,
 )
 from deft_ct.workflows.train_priors import PriorRecipe, image_domain, prior_on_images
-from deft_ct.workflows.training_setup import TrainingData, random_scans, training_slices
+from deft_ct.workflows.training_setup import TrainingData, new_network, random_scans, training_slices
 
 app = typer.Typer(no_args_is_help=True, help="Train a network. Run the same command again to resume.")
 
@@ -141,6 +141,8 @@ def htransform(
         )
 
         photos = is_photographs(data)
+        if not is_backbones(data):
+            new_network(channels)  # refuses others before any work
         settings = HTransformRecipe(
             training=training.config(), prior=prior, initial=initial,
             initial_reconstruction=initial_reconstruction,
