@@ -28,7 +28,6 @@ from deft_ct.runtime.seeds import Key, checked_image_ids
 
 PLAUSIBLE_IMAGE = 100.0
 """Largest believable magnitude of images of a prior without a scale, which lie in about [-1, 1]."""
-
 USUAL_SAMPLES = 4
 """Samples of each image where a spread comes from samples and nobody said how many."""
 
@@ -151,9 +150,8 @@ class Reconstructor(nn.Module, abc.ABC):
             y: ``(B, C, *)`` data; for CT ``(B, 1, views, detectors)`` line integrals. Half precision is computed, and
                 the result returned, in float32.
             measurement: how the data came about.
-            num_samples: posterior samples of each image; methods without randomness give one answer whatever it is.
-                0 or 1 for no samples where the reconstruction does not need them (``estimate="mean"`` of DEFT). None
-                for as many as a spread needs: :attr:`usual_samples`.
+            num_samples: posterior samples of each image; methods without randomness give one answer whatever it is. 0
+                and 1 are none for DEFT with ``estimate="mean"``. None is :attr:`usual_samples`.
             seed: of the sampling.
             image_ids: a name for each image, for example SOPInstanceUIDs; positions in the batch by default.
             progress: show progress bars.
@@ -174,15 +172,14 @@ class Reconstructor(nn.Module, abc.ABC):
 
         Raises:
             UnsupportedError: the method cannot be used with this measurement; a ValueError.
-            ValueError: the data do not fit the measurement, are empty or not finite; or ``num_samples`` is below 0, or
-                0 for a method whose reconstruction is the mean of its samples.
+            ValueError: the data do not fit the measurement, are empty or not finite, or ``num_samples`` is too small.
             TypeError: ``y`` is not a floating-point tensor.
             FloatingPointError: the result holds NaN or infinite values: the method has diverged.
             RuntimeError: out of memory; the message says what to change.
         """
         num_samples = self.usual_samples if num_samples is None else num_samples
-        if num_samples < (least := 1 if self.needs_samples else 0):
-            raise ValueError(f"num_samples must be at least {least} for {self.name}, got {num_samples}")
+        if num_samples < int(self.needs_samples):
+            raise ValueError(f"num_samples must be at least {int(self.needs_samples)} for {self.name}, got {num_samples}")
         # Methods that differentiate the prior need autograd, which inference mode rules out even inside enable_grad.
         with torch.inference_mode(False), torch.no_grad():
             plain = plain_data(y, measurement)
@@ -397,8 +394,8 @@ def _answer_of_samples(y: Tensor, samples: Tensor, measurement: Measurement) -> 
     return samples[torch.arange(len(y)), best.to(samples.device)], {"selected": record}
 
 
+@torch.no_grad()
 def _relative_residual(y: Tensor, mean: Tensor, measurement: Measurement) -> float:
     """``|y - A(mean)| / |y|`` over the whole batch: how well the answer explains the data."""
-    with torch.no_grad():
-        residual = y - measurement.noise.mean(measurement.operator(mean))
-        return float(residual.norm() / y.norm().clamp_min(torch.finfo(y.dtype).tiny))
+    residual = y - measurement.noise.mean(measurement.operator(mean))
+    return float(residual.norm() / y.norm().clamp_min(torch.finfo(y.dtype).tiny))
