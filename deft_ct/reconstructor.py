@@ -178,8 +178,8 @@ class Reconstructor(nn.Module, abc.ABC):
             RuntimeError: out of memory; the message says what to change.
         """
         num_samples = self.usual_samples if num_samples is None else num_samples
-        if num_samples < int(self.needs_samples):
-            raise ValueError(f"num_samples must be at least {int(self.needs_samples)} for {self.name}, got {num_samples}")
+        if num_samples < (least := int(self.needs_samples)):
+            raise ValueError(f"num_samples must be at least {least} for {self.name}, got {num_samples}")
         # Methods that differentiate the prior need autograd, which inference mode rules out even inside enable_grad.
         with torch.inference_mode(False), torch.no_grad():
             plain = plain_data(y, measurement)
