@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
+from tabulate import tabulate
 
 FILE = "README.md"
 MARK = "<!-- Written by deft-ct with the weights, and replaced with them. -->"
@@ -75,9 +76,8 @@ def _data(data: Any) -> str:
     """The training data: a table for several collections."""
     if isinstance(data, list) and data and all(isinstance(row, Mapping) for row in data):
         columns = [name for name in _TABLE if any(name in row for row in data)]
-        lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        lines += ["| " + " | ".join(str(row.get(name, "")) for name in columns) + " |" for row in data]
-        return "## Training data\n\n" + "\n".join(lines)
+        cells = [[str(row.get(name, "")).replace("|", "\\|") for name in columns] for row in data]
+        return f"## Training data\n\n{tabulate(cells, columns, tablefmt='pipe', disable_numparse=True)}"
     if isinstance(data, Mapping):
         return "## Training data\n\n" + "\n".join(f"- {key}: {value}" for key, value in sorted(data.items()))
     return ""

@@ -215,7 +215,7 @@ def test_bad_arguments_give_one_clear_line(
     ("arguments", "message"),
     [
         (("--views", "0"), "than or equal to 1"),
-        (("--samples", "0"), "than or equal to 1"),
+        (("--samples", "-1"), "than or equal to 0"),
         (("--geometry", "helical"), "'helical' is not one of 'parallel', 'fan'"),
         (("--precision", "bf16"), "'bf16' is not one of 'float32', 'bfloat16', 'float16'"),
         (("--views", "many"), "should be a valid integer"),

@@ -150,7 +150,7 @@ def test_colour_from_grey(prior: str, tmp_path: Path) -> None:
         ({"operator": "sr5"}, "unknown task 'sr5'; known are"),
         ({"operator": "sr4", "noise": -1.0}, "noise must be from 0 to 10"),
         ({"operator": "sr4", "method": "magic"}, "unknown method 'magic'"),
-        ({"operator": "sr4", "samples": 0}, "samples must be at least 1"),
+        ({"operator": "sr4", "samples": -1}, "samples must be at least 0"),
     ],
 )
 def test_settings_are_refused_in_one_sentence(values: dict[str, Any], message: str) -> None:
