@@ -36,7 +36,7 @@ class ScanDescription:
         detectors: number of detector elements, to be checked against the data.
         reverse_detectors: the elements count against the direction in which the package counts.
         center: detector column that the rotation axis projects to, from 0; ``"middle"``, the default; or ``"auto"``.
-        angles: one a view; or where they are: a name in the data file, or a file of its own.
+        angles: one for each view. Or their place: a name in the data file, or a separate file.
         unit: of the angles, degrees by default.
         first_angle: of equally spaced views, degrees.
         arc: degrees that equally spaced views cover; 180 for parallel beams and 360 for fans by default.

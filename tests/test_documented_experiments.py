@@ -60,6 +60,40 @@ def test_the_table_of_shipped_networks_for_photographs() -> None:
         assert cells[-2:] == [f"{float(sr4['evaluations']):.0f}", f"{float(sr4['seconds']):.2g}"], method
 
 
+def test_the_table_of_the_spread_network() -> None:
+    reports = stored("spread_network")["reports"]
+    shown = table_after(RESULTS, "## The spread")
+    order = (
+        "parallel60_1e5",
+        "parallel20_1e5",
+        "parallel120_1e5",
+        "fan60_1e5",
+        "parallel60_1e5_120deg",
+        "parallel60_1e4",
+    )
+    assert len(shown) == len(order)
+    for scan, (_, *cells) in zip(order, shown, strict=True):
+        found = reports[f"test_volumes.h5, {scan}"]["network"]
+        expected = [f"{100 * found['coverage']['body'][level]:.1f}" for level in ("0.5", "0.8", "0.9", "0.95")]
+        expected += [f"{found['correlation']['body']['pearson']:.2f}", f"{found['outside']:.1f}"]
+        assert cells == expected, scan
+    text = " ".join((ROOT / RESULTS).read_text(encoding="utf-8").split())
+    single = reports["test_singles.h5, parallel60_1e5"]["network"]
+    errors = [reports[f"{name}.h5, parallel60_1e5"]["network"]["rmse"] for name in ("val", "test_volumes")]
+    assert f"({100 * single['coverage']['body']['0.9']:.1f} % for 90 % at 60 views)" in text
+    assert f"(RMSE {errors[0]:.0f} against {errors[1]:.0f} HU at 60 views)" in text
+    regions = reports["test_volumes.h5, parallel60_1e5"]["network"]["coverage"]
+    off = max(abs(100 * covered - 100 * float(level)) for name in ("edges", "soft_tissue", "lung")
+              for level, covered in regions[name].items())  # fmt: skip
+    assert f"within {off:.1f} points of the level" in text
+    wide = stored("spread_network_512")["reports"]
+    large = [wide[f"test.h5, {scan}"]["network"] for scan in ("parallel60_5e4", "parallel120_5e4")]
+    covered = [[f"{100 * one['coverage']['body'][level]:.1f}" for one in large] for level in ("0.9", "0.5")]
+    assert "cover {} and {} %, those of 50 % cover {} and {} %".format(*covered[0], *covered[1]) in text
+    related = [f"{one['correlation']['body']['pearson']:.2f}" for one in large]
+    assert "correlate by {} and {}".format(*related) in text
+
+
 def test_the_table_of_exact_posterior_means() -> None:
     found = stored("gaussian_images")["rows"]
     shown = table_after(PHOTOGRAPHS, "## Against the exact posterior mean")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from deft_ct.datasets.packs import read_pack
 from deft_ct.evaluation.problem import refuse_test_data
 from deft_ct.evaluation.spread_fit import calibrate_spread as fit
 from deft_ct.evaluation.spread_fit import draw, report, report_markdown
-from deft_ct.methods.deft import save_spread_network
+from deft_ct.methods.deft import SpreadNetwork, save_spread_network
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.methods.method_text import parse_method
@@ -28,7 +28,9 @@ from deft_ct.problems.ct import CTProblem, build_for_scan
 from deft_ct.reconstructor import USUAL_SAMPLES
 from deft_ct.report import FOOTER, calibration_figure, save_png
 from deft_ct.runtime.atomic import occupy_folder, write_text
-from deft_ct.workflows.train_spread import interval_reports, with_intervals
+from deft_ct.workflows.train_spread import calibrated_network
+
+_USUAL_SCAN = "parallel60_1e5"
 
 
 def calibrate(
@@ -74,17 +76,23 @@ def calibrate(
         name, options = parse_method(method)
         if name != "deft":
             raise ValueError(f"only deft can be calibrated, got {name!r}")
+        networks = Networks(prior=prior, htransform=htransform, device=device, precision=precision)
         if options.get("spread") == "network":
-            _intervals(
-                console, out, options, [*dict.fromkeys([data, *(also or ())])], scan or ["parallel60_1e5"],
-                CTSettings(every=every, seed=seed, batch_size=batch_size, progress=progress),
-                Networks(prior=prior, htransform=htransform, device=device, precision=precision),
-            )  # fmt: skip
+            slices = [read_pack(text, every) for text in dict.fromkeys([data, *(also or ())])]
+            scans = [Scan.from_name(text) for text in scan or [_USUAL_SCAN]]
+            scanned = [
+                [CTProblem(pack, one, seed=seed, batch_size=batch_size, device=device) for one in scans]
+                for pack in slices
+            ]  # fmt: skip
+            method_at_hand = networks.build("deft", options)
+            assert isinstance(method_at_hand, DEFT)
+            network, found = calibrated_network(method_at_hand, scanned, progress=progress)
+            settings = {"every": every, "seed": seed, "network_precision": precision}
+            _write_intervals(console, out, network, found, settings)
             return
         if count < 2:
             raise ValueError(f"--samples must be at least 2 for a standard deviation of samples, got {count}")
-        chosen = Scan.from_name(opt.only(scan or ["parallel60_1e5"], "--scan"))
-        networks = Networks(prior=prior, htransform=htransform, device=device, precision=precision)
+        chosen = Scan.from_name(opt.only(scan or [_USUAL_SCAN], "--scan"))
         packs = {text: read_pack(text, every) for text in dict.fromkeys([data, *(also or ())])}
         fitted = None if calibration is None else SpreadCalibration.read(calibration)
         built, preset = build_for_scan(networks, name, options, chosen, presets=presets)
@@ -134,53 +142,20 @@ def calibrate(
         console.print(f"[bold]{FOOTER}.[/]")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CTSettings:
-    """How slices are scanned and reconstructed."""
-
-    every: int
-    seed: int
-    batch_size: int
-    progress: bool
-
-
-def _intervals(
-    console: Console,
-    out: Path,
-    options: Mapping[str, Any],
-    data: Sequence[str],
-    scans: Sequence[str],
-    settings: CTSettings,
-    networks: Networks,
+def _write_intervals(
+    console: Console, out: Path, network: SpreadNetwork, reports: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
-    """Fit the intervals of a spread network on the first data set, and report on all of them."""
-    solver = networks.build("deft", options)
-    assert isinstance(solver, DEFT)
-    problems = {
-        text: [
-            CTProblem(
-                read_pack(text, settings.every), Scan.from_name(name), seed=settings.seed,
-                batch_size=settings.batch_size, device=networks.device,
-            )
-            for name in scans
-        ]
-        for text in data
-    }  # fmt: skip
-    network = with_intervals(solver, problems[data[0]], progress=settings.progress)
+    """The network with its intervals, and what they are worth."""
     save_spread_network(network, out / "spread")
-    widths = {one.image_shape: one.half_widths for one in network.intervals}
-    console.print(f"half widths in units of the predicted scale: {widths}")
-    reports: dict[str, dict[str, Any]] = {}
-    for text in data:
-        reports |= interval_reports(solver, network, [text] * len(scans), problems[text], progress=settings.progress)
-    write_text(out / "report.json", json.dumps(
-        {"every": settings.every, "seed": settings.seed, "network_precision": networks.precision, "reports": reports},
-        indent=1, allow_nan=False,
-    ) + "\n")  # fmt: skip
+    record = {**settings, "reports": reports}
+    write_text(out / "report.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
     for number, (title, found) in enumerate(reports.items(), 1):
-        save_png(calibration_figure(found, title=f"{title}; no samples, seed {settings.seed}"), out / f"{number}.png")
+        figure = calibration_figure(found, title=f"{title}; no samples, seed {settings['seed']}")
+        save_png(figure, out / f"report-{number:02d}.png")
     table = report_markdown(reports)
     write_text(out / "report.md", f"{table}\n{FOOTER}.\n")
+    widths = {one.image_shape: one.half_widths for one in network.intervals}
+    console.print(f"half widths in units of the predicted scale: {widths}")
     console.print(escape(table), soft_wrap=True)
     console.print(f"written to [bold]{escape(str(out))}[/]", soft_wrap=True)
     console.print(f"[bold]{FOOTER}.[/]")

@@ -23,8 +23,8 @@ class ProjectionOptions:
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Raw data instead of a series: a file of measured projections (HTC 2022 .mat, data exchange .h5, CIL "
-            ".nxs, or .npy, .npz, .mat, .tif, .h5 with --geometry), or the folder of a helical scan in DICOM-CT-PD "
+            help="Raw data instead of a series. A file of measured projections: HTC 2022 .mat, data exchange .h5, CIL "
+            ".nxs, or .npy, .npz, .mat, .tif, .h5 with --geometry. Or the folder of a helical scan in DICOM-CT-PD "
             "(unverified on a real file).",
         ),
     ] = None

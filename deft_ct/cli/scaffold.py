@@ -14,8 +14,6 @@ from deft_ct.cli.errors import one_line_errors
 from deft_ct.methods.method_text import parse_method
 from deft_ct.workflows.scaffold import NOTICE, ScaffoldSettings, scaffold_motif
 
-_CHAINS = 8
-
 
 def scaffold(
     motif: Annotated[Path, typer.Argument(metavar="MOTIF", help="A PDB or mmCIF file that holds the motif.")],
@@ -54,7 +52,7 @@ def scaffold(
         name, options = parse_method(opt.only(method or ["daps"], "--method"))
         settings = ScaffoldSettings(
             contig=contig, length=length, tolerance=tolerance, method=name, options=options,
-            samples=_CHAINS if samples is None else samples, seed=seed, device=device, prior=prior,
+            samples=ScaffoldSettings.samples if samples is None else samples, seed=seed, device=device, prior=prior,
             htransform=htransform, models=opt.parse_models(model), likelihood=likelihood,
         )  # fmt: skip
         found = scaffold_motif(motif, out, settings, overwrite=overwrite, progress=progress)

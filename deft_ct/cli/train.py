@@ -25,6 +25,7 @@ from deft_ct.cli.training_options import (
     TrainingScans,
     TVIterations,
     finish,
+    scanned_slices,
     training_job,
 )
 from deft_ct.datasets.backbones import is_backbones
@@ -37,7 +38,7 @@ from deft_ct.workflows.train_backbones import (
     prior_on_backbones,
 )
 from deft_ct.workflows.train_priors import PriorRecipe, image_domain, prior_on_images
-from deft_ct.workflows.training_setup import TrainingData, new_network, random_scans, training_slices
+from deft_ct.workflows.training_setup import new_network
 
 app = typer.Typer(no_args_is_help=True, help="Train a network. Run the same command again to resume.")
 
@@ -178,8 +179,7 @@ def htransform(
             )  # fmt: skip
             return
         _refuse("CT slices", {"--operator and --noise": degraded.given()})
-        scan_range = random_scans(bool(any_scan), any_start)
-        slices = TrainingData(scans=simulated.scans(), scan_range=scan_range, slices=training_slices(data))
+        slices = scanned_slices(data, simulated, any_scan=any_scan, any_start=any_start)
         made = htransform_on_slices(slices, out, settings, progress=progress)
         finish(out / "htransform", made, save_htransform)
 
@@ -223,8 +223,7 @@ def refinement(
             training=training.config(), initial=initial, batches=batches, tv_iterations=tv_iterations,
             channels=channels, patch=patch, mirror=mirror,
         )  # fmt: skip
-        scan_range = random_scans(bool(any_scan), any_start)
-        slices = TrainingData(scans=simulated.scans(), scan_range=scan_range, slices=training_slices(data))
+        slices = scanned_slices(data, simulated, any_scan=any_scan, any_start=any_start)
         made = refinement_on_slices(slices, out, settings, progress=progress)
         finish(out / "refinement", made, save_refinement)
 
@@ -260,8 +259,7 @@ def spread(
             training=training.config(), prior=prior, htransform=htransform, batches=batches, channels=channels,
             patch=patch,
         )  # fmt: skip
-        scan_range = random_scans(bool(any_scan), any_start)
-        slices = TrainingData(scans=simulated.scans(), scan_range=scan_range, slices=training_slices(data))
+        slices = scanned_slices(data, simulated, any_scan=any_scan, any_start=any_start)
         made = spread_on_slices(slices, out, settings, progress=progress)
         finish(out / "spread", made, save_spread_network)
 
@@ -270,6 +268,7 @@ for _name, _train in (
     ("fbp-unet", train_supervised.fbp_unet),
     ("learned-primal-dual", train_supervised.learned_primal_dual),
     ("conditional", train_supervised.conditional),
+    ("amortised", train_supervised.amortised),
     ("i2sb", train_supervised.i2sb),
 ):
     app.command(_name, cls=CheckedCommand)(_train)

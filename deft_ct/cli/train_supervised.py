@@ -112,10 +112,6 @@ def learned_primal_dual(
         _train(PrimalDualModel, shape, common, simulated, training, scan_range)
 
 
-_USUAL_CONDITIONAL = ("fbp", True, 0.1, "64,96,128", 4)
-"""Defaults of the options of :func:`conditional` that backbones do not have."""
-
-
 @grouped
 def conditional(
     common: CommonOptions,
@@ -132,20 +128,8 @@ def conditional(
     """Train a conditional diffusion model and write it to OUT/model.
 
     Example: `deft-ct train conditional --scan parallel60_1e5 --steps 2000 --out OUT`
-
-    On --data backbones:FILE --initial PRIOR the whole prior is fine-tuned to scaffold motifs, for --method amortised.
     """
     with training_job(common.out):
-        if is_backbones(common.data):
-            usual = (initial_reconstruction, residual, typical_error, channels, patch) == _USUAL_CONDITIONAL
-            if not usual or any(value is not None for value in vars(simulated).values()):
-                raise ValueError("backbones take the shape of their prior, and none of the options of scans and slices")
-            from deft_ct.workflows.train_backbones import amortised_on_backbones
-
-            config = training.config()
-            found = amortised_on_backbones(common.data, common.out, common.initial, config, progress=common.progress)
-            finish(common.out / "model", found, type(found).save)
-            return
         from deft_ct.methods.supervised.conditional import ConditionalModel, ConditionalShape
 
         shape = ConditionalShape(
@@ -173,3 +157,23 @@ def i2sb(
 
         shape = I2SBShape(reference=_quick(initial_reconstruction), network=new_network(channels, patch))
         _train(I2SBModel, shape, common, simulated, training)
+
+
+@grouped
+def amortised(common: CommonOptions, training: TrainingOptions = TrainingOptions(steps=4000, batch_size=16)) -> None:
+    """Fine-tune a whole prior of backbones to scaffold motifs and write it to OUT/model.
+
+    Example: `deft-ct train amortised --data backbones:FILE --initial PRIOR --out OUT`
+
+    --initial is the prior, or an earlier result. `deft-ct scaffold --method amortised --model amortised=OUT/model` then
+    uses the model.
+    """
+    with training_job(common.out):
+        from deft_ct.workflows.train_backbones import amortised_on_backbones
+
+        if not is_backbones(common.data):
+            raise ValueError(f"chains are trained on: give --data backbones:FILE, got {common.data!r}")
+        made = amortised_on_backbones(
+            common.data, common.out, common.initial, training.config(), progress=common.progress
+        )
+        finish(common.out / "model", made, type(made).save)

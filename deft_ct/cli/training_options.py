@@ -13,6 +13,7 @@ import typer
 
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
+from deft_ct.workflows.training_setup import TrainingData, random_scans, training_slices
 
 if TYPE_CHECKING:  # imports accelerate, which takes seconds
     from deft_ct.training import TrainingConfig
@@ -126,6 +127,21 @@ class TrainingScans(opt.ScanOptions):
     """Scans of a training. The detector may be given, too."""
 
     detectors: opt.Detectors = None
+
+
+def scanned_slices(
+    data: str, simulated: TrainingScans, *, any_scan: bool | None = None, any_start: bool = False
+) -> TrainingData:
+    """Slices and scans of a training.
+
+    Args:
+        data: see ``training_slices``.
+        simulated: fixed scans.
+        any_scan: whether there are random scans, too.
+        any_start: whether their limited arcs start anywhere.
+    """
+    random = random_scans(bool(any_scan), any_start)
+    return TrainingData(slices=training_slices(data), scans=simulated.scans(), scan_range=random)
 
 
 @dataclass(frozen=True, kw_only=True)

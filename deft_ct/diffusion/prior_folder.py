@@ -58,9 +58,9 @@ def load_prior(name_or_path: str | Path | None = None) -> Prior:
     """Load a prior by path, by the name of a shipped one, or from the Hugging Face Hub.
 
     Args:
-        name_or_path: folder written by :func:`save_prior`, the name of a shipped prior, or None for the default one;
-            ``"hf:OWNER/NAME"`` for such a folder on the Hub; or a folder of diffusers or a checkpoint of
-            guided-diffusion, see :func:`~deft_ct.diffusion.importers.import_prior` for what such files do not say.
+        name_or_path: folder written by :func:`save_prior`, or ``"hf:OWNER/NAME"`` for one on the Hub. The name of a
+            shipped prior, or None for the default one. A folder of diffusers or a checkpoint of guided-diffusion:
+            :func:`~deft_ct.diffusion.importers.import_prior` says what such files leave open.
 
     Returns:
         The prior in float32 on the CPU.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,47 +13,55 @@ from numpy.typing import NDArray
 
 from deft_ct.evaluation.problem import Problem, refuse_test_data
 from deft_ct.evaluation.score import values_in_unit
-from deft_ct.evaluation.spread import LEVELS, Deviations, deviation_report, half_width
+from deft_ct.evaluation.spread import LEVELS, Deviations, Floats, deviation_report
 from deft_ct.methods.deft.reconstructor import DEFT
-from deft_ct.methods.deft.spread_network import FittedIntervals
+from deft_ct.methods.deft.spread_network import LAPLACE_DEVIATION, FittedIntervals
+from deft_ct.runtime.intervals import fitted_factor
 from deft_ct.runtime.machine import versions
 
 
-def judge(problem: Problem, reconstructor: DEFT, *, progress: bool = False) -> tuple[NDArray[np.floating], Deviations]:
+@dataclass(frozen=True, kw_only=True)
+class PredictedErrors:
+    """Reconstructions of a problem, and the scale that a spread network predicts for their errors.
+
+    Attributes:
+        centre: ``(n, *shape)``, the reconstructions.
+        error: ``(n, *shape)``, their absolute error.
+        scale: ``(n, *shape)``, positive, in the same unit.
+    """
+
+    centre: Floats
+    error: Floats
+    scale: Floats
+
+
+def judge(problem: Problem, reconstructor: DEFT, *, progress: bool = False) -> PredictedErrors:
     """Reconstruct every image of a problem without samples.
 
     Args:
         problem: images with their data; its seed is also that of the reconstruction.
-        reconstructor: with a spread network.
+        reconstructor: with a spread network; its intervals are not used.
         progress: show progress bars.
-
-    Returns:
-        The reconstructions, and their errors with the standard deviations and intervals that are reported for them.
 
     Raises:
         ValueError: the reconstructor gives no standard deviation without samples.
     """
-    means, stds = [], []
-    factors: dict[float, float] = {}
+    raw = DEFT(
+        reconstructor.prior, reconstructor.htransform, replace(reconstructor.config, calibrated=False),
+        reconstructor.spread_network,
+    )  # fmt: skip
+    means, scales = [], []
     for y, measurement, image_ids in problem.batches:
-        result = reconstructor.reconstruct(
+        result = raw.reconstruct(
             y, measurement, num_samples=0, seed=problem.seed, image_ids=image_ids, progress=progress
         )
         mean, std, _ = values_in_unit(result)
         if std is None:
             raise ValueError("this method gives no standard deviation without samples: it needs a spread network")
         means.append(problem.to_numpy(mean))
-        stds.append(problem.to_numpy(std))
-        factors = {level: half_width(result, level) for level in (*LEVELS, *_NOMINAL)}
+        scales.append(problem.to_numpy(std) / LAPLACE_DEVIATION)
     centre = np.concatenate(means)
-    judged = Deviations(
-        error=np.abs(problem.truth - centre), std=np.concatenate(stds), mask=problem.mask, regions=problem.regions(),
-        factor=lambda level: factors[round(level, 2)],
-    )  # fmt: skip
-    return centre, judged
-
-
-_NOMINAL = tuple(float(level) for level in np.round(np.arange(0.05, 1.0, 0.05), 2))
+    return PredictedErrors(centre=centre, error=np.abs(problem.truth - centre), scale=np.concatenate(scales))
 
 
 def conformal_widths(
@@ -84,13 +93,15 @@ def conformal_widths(
     return {f"{level:g}": float(ratios[rank - 1]) for level, rank in ranks.items()}
 
 
-def fit_intervals(problems: Sequence[Problem], reconstructor: DEFT, *, progress: bool = False) -> FittedIntervals:
+def fit_intervals(
+    problems: Sequence[Problem], judged: Sequence[PredictedErrors], reconstructor: DEFT
+) -> FittedIntervals:
     """Fit the half widths of a spread network on validation images.
 
     Args:
         problems: scans of images of one size.
-        reconstructor: with the spread network, and ``calibrated=False``.
-        progress: show progress bars.
+        judged: of :func:`judge`, for each.
+        reconstructor: that made them.
 
     Raises:
         ValueError: a problem is of a test set, or of images of another size; or there is no pixel to fit on.
@@ -100,11 +111,10 @@ def fit_intervals(problems: Sequence[Problem], reconstructor: DEFT, *, progress:
     shapes = {problem.truth.shape[-2:] for problem in problems}
     if len(shapes) != 1:
         raise ValueError(f"intervals are fitted on images of one size, got {sorted(shapes)}")
-    errors, scales = [], []
-    for problem in problems:
-        _, judged = judge(problem, reconstructor, progress=progress)
-        errors.append(judged.error[judged.mask])
-        scales.append(judged.std[judged.mask] / math.sqrt(2))  # uncalibrated: of Laplace's density
+    errors, scales = (
+        [getattr(one, name)[problem.mask] for problem, one in zip(problems, judged, strict=True)]
+        for name in ("error", "scale")
+    )
     provenance = {
         "fitted_on": [{**problem.settings(), "scan": problem.describe_measurement()} for problem in problems],
         "network_precision": reconstructor.prior.precision,
@@ -117,22 +127,26 @@ def fit_intervals(problems: Sequence[Problem], reconstructor: DEFT, *, progress:
     )
 
 
-def report_intervals(problem: Problem, reconstructor: DEFT, *, progress: bool = False) -> dict[str, Any]:
+def report_intervals(problem: Problem, judged: PredictedErrors, fitted: FittedIntervals) -> dict[str, Any]:
     """:func:`~deft_ct.evaluation.spread.deviation_report` of a spread network, as one kind of spread.
 
     Args:
         problem: images with their data; test images are allowed.
-        reconstructor: with the spread network and its intervals.
-        progress: show progress bars.
+        judged: of :func:`judge`.
+        fitted: the intervals.
 
     Returns:
         As :func:`~deft_ct.evaluation.spread_fit.report` with the kind ``"network"``. ``outside`` is the median standard
         deviation outside of the mask.
     """
-    centre, judged = judge(problem, reconstructor, progress=progress)
-    outside = judged.std[~judged.mask]
+    std, widths = judged.scale * fitted.deviation, fitted.in_deviations
+    found = Deviations(
+        error=judged.error, std=std, mask=problem.mask, regions=problem.regions(),
+        factor=lambda level: fitted_factor(widths, level),
+    )  # fmt: skip
+    outside = std[~problem.mask]
     return {
         "unit": problem.unit,
-        "psnr_db": float(problem.measure(centre)["psnr"].mean()),
-        "network": {**deviation_report(judged), "outside": float(np.median(outside)) if outside.size else None},
+        "psnr_db": float(problem.measure(judged.centre)["psnr"].mean()),
+        "network": {**deviation_report(found), "outside": float(np.median(outside)) if outside.size else None},
     }

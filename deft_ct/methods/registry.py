@@ -172,9 +172,9 @@ class Networks:
 
     def load_spread_network(self) -> SpreadNetwork | None:
         """The spread network in the folder of the h-transform; None if there is none, or for one in memory."""
-        named = self.htransform
-        found = None if isinstance(named, HTransform) else load_spread_network(named)
-        return None if found is None else self._once("spread network", lambda: found)
+        named, known = self.htransform, self._loaded.get("spread network")
+        found = None if known or isinstance(named, HTransform) else load_spread_network(named)
+        return known if found is None else self._once("spread network", lambda: found)
 
     def load_model(self, method: str, model_type: type[TrainedModel]) -> TrainedModel:
         """The trained model of a supervised method."""

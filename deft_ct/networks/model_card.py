@@ -13,10 +13,10 @@ FILE = "README.md"
 MARK = "<!-- Written by deft-ct with the weights, and replaced with them. -->"
 NOTICE = "Research only, not for clinical use."
 _LOADERS = {
-    "prior": 'deft_ct.load_prior("{place}")',
-    "h-transform": 'deft_ct.load_reconstructor("deft", htransform="{place}")',
-    "trained model": 'deft_ct.load_reconstructor("{kind}", model="{place}")',
-    "refinement": 'deft_ct.methods.deft.load_refinement("{place}")',
+    "prior": 'import deft_ct\n\ndeft_ct.load_prior("{place}")',
+    "h-transform": 'import deft_ct\n\ndeft_ct.load_reconstructor("deft", htransform="{place}")',
+    "trained model": 'import deft_ct\n\ndeft_ct.load_reconstructor("{kind}", model="{place}")',
+    "refinement": 'from deft_ct.methods.deft import load_refinement\n\nload_refinement("{place}")',
 }
 _PIPELINES = {"prior": "unconditional-image-generation"}
 _OWN_SECTIONS = ("title", "limits", "data", "citation", "license", "training")
@@ -43,13 +43,13 @@ def model_card(noun: str, metadata: Mapping[str, Any]) -> str:
     }
     if isinstance(license_name := entries.get("license"), str):
         front["license"] = license_name
-    loader = _LOADERS.get(noun, 'deft_ct.load_prior("{place}")').format(place="FOLDER or hf:OWNER/NAME", kind=kind)
+    loader = _LOADERS[noun].format(place="FOLDER or hf:OWNER/NAME", kind=kind)
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         MARK,
         f"# {entries.get('title', f'{name[0].upper()}{name[1:]} of deft-ct')}",
         str(entries.get("limits", NOTICE)),
-        f"## Use\n\n```python\nimport deft_ct\n\n{loader}\n```",
+        f"## Use\n\n```python\n{loader}\n```",
         _data(entries.get("data")),
         _training(entries),
         f"## Content\n\nSHA-256 of weights and description: `{metadata.get('sha256')}`. It is checked when the "

@@ -63,8 +63,9 @@ KINDS: Mapping[str, Kind] = {
     ),
     "aapm": Kind(
         make=ct_kinds.aapm, words=ct_kinds.AAPM_WORDS, options=("dose", "patients", "dm4ct", "dm4ct-corrected"),
-        help="AAPM 2016 challenge: images of L506 (test), of the other nine (train) or all; dose=quarter scans the "
-        "quarter-dose images and judges with the full dose; dm4ct=i,ii,... as published, or dm4ct-corrected=...",
+        help="AAPM 2016 challenge: images of L506 (test), of the other nine (train) or all. dose=quarter scans the "
+        "quarter-dose images and judges with the full dose. dm4ct=i,ii,... takes its protocols as published, "
+        "dm4ct-corrected=i,ii,... corrected ones",
     ),
     "ldct": Kind(
         make=ct_kinds.ldct, options=("dose", "patients"),
@@ -76,8 +77,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     "walnut": Kind(
         make=ct_kinds.walnuts, options=("orbits", "views", "bins", "size"),
-        help="walnuts of Der Sarkissian et al. (2019): measured cone beams of orbit 2 (default) or several, with the "
-        "geometry of each view, judged against the reference of all orbits; volumes of size voxels along each axis",
+        help="walnuts of Der Sarkissian et al. (2019): measured cone beams with the geometry of each view. The "
+        "reference is that of all orbits. orbits=2 is the default; size= gives the voxels along each axis",
     ),
     "htc2022": Kind(
         make=ct_kinds.htc2022_discs, options=("degrees", "size"),
@@ -86,9 +87,9 @@ KINDS: Mapping[str, Kind] = {
     "sinogram": Kind(
         make=ct_kinds.sinogram, words=("ends", "radians", "rings"),
         options=("angles", "degrees", "counts", "center", "detector", "sod", "sdd", "views", "size"),
-        help="a measured sinogram (.npy, .npz, .mat, .tif, or .nxs of CIL with its geometry): some views judged "
-        "against the image of all; rings removes stripes, center=auto finds the axis, counts=N is the open beam, sod=, "
-        "sdd= and detector= in mm",
+        help="a measured sinogram (.npy, .npz, .mat, .tif, or .nxs of CIL with its geometry): some views, judged "
+        "against the image of all. rings removes stripes. center=auto finds the axis. counts=N is the open beam. sod=, "
+        "sdd= and detector= are in mm",
     ),
     "folder": Kind(
         make=ct_kinds.folder, options=("size",),

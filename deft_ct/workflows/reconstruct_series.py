@@ -169,9 +169,9 @@ def reconstruct_series(
 
     The folder holds ``dicom/mean`` and ``dicom/spread`` (derived series), ``mean.nii.gz`` and ``spread.nii.gz``,
     ``comparison.png``, ``report.html``, ``run.json``, and what ``output`` asks for. It appears when all of it is
-    complete, or not at all. Slices are worked on in batches that fit into memory, and each finished batch is kept in
-    ``OUT.unfinished`` until the folder is there: the same call goes on where a killed one was, with the same results to
-    the bit.
+    complete, or not at all. Slices are worked on in batches that fit into memory. Each finished batch is kept in
+    ``OUT.unfinished`` until the folder is there. So the same call resumes a killed one, with the same results to the
+    bit.
 
     Args:
         source: folder, zip archive, DICOMDIR or file of the series.

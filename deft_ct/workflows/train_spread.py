@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deft_ct.ct.trained_range import outside_training
 from deft_ct.diffusion import load_prior
-from deft_ct.evaluation.interval_fit import fit_intervals, report_intervals
+from deft_ct.evaluation.interval_fit import fit_intervals, judge, report_intervals
+from deft_ct.evaluation.problem import refuse_test_data
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import SpreadNetwork, load_htransform
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
@@ -94,41 +96,39 @@ def spread_on_slices(
     return made
 
 
-def with_intervals(solver: DEFT, problems: Sequence[CTProblem], *, progress: bool = False) -> SpreadNetwork:
-    """The spread network of a method with intervals that are fitted on validation slices.
+def calibrated_network(
+    solver: DEFT, problems: Sequence[Sequence[CTProblem]], *, progress: bool = False
+) -> tuple[SpreadNetwork, dict[str, dict[str, Any]]]:
+    """Fit the intervals of the spread network of a method on validation slices, and report on more.
 
     Args:
-        solver: with a spread network.
-        problems: scans of slices of one size. Intervals of this size are replaced, those of other sizes stay.
+        solver: with a spread network. Intervals of the size of the slices are replaced, those of other sizes stay.
+        problems: the scans of each data set. The intervals are fitted on those of the first, all at once.
         progress: show progress bars.
 
+    Returns:
+        The network, and :func:`~deft_ct.evaluation.interval_fit.report_intervals` by data set and scan.
+
     Raises:
-        ValueError: the method has no spread network, or the slices are of a test set or of several sizes.
+        ValueError: the method has no spread network, it was not trained for a scan, or the first data set has slices of
+            a test set or of several sizes.
     """
     network = solver.spread_network
     if network is None:
         raise ValueError("there is no spread network beside this h-transform: train one with `deft-ct train spread`")
-    raw = DEFT(solver.prior, solver.htransform, replace(solver.config, calibrated=False), network)
-    fitted = fit_intervals(problems, raw, progress=progress)
+    for problem in problems[0]:
+        refuse_test_data(problem)
+        found = outside_training(network.card, problem.batches[0].measurement)
+        if found:
+            raise ValueError(f"the spread network was {'; '.join(found)}: fit on scans of its training")
+    judged = [[judge(problem, solver, progress=progress) for problem in scans] for scans in problems]
+    fitted = fit_intervals(problems[0], judged[0], solver)
     changed = copy.copy(network)
     changed.intervals = (*(one for one in network.intervals if one.image_shape != fitted.image_shape), fitted)
-    return changed
-
-
-def interval_reports(
-    solver: DEFT, network: SpreadNetwork, data: Sequence[str], problems: Sequence[CTProblem], *, progress: bool = False
-) -> dict[str, dict[str, Any]]:
-    """:func:`~deft_ct.evaluation.interval_fit.report_intervals` of every problem, by data set and scan.
-
-    Args:
-        solver: gives prior, h-transform and settings.
-        network: with its intervals.
-        data: name of the data set of each problem.
-        problems: scans of slices.
-        progress: show progress bars.
-    """
-    judge = DEFT(solver.prior, solver.htransform, replace(solver.config, calibrated=True), network)
-    return {
-        f"{name}, {problem.scan.name}": report_intervals(problem, judge, progress=progress)
-        for name, problem in zip(data, problems, strict=True)
-    }
+    reports: dict[str, dict[str, Any]] = {}
+    for scans, results in zip(problems, judged, strict=True):
+        for problem, result in zip(scans, results, strict=True):
+            title = f"{problem.data}, {problem.scan.name}"
+            title += f" ({1 + sum(name.startswith(title) for name in reports)})" if title in reports else ""
+            reports[title] = report_intervals(problem, result, fitted)
+    return changed, reports

@@ -33,6 +33,7 @@ from resuming import (
     values_of,
 )
 from tiny import NETWORK, tiny_htransform, tiny_prior
+from tiny_backbones import LENGTHS, helix_atoms, tiny_backbone_prior, write_backbones
 from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
@@ -68,6 +69,10 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_refinement(Refinement(shape), root / "refinement")
     prior = tiny_prior()
     save_htransform(tiny_htransform(prior, tv_iterations=2), root / "head")
+    for seed, name in ((0, "chains"), (1, "chains2")):
+        save_prior(tiny_backbone_prior(seed=seed), root / name)
+    write_backbones(root / "chains.h5")
+    write_backbones(root / "other_chains.h5", coordinates=np.concatenate([helix_atoms(n, 9) for n in LENGTHS]))
     small = UNetConfig(**{**NETWORK.to_dict(), "channels": (32,), "attention": (False,)})
     save_htransform(tiny_htransform(prior, reference="fbp", network=small), root / "head32")
     told = RefinementConfig(network=UNetConfig(**{**NETWORK.to_dict(), "norm_groups": 16}), scan_features=True)
@@ -149,7 +154,19 @@ def test_the_same_arguments_resume(command: Command, finished: dict[str, Path], 
     assert any(word in again.output for word in ("resuming at step", "measured before", "done before"))
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
+def test_the_same_file_with_other_chains_is_other_data(
+    finished: dict[str, Path], tmp_path: Path, networks: Path
+) -> None:
+    command = next(one for one in COMMANDS if one.words == ("train", "amortised"))
+    _base(command, finished, tmp_path / "run")
+    moved = {**command.base, "data": f"backbones:{shutil.copy(networks / 'chains.h5', tmp_path)}"}
+    again = run(command, moved, tmp_path / "run")
+    assert again.exit_code == 0, again.output
+    shutil.copy(networks / "other_chains.h5", tmp_path / "chains.h5")
+    assert run(command, moved, tmp_path / "run").exit_code == 2
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one.words != ("train", "amortised")], ids=name_of)
 def test_the_same_file_with_other_pixels_is_other_data(
     command: Command, finished: dict[str, Path], tmp_path: Path, networks: Path
 ) -> None:

@@ -24,7 +24,7 @@ from deft_ct.evaluation.spread import LEVELS
 from deft_ct.evaluation.spread_fit import calibrate_spread, draw, report, report_markdown
 from deft_ct.methods.deft import load_htransform, save_htransform
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
-from deft_ct.methods.deft.spread_calibration import SpreadCalibration
+from deft_ct.methods.deft.spread_calibration import SpreadCalibration, size_distance
 from deft_ct.problems.ct import CTProblem
 from deft_ct.report import calibration_figure, save_png
 from deft_ct.runtime.intervals import interval_factor, normal_factor
@@ -170,7 +170,8 @@ def test_a_calibration_beside_the_head_rescales_the_reported_spread(folder: Path
             assert odd.provenance["spread"]["calibrated"] is False
             assert why in odd.provenance["spread"]["reason"]
         # The nearest size is taken, if it is near enough.
-        assert fitted.image_shape == (32, 32) and fitted.distance((1, 64, 32)) == pytest.approx(np.log(2))
+        assert fitted.image_shape == (32, 32)
+        assert size_distance(fitted.image_shape, (1, 64, 32)) == pytest.approx(np.log(2))
         sized = solver(folder)
         wide, narrow = (replace(fitted, image_shape=(side, side), factor=side / 10) for side in (45, 25))
         for known, factor in (((wide, narrow), 2.5), ((wide, fitted), fitted.factor), ((wide,), 4.5)):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tiny import tiny_prior
+from tiny import NETWORK, tiny_prior
 
 from deft_ct.diffusion import load_prior, save_prior
+from deft_ct.methods.deft import save_refinement
+from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.networks.model_card import model_card
 
 ASSETS = Path(__file__).parents[2] / "deft_ct/assets"
@@ -67,3 +72,14 @@ def test_a_readme_that_somebody_wrote_is_not_replaced(tmp_path: Path) -> None:
 def test_a_card_of_anything_is_text() -> None:
     text = model_card("trained model", {"kind": "fbp_unet", "card": {"data": ["x", 1], "license": 3}, "sha256": "a"})
     assert front_matter(text)["pipeline_tag"] == "image-to-image" and 'load_reconstructor("fbp_unet"' in text
+
+
+def test_the_use_of_a_card_runs(tmp_path: Path) -> None:
+    save_prior(tiny_prior(), tmp_path / "prior")
+    save_refinement(Refinement(RefinementConfig(network=NETWORK)), tmp_path / "refinement")
+    for name in ("prior", "refinement"):
+        text = (tmp_path / name / "README.md").read_text(encoding="utf-8")
+        (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        program = code.replace("FOLDER or hf:OWNER/NAME", str(tmp_path / name))
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

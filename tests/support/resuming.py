@@ -156,6 +156,12 @@ COMMANDS = [
         FREE_IN_TRAINING | {"initial": "see test_the_start_of_a_supervised_training"},
     ),
     Command(
+        ("train", "amortised"),
+        {"data": "backbones:chains.h5", "initial": "chains", "steps": 2, "batch-size": 2},
+        LOOP | {"data": "backbones:other_chains.h5", "initial": "chains2", "batch-size": 3},
+        FREE_IN_TRAINING,
+    ),
+    Command(
         ("train", "i2sb"), TRAIN,
         LOOP | SCANS | {"initial-reconstruction": "tv", "channels": "64", "patch": 4},
         FREE_IN_TRAINING | {"initial": "see test_the_start_of_a_supervised_training"},

@@ -22,9 +22,9 @@ LENGTHS = [12, 14, 16, 15, 18, 12]
 SMALL_BACKBONE = BackboneNetworkConfig(width=16, layers=1, heads=2, pair_width=8)
 
 
-def tiny_backbone_prior() -> Prior:
-    """A prior of backbones with random weights, always the same."""
-    torch.manual_seed(0)
+def tiny_backbone_prior(seed: int = 0) -> Prior:
+    """A prior of backbones with random weights, which follow from the seed."""
+    torch.manual_seed(seed)
     return Prior(
         SMALL_BACKBONE.build(), Schedule(), prediction="v_prediction", value_range=BACKBONE_RANGE, image_shape=(16, 3)
     )

@@ -22,7 +22,7 @@ import torch
 from adm import ADMConfig, random_adm
 from PIL import Image
 from tiny import NETWORK, tiny_htransform, tiny_prior
-from tiny_backbones import tiny_backbone_prior
+from tiny_backbones import tiny_backbone_prior, write_backbones
 from tiny_pack import write_tiny_pack
 
 from deft_ct.cli import app
@@ -30,6 +30,7 @@ from deft_ct.diffusion import load_prior, save_prior
 from deft_ct.io import sample_series_path
 from deft_ct.methods.deft import load_htransform, load_refinement, load_spread_network, save_htransform
 from deft_ct.methods.deft.refinement import RefinementConfig
+from deft_ct.methods.supervised.amortised import AmortisedModel
 from deft_ct.methods.supervised.conditional import ConditionalModel
 from deft_ct.methods.supervised.fbp_unet import FBPUNetModel
 from deft_ct.methods.supervised.i2sb import I2SBModel
@@ -84,6 +85,13 @@ def commands(root: Path) -> dict[str, tuple[list[object], Read]]:
         "train conditional": (
             ["train", "conditional", *data, *SCAN, *network, *STEPS],
             lambda p: ConditionalModel.load(p / "model").content_hash(),
+        ),
+        "train amortised": (
+            [
+                "train", "amortised", "--data", f"backbones:{write_backbones(root / 'chains.h5')}", "--initial",
+                root / "backbones", *STEPS,
+            ],
+            lambda p: AmortisedModel.load(p / "model").content_hash(),
         ),
         "train i2sb": (
             ["train", "i2sb", *data, *SCAN, *network, *STEPS],

@@ -110,14 +110,14 @@ def test_stochastic_control_sees_motifs_alone(root: Path, tmp_path: Path, object
 
 
 def test_the_whole_prior_is_fine_tuned(root: Path, tmp_path: Path) -> None:
-    words = ("train", "conditional", "--data", f"backbones:{root / 'data.h5'}", "--steps", 2, "--batch-size", 2)
+    words = ("train", "amortised", "--data", f"backbones:{root / 'data.h5'}", "--steps", 2, "--batch-size", 2)
     result = run(*words, "--initial", root / "p" / "prior", "--out", tmp_path, "--no-progress")
     assert result.exit_code == 0, result.output
     model = AmortisedModel.load(tmp_path / "model")
     assert model.card["domain"] == "backbones" and model.card["data"]["chains"] == 3
     start = AmortisedModel.from_prior(load_prior(root / "p" / "prior"))
     assert model.shape == start.shape and model.content_hash() != start.content_hash()
-    for more, why in ((("--channels", 32), "shape of their prior"), ((), "give --initial PRIOR")):
+    for more, why in ((("--data", "train"), "give --data backbones:FILE"), ((), "give --initial PRIOR")):
         refused = run(*words, "--out", tmp_path / "other", *more, "--no-progress")
         assert refused.exit_code == 2 and why in " ".join(refused.output.split())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from deft_ct.methods.deft.guidance import Guidance, guidance_for
 from deft_ct.methods.deft.refinement import RefinementConfig
-from deft_ct.methods.deft.scan_embedding import SCAN_FEATURES
+from deft_ct.methods.deft.scan_embedding import check_scan_fields
 from deft_ct.methods.initial import InitialReconstruction, initial_for
 from deft_ct.networks import NetworkConfig, UNetConfig, network_config
 from deft_ct.operators.feature_images import FeatureImage
@@ -88,12 +88,7 @@ class HTransformConfig:
         object.__setattr__(self, "operator_images", tuple(self.operator_images))
         if len({image.name for image in self.operator_images}) < len(self.operator_images):
             raise ValueError(f"operator_images holds a name twice: {[image.name for image in self.operator_images]}")
-        if self.arc_direction and not self.scan_features:
-            raise ValueError("arc_direction needs scan_features=True")
-        if self.spread_slopes and not (self.scan_features and len(self.spread_slopes) == SCAN_FEATURES):
-            raise ValueError(
-                f"spread_slopes needs scan_features=True and {SCAN_FEATURES} numbers, got {self.spread_slopes}"
-            )
+        check_scan_fields(self.spread_slopes, scan_features=self.scan_features, arc_direction=self.arc_direction)
         if self.tv_iterations < 1:
             raise ValueError(f"tv_iterations must be at least 1, got {self.tv_iterations}")
         if self.refinement is not None and initial is None:

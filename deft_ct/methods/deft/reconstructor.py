@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Self
@@ -22,8 +21,8 @@ from deft_ct.methods.deft.conditional_mean import conditional_mean
 from deft_ct.methods.deft.conditioning import check_htransform, with_estimate
 from deft_ct.methods.deft.fallback import ScanPlan, plan_for
 from deft_ct.methods.deft.noisy_image import is_noisy_image, noisy_image_denoiser
-from deft_ct.methods.deft.spread_calibration import LARGEST_RATIO, SpreadCalibration
-from deft_ct.methods.deft.spread_network import MAIN_LEVEL, SpreadNetwork
+from deft_ct.methods.deft.spread_calibration import SpreadCalibration, nearest_in_size
+from deft_ct.methods.deft.spread_network import LAPLACE_DEVIATION, MAIN_LEVEL, SpreadNetwork
 from deft_ct.methods.deft.trained_measurements import much_larger, other_measurement, other_size
 from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
@@ -258,13 +257,13 @@ class DEFT(PosteriorSampler):
         network, reasons = self.spread_network, [] if self.config.calibrated else ["switched off"]
         record: dict[str, Any] = {"by": "network", "spread_sha256": network.content_hash()}
         reasons += [f"it was {text}" for text in outside_training(network.card, request.measurement)]
-        fitted = network.intervals_for(self.image_shape(request), LARGEST_RATIO)
+        fitted = network.intervals_for(self.image_shape(request))
         if fitted is None:
             reasons.append("it was fitted for images of another size" if network.intervals else "none was fitted")
         elif fitted.settings != self.config_for(request.measurement).mean_settings:
             reasons.append("it was fitted for a mean of other settings")
         if fitted is None or reasons:
-            return scale * math.sqrt(2), record | {"calibrated": False, "reason": "; ".join(reasons)}
+            return scale * LAPLACE_DEVIATION, record | {"calibrated": False, "reason": "; ".join(reasons)}
         record |= {"calibrated": True, "half_widths": fitted.in_deviations, "level": MAIN_LEVEL, **fitted.provenance}
         return scale * fitted.deviation, record
 
@@ -275,9 +274,9 @@ class DEFT(PosteriorSampler):
             return std, {"calibrated": False, "reason": " ".join(reasons) or "none was fitted for this h-transform"}
         own = {"prior_sha256": self.prior.content_hash(), "htransform_sha256": self.htransform.content_hash()}
         shape = self.image_shape(request)
-        near = [one for one in self.calibrations if one.distance(shape) <= math.log(LARGEST_RATIO)]
+        near = nearest_in_size(self.calibrations, shape)
         reasons = [] if near else ["images of another size"]
-        for calibration in sorted(near, key=lambda one: one.distance(shape)):
+        for calibration in near:
             scan = {"scan": calibration.scan} if calibration.scan else {}
             reasons = [f"it was {text}" for text in outside_training(scan, request.measurement)]
             reasons += calibration.differences(settings=self.config.sampling, samples=request.num_samples, **own)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.methods.deft.guidance import guidance_for
-from deft_ct.methods.deft.scan_embedding import MIRRORED, SCAN_FEATURES, scan_embedding, spread_of
+from deft_ct.methods.deft.scan_embedding import MIRRORED, check_scan_fields, scan_embedding, spread_of
 from deft_ct.networks import (
     NetworkConfig,
     TimeNetwork,
@@ -71,14 +71,9 @@ class RefinementConfig:
             )
         if not (self.spread > 0 and self.guidance_scale > 0):
             raise ValueError("spread and guidance_scale must be positive")
-        if self.arc_direction and not self.scan_features:
-            raise ValueError("arc_direction needs scan_features=True")
+        check_scan_fields(self.spread_slopes, scan_features=self.scan_features, arc_direction=self.arc_direction)
         if self.mirror and not self.arc_direction:
             raise ValueError("mirror needs arc_direction=True")
-        if self.spread_slopes and not (self.scan_features and len(self.spread_slopes) == SCAN_FEATURES):
-            raise ValueError(
-                f"spread_slopes needs scan_features=True and {SCAN_FEATURES} numbers, got {self.spread_slopes}"
-            )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values, later additions only where they are not the default."""

@@ -14,6 +14,18 @@ MIRRORED = (1.0, 1.0, 1.0, 1.0, 1.0, -1.0)
 """Factors of these numbers when scan and image are mirrored left to right: a direction changes its sign."""
 
 
+def check_scan_fields(spread_slopes: Sequence[float], *, scan_features: bool, arc_direction: bool) -> None:
+    """Refuse a configuration whose fields on the scan do not fit together.
+
+    Raises:
+        ValueError: slopes or a direction without scan features, or another number of slopes.
+    """
+    if arc_direction and not scan_features:
+        raise ValueError("arc_direction needs scan_features=True")
+    if spread_slopes and not (scan_features and len(spread_slopes) == SCAN_FEATURES):
+        raise ValueError(f"spread_slopes needs scan_features=True and {SCAN_FEATURES} numbers, got {spread_slopes}")
+
+
 def scan_embedding(width: int, direction: bool = False) -> nn.Sequential:
     """A network from the scan features to ``(B, width)`` that starts at zero."""
     features = SCAN_FEATURES + (DIRECTION_FEATURES if direction else 0)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,45 @@ from deft_ct.runtime.read_error import ReadError
 
 Spread = TypeVar("Spread", NDArray[np.floating[Any]], Tensor)
 
+
+class Sized(Protocol):
+    """What was fitted on images of a size."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """``(H, W)``, empty for any size."""
+
+
+Fit = TypeVar("Fit", bound=Sized)
+
 LARGEST_RATIO = 1.5
 """Sides of images may differ by this factor from those of the fit. So fits at 256 and 512 pixels serve 171 to 768."""
 
 PATTERN = "calibration*.json"
 """Files in the folder of an h-transform that are read with it."""
+
+
+def size_distance(fitted: Sequence[int], image_shape: Sequence[int]) -> float:
+    """How far the size of an image is from that of a fit: logarithm of the largest ratio of their sides.
+
+    Args:
+        fitted: ``(H, W)``; empty for a fit that holds for any size, which gives 0.
+        image_shape: of the image; its last two axes count.
+    """
+    sides = zip(fitted, image_shape[-2:], strict=True) if fitted else ()
+    return max((abs(math.log(own / side)) for side, own in sides), default=0.0)
+
+
+def nearest_in_size(fits: Iterable[Fit], image_shape: Sequence[int]) -> list[Fit]:
+    """The fits whose images are of about a size, nearest first.
+
+    Args:
+        fits: each with its ``image_shape``.
+        image_shape: of the image.
+    """
+    found = [(size_distance(one.image_shape, image_shape), one) for one in fits]
+    near = [(distance, one) for distance, one in found if distance <= math.log(LARGEST_RATIO)]
+    return [one for _, one in sorted(near, key=lambda pair: pair[0])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,15 +121,6 @@ class SpreadCalibration:
         """
         few = interval_factor(self.level, count, around_samples=self.around_samples) / normal_factor(self.level)
         return (self.factor**2 * std**2 + self.floor_hu**2) ** 0.5 * few
-
-    def distance(self, image_shape: Sequence[int]) -> float:
-        """How far the size of an image is from that of the fit: logarithm of the ratio of the sides, 0 for any size.
-
-        Args:
-            image_shape: of the image; its last two axes count.
-        """
-        sides = zip(self.image_shape, image_shape[-2:], strict=True) if self.image_shape else ()
-        return max((abs(math.log(own / fitted)) for fitted, own in sides), default=0.0)
 
     def differences(
         self, *, htransform_sha256: str, prior_sha256: str, settings: Mapping[str, Any], samples: int

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.methods.deft.htransform import Condition
-from deft_ct.methods.deft.scan_embedding import SCAN_FEATURES, scan_embedding, spread_of
+from deft_ct.methods.deft.scan_embedding import check_scan_fields, scan_embedding, spread_of
+from deft_ct.methods.deft.spread_calibration import nearest_in_size
 from deft_ct.networks import NetworkConfig, TimeNetwork, UNetConfig, channel_axis, content_hash, network_config
 from deft_ct.networks.precision import Precision, network_precision
 from deft_ct.runtime.fields import check_fields, from_values
@@ -31,6 +32,8 @@ from deft_ct.runtime.intervals import normal_factor
 
 TIME = 500
 """The time that the network is told; it sees no noise level."""
+LAPLACE_DEVIATION = math.sqrt(2)
+"""Standard deviation of Laplace's density in units of its scale."""
 MAIN_LEVEL = 0.9
 """Level whose interval is ``+- 1.645`` of the reported standard deviation."""
 _LARGEST = 8.0
@@ -69,12 +72,7 @@ class SpreadConfig:
         object.__setattr__(self, "spread_slopes", tuple(self.spread_slopes))
         if not (self.spread > 0 and self.guidance_scale > 0):
             raise ValueError("spread and guidance_scale must be positive")
-        if self.arc_direction and not self.scan_features:
-            raise ValueError("arc_direction needs scan_features=True")
-        if self.spread_slopes and not (self.scan_features and len(self.spread_slopes) == SCAN_FEATURES):
-            raise ValueError(
-                f"spread_slopes needs scan_features=True and {SCAN_FEATURES} numbers, got {self.spread_slopes}"
-            )
+        check_scan_fields(self.spread_slopes, scan_features=self.scan_features, arc_direction=self.arc_direction)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -129,11 +127,6 @@ class FittedIntervals:
     def in_deviations(self) -> dict[str, float]:
         """Half widths in units of the reported standard deviation, by level."""
         return {level: width / self.deviation for level, width in self.half_widths.items()}
-
-    def distance(self, image_shape: Sequence[int]) -> float:
-        """Logarithm of the largest ratio of the sides of an image to those of the fit, 0 for the same size."""
-        sides = zip(self.image_shape, image_shape[-2:], strict=True)
-        return max(abs(math.log(own / fitted)) for fitted, own in sides)
 
 
 class SpreadNetwork(nn.Module):
@@ -209,7 +202,6 @@ class SpreadNetwork(nn.Module):
         usual = spread_of(unit, self.config.spread_slopes, condition.features, mean)
         return usual * learned.to(mean.dtype).clamp(-_LARGEST, _LARGEST).exp()
 
-    def intervals_for(self, image_shape: Sequence[int], largest_ratio: float) -> FittedIntervals | None:
-        """The intervals whose images are nearest in size; None if the sides differ by more than a ratio."""
-        near = [one for one in self.intervals if one.distance(image_shape) <= math.log(largest_ratio)]
-        return min(near, key=lambda one: one.distance(image_shape), default=None)
+    def intervals_for(self, image_shape: Sequence[int]) -> FittedIntervals | None:
+        """The intervals whose images are nearest in size; None if none are near."""
+        return next(iter(nearest_in_size(self.intervals, image_shape)), None)

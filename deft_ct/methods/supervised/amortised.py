@@ -20,9 +20,11 @@ from deft_ct.diffusion.schedule import BetaSchedule, Schedule, Spacing, time_gri
 from deft_ct.diffusion.train import sample_times
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
+from deft_ct.methods.guided.config import SamplerConfig
 from deft_ct.methods.guided.replacement import replaced
 from deft_ct.methods.guided.sampling import Need
-from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor
+from deft_ct.methods.supervised.model import TrainedModel
+from deft_ct.methods.supervised.walks import TrainedSampler
 from deft_ct.networks import BackboneNetwork, BackboneNetworkConfig
 from deft_ct.operators.findings import Finding
 from deft_ct.operators.projection import Projecting
@@ -30,7 +32,7 @@ from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import UnsupportedError
 from deft_ct.runtime.fields import check_fields
 from deft_ct.runtime.search_space import Range, SearchSpace
-from deft_ct.runtime.seeds import generator_for, normal_like
+from deft_ct.runtime.seeds import normal_like
 from deft_ct.training.pairs import Pairs
 
 _SEEN = 6
@@ -64,7 +66,7 @@ class AmortisedModel(TrainedModel):
     """The velocity network ``v(x_t, t, seen)``."""
 
     kind = "amortised"
-    trained_by = "deft-ct train conditional --data backbones:FILE --initial PRIOR"
+    trained_by = "deft-ct train amortised --data backbones:FILE --initial PRIOR"
     shape_type = AmortisedShape
 
     def __init__(
@@ -141,7 +143,7 @@ class AmortisedModel(TrainedModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AmortisedConfig:
+class AmortisedConfig(SamplerConfig):
     """Settings of :class:`Amortised`.
 
     Attributes:
@@ -152,19 +154,10 @@ class AmortisedConfig:
     """
 
     steps: int = 100
-    eta: float = 1.0
     grid: Spacing = "log_snr"
-    batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
 
 
-class Amortised(TrainedReconstructor):
+class Amortised(TrainedSampler):
     """Samples of a prior of chains that was fine-tuned as a whole to see the motif."""
 
     name: ClassVar[str] = "amortised"
@@ -191,22 +184,14 @@ class Amortised(TrainedReconstructor):
     def _estimate(self, request: Request) -> Estimate:
         model: AmortisedModel = self.model
         times = time_grid(model.schedule, self.config.steps, spacing=self.config.grid)
-        count, likelihood = request.num_samples, self._likelihood(request)
-        repeated = likelihood.repeat(count)
-        names = [(key, k) for key in request.image_ids for k in range(count)]
-        drawn = []
-        with self._bar(request, len(times) * len(names)) as tick:
-            for first in range(0, len(names), self.config.batch_size):
-                part = slice(first, first + self.config.batch_size)
-                generators = [generator_for(request.seed, self.name, key, k) for key, k in names[part]]
-                like = torch.zeros(len(generators), *request.image_shape, dtype=request.y.dtype)
-                start = normal_like(like.to(request.y.device), generators)
-                drawn.append(
-                    ddim(
-                        model.denoiser(repeated[part]), start, model.schedule, times, eta=self.config.eta,
-                        generators=generators,
-                    )
-                )  # fmt: skip
-                tick(len(times) * len(generators))
-        samples = repeated.to_physical(torch.cat(drawn))
-        return Estimate(samples=samples.reshape(len(request.y), count, *request.image_shape))
+        likelihood = self._likelihood(request)
+        repeated = likelihood.repeat(request.num_samples)
+        like = request.y.new_zeros(1, *request.image_shape)
+
+        def walk(part: slice, generators: list[torch.Generator]) -> Tensor:
+            start = normal_like(like.expand(len(generators), -1, -1), generators)
+            return ddim(
+                model.denoiser(repeated[part]), start, model.schedule, times, eta=self.config.eta, generators=generators
+            )
+
+        return Estimate(samples=likelihood.to_physical(self._walked(request, walk)))

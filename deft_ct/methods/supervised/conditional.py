@@ -17,9 +17,10 @@ from deft_ct.diffusion.samplers import Denoiser, ddim
 from deft_ct.diffusion.schedule import Schedule, time_grid
 from deft_ct.diffusion.train import sample_times
 from deft_ct.measurement.scales import PriorRange
+from deft_ct.methods.guided.config import SamplerConfig
 from deft_ct.methods.initial import Reference, check_reference, reference_reconstruction
-from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor, image_network
-from deft_ct.methods.supervised.walks import walk_samples
+from deft_ct.methods.supervised.model import TrainedModel, image_network
+from deft_ct.methods.supervised.walks import TrainedSampler
 from deft_ct.networks import UNetConfig
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.runtime.fields import check_fields
@@ -103,28 +104,13 @@ class ConditionalModel(TrainedModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConditionalConfig:
-    """Settings of :class:`Conditional`.
-
-    Attributes:
-        steps: network evaluations for each sample.
-        eta: 0 for the deterministic sampler, 1 for the ancestral one.
-        batch_size: samples at once; changes memory and speed, not results.
-    """
+class ConditionalConfig(SamplerConfig):
+    """Settings of :class:`Conditional`."""
 
     steps: int = 20
-    eta: float = 1.0
-    batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
 
 
-class Conditional(TrainedReconstructor):
+class Conditional(TrainedSampler):
     """Samples of a conditional diffusion model, by DDIM."""
 
     name: ClassVar[str] = "conditional"
@@ -133,25 +119,20 @@ class Conditional(TrainedReconstructor):
     model_type: ClassVar[type[TrainedModel]] = ConditionalModel
     search_space: ClassVar[SearchSpace] = {"steps": Range(5, 50), "eta": Range(0.0, 1.0)}
 
-    @property
-    def needs_samples(self) -> bool:
-        """The reconstruction is the mean of the samples."""
-        return True
-
     @torch.no_grad()
     def _estimate(self, request: Request) -> Estimate:
         model: ConditionalModel = self.model
         times = time_grid(model.schedule, self.config.steps)
         likelihood = self._likelihood(request)
-        reference = reference_reconstruction(likelihood, model.shape.reference)
+        references = reference_reconstruction(likelihood, model.shape.reference)
+        references = references.repeat_interleave(request.num_samples, 0)
 
-        def walk(start: Tensor, generators: list[torch.Generator]) -> Tensor:
+        def walk(part: slice, generators: list[torch.Generator]) -> Tensor:
+            reference = references[part]
             latent = ddim(
-                model.denoiser(start), normal_like(start, generators), model.schedule, times,
+                model.denoiser(reference), normal_like(reference, generators), model.schedule, times,
                 eta=self.config.eta, generators=generators,
             )  # fmt: skip
-            return model.image(latent, start)
+            return model.image(latent, reference)
 
-        with self._bar(request, len(reference) * request.num_samples) as tick:
-            samples = walk_samples(self.name, reference, request, walk, batch_size=self.config.batch_size, tick=tick)
-        return Estimate(samples=likelihood.to_physical(samples.flatten(0, 1)).reshape(samples.shape))
+        return Estimate(samples=likelihood.to_physical(self._walked(request, walk)))

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.measurement.scales import PriorRange
+from deft_ct.methods.guided.config import StepsConfig
 from deft_ct.methods.initial import Reference, check_reference, reference_reconstruction
-from deft_ct.methods.supervised.model import TrainedModel, TrainedReconstructor, image_network
-from deft_ct.methods.supervised.walks import walk_samples
+from deft_ct.methods.supervised.model import TrainedModel, image_network
+from deft_ct.methods.supervised.walks import TrainedSampler
 from deft_ct.networks import UNetConfig
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.runtime.fields import check_fields
@@ -141,7 +142,7 @@ class I2SBModel(TrainedModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class I2SBConfig:
+class I2SBConfig(StepsConfig):
     """Settings of :class:`I2SB`.
 
     Attributes:
@@ -153,15 +154,9 @@ class I2SBConfig:
 
     steps: int = 10
     stochastic: bool = True
-    batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
 
 
-class I2SB(TrainedReconstructor):
+class I2SB(TrainedSampler):
     """The Schroedinger bridge from FBP (or TV) to the image."""
 
     name: ClassVar[str] = "i2sb"
@@ -169,20 +164,13 @@ class I2SB(TrainedReconstructor):
     model_type: ClassVar[type[TrainedModel]] = I2SBModel
     search_space: ClassVar[SearchSpace] = {"steps": Range(1, 50), "stochastic": Choice((True, False))}
 
-    @property
-    def needs_samples(self) -> bool:
-        """The reconstruction is the mean of the samples."""
-        return True
-
     @torch.no_grad()
     def _estimate(self, request: Request) -> Estimate:
         likelihood = self._likelihood(request)
-        reference = reference_reconstruction(likelihood, self.model.shape.reference)
-        with self._bar(request, len(reference) * request.num_samples) as tick:
-            samples = walk_samples(
-                self.name, reference, request, self._walk, batch_size=self.config.batch_size, tick=tick
-            )
-        return Estimate(samples=likelihood.to_physical(samples.flatten(0, 1)).reshape(samples.shape))
+        references = reference_reconstruction(likelihood, self.model.shape.reference)
+        references = references.repeat_interleave(request.num_samples, 0)
+        samples = self._walked(request, lambda part, generators: self._walk(references[part], generators))
+        return Estimate(samples=likelihood.to_physical(samples))
 
     def _walk(self, reference: Tensor, generators: list[torch.Generator]) -> Tensor:
         model: I2SBModel = self.model

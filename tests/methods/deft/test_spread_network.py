@@ -119,7 +119,7 @@ def test_the_reported_deviation_makes_the_main_interval_that_of_a_normal_distrib
 def test_the_intervals_of_the_nearest_size_are_used(networks):
     sizes = [FittedIntervals(half_widths={"0.9": float(side)}, image_shape=(side, side)) for side in (256, 512)]
     made = made_for(*networks, intervals=tuple(sizes))
-    found = {side: made.intervals_for((1, side, side), 1.5) for side in (180, 320, 400, 700, 100, 1000)}
+    found = {side: made.intervals_for((1, side, side)) for side in (180, 320, 400, 700, 100, 1000)}
     assert [found[side] and found[side].image_shape[0] for side in found] == [256, 256, 512, 512, None, None]
 
 

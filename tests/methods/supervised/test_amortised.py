@@ -97,5 +97,5 @@ def test_other_operators_are_refused_before_any_work() -> None:
     with count_evaluations() as count, pytest.raises(UnsupportedError, match="amortised needs an operator"):
         method.reconstruct(CHAIN[None, RESIDUES], plain)
     assert count.total == 0
-    with pytest.raises(FileNotFoundError, match="deft-ct train conditional --data backbones:FILE --initial PRIOR"):
+    with pytest.raises(FileNotFoundError, match="deft-ct train amortised --data backbones:FILE --initial PRIOR"):
         load_reconstructor("amortised")
