@@ -62,7 +62,7 @@ def test_the_table_of_shipped_networks_for_photographs() -> None:
 
 def test_the_table_of_the_spread_network() -> None:
     reports = stored("spread_network")["reports"]
-    shown = table_after(RESULTS, "## The spread")
+    shown = table_after(RESULTS, "The spread network predicts the error of the mean")
     order = (
         "parallel60_1e5",
         "parallel20_1e5",
