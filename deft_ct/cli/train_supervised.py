@@ -171,9 +171,8 @@ def amortised(common: CommonOptions, training: TrainingOptions = TrainingOptions
     with training_job(common.out):
         from deft_ct.workflows.train_backbones import amortised_on_backbones
 
+        config = training.config()
         if not is_backbones(common.data):
-            raise ValueError(f"chains are trained on: give --data backbones:FILE, got {common.data!r}")
-        made = amortised_on_backbones(
-            common.data, common.out, common.initial, training.config(), progress=common.progress
-        )
+            raise ValueError(f"this is trained on chains: give --data backbones:FILE, got {common.data!r}")
+        made = amortised_on_backbones(common.data, common.out, common.initial, config, progress=common.progress)
         finish(common.out / "model", made, type(made).save)

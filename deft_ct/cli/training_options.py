@@ -140,8 +140,8 @@ def scanned_slices(
         any_scan: whether there are random scans, too.
         any_start: whether their limited arcs start anywhere.
     """
-    random = random_scans(bool(any_scan), any_start)
-    return TrainingData(slices=training_slices(data), scans=simulated.scans(), scan_range=random)
+    random, scans = random_scans(bool(any_scan), any_start), simulated.scans()  # wrong options before missing data
+    return TrainingData(slices=training_slices(data), scans=scans, scan_range=random)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,13 +43,13 @@ def model_card(noun: str, metadata: Mapping[str, Any]) -> str:
     }
     if isinstance(license_name := entries.get("license"), str):
         front["license"] = license_name
-    loader = _LOADERS[noun].format(place="FOLDER or hf:OWNER/NAME", kind=kind)
+    loader = _LOADERS.get(noun, "").format(place="FOLDER or hf:OWNER/NAME", kind=kind)
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         MARK,
         f"# {entries.get('title', f'{name[0].upper()}{name[1:]} of deft-ct')}",
         str(entries.get("limits", NOTICE)),
-        f"## Use\n\n```python\n{loader}\n```",
+        f"## Use\n\n```python\n{loader}\n```" if loader else "",
         _data(entries.get("data")),
         _training(entries),
         f"## Content\n\nSHA-256 of weights and description: `{metadata.get('sha256')}`. It is checked when the "

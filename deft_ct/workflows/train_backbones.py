@@ -239,9 +239,9 @@ def amortised_on_backbones(
 
     if initial is None:
         raise ValueError("backbones need a prior to start from: give --initial PRIOR")
+    file = BackboneFile(data)
     again = (Path(initial) / METADATA).is_file()
     first = AmortisedModel.load(initial) if again else AmortisedModel.from_prior(backbone_prior(initial))
-    file = BackboneFile(data)
     chains = [chain.ca for chain in file.training_chains()]
     sets = ChainSets(chains, training.batch_size // training.accumulate)
     made = train_model(

@@ -11,6 +11,7 @@ import pytest
 import typer
 import typer.testing
 from commands import leaf_commands
+from tiny_backbones import write_backbones
 from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner
 
@@ -93,7 +94,12 @@ def _words(command: str, parameter: Any, value: str, pack: Path) -> list[str]:
     if command == "scaffold" and name != "--contig":
         words += ["--contig", "2,A1-4,2"]
     if "--data" in known and name != "--data":
-        words += ["--data", str(pack) if name in ON_DISK else "no-such-data.h5"]
+        chains = command == "train amortised"
+        there = (
+            (write_backbones(pack.with_name("chains.h5")) if chains else pack) if name in ON_DISK else "no-such-data.h5"
+        )
+        words += ["--data", f"backbones:{there}" if chains else str(there)]
+        words += ["--initial", "no-such-prior"] if chains and name != "--initial" else []
     if parameter.param_type_name != "option":
         return [*words, "--", value]
     if name == "--table":
