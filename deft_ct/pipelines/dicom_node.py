@@ -96,6 +96,7 @@ class DicomNode:
     def __post_init__(self) -> None:
         self._waiting: queue.Queue[str | None] = queue.Queue()
         self._open: dict[int, set[str]] = {}
+        self._closing = threading.Condition()
         self._worker = threading.Thread(target=self._work, name="deft-ct reconstruction", daemon=True)
 
     def __enter__(self) -> Self:
@@ -118,7 +119,9 @@ class DicomNode:
         self._worker.join()
 
     def finish(self) -> None:
-        """Wait until every series that was received is done."""
+        """Wait until every association that sent an image has ended and every series that was received is done."""
+        with self._closing:  # a sender goes on before its association has ended here
+            self._closing.wait_for(lambda: not self._open)
         self._waiting.join()
 
     def _store(self, event: Any) -> int:
@@ -138,13 +141,16 @@ class DicomNode:
         except OSError as error:
             _LOG.error("an image could not be kept: %s", error)
             return _OUT_OF_RESOURCES
-        self._open.setdefault(id(event.assoc), set()).add(series)
+        with self._closing:
+            self._open.setdefault(id(event.assoc), set()).add(series)
         return 0
 
     def _closed(self, event: Any) -> None:
         """The association has ended: what it sent is complete."""
-        for series in sorted(self._open.pop(id(event.assoc), ())):
-            self._waiting.put(series)
+        with self._closing:
+            for series in sorted(self._open.pop(id(event.assoc), ())):
+                self._waiting.put(series)
+            self._closing.notify_all()
 
     def _work(self) -> None:
         while (series := self._waiting.get()) is not None:

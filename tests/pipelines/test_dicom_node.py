@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,21 @@ def test_a_series_that_cannot_be_used_does_not_stop_the_node(
         send(write_slices(tmp_path / "good"), node.listen)
         node.finish()
     assert len(received) == 2
+
+
+def test_finish_waits_for_an_association_that_ends_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = DicomNode._closed
+
+    def late(node: DicomNode, event: Any) -> None:
+        time.sleep(0.5)
+        closed(node, event)
+
+    monkeypatch.setattr(DicomNode, "_closed", late)
+    files = write_slices(tmp_path / "scanner")
+    with DicomNode(tmp_path / "work", SETTINGS, listen=Address("NODE", "127.0.0.1", 0)) as node:
+        send(files, node.listen)
+        node.finish()
+        assert (tmp_path / "work" / "results" / "1.2.3.1" / "run.json").is_file()
 
 
 def test_who_may_send_and_what_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
