@@ -18,6 +18,7 @@ from torch import Tensor
 from deft_ct.diffusion.prior_folder import shipped_priors
 from deft_ct.io.structures import Structure, write_structure
 from deft_ct.measurement.measurement import Measurement
+from deft_ct.methods.deft import shipped_htransforms
 from deft_ct.methods.registry import NetworkChoice, Networks, method_class
 from deft_ct.networks.backbone import SHORTEST
 from deft_ct.networks.storage import BACKBONES
@@ -184,14 +185,25 @@ def scaffold_motif(
 
 
 def _networks(settings: ScaffoldSettings) -> Networks:
-    """Those that were named, and else a shipped prior of backbones."""
-    prior = settings.prior or next((name for name in shipped_priors() if name.startswith(BACKBONES)), None)
+    """Those that were named, and else the shipped ones of backbones."""
+    htransform = settings.htransform
+    if htransform is None and settings.method == "deft":
+        htransform = _of_backbones(shipped_htransforms())
+        if htransform is None:
+            raise FileNotFoundError(
+                "deft needs an h-transform of backbones, and none comes with this installation: name one with "
+                "--htransform. Train it with `deft-ct train htransform --data backbones:FILE --prior PRIOR`"
+            )
     networks = Networks(
-        prior=prior, htransform=settings.htransform, models=settings.models, device=settings.device,
-        precision=settings.precision,
+        prior=settings.prior or _of_backbones(shipped_priors()), htransform=htransform, models=settings.models,
+        device=settings.device, precision=settings.precision,
     )  # fmt: skip
     networks.load_named()
     return networks
+
+
+def _of_backbones(names: list[str]) -> str | None:
+    return next((name for name in names if name.startswith(BACKBONES)), None)
 
 
 def _build(settings: ScaffoldSettings, networks: Networks) -> Reconstructor:

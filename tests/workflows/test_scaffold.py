@@ -165,3 +165,15 @@ def test_the_likelihood_is_asked_for_and_needs_its_extra(
     scaffold_motif(folder / "motif.pdb", tmp_path / "out", settings(folder, **quick))
     rows = list(csv.DictReader((tmp_path / "out" / "scaffolds.csv").read_text().splitlines()))
     assert [row["sequence_log_likelihood"] for row in rows] == ["-1", "-2"]
+
+
+def test_deft_takes_the_shipped_htransform_of_backbones(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    motif, deft = folder / "motif.pdb", {"method": "deft", "options": {"estimate": "samples", "steps": 2}}
+    monkeypatch.setattr("deft_ct.workflows.scaffold.shipped_htransforms", lambda: ["ct256-small-refined"])
+    with pytest.raises(FileNotFoundError, match="needs an h-transform of backbones"):
+        scaffold_motif(motif, tmp_path / "out", settings(folder, **deft))
+    monkeypatch.setattr("deft_ct.workflows.scaffold.shipped_htransforms", lambda: ["backbones-none"])
+    with pytest.raises(FileNotFoundError, match="no h-transform 'backbones-none'"):  # it is the one that is asked for
+        scaffold_motif(motif, tmp_path / "out", settings(folder, **deft))
