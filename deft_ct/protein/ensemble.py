@@ -10,6 +10,9 @@ from torch import Tensor
 
 from deft_ct.operators.points.rigid import rotation_onto
 
+_TIE = 1e-6
+"""Sums of deviations that differ by this share are equal."""
+
 
 def superposed(chains: Tensor, target: Tensor) -> Tensor:
     """Chains ``(..., N, 3)`` moved as rigid bodies, never mirrored, onto others of that shape; in double precision."""
@@ -41,7 +44,9 @@ def medoid(chains: Tensor) -> tuple[Tensor, Tensor]:
         of the chains.
     """
     deviations = pairwise_rmsd(chains)
-    best = deviations.sum(-1).argmin(-1)
+    sums = deviations.sum(-1)
+    equal = sums <= (1 + _TIE) * sums.amin(-1, keepdim=True)  # two samples are always equally far: rounding may not pick
+    best = (equal & (equal.cumsum(-1) == 1)).int().argmax(-1)
     index = best[..., None, None].expand(*best.shape, 1, deviations.shape[-1])
     return best, deviations.gather(-2, index)[..., 0, :]
 

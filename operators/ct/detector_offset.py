@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarGeometry
@@ -23,6 +24,8 @@ _LEAST_VIEWS = 6
 _EDGE, _AIR = 2, 0.02
 """So many elements at both ends of the detector see nothing, up to this share of the largest mean over the views."""
 _LARGEST_ERROR = 0.06
+_SPLINE = 5
+"""Order of the splines that move data: nearly the sinc, so that noise stays as strong as it was."""
 
 
 def detector_shift(sinogram: Tensor, geometry: Geometry) -> float | None:
@@ -66,6 +69,18 @@ def detector_shift(sinogram: Tensor, geometry: Geometry) -> float | None:
     statistical = float(errors.square().sum().sqrt()) / len(data)
     systematic = abs(float((found - corrected).mean()))
     return None if math.hypot(statistical, systematic) > _LARGEST_ERROR else -float(corrected.mean())
+
+
+def moved_back(sinogram: Tensor, shift: float) -> Tensor:
+    """Data as a detector at its stated position would have read them, by spline interpolation along the detector.
+
+    Args:
+        sinogram: ``(..., detectors)``.
+        shift: how many elements the detector is off, as :func:`detector_shift` says it.
+    """
+    moves = [0.0] * (sinogram.ndim - 1) + [shift]
+    values = ndimage.shift(sinogram.detach().cpu().double().numpy(), moves, order=_SPLINE, mode="nearest")
+    return torch.as_tensor(values).to(sinogram)
 
 
 def _background(profile: Tensor, seen: Tensor, position: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deft_ct.operators.ct import plausibility
 from deft_ct.operators.ct.bad_elements import BadElements, bad_elements
-from deft_ct.operators.ct.detector_offset import detector_shift
+from deft_ct.operators.ct.detector_offset import detector_shift, moved_back
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.operators.ct.scan import ScanGeometry
 from deft_ct.operators.ct.system_matrix import Geometry
@@ -41,7 +41,8 @@ def diagnose_scan(y: Tensor, geometry: Geometry, weights: Tensor | None = None) 
     """Look for faults in line integrals.
 
     Data of a wrong sign, or of which the logarithm was not taken, are only warned of as such. Dead, noisy and offset
-    detector elements are bridged by interpolation; the other checks are of the repaired data.
+    detector elements are bridged by interpolation. Slices of a shifted detector are moved back to where the geometry
+    says that it is, each by its own shift. The other checks are of the repaired data.
 
     Args:
         y: ``(..., *sinogram_shape)``.
@@ -51,7 +52,7 @@ def diagnose_scan(y: Tensor, geometry: Geometry, weights: Tensor | None = None) 
     Returns:
         A finding for each fault, and a record of these statistics, each None where the data do not tell:
 
-        * ``detector_shift_elements``.
+        * ``detector_shift_elements``, of all slices together, before they are moved.
         * ``truncated_views`` and ``saturated_rays``: shares of the views and of the rays.
         * ``bad_elements``: indices by name of the fault.
         * ``noise_ratio``: measured noise over the expected one.
@@ -68,13 +69,17 @@ def diagnose_scan(y: Tensor, geometry: Geometry, weights: Tensor | None = None) 
     repaired = None
     if bool(bad.repaired.any()):
         repaired, lines = _undone(bad.data, y, geometry), bad.data
-    data = y if repaired is None else repaired
-    shift, cut = detector_shift(data, geometry), truncation(data, geometry)
+    shift = detector_shift(y if repaired is None else repaired, geometry)
+    broken = bad.any.any(1) & ~bad.repaired  # their moments say nothing
+    moved = _moved_back(lines, geometry, ~broken) if isinstance(geometry, PlanarGeometry) else None
+    if moved is not None:
+        lines, shifts = moved
+        repaired = _undone(lines, y, geometry)
+        findings.append(_shift_finding(shifts, geometry))
+    cut = truncation(y if repaired is None else repaired, geometry)
     record |= {"detector_shift_elements": shift, "truncated_views": None if cut is None else cut.views}
     if cut is not None and cut.views > TRUNCATED_VIEWS:
         findings.append(_truncation_finding(cut, geometry))
-    if shift is not None and abs(shift) > SHIFT_ELEMENTS:
-        findings.append(_shift_finding(shift, geometry))
     weighted = None if weights is None else detector_lines(weights.detach(), geometry)
     findings += _photon_findings(lines, weighted, record)
     if isinstance(geometry, PlanarGeometry):
@@ -167,14 +172,26 @@ def _truncation_finding(cut: Truncation, geometry: Geometry) -> Finding:
     )
 
 
-def _shift_finding(shift: float, geometry: Geometry) -> Finding:
-    assert isinstance(geometry, PlanarGeometry), "detector_shift is None for others"
+def _moved_back(lines: Tensor, geometry: PlanarGeometry, whole: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Whole lines of a shifted detector moved back, and the shift of each, 0 for the others; None without any."""
+    found = [(detector_shift(line, geometry) or 0.0) * float(fine) for line, fine in zip(lines, whole, strict=True)]
+    shifts = torch.tensor([shift if abs(shift) > SHIFT_ELEMENTS else 0.0 for shift in found])
+    if not bool(shifts.any()):
+        return None
+    moved = [moved_back(line, shift) if shift else line for line, shift in zip(lines, shifts.tolist(), strict=True)]
+    return torch.stack(moved), shifts
+
+
+def _shift_finding(shifts: Tensor, geometry: PlanarGeometry) -> Finding:
+    where = shifts != 0
+    shift = float(shifts[where].mean())
     offset = geometry.detector_offset_mm + shift * geometry.detector_mm
     return Finding(
         SHIFTED,
-        f"the data suggest a detector that is off by {shift:+.2f} elements, and half an element can "
-        f"cost several dB: set detector_offset_mm={offset:.4g} in the geometry, or correct the scan with "
-        "operators.ct.align_scan",
+        f"the data{_of(where)} are those of a detector that is off by {shift:+.2f} elements; repaired by moving them "
+        f"back, which costs a little sharpness: better set detector_offset_mm={offset:.4g} in the geometry, or correct "
+        "the scan with operators.ct.align_scan",
+        repaired=True,
     )
 
 

@@ -62,3 +62,11 @@ def test_the_scale_of_backbones_says_what_stands_for_samples() -> None:
     assert summary.chosen.tolist() == [1] and summary.record["rule"] == "medoid"
     assert summary.std is not None and summary.std.shape == (1, 12, 3)
     assert Angstrom().summary(samples[:, :1]).std is None
+
+
+def test_of_two_samples_the_first_is_the_medoid_whatever_the_rounding() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        pair = 3 * torch.randn(2, 12, 3, generator=generator)
+        noisy = pair + 1e-6 * torch.randn(2, 12, 3, generator=generator)
+        assert medoid(pair)[0] == medoid(noisy)[0] == medoid(pair.flip(0))[0] == 0
