@@ -284,3 +284,13 @@ def test_weights_of_low_counts() -> None:
             row = rows[float(photons), method]
             both = [f"{np.mean(row[kind]['values']['psnr_db']):.2f}" for kind in ("constant", "weighted")]
             assert cell == " / ".join(both), f"{photons}, {method}"
+
+
+def test_the_table_of_the_prior_of_backbones() -> None:
+    shown = table_after("docs/backbones.md", "## The shipped prior")
+    assert shown == table_after("benchmarks/results/backbones_prior.md", "scaffolding with a small CA model")
+    rows = stored("backbones_prior")["rows"]
+    assert len(rows["samples"]) == int(shown[0][1]) and len(rows["val"]) == int(shown[1][1])
+    for row, (name, _, *cells) in zip((rows["samples"], rows["val"]), shown[:2], strict=True):
+        for key, cell in zip(row[0], cells, strict=True):
+            assert float(cell.split(" ")[0]) == pytest.approx(np.mean([one[key] for one in row]), rel=6e-3), (name, key)

@@ -43,7 +43,7 @@ def scaffold(
 ) -> None:
     """Draw protein backbones that carry a motif: C-alpha atoms, judged by geometry.
 
-    Example: `deft-ct scaffold motif.pdb --contig "10-30,A23-35,10-30" --prior PRIOR --out result`
+    Example: `deft-ct scaffold motif.pdb --contig "10-30,A23-35,10-30" --out result`
 
     Writes a PDB file for each chain, scaffolds.csv, scaffolds.png, index.html and run.json. Whether a sequence folds
     into a chain is not asked.

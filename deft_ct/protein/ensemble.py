@@ -45,7 +45,8 @@ def medoid(chains: Tensor) -> tuple[Tensor, Tensor]:
     """
     deviations = pairwise_rmsd(chains)
     sums = deviations.sum(-1)
-    equal = sums <= (1 + _TIE) * sums.amin(-1, keepdim=True)  # two samples are always equally far: rounding may not pick
+    # Two samples are always equally far from each other: rounding must not pick one.
+    equal = sums <= (1 + _TIE) * sums.amin(-1, keepdim=True)
     best = (equal & (equal.cumsum(-1) == 1)).int().argmax(-1)
     index = best[..., None, None].expand(*best.shape, 1, deviations.shape[-1])
     return best, deviations.gather(-2, index)[..., 0, :]

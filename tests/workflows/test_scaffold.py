@@ -13,7 +13,7 @@ from tiny_backbones import helix_atoms, tiny_backbone_prior
 from typer.testing import CliRunner
 
 from deft_ct.cli import app
-from deft_ct.diffusion import save_prior
+from deft_ct.diffusion import load_prior, save_prior
 from deft_ct.io.errors import ReadError
 from deft_ct.io.structures import Structure, write_structure
 from deft_ct.runtime.extras import MissingExtraError
@@ -91,7 +91,10 @@ def test_settings_that_cannot_be_are_refused(folder: Path, changes: dict[str, ob
         settings(folder, **changes)
 
 
-def test_files_and_networks_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_files_and_networks_that_do_not_fit_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deft_ct.workflows.scaffold.shipped_priors", lambda: ["ct256-small", "photos64"])
     motif = folder / "motif.pdb"
     with pytest.raises(ReadError, match="residue 13"):
         scaffold_motif(motif, tmp_path / "out", settings(folder, contig="5,A10-14,5"))
@@ -177,3 +180,10 @@ def test_deft_takes_the_shipped_htransform_of_backbones(
     monkeypatch.setattr("deft_ct.workflows.scaffold.shipped_htransforms", lambda: ["backbones-none"])
     with pytest.raises(FileNotFoundError, match="no h-transform 'backbones-none'"):  # it is the one that is asked for
         scaffold_motif(motif, tmp_path / "out", settings(folder, **deft))
+
+
+def test_the_shipped_prior_needs_no_option(folder: Path, tmp_path: Path) -> None:
+    quick = {"prior": None, "method": "reconstruction_guidance", "options": {"steps": 3}, "samples": 1}
+    scaffold_motif(folder / "motif.pdb", tmp_path / "out", settings(folder, contig="20,A3-8,24", **quick))
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["scaffolds"][0]["provenance"]["prior_sha256"] == load_prior("backbones128").content_hash()
