@@ -22,8 +22,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := deft_ct operators datasets scripts benchmarks tests docs
 
-# Warnings are errors, and every link within the site is followed.
-SITE = $(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html \
+# Warnings are errors, and every link within the site is followed. Tutorials are small: with one thread they do not wait for
+# cores that other programs use.
+SITE = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html \
 	&& $(BIN)/python docs/_extensions/check_links.py docs/_build/html
 
 .DEFAULT_GOAL := help

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from documented_tables import ROOT, stored, table_after
+from scipy.stats import binomtest
 
 from deft_ct.evaluation.statistics import mean_interval
 
@@ -294,3 +295,43 @@ def test_the_table_of_the_prior_of_backbones() -> None:
     for row, (name, _, *cells) in zip((rows["samples"], rows["val"]), shown[:2], strict=True):
         for key, cell in zip(row[0], cells, strict=True):
             assert float(cell.split(" ")[0]) == pytest.approx(np.mean([one[key] for one in row]), rel=6e-3), (name, key)
+
+
+def test_rounds_of_the_mean() -> None:
+    found = {(cell["scan"], cell["label"]): cell for cell in stored("compare_photos64_rounds")["cells"]}
+    tasks = (
+        "denoise", "inpaint_box", "inpaint_random", "inpaint_freeform", "sr4", "gaussian_blur", "motion_blur",
+        "compressed_sensing", "phase_retrieval",
+    )  # fmt: skip
+    rows = table_after(METHOD, "### The mean of photographs")
+    assert len(rows) == 3
+    for rounds, (name, *cells) in zip((0, 2, 6), rows, strict=True):
+        label = f"deft:rounds={rounds},closed_form=false"
+        count = found["sr4", label]["values"]["evaluations_per_slice"]
+        assert name == f"`rounds={rounds}`, {count:.0f} evaluation" + "s" * (count > 1)
+        assert cells == [f"{found[task, label]['summary']['psnr_db']['mean']:.2f}" for task in tasks]
+    for task in ("colorization", "hdr"):
+        means = [cell["summary"]["psnr_db"]["mean"] for (name, _), cell in found.items() if name == task]
+        assert len(means) == 3 and max(means) - min(means) < 0.1
+    text = " ".join((ROOT / METHOD).read_text(encoding="utf-8").split())
+    slices = {(cell["scan"], cell["label"]): per_slice_values(cell) for cell in stored("compare_val_rounds")["cells"]}
+    changes = [np.subtract(slices[scan, "deft:rounds=1"], slices[scan, "deft"]).mean()
+               for scan in ("parallel60_1e5", "parallel20_1e5", "parallel60_1e5_120deg")]  # fmt: skip
+    shown = [f"{change:+.2f}" for change in changes]
+    assert f"the mean by {shown[0]} dB at 60 views, {shown[1]} at 20 and {shown[2]} over 120 degrees" in text
+
+
+def per_slice_values(cell: Any) -> list[float]:
+    """PSNR of every slice in a comparison."""
+    found: list[float] = cell["values"]["psnr_db"]
+    return found
+
+
+def test_scores_of_the_mutants_are_shares_with_wilsons_interval() -> None:
+    rows = table_after("docs/testing.md", "\n### Scores\n")
+    assert len(rows) == 17
+    for area, _, _, mutants, killed, share, interval, _ in rows:
+        count, dead = int(mutants), int(killed)
+        found = binomtest(dead, count).proportion_ci(method="wilson")
+        assert share == f"{100 * dead / count:.1f} %", area
+        assert interval == f"{100 * found.low:.1f} to {100 * found.high:.1f} %", area

@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Sparse-view CT reconstruction with a frozen diffusion prior and a learned h-transform (DEFT). "
+    help="Sparse-view CT reconstruction with a diffusion prior and DEFT. "
     "**Research only, not for clinical use.** Exit status: 0 done, 1 unexpected error, 2 refused, 130 interrupted.",
 )
 app.callback()(set_traceback)

@@ -59,13 +59,13 @@ def calibrate(
     precision: opt.PrecisionName = "float32",
     progress: opt.Progress = True,
 ) -> None:
-    """Measure the posterior standard deviation of DEFT on slices, and calibrate it.
+    """Calibrate the posterior standard deviation of DEFT.
 
     Example: `deft-ct calibrate deft --data val --every 20 --samples 4 --report test_volumes --out OUT`
 
-    Writes OUT/calibration-SCAN.json, spread.json, spread.md and a figure for each data set. The scan is parallel60_1e5
-    by default. Copy the calibration file into the folder of the h-transform. Reconstructions of that scan with the same
-    settings are then calibrated. Needs two samples or more.
+    Measures it on slices first. Writes OUT/calibration-SCAN.json, spread.json, spread.md and a figure for each data
+    set. The scan is parallel60_1e5 by default. Copy the calibration file into the folder of the h-transform.
+    Reconstructions of that scan with the same settings are then calibrated. Needs two samples or more.
 
     deft:spread=network fits the intervals of the spread network instead, for all scans (repeat --scan) at once and
     without samples. Copy the files of OUT/spread into the folder of the h-transform.

@@ -23,6 +23,11 @@ FLAG = "--traceback"
 MAY_BE_EMPTY = {"compare", "out"}
 """``--compare ''`` compares with nothing, and ``--out`` says by itself what it needs."""
 
+_COMPLETION = {
+    "install_completion": "Install completion for your shell.",
+    "show_completion": "Print the script for completion.",
+}
+
 
 class CheckedCommand(TyperCommand):
     """A command that refuses empty texts, infinite numbers and whole numbers beyond 64 bits, by the option's name."""
@@ -80,6 +85,13 @@ class Commands(TyperGroup):
         _print_anything()
         return super().main(_flag_first(sys.argv[1:] if args is None else args), *more, **extra)
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options of the program; those of Typer with help of one line, so that the list fits on a screen."""
+        found: list[Any] = super().get_params(ctx)
+        for parameter in found:
+            parameter.help = _COMPLETION.get(parameter.name, getattr(parameter, "help", None))
+        return found
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command of a context; see :func:`~deft_ct.cli.errors.one_line_errors`."""
         with one_line_errors():
@@ -87,9 +99,7 @@ class Commands(TyperGroup):
 
 
 def set_traceback(
-    traceback: Annotated[
-        bool, typer.Option(FLAG, help="Also print the traceback of an error. It may stand after the command, too.")
-    ] = False,
+    traceback: Annotated[bool, typer.Option(FLAG, help="Also print the traceback of an error.")] = False,
 ) -> None:
     """Options of the program, before the command."""
     SHOW_TRACEBACK.set(traceback)

@@ -47,15 +47,16 @@ def compare(
     overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
-    """Compare methods on scans: quality with intervals, network evaluations, time, memory.
+    """Compare methods on scans: quality, time and memory.
 
     Example: `deft-ct compare --data folder:FOLDER --scan parallel60_1e5 --method tv --method deft --out OUT`
 
     The short form of `deft-ct benchmark`. Without --scan, three common scans are used, or the data's own measurements.
     Without --method, all methods run that apply to CT and whose networks are available. Methods that train for each
-    slice run only if they are named. Writes summary.md, benchmark.html, comparison.json and results.parquet. Results
-    are kept in OUT: run the same command again to resume. Several processes may share OUT. Photographs (--data
-    photos:FOLDER) take tasks instead of scans: --operator sr4+inpaint_box.
+    slice run only if they are named. The tables have 95 % intervals and the number of network evaluations. Writes
+    summary.md, benchmark.html, comparison.json and results.parquet. Results are kept in OUT: run the same command again
+    to resume. Several processes may share OUT. Photographs (--data photos:FOLDER) take tasks instead of scans:
+    --operator sr4+inpaint_box.
     """
     with one_line_errors(interrupted=RESUME):
         if operator is not None and not is_photographs(data):

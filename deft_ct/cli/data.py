@@ -27,7 +27,7 @@ from deft_ct.runtime.atomic import occupy_folder
 from deft_ct.workflows.export_scaffolds import export_motifbench
 from deft_ct.workflows.lodopab_challenge import write_submission
 
-app = typer.Typer(no_args_is_help=True, help="Look at data: what is there, what is missing, and how to name it.")
+app = typer.Typer(no_args_is_help=True, help="Look at data: what is there, and what is missing.")
 
 _STYLES: dict[State, str] = {"found": "green", "missing": "bold red", "damaged": "bold red", "left out": "dim"}
 

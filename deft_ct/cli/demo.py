@@ -21,11 +21,11 @@ def demo(
     device: opt.Device = "cpu",
     progress: opt.Progress = True,
 ) -> None:
-    """Reconstruct the shipped CT series from 60 simulated views with FBP, TV and DEFT.
+    """Reconstruct the shipped CT series with FBP, TV and DEFT.
 
     Example: `deft-ct demo --out demo-output`
 
-    The series is LIDC-IDRI-0314 (CC BY 3.0). An earlier result in OUT is replaced.
+    The scan has 60 simulated views. The series is LIDC-IDRI-0314 (CC BY 3.0). An earlier result in OUT is replaced.
     """
     with one_line_errors():
         settings = SparseView(samples=samples, device=device, size=DEMO_SIZE)

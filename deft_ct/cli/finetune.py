@@ -52,13 +52,13 @@ def finetune_command(
     refinement_rate: Annotated[float, typer.Option(help="Peak learning rate of the refinement network.")] = 2e-3,
     progress: opt.Progress = True,
 ) -> None:
-    """Fit an h-transform to your own CT slices and write it to OUT/htransform.
+    """Fit an h-transform to your own CT slices.
 
     Example: `deft-ct finetune --data FOLDER --out OUT`
 
-    --data may be a folder with DICOM, NIfTI, HDF5, PNG or TIFF files. Without --initial, training starts from the
-    shipped h-transform. The prior does not change. First the refinement network is trained, then the h-transform
-    network. `deft-ct train htransform` trains a new one. Research only, not for clinical use.
+    Writes OUT/htransform. --data may be a folder with DICOM, NIfTI, HDF5, PNG or TIFF files. Without --initial,
+    training starts from the shipped h-transform. The prior does not change. First the refinement network is trained,
+    then the h-transform network. `deft-ct train htransform` trains a new one. Research only, not for clinical use.
     """
     with training_job(out):
         from deft_ct.methods.deft import save_htransform

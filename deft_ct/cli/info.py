@@ -30,7 +30,7 @@ _OPTIONAL = {  # distribution -> extra
 
 
 def info() -> None:
-    """Show versions, devices, libraries and methods: what to put into a bug report.
+    """Show versions and devices, for a bug report.
 
     Example: `deft-ct info`
     """

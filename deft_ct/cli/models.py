@@ -13,11 +13,11 @@ from deft_ct.methods.supervised.model import FORMAT
 
 
 def models() -> None:
-    """List the networks that come with the package, with their hashes.
+    """List the networks that come with the package.
 
     Example: `deft-ct models`
 
-    Networks are priors, h-transforms and trained models of supervised methods.
+    Networks are priors, h-transforms and trained models of supervised methods. Each has a hash.
     """
     table = Table(title="Shipped models")
     for heading in ("kind", "name", "parameters", "SHA-256"):

@@ -118,15 +118,15 @@ def reconstruct(
     overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
-    """Reconstruct a CT series from a simulated sparse-view scan, or measured projections.
+    """Reconstruct a CT series, or measured projections.
 
     Example: `deft-ct reconstruct SERIES_FOLDER --views 60 --method deft --samples 4 --out OUT`
 
-    Writes the posterior mean and the posterior standard deviation in HU as DICOM series and as NIfTI. Also writes a
-    comparison figure, a report and run.json. OUT must be new or empty. Finished slices are kept in OUT.unfinished: run
-    the same command again to resume. Measured projections need no simulated scan: `deft-ct reconstruct --projections
-    FILE --out OUT --method fbp`. Many patients: `deft-ct reconstruct COHORT --out OUT --jobs 2`. Research only, not for
-    clinical use.
+    A sparse-view scan of the series is simulated. Writes the posterior mean and the posterior standard deviation in HU
+    as DICOM series and as NIfTI. Also writes a comparison figure, a report and run.json. OUT must be new or empty.
+    Finished slices are kept in OUT.unfinished: run the same command again to resume. Measured projections need no
+    simulated scan: `deft-ct reconstruct --projections FILE --out OUT --method fbp`. Many patients: `deft-ct reconstruct
+    COHORT --out OUT --jobs 2`. Research only, not for clinical use.
     """
     del config  # it has set the defaults of the others
     with one_line_errors(interrupted=_RESUME):

@@ -47,7 +47,7 @@ def restore(
     overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
-    """Restore a photograph: undo a simulated degradation, or that of the picture.
+    """Restore a photograph after a simulated or a real degradation.
 
     Example: `deft-ct restore photo.png --operator sr4 --method deft --out result`
 

@@ -41,12 +41,12 @@ def scaffold(
     overwrite: opt.Overwrite = False,
     progress: opt.Progress = True,
 ) -> None:
-    """Draw protein backbones that carry a motif: C-alpha atoms, judged by geometry.
+    """Draw protein backbones that carry a motif (C-alpha atoms).
 
     Example: `deft-ct scaffold motif.pdb --contig "10-30,A23-35,10-30" --out result`
 
-    Writes a PDB file for each chain, scaffolds.csv, scaffolds.png, index.html and run.json. Whether a sequence folds
-    into a chain is not asked.
+    Writes a PDB file for each chain, scaffolds.csv, scaffolds.png, index.html and run.json. The chains are
+    judged by geometry. Whether a sequence folds into a chain is not asked.
     """
     with one_line_errors():
         name, options = parse_method(opt.only(method or ["daps"], "--method"))

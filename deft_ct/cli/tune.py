@@ -55,14 +55,14 @@ def tune_command(
     overwrite: opt.Overwrite = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="Print the expected time and stop.")] = False,
 ) -> None:
-    """Search the parameters of methods on validation slices and write them as presets.
+    """Search the parameters of methods, and write presets.
 
     Example: `deft-ct tune dds diffpir --data val --every 32 --trials 12 --scan parallel60_1e5 --out OUT`
 
-    Writes OUT/presets/SCAN/METHOD.json and keeps the trials in OUT/studies: run the same command again to resume.
-    Without METHOD, all methods for CT are tuned with step counts that suit a CPU. Without --scan, three common scans
-    are used. With --data photos:... name tasks instead: --operator sr4+inpaint_box; of a file of crops the training
-    part is used. Test data are refused. Needs the extra `tune` (Optuna).
+    Uses validation slices. Writes OUT/presets/SCAN/METHOD.json and keeps the trials in OUT/studies: run the same
+    command again to resume. Without METHOD, all methods for CT are tuned with step counts that suit a CPU. Without
+    --scan, three common scans are used. With --data photos:... name tasks instead: --operator sr4+inpaint_box; of a
+    file of crops the training part is used. Test data are refused. Needs the extra `tune` (Optuna).
     """
     resume = "finished trials are kept; run the same command again to resume"
     with one_line_errors(interrupted=resume), occupy_folder(out):

@@ -24,11 +24,12 @@ def verify(
     ] = None,
     progress: opt.Progress = True,
 ) -> None:
-    """Check a finished result: files unchanged, and one slice the same when made again.
+    """Check that a finished result is unchanged and reproducible.
 
     Example: `deft-ct verify OUT`
 
-    Exit status 2 if anything differs; the line says what. Nothing is written.
+    Compares the files with their hashes, and one slice with one that is made anew. Exit status 2 if anything differs;
+    the line says what. Nothing is written.
     """
     console = Console(soft_wrap=True)
     with one_line_errors():

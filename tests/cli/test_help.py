@@ -14,15 +14,20 @@ from typer.testing import CliRunner
 from deft_ct.cli import app
 
 COMMANDS = dict(leaf_commands(typer.main.get_command(app)))
-LINES = 40
-"""Of a screen; a terminal of 100 x 40 characters is a usual one."""
+COLUMNS, LINES = 80, 34
+"""Of a screen: a terminal of usual width, and what a laptop shows of it without scrolling."""
 
 
 def test_the_list_of_commands_fits_on_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", str(COLUMNS))
     monkeypatch.setenv("TERM", "dumb")
     shown = CliRunner().invoke(app, ["--help"])
-    assert shown.exit_code == 0 and len(shown.output.splitlines()) <= LINES, shown.output
+    lines = shown.output.splitlines()
+    assert shown.exit_code == 0 and len(lines) <= LINES, shown.output
+    listed = lines[next(number for number, line in enumerate(lines) if " Commands " in line) + 1 : -2]
+    names = [line.strip("|│ ").partition(" ")[0] for line in listed]
+    assert set(names) == {path.split()[0] for path in COMMANDS}, "a summary does not fit into its line"
+    assert len(names) == len(set(names))
 
 
 def example_of(command: Any) -> str:

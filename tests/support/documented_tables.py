@@ -16,11 +16,14 @@ def stored(name: str) -> Any:
     return json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
 
 
-def table_after(page: str, words: str) -> list[list[str]]:
-    """The first table below some words of a page, without its head; bold signs are dropped."""
+def table_after(page: str, words: str, *, head: bool = False) -> list[list[str]]:
+    """The first table below some words of a page, without its head; bold signs are dropped.
+
+    With ``head``, the words are the beginning of the table's head.
+    """
     text = (ROOT / page).read_text(encoding="utf-8")
     assert text.count(words) == 1, f"{page} has {words!r} {text.count(words)} times"
-    lines = text.partition(words)[2].splitlines()
+    lines = ((words if head else "") + text.partition(words)[2]).splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("|"))
     rows = []
     for line in lines[first:]:

@@ -12,6 +12,7 @@ from functools import cache
 
 import pytest
 import torch
+from documented_tables import table_after
 from gaussian import Gaussian, gaussian_prior, smooth_gaussian
 from torch import Tensor
 
@@ -95,3 +96,14 @@ def test_the_mean_is_right_for_any_number_of_steps(count: int) -> None:
     for sampler in ("ddim", "dpm-solver"):
         assert errors(sampler, "quadratic", count, 0.0)[0] < 0.006  # type: ignore[arg-type]
         assert errors(sampler, "quadratic", count, 1.0)[0] < 1e-4  # type: ignore[arg-type]
+
+
+def test_the_table_of_the_page_is_what_is_computed_here() -> None:
+    rows = table_after("docs/method.md", "covariance with an exact denoiser of a Gaussian posterior.")
+    assert len(rows) == 7
+    for name, *cells in rows:
+        sampler, eta, spacing = name.replace(" (default)", "").split(", ")
+        for count, cell in zip(COUNTS, cells, strict=True):
+            found = errors(sampler.lower(), spacing, count, float(eta))[1]  # type: ignore[arg-type]
+            places = len(cell.partition(".")[2])
+            assert places >= 2 and cell == f"{found:.{places}f}", f"{name}, {count}"

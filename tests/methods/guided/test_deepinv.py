@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import pytest
 import torch
+from documented_tables import table_after
 from gaussian import Gaussian, gaussian_prior, smooth_gaussian
 from torch import Tensor
 
@@ -30,6 +33,18 @@ def deepinv() -> Iterator[object]:
         warnings.simplefilter("ignore")
         # torchvision built for another torch raises RuntimeError.
         yield pytest.importorskip("deepinv", exc_type=(ImportError, RuntimeError))
+
+
+def assert_as_documented(name: str, difference: float) -> None:
+    """The bound of the page holds with deepinv 0.5.0, for which it is given."""
+    if version("deepinv") != "0.5.0":
+        return
+    ((_, cell),) = [
+        row for row in table_after("docs/method.md", "\n## Parity with deepinv\n") if row[0].startswith(name)
+    ]
+    bound = re.match(r"below (\de-\d+)", cell)
+    assert bound is not None, cell
+    assert difference < float(bound[1]), f"{name}: {difference}"
 
 
 class Quiet(Chunk):
@@ -80,6 +95,7 @@ def test_ddrm_walks_with_deepinv(deepinv, problem, monkeypatch) -> None:  # type
     ours = method._walker(likelihood, 1)(chunk)
     # Before 0.5, deepinv adds 1e-6 to the singular values that it divides by.
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+    assert_as_documented("DDRM", float((ours - theirs).abs().max()))
     assert (ours - y).abs().max() > 0.01
 
 
@@ -95,6 +111,7 @@ def test_the_gradient_of_dps_is_deepinvs(deepinv, problem, t) -> None:  # type: 
     cosine = torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0)
     assert cosine > 1 - 1e-8
     assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+    assert_as_documented("gradient of DPS", float((ours - theirs).abs().max() / theirs.abs().max()))
 
 
 def test_diffpir_walks_with_deepinv(deepinv, problem, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -129,3 +146,4 @@ def test_diffpir_walks_with_deepinv(deepinv, problem, monkeypatch) -> None:  # t
     assert len(seen) == STEPS
     difference = float((seen[-1] - theirs).abs().max())
     assert difference < 2e-5 < 0.05 < float(theirs.abs().max()), difference
+    assert_as_documented("DiffPIR", difference)
