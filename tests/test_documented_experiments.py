@@ -13,7 +13,7 @@ from documented_tables import ROOT, stored, table_after
 from deft_ct.evaluation.statistics import mean_interval
 
 PHOTOGRAPHS, MEASURED, PROJECTIONS = "docs/photographs.md", "docs/measured_scans.md", "docs/projections.md"
-HELIX, METHOD, RESULTS = "docs/helix.md", "docs/method.md", "docs/results.md"
+HELIX, METHOD, RESULTS, SERIES = "docs/helix.md", "docs/method.md", "docs/results.md", "docs/series.md"
 TASKS = (
     "denoise", "inpaint_box", "inpaint_random", "inpaint_freeform", "sr4", "gaussian_blur", "motion_blur",
     "colorization", "compressed_sensing", "hdr", "phase_retrieval",
@@ -284,3 +284,19 @@ def test_weights_of_low_counts() -> None:
             row = rows[float(photons), method]
             both = [f"{np.mean(row[kind]['values']['psnr_db']):.2f}" for kind in ("constant", "weighted")]
             assert cell == " / ".join(both), f"{photons}, {method}"
+
+
+def test_the_table_of_flicker() -> None:
+    found = stored("flicker")
+    shown = table_after(SERIES, "## From slice to slice")
+    names = {"FBP": "fbp", "TV": "tv", "DEFT, mean": "deft", "DEFT, one sample": "deft:estimate=samples"}
+    assert [cells[0] for cells in shown] == list(names)
+    for name, *cells in shown:
+        rows = [run[names[name]] for run in found["runs"]]
+        means = {key: np.mean([row[key] for row in rows]) for key in ("rmse", "flicker", "correlation")}
+        each = ", ".join(f"{row['flicker']:.2f}" for row in rows)
+        assert cells == [
+            f"{means['rmse']:.1f}", f"{means['flicker']:.2f}", each, f"{means['correlation']:.2f}",
+        ]  # fmt: skip
+    within = [0.9 <= run["deft"]["flicker"] <= 1.1 for run in found["runs"]]
+    assert sum(within) == 2 and len(within) == 3 and found["slices"] == 24
