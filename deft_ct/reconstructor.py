@@ -167,7 +167,8 @@ class Reconstructor(nn.Module, abc.ABC):
         Warns:
             DataWarning: the operator found a fault in the data (``Operator.diagnose``), and says so if they were
                 repaired. Or the measurement lies outside the training of a network. Both are warned of before the
-                reconstruction. Afterwards it warns of an image that does not explain the data.
+                reconstruction. Afterwards it warns of an image that does not explain the data, or that is unlike those
+                of the training.
             UserWarning: the method has diverged and values lie far outside the range of images.
 
         Raises:
@@ -229,6 +230,12 @@ class Reconstructor(nn.Module, abc.ABC):
         if missed is not None:
             findings.append(missed)
             warnings.warn(str(missed), DataWarning, stacklevel=3)
+        elif sane:
+            judged, strange = self._judged(request, mean)
+            chosen |= judged
+            for finding in strange:
+                findings.append(finding)
+                warnings.warn(str(finding), DataWarning, stacklevel=3)
         if std is None and summary is None and samples is not None and samples.shape[1] > 1:
             std = samples.std(1)
         provenance = {
@@ -251,6 +258,10 @@ class Reconstructor(nn.Module, abc.ABC):
             **estimate.record,
         }  # fmt: skip
         return Reconstruction(mean=mean, std=std, samples=samples, provenance=provenance, measurement=measurement)
+
+    def _judged(self, request: Request, mean: Tensor) -> tuple[dict[str, Any], tuple[Finding, ...]]:
+        """A record of how usual the answer is, and what is not; nothing by default."""
+        return {}, ()
 
     def _check_memory(self, request: Request) -> None:
         """Refuse samples that do not fit into memory."""

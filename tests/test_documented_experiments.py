@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from deft_ct.evaluation.statistics import mean_interval
 
 PHOTOGRAPHS, MEASURED, PROJECTIONS = "docs/photographs.md", "docs/measured_scans.md", "docs/projections.md"
-HELIX, METHOD, RESULTS = "docs/helix.md", "docs/method.md", "docs/results.md"
+HELIX, METHOD, RESULTS, SERIES = "docs/helix.md", "docs/method.md", "docs/results.md", "docs/series.md"
 TASKS = (
     "denoise", "inpaint_box", "inpaint_random", "inpaint_freeform", "sr4", "gaussian_blur", "motion_blur",
     "colorization", "compressed_sensing", "hdr", "phase_retrieval",
@@ -335,3 +335,19 @@ def test_scores_of_the_mutants_are_shares_with_wilsons_interval() -> None:
         found = binomtest(dead, count).proportion_ci(method="wilson")
         assert share == f"{100 * dead / count:.1f} %", area
         assert interval == f"{100 * found.low:.1f} to {100 * found.high:.1f} %", area
+
+
+def test_the_table_of_flicker() -> None:
+    found = stored("flicker")
+    shown = table_after(SERIES, "## From slice to slice")
+    names = {"FBP": "fbp", "TV": "tv", "DEFT, mean": "deft", "DEFT, one sample": "deft:estimate=samples"}
+    assert [cells[0] for cells in shown] == list(names)
+    for name, *cells in shown:
+        rows = [run[names[name]] for run in found["runs"]]
+        means = {key: np.mean([row[key] for row in rows]) for key in ("rmse", "flicker", "correlation")}
+        each = ", ".join(f"{row['flicker']:.2f}" for row in rows)
+        assert cells == [
+            f"{means['rmse']:.1f}", f"{means['flicker']:.2f}", each, f"{means['correlation']:.2f}",
+        ]  # fmt: skip
+    within = [0.9 <= run["deft"]["flicker"] <= 1.1 for run in found["runs"]]
+    assert sum(within) == 2 and len(within) == 3 and found["slices"] == 24

@@ -3,7 +3,7 @@
 Three routes to an image of the same pixels, at equal photons per patient. DEFT and TV work on a detector whose elements
 are as wide as the pixels of the slices. The half route has elements and pixels of twice the width, with twice the
 photons each, as the networks were trained; DEFT's image is interpolated to the fine pixels (bicubic). All are judged
-against the fine slices, patient by patient.
+against the fine slices, patient by patient. Finished cells are kept, so that an interrupted run goes on.
 
 Run: python benchmarks/experiments/native_resolution.py --data $DEFT_CT_DATA/ct512/test.h5 --out benchmarks/results
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack, read_pack
 from deft_ct.datasets.slices import CTSlice
 from deft_ct.evaluation.statistics import mean_interval
-from deft_ct.evaluation.store import Record, write_result
+from deft_ct.evaluation.store import Record, cached_json, content_name, write_result
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct_metrics import evaluate
@@ -35,6 +36,7 @@ from deft_ct.workflows.experiments.arguments import (
     add_network_arguments,
     build_method,
     experiment_parser,
+    hashes_of,
     networks_from,
 )
 
@@ -67,19 +69,42 @@ def reconstructed(
     return result.in_units.mean, {"seconds": seconds, "mib": memory.total_mib}
 
 
-def measured(item: CTSlice, views: int, solvers: dict[str, Reconstructor], *, seed: int) -> Record:
-    """All routes on one slice."""
-    truth, name = item.hu.clamp_min(AIR_HU)[None], f"{item.group}/{item.index}"
-    found: Record = {}
-    for route, solver in solvers.items():
-        half = route.endswith("half")
-        scan = Scan(views=views, photons=PHOTONS * (2 if half else 1))
-        hu = halved(truth) if half else truth
-        image, cost = reconstructed(solver, hu, scan, item.pixel_mm * (2 if half else 1), name, seed=seed)
-        image = doubled(image) if half else image
-        metrics = evaluate(image[:, 0], truth[:, 0])
-        found[route] = {"psnr": float(metrics.psnr[0]), "ssim": float(metrics.ssim[0]), **cost}
-    return found
+@dataclass(frozen=True)
+class Cells:
+    """Finished cells on disk: one for each slice, number of views and route.
+
+    Args:
+        work: their folder.
+        methods: configuration and networks of each route, which a cell depends on.
+        seed: of noise and methods.
+    """
+
+    work: Path
+    methods: dict[str, Record]
+    seed: int
+
+    def measured(self, item: CTSlice, views: int, solvers: dict[str, Reconstructor]) -> Record:
+        """All routes on one slice. A cell that is there is read."""
+        found: Record = {}
+        for route, solver in solvers.items():
+            identity = [item.hu, item.pixel_mm, f"{item.group}/{item.index}", PHOTONS, self.seed, self.methods[route]]
+            path = self.work / f"{content_name(f'{item.group} {item.index} {views} {route}', *identity)}.json"
+
+            def compute(route: str = route, solver: Reconstructor = solver) -> Record:
+                return cell(item, views, solver, half=route.endswith("half"), seed=self.seed)
+
+            found[route] = cached_json(path, compute)
+        return found
+
+
+def cell(item: CTSlice, views: int, solver: Reconstructor, *, half: bool, seed: int) -> Record:
+    """Quality and cost of one route on one slice."""
+    truth, name, factor = item.hu.clamp_min(AIR_HU)[None], f"{item.group}/{item.index}", 2 if half else 1
+    scan = Scan(views=views, photons=PHOTONS * factor)
+    hu = halved(truth) if half else truth
+    image, cost = reconstructed(solver, hu, scan, item.pixel_mm * factor, name, seed=seed)
+    metrics = evaluate((doubled(image) if half else image)[:, 0], truth[:, 0])
+    return {"psnr": float(metrics.psnr[0]), "ssim": float(metrics.ssim[0]), **cost}
 
 
 def gains(rows: Sequence[Record], route: str) -> list[float]:
@@ -123,10 +148,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="at most so many slices, spread over the patients")
     parser.add_argument("--views", type=int, nargs="*", default=[60, 120])
     parser.add_argument("--out", type=Path, required=True, help="folder of the table")
+    parser.add_argument("--work", type=Path, default=Path("runs/native_resolution"), help="folder of finished cells")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     pack = CTPack(read_pack(arguments.data, 1).path, every=arguments.every, limit=arguments.limit)
-    solvers = solvers_of(networks_from(arguments))
+    networks = networks_from(arguments)
+    solvers = solvers_of(networks)
+    described = {
+        route: hashes_of(solver, networks) | {"method": solver.name, "config": asdict(solver.config)}
+        for route, solver in solvers.items()
+    }
+    cells = Cells(arguments.work, described, arguments.seed)
     record: Record = {
         "views": {}, "side": pack.image_shape[0], "pack": f"{pack.path.parent.name}/{pack.path.name}",
         "slices": len(pack), "patients": len(set(pack.patients)), "seed": arguments.seed,
@@ -134,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "processor": processor_name(),
     }  # fmt: skip
     for views in arguments.views:
-        record["views"][str(views)] = [measured(item, views, solvers, seed=arguments.seed) for item in pack]
+        record["views"][str(views)] = [cells.measured(item, views, solvers) for item in pack]
         print(markdown(record), flush=True)
     write_result(arguments.out, "native_resolution", record, markdown(record))
 

@@ -4,11 +4,13 @@ Three statistics, each of one detector line ``(views, detectors)``. Lengths are 
 its line integrals.
 
 - **Dead**: the element reads one constant in all views, and both neighbours read something else. Air that reads zero
-  at the ends of a noise-free line is not dead.
+  at the ends of a noise-free line is not dead; zeros from the end on in more than 4 elements are air.
 - **Noisy**: the residual ``r`` of linear interpolation between the two neighbours varies over the views, by its median
   absolute deviation, more than 4 times as much as that of the 14 elements around, and by more than 5 % of the scale.
   Noise differs from view to view; a small dense thing passes by slowly. So the correlation of ``r`` between views that
-  are neighbours by angle is at most 0.5.
+  are neighbours by angle is at most 0.5. In a panel, the edge of an object that moves by an element or more from view
+  to view shows in the rows beside, too; noise of one element does not. So ``r`` correlates by at most 0.5 with that of
+  the elements near it in those rows, as far as theirs is at least a quarter as large.
 - **Offset** (hot, or a wrong gain): the median of ``r`` over the views is beyond twice that variation and 4 % of the
   scale. At both neighbours it has the opposite sign and at least a fifth of the size (a constant gives a half). Rings
   of the object itself about the axis stay below, and the edge of a cylinder on the axis has one such neighbour.
@@ -37,6 +39,7 @@ _DEAD = 0.05
 _DEAD_AT_THE_END = 0.2
 _NOISY, _NOISY_RATIO = 0.05, 4.0
 _SLOW = 0.5
+_SHARED, _SHARED_SIZE, _SHARED_REACH = 0.5, 0.25, 4
 _OFFSET, _OFFSET_RATIO = 0.04, 2.0
 _SHARE_BESIDE = 0.2
 _FLOOR = 2e-3
@@ -69,12 +72,13 @@ class BadElements:
         return self.dead | self.noisy | self.offset
 
 
-def bad_elements(lines: Tensor, order: Tensor | None = None) -> BadElements:
+def bad_elements(lines: Tensor, order: Tensor | None = None, rows: int = 1) -> BadElements:
     """Find faulty elements and bridge them by linear interpolation between the nearest good elements of the view.
 
     Args:
         lines: ``(lines, views, detectors)`` line integrals.
         order: ``(views,)`` indices that sort the views by angle; None where they are sorted.
+        rows: of the panel. So many lines after each other lie side by side; 1 for lines that have nothing in common.
     """
     count, views, detectors = lines.shape
     none = torch.zeros(count, detectors, dtype=torch.bool, device=lines.device)
@@ -89,7 +93,10 @@ def bad_elements(lines: Tensor, order: Tensor | None = None) -> BadElements:
                 dead[i] = _dead(lines[i], constant[i], float(scale[i]))
         work = _bridged(lines, dead)
         for _ in range(_ROUNDS):
-            loud, shifted = _outliers(work if order is None else work[:, order], scale)
+            sorted_views = work if order is None else work[:, order]
+            loud, shifted = _outliers(sorted_views, scale)
+            if rows > 1:
+                loud &= ~_shared(sorted_views, loud, rows)
             if not bool((loud | shifted).any()):
                 break
             noisy, offset = noisy | loud, offset | (shifted & ~loud)
@@ -119,7 +126,10 @@ def _dead(line: Tensor, constant: Tensor, scale: float) -> Tensor:
         sides = [int(varying[k]) for k in (place - 1, place) if 0 <= k < len(varying)]
         reading = float(line[0, j])
         distance = min(float((line[:, k] - reading).square().mean().sqrt()) for k in sides)
-        if len(sides) == 1 and abs(reading) <= _DEAD * scale:  # at the end of the line, where air reads zero
+        air = len(sides) == 1 and abs(reading) <= _DEAD * scale  # at the end of the line, where air reads zero
+        if air and (sides[0] if j < sides[0] else detectors - 1 - sides[0]) > LONGEST_RUN:
+            continue  # more than a fault
+        if air:
             distance = float(line[:, sides[0]].abs().median()) if 0 < j < detectors - 1 or len(varying) > 1 else 0.0
             dead[j] = distance > _DEAD_AT_THE_END * scale
         else:
@@ -146,6 +156,32 @@ def _outliers(lines: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         beside = middle.roll(side, 1)
         shifted &= (beside * middle < 0) & (size > 1.4 * beside.abs()) & (beside.abs() > _SHARE_BESIDE * size)
     return functional.pad(loud, (1, 1)), functional.pad(shifted, (1, 1))
+
+
+def _shared(lines: Tensor, loud: Tensor, rows: int) -> Tensor:
+    """``(lines, detectors)``, which loud elements vary as something in the rows beside them does.
+
+    Args:
+        lines: ``(lines, views, detectors)``.
+        loud: ``(lines, detectors)``.
+        rows: so many lines after each other are one panel.
+    """
+    residual = functional.pad(lines[..., 1:-1] - 0.5 * (lines[..., :-2] + lines[..., 2:]), (1, 1))
+    residual = residual - residual.median(1).values[:, None]
+    reach = torch.arange(-_SHARED_REACH, _SHARED_REACH + 1, device=lines.device)
+    line, element = loud.nonzero(as_tuple=True)
+    near = (element[:, None] + reach).clamp(0, lines.shape[-1] - 1)
+    own = residual[line, :, element]
+    same = torch.zeros_like(line, dtype=torch.bool)
+    for step in (-1, 1):
+        inside = (line % rows + step >= 0) & (line % rows + step < rows)
+        others = residual[(line + step * inside)[:, None], :, near]
+        size, others_size = own.norm(dim=-1)[:, None], others.norm(dim=-1)
+        alike = (others @ own[..., None])[..., 0].abs() > _SHARED * size * others_size
+        same |= inside & (alike & (others_size >= _SHARED_SIZE * size)).any(1)
+    found = torch.zeros_like(loud)
+    found[line, element] = same
+    return found
 
 
 def _correlation(residual: Tensor, spread: Tensor) -> Tensor:

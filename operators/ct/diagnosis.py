@@ -64,7 +64,8 @@ def diagnose_scan(y: Tensor, geometry: Geometry, weights: Tensor | None = None) 
     findings = [finding for finding in impossible if finding is not None]
     if findings:
         return Diagnosis(record, tuple(findings))
-    bad = bad_elements(lines, _by_angle(geometry))
+    rows = geometry.sinogram_shape[1] if len(geometry.sinogram_shape) == 3 else 1
+    bad = bad_elements(lines, _by_angle(geometry), rows)
     findings += _element_findings(bad, record)
     repaired = None
     if bool(bad.repaired.any()):

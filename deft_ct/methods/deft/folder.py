@@ -10,6 +10,7 @@ import torch
 
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.methods.deft.config import HTransformConfig
+from deft_ct.methods.deft.familiarity import FILE, Familiarity
 from deft_ct.methods.deft.htransform import HTransform
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.spread_calibration import PATTERN, SpreadCalibration
@@ -21,10 +22,12 @@ WEIGHTS = "htransform.safetensors"
 METADATA = "htransform.json"
 CALIBRATIONS = "calibrations"
 """Key of the card for the calibrations that are stored with an h-transform."""
+FAMILIARITY = "familiarity"
+"""Key of the card for the limits that are stored with an h-transform."""
 
 _FORMAT = ModelFormat(
     noun="h-transform", assets="htransforms", weights=WEIGHTS, metadata=METADATA,
-    companions=("training_log*.csv", PATTERN, "spread.*"),
+    companions=("training_log*.csv", PATTERN, FILE, "spread.*"),
 )  # fmt: skip
 
 
@@ -38,7 +41,7 @@ def save_htransform(htransform: HTransform, folder: Path, *, dtype: torch.dtype 
         folder: target.
         dtype: of the stored weights.
     """
-    card = {key: value for key, value in htransform.card.items() if key != CALIBRATIONS}
+    card = {key: value for key, value in htransform.card.items() if key not in (CALIBRATIONS, FAMILIARITY)}
     meta = {**htransform.description(), "card": card, "sha256": htransform.content_hash()}
     _FORMAT.write(folder, htransform.state_dict(), meta, dtype=dtype)
 
@@ -76,7 +79,8 @@ def load_htransform(name_or_path: str | Path | None = None) -> HTransform:
 
 def _calibrations(folder: Path) -> dict[str, Any]:
     found = [asdict(SpreadCalibration.read(path)) for path in sorted(folder.glob(PATTERN))]
-    return {CALIBRATIONS: found} if found else {}
+    limits = {FAMILIARITY: asdict(Familiarity.read(folder / FILE))} if (folder / FILE).is_file() else {}
+    return ({CALIBRATIONS: found} if found else {}) | limits
 
 
 def shipped_htransforms() -> list[str]:

@@ -20,6 +20,7 @@ from deft_ct.methods.deft import Condition, HTransform, condition_for
 from deft_ct.methods.deft.conditional_mean import conditional_mean
 from deft_ct.methods.deft.conditioning import check_htransform, with_estimate
 from deft_ct.methods.deft.fallback import ScanPlan, plan_for
+from deft_ct.methods.deft.familiarity import Familiarity, prior_fits, unexplained_residuals
 from deft_ct.methods.deft.noisy_image import is_noisy_image, noisy_image_denoiser
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration, nearest_in_size
 from deft_ct.methods.deft.spread_network import LAPLACE_DEVIATION, MAIN_LEVEL, SpreadNetwork
@@ -160,6 +161,8 @@ class DEFT(PosteriorSampler):
                 "with `deft-ct train spread`"
             )
         self.spread_network = None if spread_network is None else spread_network.eval().requires_grad_(False)
+        limits = htransform.card.get("familiarity")
+        self.familiarity = None if limits is None else Familiarity.from_dict(limits)
         self.calibrations = tuple(
             SpreadCalibration.from_dict(values) for values in htransform.card.get("calibrations", ())
         )
@@ -221,6 +224,19 @@ class DEFT(PosteriorSampler):
         if "scan" in self.htransform.card:
             resized = much_larger(self.prior.image_shape, self.image_shape(request))
         return self._plan(request).findings + (() if resized is None else (resized,))
+
+    def _judged(self, request: Request, mean: Tensor) -> tuple[dict[str, Any], tuple[Finding, ...]]:
+        """Whether image and data are like those of validation slices, where limits are stored with the networks."""
+        limits = self.familiarity
+        own = (self.prior.content_hash(), self.htransform.content_hash())
+        if limits is None or (limits.prior_sha256, limits.htransform_sha256) != own:
+            return {}, ()
+        if request.measurement.units is None or mean.ndim != 4:
+            return {}, ()
+        images = request.measurement.scale_to(self.prior.value_range).inverse(mean)
+        fits = prior_fits(self.prior, images, request.image_ids, seed=request.seed)
+        findings = limits.findings(fits, unexplained_residuals(request.y, mean, request.measurement))
+        return {"familiarity": {"fit": list(limits.fit), "residual": limits.residual}}, findings
 
     def _plan(self, request: Request) -> ScanPlan:
         """What is done with the scan of a request."""

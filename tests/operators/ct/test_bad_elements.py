@@ -9,6 +9,7 @@ import pytest
 import torch
 from smooth_lines import DETECTORS, GEOMETRY, VIEWS, body, transmittances
 
+from deft_ct.datasets.ellipsoids import EllipsoidPhantom
 from deft_ct.operators.ct import ConeGeometry, ParallelGeometry, RayTransform, diagnosis
 from deft_ct.operators.ct import bad_elements as bad
 from deft_ct.operators.ct.bad_elements import _NEIGHBOURS, _around, bad_elements
@@ -19,6 +20,7 @@ from deft_ct.operators.ct.plausibility import (
     noise_ratio,
 )
 from deft_ct.operators.ct.truncation import truncation
+from deft_ct.operators.noise import PoissonNoise
 
 
 def faulty(element: int, kind: str, size: float, width: int = 1) -> torch.Tensor:
@@ -140,6 +142,34 @@ def test_a_rod_that_passes_by_is_not_noise(shuffled: bool) -> None:
     assert found.repaired is not None and torch.equal(found.repaired[..., 44:50], y[..., 44:50])
 
 
+@pytest.mark.parametrize(("views", "size", "voxel"), [(24, 64, 1.8), (24, 48, 4.0), (36, 64, 1.8)])
+def test_edges_that_move_fast_through_a_panel_are_no_fault(views: int, size: int, voxel: float) -> None:
+    """The thin shell of a phantom moves by an element or more a view; noise in one element is still found."""
+    geometry = ConeGeometry.for_image((size,) * 3, (voxel,) * 3, views=views)
+    y = EllipsoidPhantom.head(0.85 * voxel * size).line_integrals(geometry.rays()).float()[None, None]
+    noisy = PoissonNoise(photons=5e3).sample(y, [torch.Generator().manual_seed(0)])
+    assert bad_elements(detector_lines(noisy, geometry), None).noisy.any(), "the rows beside have to tell"
+    for data in (y, noisy):
+        assert diagnose_scan(data, geometry).findings == ()
+    noise = torch.randn(2, views, generator=torch.Generator().manual_seed(1))
+    rows, columns = geometry.detectors
+    noisy[0, 0, :, rows // 2, columns // 3] += 0.5 * y.max() * noise[0]
+    found = diagnose_scan(noisy, geometry)
+    assert [finding.name for finding in found.findings] == [diagnosis.NOISY]
+    assert found.record["bad_elements"] == {diagnosis.NOISY: [columns // 3]}
+
+
+def test_a_noisy_column_of_a_panel_is_found() -> None:
+    """Its elements lie beside each other, and their noise has nothing in common."""
+    panel = ConeGeometry.for_image((8, 8, 8), 1.0, 60).replace(detectors=(5, DETECTORS))
+    y = body(5, views=60).reshape(1, 1, 5, 60, DETECTORS).movedim(2, 3).contiguous()
+    noise = torch.randn(60, 5, generator=torch.Generator().manual_seed(0), dtype=y.dtype)
+    y[0, 0, :, :, 30] += noise
+    assert diagnose_scan(y, panel).record["bad_elements"] == {diagnosis.NOISY: [30]}
+    y[0, 0, :, :, 30] += noise[:, :1] - noise  # one signal in all rows is of the object
+    assert diagnosis.NOISY not in diagnose_scan(y, panel).record["bad_elements"]
+
+
 def test_dead_elements_at_the_ends() -> None:
     """Air reads zero there; another constant is a fault, and so is a zero beside rays through an object."""
     lines = body()
@@ -154,6 +184,10 @@ def test_dead_elements_at_the_ends() -> None:
     cut[..., 0] = 0.0
     assert bad_elements(cut).dead[0].nonzero().tolist() == [[0]]
     assert bad_elements(cut.flip(-1)).dead[0].nonzero().tolist() == [[79]]
+    for count in (4, 5):
+        cut[..., :count] = 0.0
+        for line in (cut, cut.flip(-1)):
+            assert int(bad_elements(line).dead.sum()) == (4 if count == 4 else 0)
 
 
 def test_elements_are_listed_up_to_eight() -> None:
