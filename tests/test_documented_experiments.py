@@ -351,3 +351,19 @@ def test_the_table_of_flicker() -> None:
         ]  # fmt: skip
     within = [0.9 <= run["deft"]["flicker"] <= 1.1 for run in found["runs"]]
     assert sum(within) == 2 and len(within) == 3 and found["slices"] == 24
+
+
+def test_the_table_of_the_gate_of_backbones() -> None:
+    page, words = "docs/backbones.md", "## Is a trained network better than replacement?"
+    shown, found = table_after(page, words), stored("backbones_gate")
+    assert shown == table_after("benchmarks/results/backbones_gate.md", "scaffolding with a small CA model")
+    rows = {row[0]: row[1:] for row in shown}
+    base = found["errors"]["replacement"]
+    for label, errors in found["errors"].items():
+        for cell, key in zip(rows[label], errors, strict=True):
+            assert float(cell.split(" ")[0]) == pytest.approx(np.mean(errors[key]), rel=6e-3)
+        if label != "replacement":
+            less = [np.mean(np.subtract(errors[key], base[key])) for key in errors]
+            verdict = "passes" if max(less) < 0 else "fails"
+            for cell, value in zip(rows[f"{label} less replacement: {verdict}"], less, strict=True):
+                assert float(cell.split(" ")[0]) == pytest.approx(value, abs=6e-4)

@@ -182,8 +182,16 @@ def test_deft_takes_the_shipped_htransform_of_backbones(
         scaffold_motif(motif, tmp_path / "out", settings(folder, **deft))
 
 
-def test_the_shipped_prior_needs_no_option(folder: Path, tmp_path: Path) -> None:
-    quick = {"prior": None, "method": "reconstruction_guidance", "options": {"steps": 3}, "samples": 1}
+@pytest.mark.filterwarnings("ignore:data not explained")  # three steps are too few
+@pytest.mark.parametrize(
+    ("method", "options"), [("replacement", {}), ("deft", {"estimate": "samples"}), ("amortised", {})]
+)
+def test_the_shipped_networks_need_no_option(
+    folder: Path, tmp_path: Path, method: str, options: dict[str, object]
+) -> None:
+    quick = {"prior": None, "method": method, "options": options | {"steps": 3}, "samples": 1}
     scaffold_motif(folder / "motif.pdb", tmp_path / "out", settings(folder, contig="20,A3-8,24", **quick))
+    if method == "amortised":
+        return
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["scaffolds"][0]["provenance"]["prior_sha256"] == load_prior("backbones128").content_hash()

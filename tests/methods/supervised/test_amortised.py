@@ -16,6 +16,7 @@ from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.registry import load_reconstructor
 from deft_ct.methods.supervised.amortised import Amortised, AmortisedModel
 from deft_ct.networks import BackboneNetwork, BackboneNetworkConfig
+from deft_ct.networks.storage import ModelFormat
 from deft_ct.operators import GaussianNoise, Selection
 from deft_ct.operators.points.motif import Motif
 from deft_ct.protein.scale import BACKBONE_RANGE, Angstrom
@@ -91,11 +92,12 @@ def test_samples_do_not_depend_on_the_batch_and_models_are_stored(tmp_path: Path
     assert one.provenance["network_evaluations_per_image"] == 12 and one.provenance["selected"]["rule"] == "medoid"
 
 
-def test_other_operators_are_refused_before_any_work() -> None:
+def test_other_operators_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     method = Amortised(AmortisedModel.from_prior(prior()))
     plain = Measurement(Selection(14, RESIDUES), GaussianNoise(0.1), units=Angstrom())
     with count_evaluations() as count, pytest.raises(UnsupportedError, match="amortised needs an operator"):
         method.reconstruct(CHAIN[None, RESIDUES], plain)
     assert count.total == 0
+    monkeypatch.setattr(ModelFormat, "shipped", lambda self: [])
     with pytest.raises(FileNotFoundError, match="deft-ct train amortised --data backbones:FILE --initial PRIOR"):
         load_reconstructor("amortised")
