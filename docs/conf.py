@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -62,6 +63,15 @@ sphinx_gallery_conf = {
     "copyfile_regex": r".*\.rst",
 }
 
+
+def _warning_without_path(message: object, category: type[Warning], *place: object) -> str:
+    """A warning in a tutorial, without the folder that the site was built in."""
+    del place
+    return f"{category.__name__}: {message}\n"
+
+
+warnings.formatwarning = _warning_without_path
+
 # Pages
 html_theme = "pydata_sphinx_theme"
 html_title = "deft-ct"
@@ -78,6 +88,6 @@ html_theme_options = {
     "footer_end": ["research_only"],
     "pygments_light_style": "tango",
 }
-html_sidebars = {"index": []}
+html_sidebars = {"index": [], "faq": []}
 templates_path = ["_templates"]
 copybutton_prompt_text = "$ "

@@ -162,6 +162,14 @@ def test_a_tutorial_says_what_it_is(path: Path) -> None:
     assert set(line) == {"="} and len(line) == len(title)
 
 
+def test_every_module_says_what_it_is() -> None:
+    """Its first line opens its page of the reference."""
+    folders = (ROOT / name for name in ("deft_ct", "operators", "datasets"))
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.py"))):
+        said = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+        assert len(said.split()) >= 2, path.relative_to(ROOT)
+
+
 def test_a_broken_link_of_the_site_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text(
         '<h1 id="here">A</h1><a href="b.html#there">b</a><a href="#here">a</a><a href="c.html">c</a>'

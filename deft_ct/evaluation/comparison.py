@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -169,7 +170,8 @@ def _row(cell: Cell, problem: Problem) -> list[str]:
             out.append("failed" if cell.failed else "-")
             continue
         mean, over, low, high = (f"{found[name]:.{digits}f}" for name in ("mean", "std", "low", "high"))
-        out.append(f"{mean} ± {over} [{low}, {high}]")
+        known = math.isfinite(found["low"]) and math.isfinite(found["high"])
+        out.append(f"{mean} ± {over} [{low}, {high}]" if known else mean)  # a single image has no interval
     for name, _, form in _COSTS:
         value = cell.values[name]
         out.append("-" if value is None else format(value, form))

@@ -151,3 +151,12 @@ def test_methods_without_networks_are_left_out_only_if_nobody_named_them(
     assert code == 0 and "left out: fbp_unet" in text, text
     assert set(read_rows(tmp_path / "out")["method"]) == {"fbp"}
     assert invoke(*words, "--method", "fbp_unet")[0] == 2
+
+
+def test_a_single_image_has_a_mean_without_an_interval(pack: Path, tmp_path: Path) -> None:
+    words = ["compare", "--data", pack, "--scan", SCAN, "--limit", 1, "--method", "fbp", "--no-progress"]
+    code, text = invoke(*words, "--out", tmp_path / "one")
+    assert code == 0 and "nan" not in text.lower() and "±" not in text, text
+    words[words.index("--limit") + 1] = 2
+    code, text = invoke(*words, "--every", 4, "--out", tmp_path / "two")
+    assert code == 0 and "±" in text
