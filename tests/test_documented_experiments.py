@@ -367,3 +367,23 @@ def test_the_table_of_the_gate_of_backbones() -> None:
             verdict = "passes" if max(less) < 0 else "fails"
             for cell, value in zip(rows[f"{label} less replacement: {verdict}"], less, strict=True):
                 assert float(cell.split(" ")[0]) == pytest.approx(value, abs=6e-4)
+
+
+def test_the_table_of_native_resolution() -> None:
+    found = stored("native_resolution")
+    shown = table_after(RESULTS, "## Native resolution")
+    routes = ("TV, native", "DEFT, half", "DEFT, native")
+    expected = []
+    for views, rows in found["views"].items():
+        for route in routes:
+            psnr, ssim = (np.mean([row[route][key] for row in rows]) for key in ("psnr", "ssim"))
+            gains = [row["DEFT, native"]["psnr"] - row[route]["psnr"] for row in rows]
+            last = ["", ""] if route == routes[-1] else [
+                paired([row["DEFT, native"]["psnr"] for row in rows], [row[route]["psnr"] for row in rows]),
+                f"{min(gains):+.2f}",
+            ]  # fmt: skip
+            expected.append([views, route, f"{psnr:.2f}", f"{ssim:.4f}", *last])
+    assert shown == expected and found["slices"] == 40 and found["patients"] == 6 and found["seed"] == 0
+    rows = found["views"]["60"]
+    over = {route: np.mean([row["DEFT, native"]["psnr"] - row[route]["psnr"] for row in rows]) for route in routes}
+    assert over["TV, native"] >= 1.7 and over["DEFT, half"] < 2.5, "the page says which goals are met"

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -132,12 +131,9 @@ def measured(trial: Trial, solver: DEFT, seed: int) -> Record:
 
 def limits_of(rows: Sequence[Record], solver: DEFT, provenance: Record) -> Familiarity:
     """Quantiles over the rows of validation slices."""
-    fits = [row["fit"] for row in rows if row["fit"] is not None]
-    low, high = np.quantile(fits, [1 - QUANTILE, QUANTILE])
-    return Familiarity(
-        fit=(float(low), float(high)), residual=float(np.quantile([row["residual"] for row in rows], QUANTILE)),
+    return Familiarity.of(
+        [row["fit"] for row in rows], [row["residual"] for row in rows], QUANTILE, provenance=provenance,
         prior_sha256=solver.prior.content_hash(), htransform_sha256=solver.htransform.content_hash(),
-        provenance=provenance,
     )  # fmt: skip
 
 

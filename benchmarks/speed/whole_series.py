@@ -121,10 +121,10 @@ def markdown(record: Record) -> str:
         hit = [one for one in kills if one["was_killed"]]
         same = sum(one["same"] for one in kills)
         lines.append(
-            f"Killed at {len(hit)} random moments (seed {record['seed']}, {record['killed_slices']} slices, "
+            f"Killed at {len(hit)} moments of its work (seed {record['seed']}, {record['killed_slices']} slices, "
             f"{' '.join(record['killed_options'])}) and run again: the same files to the bit in {same} of {len(kills)} "
             "runs. "
-            f"Stored batches at the kills: {', '.join(str(one['parts']) for one in kills)}."
+            f"Stored batches at the kills: {', '.join(str(one['parts']) for one in hit)}."
         )
     return "\n\n".join([*lines, "Made by `benchmarks/speed/whole_series.py`."]) + "\n"
 
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder of a DICOM series")
     parser.add_argument("--slices", type=int, default=40)
-    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=0, help="kills before the end of the work")
     parser.add_argument("--killed-slices", type=int, default=6)
     parser.add_argument("--killed-option", action="append", default=[], help="option of the runs that are killed")
     parser.add_argument("--option", action="append", default=[], help="option of the command, such as --compare=fbp")
@@ -157,7 +157,7 @@ def main() -> None:
             lengthened(arguments.source, folder / "short", arguments.killed_slices)
             unbroken = timed(command(folder / "short", folder / "unbroken", options))["seconds"]
             expected = content(folder / "unbroken")
-            for _ in range(arguments.kills):
+            while sum(one["was_killed"] for one in record["kills"]) < arguments.kills:
                 one = killed(folder / "short", folder / "killed", options, unbroken, rng)
                 record["kills"].append(one | {"same": content(folder / "killed") == expected})
                 shutil.rmtree(folder / "killed")

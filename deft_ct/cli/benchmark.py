@@ -53,9 +53,7 @@ def benchmark(
     workers: Annotated[
         int, typer.Option(help="Processes, or jobs of --slurm, or processors of `--ray local`.", min=1)
     ] = 1,
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; `local` starts one on this machine.")
-    ] = None,
+    ray: opt.RayAddress = None,
     slurm: Annotated[
         str | None,
         typer.Option(metavar="KEY=VALUE,...", help="Run as Slurm jobs; the options of submitit, such as timeout_min."),

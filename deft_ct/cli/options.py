@@ -195,6 +195,9 @@ PrecisionName = Annotated[
 MaxMinutes = Annotated[
     float | None, typer.Option(help="Stop after this time. Run the same command again to resume.", min=0)
 ]
+RayAddress = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; `local` starts one on this machine.")
+]
 Overwrite = Annotated[bool, typer.Option(help="Replace an earlier result in OUT.")]
 Progress = Annotated[bool, typer.Option(help="Show progress bars.")]
 

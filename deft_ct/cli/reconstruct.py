@@ -88,6 +88,7 @@ def reconstruct(
             min=1,
         ),
     ] = None,
+    ray: opt.RayAddress = None,
     config: ConfigFile = None,
     device: opt.Device = _DEFAULTS.device,
     precision: opt.PrecisionName = _DEFAULTS.precision,
@@ -126,7 +127,7 @@ def reconstruct(
     as DICOM series and as NIfTI. Also writes a comparison figure, a report and run.json. OUT must be new or empty.
     Finished slices are kept in OUT.unfinished: run the same command again to resume. Measured projections need no
     simulated scan: `deft-ct reconstruct --projections FILE --out OUT --method fbp`. Many patients: `deft-ct reconstruct
-    COHORT --out OUT --jobs 2`. Research only, not for clinical use.
+    COHORT --out OUT --jobs 2`, or --ray. Research only, not for clinical use.
     """
     del config  # it has set the defaults of the others
     with one_line_errors(interrupted=_RESUME):
@@ -142,7 +143,7 @@ def reconstruct(
                 simulated,
                 {
                     "--compare": compare, "--series": series, "--phase": phase, "--allow-gaps": allow_gaps,
-                    "--unmeasured-map": unmeasured_map, "--slices": slices, "--jobs": jobs,
+                    "--unmeasured-map": unmeasured_map, "--slices": slices, "--jobs": jobs, "--ray": ray,
                     "--max-memory": max_memory, "--also": also,
                 },
                 has_file=is_file,
@@ -208,10 +209,10 @@ def reconstruct(
             series_uid=series, phase=phase, allow_gaps=allow_gaps,
             slices=None if slices is None else opt.slices_of(slices),
         )  # fmt: skip
-        if jobs is not None:
+        if jobs is not None or ray is not None:
             if series is not None:
                 raise ValueError("--series is of one patient, and --jobs is for many: leave one of them out")
-            task = CohortTask(settings=settings, output=output, chosen=chosen, jobs=jobs)
+            task = CohortTask(settings=settings, output=output, chosen=chosen, jobs=jobs or 1, ray=ray)
             refuse_failed(reconstruct_cohort(series_folder, out, task, say=print_patient), out)
             return
         run = reconstruct_series(series_folder, out, settings, output=output, chosen=chosen, progress=progress)

@@ -8,13 +8,16 @@ from __future__ import annotations
 import abc
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from deft_ct.evaluation.worker import WorkerJob
 from deft_ct.runtime.extras import optional_library
+
+Result = TypeVar("Result")
 
 _ADDRESS = re.compile(r"local|auto|(ray://)?[\w.-]+:\d+")
 
@@ -90,6 +93,43 @@ class RayCluster(Engine):
 
     def run(self, job: WorkerJob, units: Sequence[int]) -> None:
         """See :meth:`Engine.run`; Ray gives the batch of a killed worker to another one."""
+        with self._connected() as ray:
+            remote = ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=RETRIES)(_run_unit)
+            shared = ray.put(job)
+            try:
+                ray.get([remote.remote(shared, number) for number in units])
+            except ray.exceptions.WorkerCrashedError as error:
+                raise RuntimeError(
+                    f"a worker of Ray was killed {RETRIES + 1} times on one batch, perhaps for want of memory: use a "
+                    "smaller --batch-size; finished batches are kept"
+                ) from error
+
+    def each(self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+        """Results of a function, in the order in which they are done.
+
+        Args:
+            function: of a module, so that the workers can import it.
+            calls: arguments of each call.
+
+        Raises:
+            RuntimeError: a worker was killed more often than Ray tries again.
+        """
+        with self._connected() as ray:
+            remote = ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=RETRIES)(function)
+            waiting = [remote.remote(*call) for call in calls]
+            while waiting:
+                done, waiting = ray.wait(waiting)
+                try:
+                    yield from ray.get(done)
+                except ray.exceptions.WorkerCrashedError as error:
+                    raise RuntimeError(
+                        f"a worker of Ray was killed {RETRIES + 1} times on one patient, perhaps for want of memory: "
+                        "set --max-memory; what is finished is kept"
+                    ) from error
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """The library while it is connected to the cluster; a connection that was there stays."""
         ray = optional_library("ray", "cluster")
         local = self.address == "local"
         started = not ray.is_initialized()
@@ -97,14 +137,7 @@ class RayCluster(Engine):
             here = {"num_cpus": self.workers, "include_dashboard": False} if local else {}
             ray.init(address="local" if local else self.address, log_to_driver=False, **here)
         try:
-            remote = ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=RETRIES)(_run_unit)
-            shared = ray.put(job)
-            ray.get([remote.remote(shared, number) for number in units])
-        except ray.exceptions.WorkerCrashedError as error:
-            raise RuntimeError(
-                f"a worker of Ray was killed {RETRIES + 1} times on one batch, perhaps for want of memory: use a "
-                "smaller --batch-size; finished batches are kept"
-            ) from error
+            yield ray
         finally:
             if started:
                 ray.shutdown()

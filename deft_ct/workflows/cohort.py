@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from deft_ct.evaluation.execution import RayCluster
 from deft_ct.io import Chosen
 from deft_ct.runtime.atomic import occupy_folder, write_text
 from deft_ct.runtime.content_key import ContentKey, content_digest, result_versions
@@ -63,16 +64,31 @@ class CohortTask:
         output: optional files; ``overwrite`` starts all patients anew.
         chosen: which phase and slices.
         jobs: patients at once, each in a process of its own with its share of the cores.
+        ray: address of a Ray cluster whose machines see the same folders, or ``"local"`` for one of ``jobs`` processors
+            on this machine; None for no cluster.
+
+    Raises:
+        ValueError: ``jobs`` is below 1, or ``ray`` has another form.
     """
 
     settings: SparseView
     output: Output
     chosen: Chosen
     jobs: int = 1
+    ray: str | None = None
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
             raise ValueError(f"jobs must be at least 1, got {self.jobs}")
+        _ = self.cluster
+
+    @property
+    def cluster(self) -> RayCluster | None:
+        """The cluster, if there is one."""
+        if self.ray is None:
+            return None
+        gpus = 1.0 if self.settings.device.startswith("cuda") else 0.0
+        return RayCluster(self.ray, workers=self.jobs, gpus=gpus)
 
     @property
     def key(self) -> ContentKey:
@@ -131,7 +147,7 @@ def reconstruct_cohort(
             waiting.append(name)
         _write(target, task, found)
         calls = ((task, name, patients[name], target / name) for name in waiting)
-        for one in _results(calls, task.jobs):
+        for one in _results(calls, task):
             found[one.name] = one
             _write(target, task, found)
             say(one)
@@ -190,7 +206,11 @@ def _one(task: CohortTask, name: str, source: Path, target: Path) -> PatientRun:
     )  # fmt: skip
 
 
-def _results(calls: Iterator[tuple[CohortTask, str, Path, Path]], jobs: int) -> Iterator[PatientRun]:
+def _results(calls: Iterator[tuple[CohortTask, str, Path, Path]], task: CohortTask) -> Iterator[PatientRun]:
+    jobs = task.jobs
+    if task.cluster is not None:
+        yield from task.cluster.each(_one, calls)
+        return
     if jobs == 1:
         for call in calls:
             yield _one(*call)

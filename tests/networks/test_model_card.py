@@ -40,7 +40,9 @@ def test_shipped_models_have_the_card_of_their_metadata(folder: Path) -> None:
     assert text == model_card(noun, json.loads((folder / name).read_text(encoding="utf-8")))
     front = front_matter(text)
     assert front["library_name"] == "deft-ct" and "Research only" in text
-    assert ("computed-tomography" in front["tags"]) == (not folder.name.startswith(("photos", "backbones", "amortised")))
+    assert ("computed-tomography" in front["tags"]) == (
+        not folder.name.startswith(("photos", "backbones", "amortised"))
+    )
 
 
 def test_a_saved_model_has_a_card_that_follows_from_its_metadata(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deft_ct.evaluation.execution import RayCluster
 from deft_ct.io import Chosen, read_dicom_series, sample_series_path, write_nifti
 from deft_ct.runtime.content_key import OtherContentError
 from deft_ct.workflows import cohort as module
@@ -111,3 +113,41 @@ def test_what_is_no_cohort_is_refused(tmp_path: Path) -> None:
         reconstruct_cohort(tmp_path, tmp_path / "out", TASK)
     with pytest.raises(ValueError, match="jobs must be at least 1"):
         CohortTask(settings=SETTINGS, output=Output(), chosen=Chosen(), jobs=0)
+
+
+def test_a_cluster_does_the_work_of_every_patient(
+    patients: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results arrive in any order; finished patients are not given to the cluster again."""
+    given: list[str] = []
+
+    def each(cluster: RayCluster, function: Any, calls: Any) -> Any:
+        assert cluster == RayCluster("head:6379", workers=1) and function.__module__ == module.__name__
+        for call in reversed(list(calls)):
+            given.append(call[1])
+            yield function(*call)
+
+    monkeypatch.setattr(RayCluster, "each", each)
+    task = CohortTask(settings=SETTINGS, output=Output(), chosen=TASK.chosen, ray="head:6379")
+    assert task.key.digest == TASK.key.digest
+    found = reconstruct_cohort(patients, tmp_path / "out", task)
+    assert [(one.name, one.state) for one in found] == [("anna", "done"), ("bert", "done"), ("carl", "failed")]
+    assert given == ["carl", "bert", "anna"]
+    reconstruct_cohort(patients, tmp_path / "out", task)
+    assert given[3:] == ["carl"]
+
+
+def test_an_address_that_is_none() -> None:
+    with pytest.raises(ValueError, match="--ray must be local, auto"):
+        CohortTask(settings=SETTINGS, output=Output(), chosen=Chosen(), ray="over there")
+
+
+@pytest.mark.slow
+def test_a_cohort_on_a_local_cluster(patients: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
+    task = CohortTask(settings=SETTINGS, output=Output(), chosen=TASK.chosen, jobs=2, ray="local")
+    found = reconstruct_cohort(patients, tmp_path / "out", task)
+    alone = reconstruct_cohort(patients, tmp_path / "alone", TASK)
+    assert [(one.name, one.state, one.metrics) for one in found] == [
+        (one.name, one.state, one.metrics) for one in alone
+    ]  # fmt: skip

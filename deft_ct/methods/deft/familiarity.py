@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,6 +66,20 @@ class Familiarity:
     def __post_init__(self) -> None:
         if not 0 <= self.fit[0] < self.fit[1] or not self.residual > 0:
             raise ValueError(f"expected 0 <= fit[0] < fit[1] and residual > 0, got {self.fit} and {self.residual}")
+
+    @classmethod
+    def of(cls, fits: Sequence[float | None], residuals: Sequence[float], quantile: float, **known: Any) -> Familiarity:
+        """Limits from validation slices.
+
+        Args:
+            fits: of the slices, None where one was not judged.
+            residuals: of the slices.
+            quantile: of the upper limits; that of the lower one is 1 minus it.
+            known: the other fields.
+        """
+        judged = [fit for fit in fits if fit is not None]
+        low, high = np.quantile(judged, [1 - quantile, quantile])
+        return cls(fit=(float(low), float(high)), residual=float(np.quantile(residuals, quantile)), **known)
 
     def write(self, path: Path) -> None:
         """Write the JSON file, in one step."""
