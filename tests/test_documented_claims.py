@@ -208,7 +208,8 @@ def described_wrongly() -> list[str]:
         f"DEFT loses {photons[0][0]:.2f} dB compared with the true number (TV {photons[0][1]:.2f}). With a tenth it "
         f"loses {photons[1][0]:.1f} dB (TV {photons[1][1]:.1f}).",
         f"Random errors of 0.25 and 0.5 degrees cost {angles[0]:.1f} and {angles[1]:.1f} dB.",
-        f"costs {half:.1f} dB (TV {tv:.1f}) and all of its lead. A whole element costs {whole:.1f} dB.",
+        f"by half an element costs {half:.1f} dB (TV {tv:.1f}), because",
+        f"A whole element costs {whole:.1f} dB",
         f"Errors of 5 % in four elements cost {lost('gain of 4 elements off by 5 %', deft):.1f} dB.",
         f"it found the half element as {min(shifted):.2f} to {max(shifted):.2f}, and at most {still:.2f} without a",
     ]

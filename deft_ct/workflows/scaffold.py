@@ -203,7 +203,8 @@ def _networks(settings: ScaffoldSettings) -> Networks:
 
 
 def _of_backbones(names: list[str]) -> str | None:
-    return next((name for name in names if name.startswith(BACKBONES)), None)
+    """The shipped network with the shortest name; those of other sizes have a longer one."""
+    return min((name for name in names if name.startswith(BACKBONES)), default=None)
 
 
 def _build(settings: ScaffoldSettings, networks: Networks) -> Reconstructor:

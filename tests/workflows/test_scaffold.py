@@ -16,6 +16,7 @@ from deft_ct.cli import app
 from deft_ct.diffusion import load_prior, save_prior
 from deft_ct.io.errors import ReadError
 from deft_ct.io.structures import Structure, write_structure
+from deft_ct.methods.deft import load_htransform
 from deft_ct.runtime.extras import MissingExtraError
 from deft_ct.workflows.export_scaffolds import export_motifbench
 from deft_ct.workflows.scaffold import ScaffoldSettings, scaffold_motif
@@ -193,5 +194,10 @@ def test_the_shipped_networks_need_no_option(
     scaffold_motif(folder / "motif.pdb", tmp_path / "out", settings(folder, contig="20,A3-8,24", **quick))
     if method == "amortised":
         return
+    if method == "deft":
+        assert (
+            json.loads((tmp_path / "out" / "run.json").read_text())["scaffolds"][0]["provenance"]["htransform_sha256"]
+            == load_htransform("backbones128").content_hash()
+        )
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["scaffolds"][0]["provenance"]["prior_sha256"] == load_prior("backbones128").content_hash()
