@@ -343,3 +343,11 @@ def test_what_is_unlike_the_training() -> None:
     for group in ("a head of plastic", "detector off by one element", "170 degrees for 180"):
         assert all(told[group])
     assert not any(told["phantom: head of ellipsoids"])
+
+
+def test_the_kills_of_a_series() -> None:
+    found = stored("whole_series")
+    kills = [one for one in found["kills"] if one["was_killed"]]
+    assert len(kills) == 5 and all(one["same"] for one in found["kills"])
+    assert (found["killed_slices"], found["seed"]) == (20, 0) and "--size=128" in found["killed_options"]
+    assert "five random moments (20 slices at `--size 128`, seed 0)" in (ROOT / SERIES).read_text(encoding="utf-8")
