@@ -12,6 +12,8 @@ from documented_tables import ROOT, stored, table_after
 from scipy.stats import binomtest
 
 from deft_ct.evaluation.statistics import mean_interval
+from deft_ct.methods.deft import load_htransform
+from deft_ct.methods.deft.familiarity import MISFIT, UNFAMILIAR, Familiarity
 
 PHOTOGRAPHS, MEASURED, PROJECTIONS = "docs/photographs.md", "docs/measured_scans.md", "docs/projections.md"
 HELIX, METHOD, RESULTS, SERIES = "docs/helix.md", "docs/method.md", "docs/results.md", "docs/series.md"
@@ -387,3 +389,32 @@ def test_the_table_of_native_resolution() -> None:
     rows = found["views"]["60"]
     over = {route: np.mean([row["DEFT, native"]["psnr"] - row[route]["psnr"] for row in rows]) for route in routes}
     assert over["TV, native"] >= 1.7 and over["DEFT, half"] < 2.5, "the page says which goals are met"
+
+
+def test_what_is_unlike_the_training() -> None:
+    found = stored("familiarity")
+    limits = Familiarity.from_dict(found["limits"])
+    assert limits == Familiarity.from_dict(load_htransform().card["familiarity"]), "the shipped limits"
+    shown = table_after(RESULTS, "## When the image is unlike the training")
+    told = {
+        group: [{one.name for one in limits.findings([row["fit"]], [row["residual"]])} for row in rows]
+        for group, rows in found["groups"].items()
+    }
+    assert shown == [
+        [group, str(len(rows)), *(str(sum(name in one for one in rows)) for name in (UNFAMILIAR, MISFIT))]
+        for group, rows in told.items()
+    ]
+    alarms = [sum(map(bool, told[name])) for name in ("test_volumes", "test_singles")]
+    text = " ".join((ROOT / RESULTS).read_text(encoding="utf-8").split())
+    assert "{} of 29 and {} of 27 slices".format(*alarms) in text and found["fitted"] == 128
+    for group in ("a head of plastic", "detector off by one element", "170 degrees for 180"):
+        assert all(told[group])
+    assert not any(told["phantom: head of ellipsoids"])
+
+
+def test_the_kills_of_a_series() -> None:
+    found = stored("whole_series")
+    kills = [one for one in found["kills"] if one["was_killed"]]
+    assert len(kills) == 5 and all(one["same"] for one in found["kills"])
+    assert (found["killed_slices"], found["seed"]) == (20, 0) and "--size=128" in found["killed_options"]
+    assert "five random moments (20 slices at `--size 128`, seed 0)" in (ROOT / SERIES).read_text(encoding="utf-8")
