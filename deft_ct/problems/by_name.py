@@ -96,4 +96,7 @@ KINDS: Mapping[str, Kind] = {
         help="CT images of a folder: DICOM series, NIfTI, HDF5, averaged to size x size pixels (256 by default)",
     ),
 }  # fmt: skip
-"""Every kind of data that has a name."""
+"""Every kind of data that has a name.
+
+:meta hide-value:
+"""
