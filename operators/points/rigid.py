@@ -18,7 +18,8 @@ def rotation_onto(points: Tensor, target: Tensor) -> Tensor:
         target: ``(..., M, 3)``, centred, float64.
 
     Returns:
-        ``(..., 3, 3)``: ``points @ rotation`` is closest to ``target``.
+        ``(..., 3, 3)``: ``points @ rotation`` is closest to ``target``; NaN for points that are not finite, as of a
+        method that has diverged.
     """
     # Correlations S[a, b] of coordinate a of the points with coordinate b of the target.
     s = (points[..., :, None] * target[..., None, :]).sum(-3)
@@ -30,10 +31,13 @@ def rotation_onto(points: Tensor, target: Tensor) -> Tensor:
         (xy - yx, zx + xz, yz + zy, zz - xx - yy),
     )
     matrix = torch.stack([torch.stack(row, -1) for row in rows], -2)
-    w, x, y, z = torch.linalg.eigh(matrix).eigenvectors[..., -1].unbind(-1)
+    finite = torch.isfinite(matrix).all(-1, keepdim=True).all(-2, keepdim=True)  # eigh raises on NaN: let it pass
+    known = torch.where(finite, matrix, torch.eye(4, dtype=matrix.dtype, device=matrix.device))
+    w, x, y, z = torch.linalg.eigh(known).eigenvectors[..., -1].unbind(-1)
     columns = (
         (w * w + x * x - y * y - z * z, 2 * (x * y + w * z), 2 * (x * z - w * y)),
         (2 * (x * y - w * z), w * w - x * x + y * y - z * z, 2 * (y * z + w * x)),
         (2 * (x * z + w * y), 2 * (y * z - w * x), w * w - x * x - y * y + z * z),
     )
-    return torch.stack([torch.stack(row, -1) for row in columns], -2)
+    rotation = torch.stack([torch.stack(row, -1) for row in columns], -2)
+    return torch.where(finite, rotation, torch.nan)
