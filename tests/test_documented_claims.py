@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -110,6 +111,60 @@ def goals() -> list[str]:
         f"| {better(sixty, 'fbp_unet')}; at 20 views + {gain(twenty, 'fbp_unet').mean():.2f} dB | met |",
         f"| {better(sixty, 'learned_primal_dual')}; at 20 views - {-lpd[0].mean():.2f} dB, at 120 degrees "
         f"+ {lpd[1].mean():.2f} dB (n = {len(lpd[1])}) | **missed at 20 views** |",
+    ]
+
+
+def higher_goals() -> list[str]:
+    sixty, twenty, arc, singles = (psnr(f"compare_{name}") for name in (
+        f"test_volumes_{SIXTY}", f"test_volumes_{TWENTY}", f"all_{ARC}", f"test_singles_{SIXTY}"))  # fmt: skip
+    lpd = [gain(found, "learned_primal_dual") for found in (sixty, twenty, arc, singles)]
+    cells = stored("more_data")["cells"]
+    views = stored("more_data")["settings"]["views"]
+    more = [np.array(cells[f"parallel{count}_4.096e3 deft"]["psnr_db"]) for count in views]
+    steps = [float((after - before).min()) for before, after in itertools.pairwise(more)]
+    tv = more[-1] - np.array(cells[f"parallel{views[-1]}_4.096e3 tv"]["psnr_db"])
+    (half,) = [row for row in stored("robustness")["against_exact"]
+               if row["case"] == "detector off by 0.5 elements" and row["method"] == "DEFT, direct mean"]  # fmt: skip
+    fine = stored("native_resolution")["views"]["60"]
+    native = {route: np.mean([row["DEFT, native"]["psnr"] - row[route]["psnr"] for row in fine])
+              for route in ("TV, native", "DEFT, half")}  # fmt: skip
+    spread = table_after("docs/results.md", "they cover this share of the body's pixels:")
+    off = max(
+        abs(float(cell) - level) for row in spread for cell, level in zip(row[1:5], (50, 80, 90, 95), strict=True)
+    )
+    near = [
+        row[0]
+        for row in spread
+        if all(abs(float(cell) - level) <= 3 for cell, level in zip(row[1:5], (50, 80, 90, 95), strict=True))
+    ]
+    air = [float(row[6]) for row in spread]
+    below = [gain(one, SAMPLE).mean() for one in (sixty, twenty)]
+    for scan in {cell["scan"] for cell in stored("compare_other_scans")["cells"]}:
+        found = {cell["label"]: np.array(cell["values"]["psnr_db"])
+                 for cell in stored("compare_other_scans")["cells"] if cell["scan"] == scan}  # fmt: skip
+        below.append(gain(found, SAMPLE).mean())
+    right = sum(2.5 <= value <= 3.5 for value in below)
+    fast = {row[2]: row[5].split("/")[1].strip() for row in table_after(
+        "benchmarks/results/ray_transform.md", "## `auto` against the others") if row[:2] == ["256", "60"]}  # fmt: skip
+    assert min(steps) > 0 and tv.min() > 0.5 and max(air) > 5 and 3 < off and 0 < right < len(below)
+    return [
+        f"at 60 views | {lpd[0].mean():+.2f} dB | **missed** |",
+        f"at 20 views | {lpd[1].mean():+.2f} dB | **missed** |",
+        f"over 120 degrees | {lpd[2].mean():+.2f} dB (n = {len(lpd[2])}) | **missed** |",
+        f"of other scanners | {lpd[3].mean():+.2f} dB, better on {(lpd[3] > 0).sum()} of {len(lpd[3])} | met |",
+        f"50 to 1000 views | at least {min(steps):+.2f} dB from each to the next on every slice (val, n = {len(tv)}) | "
+        "met |",
+        f"at 1000 views of 4096 photons | {tv.mean():+.2f} dB, at least {tv.min():+.2f} (val, n = {len(tv)}) | met |",
+        f"costs at most 1 dB | {-half['psnr_change_db']['mean']:.2f} dB (val, n = 13) | met |",
+        f"native TV + 3 dB at 60 views | {native['TV, native']:+.2f} dB (n = {len(fine)}) | **missed** |",
+        f"half resolution + 3.5 dB at 60 views | {native['DEFT, half']:+.2f} dB (n = {len(fine)}) | **missed** |",
+        f"within 3 points of the level | on {len(near)} of {len(spread)} scans; at most {off:.1f} points off | "
+        "**missed** |",
+        f"below 5 HU in air | {min(air):.1f} to {max(air):.1f} HU | **missed** |",
+        f"on each of nine scans | {min(below):.1f} to {max(below):.1f} dB, within on {right} of {len(below)} scans | "
+        "**missed** |",
+        f"(256 pixels, 60 views, 8 slices) | {fast['8']} | **missed** |",
+        f"for a single slice | {fast['1']} | **missed** |",
     ]
 
 
@@ -271,7 +326,7 @@ def speed() -> list[str]:
 @pytest.mark.parametrize(
     "claims",
     [
-        sixty_views, break_even, goals, harder_scans, other_scanners, few_evaluations, spread_of_samples,
+        sixty_views, break_even, goals, higher_goals, harder_scans, other_scanners, few_evaluations, spread_of_samples,
         described_wrongly, alarms_and_views, speed,
     ],
 )  # fmt: skip

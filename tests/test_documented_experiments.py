@@ -356,8 +356,8 @@ def test_the_table_of_flicker() -> None:
 
 
 def test_the_table_of_the_gate_of_backbones() -> None:
-    page, words = "docs/backbones.md", "## Is a trained network better than replacement?"
-    shown, found = table_after(page, words), stored("backbones_gate")
+    shown = table_after("docs/backbones.md", "## Is a trained network better than replacement?")
+    found = stored("backbones_gate")
     assert shown == table_after("benchmarks/results/backbones_gate.md", "scaffolding with a small CA model")
     rows = {row[0]: row[1:] for row in shown}
     base = found["errors"]["replacement"]

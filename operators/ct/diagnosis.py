@@ -72,8 +72,7 @@ def diagnose_scan(y: Tensor, geometry: Geometry, weights: Tensor | None = None) 
         repaired, lines = _undone(bad.data, y, geometry), bad.data
     shift = detector_shift(y if repaired is None else repaired, geometry)
     broken = bad.any.any(1) & ~bad.repaired  # their moments say nothing
-    moved = _moved_back(lines, geometry, ~broken) if isinstance(geometry, PlanarGeometry) else None
-    if moved is not None:
+    if isinstance(geometry, PlanarGeometry) and (moved := _moved_back(lines, geometry, ~broken)) is not None:
         lines, shifts = moved
         repaired = _undone(lines, y, geometry)
         findings.append(_shift_finding(shifts, geometry))
