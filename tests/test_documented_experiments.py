@@ -418,3 +418,31 @@ def test_the_kills_of_a_series() -> None:
     assert len(kills) == 5 and all(one["same"] for one in found["kills"])
     assert (found["killed_slices"], found["seed"]) == (20, 0) and "--size=128" in found["killed_options"]
     assert "five random moments (20 slices at `--size 128`, seed 0)" in (ROOT / SERIES).read_text(encoding="utf-8")
+
+
+def test_the_table_beside_the_paper() -> None:
+    """The column of the paper is from notes of others; ours follows from the stored results."""
+    rows = {row[0]: row[2] for row in table_after("docs/photographs.md", "## Beside the paper")}
+    with (ROOT / "benchmarks/results/photos64.csv").open(encoding="utf-8") as file:
+        found = {(row["problem"], row["method"]): row for row in csv.DictReader(file)}
+    names = {
+        "DEFT's mean": "deft", "Tikhonov": "tikhonov", "DPS": "dps:steps=100", "TV": "tv",
+        "DEFT's sample": "deft:estimate=samples", "RED-diff": "reddiff:steps=100", "PiGDM": "pigdm:steps=30",
+        "DDRM": "ddrm",
+    }  # fmt: skip
+    psnr = {name: float(found["inpaint_freeform", key]["psnr_db"]) for name, key in names.items()}
+    best = sorted((name for name in names if name != "DDRM"), key=lambda name: -psnr[name])
+    assert rows["quality, best first"] == f"by PSNR: {', '.join(best)} (n = 6)"
+    seconds = {name: float(found["sr4", key]["seconds"]) for name, key in names.items()}
+    mean, sample = seconds["DEFT's mean"], seconds["DEFT's sample"]
+
+    def parts(other: str) -> tuple[int, int]:
+        return round(seconds[other] / mean), round(seconds[other] / sample)
+
+    (dps, dps_sample), (red, red_sample) = parts("DPS"), parts("RED-diff")
+    assert rows["time against DPS"].startswith(f"an {dps}th for the mean, a {dps_sample}th for a sample")
+    assert rows["time against RED-diff"] == f"a {red}nd for the mean, a {red_sample}th for a sample"
+    shares = mean / seconds["PiGDM"], sample / seconds["PiGDM"]
+    assert rows["time against PiGDM"] == f"{shares[0]:.1f} of it for the mean, {shares[1]:.1f} for a sample"
+    slower, faster = seconds["DDRM"] / mean, sample / seconds["DDRM"]
+    assert rows["DDRM"] == f"{slower:.1f} times as slow as the mean, {faster:.1f} times as fast as a sample"
