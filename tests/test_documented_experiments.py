@@ -446,3 +446,18 @@ def test_the_table_beside_the_paper() -> None:
     assert rows["time against PiGDM"] == f"{shares[0]:.1f} of it for the mean, {shares[1]:.1f} for a sample"
     slower, faster = seconds["DDRM"] / mean, sample / seconds["DDRM"]
     assert rows["DDRM"] == f"{slower:.1f} times as slow as the mean, {faster:.1f} times as fast as a sample"
+
+
+def test_the_table_of_scaffolds() -> None:
+    page = "benchmarks/results/backbones_table.md"
+    test, benchmark = table_after(page, "### test"), table_after(page, "### benchmark")
+    shown = table_after("docs/backbones.md", "columns are those of test:")
+    picked = [[one[0], one[2], two[2], *one[4:8], one[11]] for one, two in zip(test, benchmark, strict=True)]
+    assert shown == picked
+    rows = stored("backbones_table")
+    for group, column in (("test", 1), ("benchmark", 2)):
+        for label, *cells in shown:
+            found = [row for row in rows[group] if row["label"] == label]
+            solved = np.mean([score["solved"] for row in found for score in row["samples"]])
+            assert float(cells[column - 1].split(" ")[0]) == pytest.approx(solved, abs=6e-4), (group, label)
+            assert len(found) == rows["arguments"]["limit"] == 8

@@ -47,6 +47,7 @@ def test_a_volume_keeps_its_place_and_shape() -> None:
     np.testing.assert_allclose(found.metrics.psnr, 10 * np.log10(2000**2 / (error**2).mean((1, 2))), rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:unlike the training images", "ignore:data explained worse")  # a square
 def test_a_method_with_samples_has_a_spread_and_its_own_noise() -> None:
     settings = SparseView(method="deft", views=20, samples=2, size=32, options={"deft": {"steps": 2}})
     hu = torch.full((1, 32, 32, 1), -1000.0)
