@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from deft_ct.answers import answer_of_samples, check_diverged, relative_residual
 from deft_ct.diffusion import Prior
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.residual import unexplained
-from deft_ct.measurement.selection import best_by_residual
 from deft_ct.operators.findings import DataWarning, Finding
 from deft_ct.operators.memory import check_memory
 from deft_ct.reconstruction import Estimate, Reconstruction, Request
@@ -222,20 +222,17 @@ class Reconstructor(nn.Module, abc.ABC):
             mean, std = samples[torch.arange(len(y)), summary.chosen.to(samples.device)], summary.std
             chosen = {"selected": summary.record}
         elif mean is None and samples is not None:
-            mean, chosen = _answer_of_samples(y, samples, measurement)
+            mean, chosen = answer_of_samples(y, samples, measurement)
         if mean is None:
             raise TypeError(f"{type(self).__name__} returned neither a mean nor samples")
-        sane = self._check_diverged(request, mean, samples)
+        images = [mean] if samples is None else [mean, samples]
+        limit = self.largest_plausible(measurement)
+        sane = check_diverged(self.name, request.image_ids, images, measurement, limit)
         missed = unexplained(y, mean, measurement) if sane and self.uses_data else None
-        if missed is not None:
-            findings.append(missed)
-            warnings.warn(str(missed), DataWarning, stacklevel=3)
-        elif sane:
-            judged, strange = self._judged(request, mean)
-            chosen |= judged
-            for finding in strange:
-                findings.append(finding)
-                warnings.warn(str(finding), DataWarning, stacklevel=3)
+        judged, strange = self._judged(request, mean) if sane and missed is None else ({}, ())
+        findings += (said := [missed] if missed is not None else list(strange))
+        for finding in said:
+            warnings.warn(str(finding), DataWarning, stacklevel=3)
         if std is None and summary is None and samples is not None and samples.shape[1] > 1:
             std = samples.std(1)
         provenance = {
@@ -245,7 +242,7 @@ class Reconstructor(nn.Module, abc.ABC):
             "num_samples": 1 if samples is None else samples.shape[1],
             "images": len(y),
             "measurement": measurement.describe(),
-            "data_residual": _relative_residual(y, mean, measurement),
+            "data_residual": relative_residual(y, mean, measurement),
             "warnings": [finding.to_dict() for finding in findings],
             **diagnosis.record,
             "spread": None if std is None else {"calibrated": False},
@@ -255,6 +252,7 @@ class Reconstructor(nn.Module, abc.ABC):
             "versions": versions(),
             **self.describe(),
             **chosen,
+            **judged,
             **estimate.record,
         }  # fmt: skip
         return Reconstruction(mean=mean, std=std, samples=samples, provenance=provenance, measurement=measurement)
@@ -276,30 +274,6 @@ class Reconstructor(nn.Module, abc.ABC):
     def largest_plausible(self, measurement: Measurement) -> float:
         """Largest magnitude of an image that has not diverged, in the unit of the scale."""
         return float("inf") if measurement.units is None else measurement.units.plausible
-
-    def _check_diverged(self, request: Request, mean: Tensor, samples: Tensor | None) -> bool:
-        """Refuse results that are not finite, and warn of implausible ones, image by image; whether all are sane."""
-        units, limit = request.measurement.units, self.largest_plausible(request.measurement)
-
-        def magnitude(values: Tensor) -> Tensor:
-            return (values if units is None else units.affine.inverse(values)).flatten(1).abs().amax(1)
-
-        largest = magnitude(mean) if samples is None else torch.maximum(magnitude(mean), magnitude(samples))
-        advice = "its settings do not suit this measurement; tuned ones are in the presets (`deft-ct tune`)"
-        broken = [
-            key for key, fine in zip(request.image_ids, torch.isfinite(largest).tolist(), strict=True) if not fine
-        ]
-        if broken:
-            raise FloatingPointError(f"{self.name} diverged to NaN or infinite values for images {broken}: {advice}")
-        wild = [key for key, fine in zip(request.image_ids, (largest <= limit).tolist(), strict=True) if not fine]
-        if wild:
-            unit = "" if units is None else f" {units.unit}"
-            warnings.warn(
-                f"{self.name} diverged for images {wild}: values up to {float(largest.max()):.1e}{unit}; {advice}",
-                UserWarning,
-                stacklevel=4,
-            )
-        return not wild
 
     def _bar(self, request: Request, total: int) -> Any:
         """A progress bar for this method, shown when the request asks for it."""
@@ -394,19 +368,3 @@ def plain_data(y: Tensor, measurement: Measurement) -> Tensor:
         y = y.as_subclass(Tensor)
     y = measurement.check(y).detach()
     return y.clone() if y.is_inference() else y
-
-
-def _answer_of_samples(y: Tensor, samples: Tensor, measurement: Measurement) -> tuple[Tensor, dict[str, Any]]:
-    """The mean, or where samples may be equivalents of each other the one that explains the data best; a record."""
-    if samples.shape[1] == 1 or not measurement.operator.has_equivalents:
-        return samples.mean(1), {}
-    best, residuals = best_by_residual(y, samples, measurement)
-    record = {"rule": "smallest data residual", "samples": best.tolist(), "data_residuals": residuals.tolist()}
-    return samples[torch.arange(len(y)), best.to(samples.device)], {"selected": record}
-
-
-@torch.no_grad()
-def _relative_residual(y: Tensor, mean: Tensor, measurement: Measurement) -> float:
-    """``|y - A(mean)| / |y|`` over the whole batch: how well the answer explains the data."""
-    residual = y - measurement.noise.mean(measurement.operator(mean))
-    return float(residual.norm() / y.norm().clamp_min(torch.finfo(y.dtype).tiny))

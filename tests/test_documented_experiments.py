@@ -289,16 +289,6 @@ def test_weights_of_low_counts() -> None:
             assert cell == " / ".join(both), f"{photons}, {method}"
 
 
-def test_the_table_of_the_prior_of_backbones() -> None:
-    shown = table_after("docs/backbones.md", "## The shipped prior")
-    assert shown == table_after("benchmarks/results/backbones_prior.md", "scaffolding with a small CA model")
-    rows = stored("backbones_prior")["rows"]
-    assert len(rows["samples"]) == int(shown[0][1]) and len(rows["val"]) == int(shown[1][1])
-    for row, (name, _, *cells) in zip((rows["samples"], rows["val"]), shown[:2], strict=True):
-        for key, cell in zip(row[0], cells, strict=True):
-            assert float(cell.split(" ")[0]) == pytest.approx(np.mean([one[key] for one in row]), rel=6e-3), (name, key)
-
-
 def test_rounds_of_the_mean() -> None:
     found = {(cell["scan"], cell["label"]): cell for cell in stored("compare_photos64_rounds")["cells"]}
     tasks = (
@@ -355,22 +345,6 @@ def test_the_table_of_flicker() -> None:
     assert sum(within) == 2 and len(within) == 3 and found["slices"] == 24
 
 
-def test_the_table_of_the_gate_of_backbones() -> None:
-    shown = table_after("docs/backbones.md", "## Is a trained network better than replacement?")
-    found = stored("backbones_gate")
-    assert shown == table_after("benchmarks/results/backbones_gate.md", "scaffolding with a small CA model")
-    rows = {row[0]: row[1:] for row in shown}
-    base = found["errors"]["replacement"]
-    for label, errors in found["errors"].items():
-        for cell, key in zip(rows[label], errors, strict=True):
-            assert float(cell.split(" ")[0]) == pytest.approx(np.mean(errors[key]), rel=6e-3)
-        if label != "replacement":
-            less = [np.mean(np.subtract(errors[key], base[key])) for key in errors]
-            verdict = "passes" if max(less) < 0 else "fails"
-            for cell, value in zip(rows[f"{label} less replacement: {verdict}"], less, strict=True):
-                assert float(cell.split(" ")[0]) == pytest.approx(value, abs=6e-4)
-
-
 def test_the_table_of_native_resolution() -> None:
     found = stored("native_resolution")
     shown = table_after(RESULTS, "## Native resolution")
@@ -407,8 +381,10 @@ def test_what_is_unlike_the_training() -> None:
     alarms = [sum(map(bool, told[name])) for name in ("test_volumes", "test_singles")]
     text = " ".join((ROOT / RESULTS).read_text(encoding="utf-8").split())
     assert "{} of 29 and {} of 27 slices".format(*alarms) in text and found["fitted"] == 128
-    for group in ("a head of plastic", "detector off by one element", "170 degrees for 180"):
+    for group in ("a head of plastic", "170 degrees for 180"):
         assert all(told[group])
+    for group in ("detector off by one element", "170 degrees for 180"):
+        assert all(row["others"] == ["shifted detector"] for row in found["groups"][group])
     assert not any(told["phantom: head of ellipsoids"])
 
 
@@ -446,18 +422,3 @@ def test_the_table_beside_the_paper() -> None:
     assert rows["time against PiGDM"] == f"{shares[0]:.1f} of it for the mean, {shares[1]:.1f} for a sample"
     slower, faster = seconds["DDRM"] / mean, sample / seconds["DDRM"]
     assert rows["DDRM"] == f"{slower:.1f} times as slow as the mean, {faster:.1f} times as fast as a sample"
-
-
-def test_the_table_of_scaffolds() -> None:
-    page = "benchmarks/results/backbones_table.md"
-    test, benchmark = table_after(page, "### test"), table_after(page, "### benchmark")
-    shown = table_after("docs/backbones.md", "columns are those of test:")
-    picked = [[one[0], one[2], two[2], *one[4:8], one[11]] for one, two in zip(test, benchmark, strict=True)]
-    assert shown == picked
-    rows = stored("backbones_table")
-    for group, column in (("test", 1), ("benchmark", 2)):
-        for label, *cells in shown:
-            found = [row for row in rows[group] if row["label"] == label]
-            solved = np.mean([score["solved"] for row in found for score in row["samples"]])
-            assert float(cells[column - 1].split(" ")[0]) == pytest.approx(solved, abs=6e-4), (group, label)
-            assert len(found) == rows["arguments"]["limit"] == 8

@@ -29,9 +29,10 @@ from deft_ct.evaluation.store import Record, cached_json, content_name, write_re
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.io import read_series
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.methods.deft.familiarity import MISFIT, UNFAMILIAR, Familiarity, prior_fits, unexplained_residuals
+from deft_ct.methods.deft.familiarity import MISFIT, UNFAMILIAR, Familiarity
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
+from deft_ct.reconstruction import Request
 from deft_ct.workflows.experiments.arguments import (
     add_network_arguments,
     build_method,
@@ -123,9 +124,14 @@ def measured(trial: Trial, solver: DEFT, seed: int) -> Record:
         warnings.simplefilter("ignore")
         result = solver.reconstruct(y, scan, seed=seed, image_ids=[trial.name])
     others = [one["name"] for one in result.provenance["warnings"] if one["name"] not in (UNFAMILIAR, MISFIT)]
-    image = scan.scale_to(solver.prior.value_range).inverse(result.mean)
-    (fit,) = prior_fits(solver.prior, image, [trial.name], seed=seed)
-    (residual,) = unexplained_residuals(y, result.mean, scan)
+    repaired = scan.diagnose(y).repaired  # as the methods see them
+    request = Request(
+        y=y if repaired is None else repaired, measurement=scan, num_samples=1, seed=seed, image_ids=(trial.name,),
+        progress=False,
+    )  # fmt: skip
+    # Any limits do: both numbers are recorded whatever they are.
+    numbers = Familiarity(fit=(0.0, 1.0), residual=1.0).judged(solver.prior, request, result.mean)[0]["familiarity"]
+    (fit,), (residual,) = numbers["fits"], numbers["unexplained_residuals"]
     return {"fit": fit, "residual": residual, "others": others}
 
 

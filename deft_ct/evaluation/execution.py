@@ -94,15 +94,9 @@ class RayCluster(Engine):
     def run(self, job: WorkerJob, units: Sequence[int]) -> None:
         """See :meth:`Engine.run`; Ray gives the batch of a killed worker to another one."""
         with self._connected() as ray:
-            remote = ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=RETRIES)(_run_unit)
             shared = ray.put(job)
-            try:
-                ray.get([remote.remote(shared, number) for number in units])
-            except ray.exceptions.WorkerCrashedError as error:
-                raise RuntimeError(
-                    f"a worker of Ray was killed {RETRIES + 1} times on one batch, perhaps for want of memory: use a "
-                    "smaller --batch-size; finished batches are kept"
-                ) from error
+            for _ in self.each(_run_unit, ((shared, number) for number in units)):
+                pass
 
     def each(self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
         """Results of a function, in the order in which they are done.
@@ -123,8 +117,8 @@ class RayCluster(Engine):
                     yield from ray.get(done)
                 except ray.exceptions.WorkerCrashedError as error:
                     raise RuntimeError(
-                        f"a worker of Ray was killed {RETRIES + 1} times on one patient, perhaps for want of memory: "
-                        "set --max-memory; what is finished is kept"
+                        f"a worker of Ray was killed {RETRIES + 1} times on one piece of work, perhaps for want of "
+                        "memory: take a smaller --batch-size or --max-memory; what is finished is kept"
                     ) from error
 
     @contextmanager

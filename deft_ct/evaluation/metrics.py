@@ -2,8 +2,8 @@
 
 Published PSNRs of the same images differ by more than 4 dB because data range, clipping and averaging differ. Here:
 
-- the data range is always said: a fixed number in the unit of the images, or the range of each true image
-  (:func:`own_range`), which is what dival's PSNR and SSIM take when they are given none;
+- the data range is always said. It is a fixed number in the unit of the images, or the range of each true image
+  (:func:`own_range`), as dival's PSNR and SSIM take it by default;
 - nothing is clipped;
 - the first axis counts images, a metric is computed for each of them in float64, and a figure for a set is the mean;
 - SSIM is scikit-image's with its defaults (7x7 uniform window, sample covariance), as dival reports it for LoDoPaB-CT;

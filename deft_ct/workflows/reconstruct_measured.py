@@ -71,7 +71,7 @@ class MeasuredSettings(NetworkChoice):
         fov_mm: width of the images; None: what the detector sees from all sides.
         slice_mm: distance of the slices; None: as the file says.
         calibration: what water and air are.
-        photons: of a ray without attenuation, for statistical weights; 0: none; None: estimated from the noise.
+        photons: of a ray without attenuation, for statistical weights. 0 for none; None estimates them from the noise.
         samples: posterior samples of each slice; None for as many as the method needs for a spread.
         seed: of sampling.
 

@@ -6,6 +6,7 @@ A slice is judged by itself, so that its image does not depend on the rest of th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def diagnose_scan(y: Tensor, geometry: Geometry, weights: Tensor | None = None) 
     Returns:
         A finding for each fault, and a record of these statistics, each None where the data do not tell:
 
-        * ``detector_shift_elements``, of all slices together, before they are moved.
+        * ``detector_shift_elements``, the mean over the slices that tell, before they are moved.
         * ``truncated_views`` and ``saturated_rays``: shares of the views and of the rays.
         * ``bad_elements``: indices by name of the fault.
         * ``noise_ratio``: measured noise over the expected one.
@@ -70,14 +71,19 @@ def diagnose_scan(y: Tensor, geometry: Geometry, weights: Tensor | None = None) 
     repaired = None
     if bool(bad.repaired.any()):
         repaired, lines = _undone(bad.data, y, geometry), bad.data
-    shift = detector_shift(y if repaired is None else repaired, geometry)
-    broken = bad.any.any(1) & ~bad.repaired  # their moments say nothing
-    if isinstance(geometry, PlanarGeometry) and (moved := _moved_back(lines, geometry, ~broken)) is not None:
-        lines, shifts = moved
-        repaired = _undone(lines, y, geometry)
-        findings.append(_shift_finding(shifts, geometry))
+    shifts: list[float | None] = [None] * len(lines)
+    if isinstance(geometry, PlanarGeometry):
+        told = ~bad.any.any(1) | bad.repaired  # the moments of others say nothing
+        shifts = [detector_shift(line, geometry) if fine else None for line, fine in zip(lines, told, strict=True)]
+        off = {k: shift for k, shift in enumerate(shifts) if shift is not None and abs(shift) > SHIFT_ELEMENTS}
+        if off:
+            lines = torch.stack([moved_back(line, off[k]) if k in off else line for k, line in enumerate(lines)])
+            repaired = _undone(lines, y, geometry)
+            findings.append(_shift_finding(off, len(lines), geometry))
+    known = [shift for shift in shifts if shift is not None]
     cut = truncation(y if repaired is None else repaired, geometry)
-    record |= {"detector_shift_elements": shift, "truncated_views": None if cut is None else cut.views}
+    record |= {"detector_shift_elements": sum(known) / len(known) if known else None}
+    record |= {"truncated_views": None if cut is None else cut.views}
     if cut is not None and cut.views > TRUNCATED_VIEWS:
         findings.append(_truncation_finding(cut, geometry))
     weighted = None if weights is None else detector_lines(weights.detach(), geometry)
@@ -172,19 +178,9 @@ def _truncation_finding(cut: Truncation, geometry: Geometry) -> Finding:
     )
 
 
-def _moved_back(lines: Tensor, geometry: PlanarGeometry, whole: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Whole lines of a shifted detector moved back, and the shift of each, 0 for the others; None without any."""
-    found = [(detector_shift(line, geometry) or 0.0) * float(fine) for line, fine in zip(lines, whole, strict=True)]
-    shifts = torch.tensor([shift if abs(shift) > SHIFT_ELEMENTS else 0.0 for shift in found])
-    if not bool(shifts.any()):
-        return None
-    moved = [moved_back(line, shift) if shift else line for line, shift in zip(lines, shifts.tolist(), strict=True)]
-    return torch.stack(moved), shifts
-
-
-def _shift_finding(shifts: Tensor, geometry: PlanarGeometry) -> Finding:
-    where = shifts != 0
-    shift = float(shifts[where].mean())
+def _shift_finding(off: Mapping[int, float], count: int, geometry: PlanarGeometry) -> Finding:
+    where = torch.tensor([k in off for k in range(count)])
+    shift = sum(off.values()) / len(off)
     offset = geometry.detector_offset_mm + shift * geometry.detector_mm
     return Finding(
         SHIFTED,

@@ -12,11 +12,9 @@ Limits are quantiles over validation slices. An image larger than the prior's is
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,11 +24,9 @@ from deft_ct.diffusion import Prior
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.residual import noise_residuals, relative_residuals
 from deft_ct.operators.findings import Finding
-from deft_ct.runtime.atomic import write_text
-from deft_ct.runtime.fields import from_values
-from deft_ct.runtime.json_object import read_json_object
-from deft_ct.runtime.read_error import ReadError
+from deft_ct.reconstruction import Request
 from deft_ct.runtime.seeds import Key, generator_for, normal_like
+from deft_ct.runtime.stored_record import StoredRecord
 
 FILE = "familiarity.json"
 """In the folder of an h-transform."""
@@ -43,7 +39,7 @@ _INSIDE = -0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Familiarity:
+class Familiarity(StoredRecord):
     """Limits from validation slices.
 
     Args:
@@ -56,6 +52,8 @@ class Familiarity:
     Raises:
         ValueError: the limits are not in order.
     """
+
+    noun: ClassVar[str] = "a file of limits"
 
     fit: tuple[float, float]
     residual: float
@@ -80,33 +78,6 @@ class Familiarity:
         judged = [fit for fit in fits if fit is not None]
         low, high = np.quantile(judged, [1 - quantile, quantile])
         return cls(fit=(float(low), float(high)), residual=float(np.quantile(residuals, quantile)), **known)
-
-    def write(self, path: Path) -> None:
-        """Write the JSON file, in one step."""
-        write_text(path, json.dumps(asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n")
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Familiarity:
-        """The inverse of ``dataclasses.asdict``.
-
-        Raises:
-            ValueError: the values do not make limits.
-        """
-        return from_values(cls, values)
-
-    @classmethod
-    def read(cls, path: str | Path) -> Familiarity:
-        """Read a file of :meth:`write`.
-
-        Raises:
-            FileNotFoundError: it does not exist.
-            ReadError: it does not hold limits.
-        """
-        values = read_json_object(path, "limits of familiarity")
-        try:
-            return cls.from_dict(values)
-        except ValueError as error:
-            raise ReadError(path, f"does not hold limits of familiarity ({error})") from error
 
     def findings(self, fits: Sequence[float | None], residuals: Sequence[float]) -> tuple[Finding, ...]:
         """What is outside of the limits in more than half of the images; neighbours of a series are much alike.
@@ -136,6 +107,23 @@ class Familiarity:
                 "detector and noise of the scan",
             ))  # fmt: skip
         return tuple(found)
+
+    def judged(self, prior: Prior, request: Request, mean: Tensor) -> tuple[dict[str, Any], tuple[Finding, ...]]:
+        """What is outside of the limits in an answer, and both numbers of each image for its record.
+
+        Volumes and images without a scale are not judged.
+
+        Args:
+            prior: that of the limits.
+            request: data and measurement.
+            mean: ``(B, *image_shape)`` in physical units.
+        """
+        if request.measurement.units is None or mean.ndim != 4:
+            return {}, ()
+        images = request.measurement.scale_to(prior.value_range).inverse(mean)
+        fits = prior_fits(prior, images, request.image_ids, seed=request.seed)
+        residuals = unexplained_residuals(request.y, mean, request.measurement)
+        return {"familiarity": {"fits": fits, "unexplained_residuals": residuals}}, self.findings(fits, residuals)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from deft_ct.methods.deft import Condition, HTransform, condition_for
 from deft_ct.methods.deft.conditional_mean import conditional_mean
 from deft_ct.methods.deft.conditioning import check_htransform, with_estimate
 from deft_ct.methods.deft.fallback import ScanPlan, plan_for
-from deft_ct.methods.deft.familiarity import Familiarity, prior_fits, unexplained_residuals
+from deft_ct.methods.deft.familiarity import Familiarity
 from deft_ct.methods.deft.noisy_image import is_noisy_image, noisy_image_denoiser
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration, nearest_in_size
 from deft_ct.methods.deft.spread_network import LAPLACE_DEVIATION, MAIN_LEVEL, SpreadNetwork
@@ -227,16 +227,10 @@ class DEFT(PosteriorSampler):
 
     def _judged(self, request: Request, mean: Tensor) -> tuple[dict[str, Any], tuple[Finding, ...]]:
         """Whether image and data are like those of validation slices, where limits are stored with the networks."""
-        limits = self.familiarity
-        own = (self.prior.content_hash(), self.htransform.content_hash())
+        limits, own = self.familiarity, (self.prior.content_hash(), self.htransform.content_hash())
         if limits is None or (limits.prior_sha256, limits.htransform_sha256) != own:
             return {}, ()
-        if request.measurement.units is None or mean.ndim != 4:
-            return {}, ()
-        images = request.measurement.scale_to(self.prior.value_range).inverse(mean)
-        fits = prior_fits(self.prior, images, request.image_ids, seed=request.seed)
-        findings = limits.findings(fits, unexplained_residuals(request.y, mean, request.measurement))
-        return {"familiarity": {"fit": list(limits.fit), "residual": limits.residual}}, findings
+        return limits.judged(self.prior, request, mean)
 
     def _plan(self, request: Request) -> ScanPlan:
         """What is done with the scan of a request."""

@@ -13,19 +13,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deft_ct.runtime.atomic import write_text
-from deft_ct.runtime.fields import from_values
 from deft_ct.runtime.intervals import interval_factor, normal_factor
-from deft_ct.runtime.json_object import read_json_object
-from deft_ct.runtime.read_error import ReadError
+from deft_ct.runtime.stored_record import StoredRecord
 
 Spread = TypeVar("Spread", NDArray[np.floating[Any]], Tensor)
 
@@ -71,7 +67,7 @@ def nearest_in_size(fits: Iterable[Fit], image_shape: Sequence[int]) -> list[Fit
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpreadCalibration:
+class SpreadCalibration(StoredRecord):
     """The calibration of one h-transform for one scan and one way to sample.
 
     Args:
@@ -90,6 +86,8 @@ class SpreadCalibration:
     Raises:
         ValueError: a number is negative or not finite, or both are zero.
     """
+
+    noun: ClassVar[str] = "a calibration"
 
     factor: float
     floor_hu: float = 0.0
@@ -138,30 +136,3 @@ class SpreadCalibration:
         changed = sorted(k for k in plain.keys() | self.settings.keys() if plain.get(k) != self.settings.get(k))
         found += [f"another {', '.join(changed)}"] if changed else []
         return found + (["another number of samples"] if self.floor_hu and samples != self.samples else [])
-
-    def write(self, path: Path) -> None:
-        """Write the JSON file, in one step."""
-        write_text(path, json.dumps(asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n")
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SpreadCalibration:
-        """The inverse of ``dataclasses.asdict``.
-
-        Raises:
-            ValueError: the values do not make a calibration.
-        """
-        return from_values(cls, values)
-
-    @classmethod
-    def read(cls, path: str | Path) -> SpreadCalibration:
-        """Read a file of :meth:`write`.
-
-        Raises:
-            FileNotFoundError: it does not exist.
-            ReadError: it is not a calibration.
-        """
-        values = read_json_object(path, "a calibration")
-        try:
-            return cls.from_dict(values)
-        except ValueError as error:
-            raise ReadError(path, f"is not a calibration of deft-ct ({error})") from error

@@ -29,11 +29,11 @@ class DPSConfig(GuidedConfig):
 
     Args:
         steps: evaluations of the prior, each with one backpropagation through it.
-        zeta: step against the gradient of the data misfit, for an operator of norm 1 (of a nonlinear one, its
-            derivative, see ``Operator.norms``) and a sampling over every time of the prior; with fewer steps it is
-            scaled up. The paper uses 0.3 to 1 (noise 0.05 on [-1, 1]; table of appendix D). None for
-            :data:`ZETA_OF_IMAGES` for images in the prior's own range, such as photographs, and 1 for images with a
-            scale of their own, such as CT.
+        zeta: step against the gradient of the data misfit. It holds for an operator of norm 1; of a nonlinear one the
+            norm is that of its derivative, see ``Operator.norms``. It holds for steps over every time of the prior;
+            with fewer steps it is scaled up. The paper uses 0.3 to 1 (noise 0.05 on [-1, 1]; table of appendix D). None
+            is :data:`ZETA_OF_IMAGES` for images in the prior's own range, such as photographs, and 1 for images with
+            a scale of their own, such as CT.
         norm: ``"l2"`` descends the norm of the residual (the paper's ``zeta / |y - A x0|``), ``"l2sq"`` half its
             square.
         weighted: statistical weights instead of white noise.

@@ -112,7 +112,11 @@ def test_deft_warns_and_records(fit: tuple[float, float], residual: float, expec
     assert [one["name"] for one in result.provenance["warnings"] if one["name"] in own] == expected
     told = [str(one.message).partition(":")[0] for one in caught if issubclass(one.category, DataWarning)]
     assert [name for name in told if name in own] == expected
-    assert result.provenance["familiarity"] == {"fit": list(fit), "residual": residual}
+    images = scan.scale_to(solver.prior.value_range).inverse(result.mean)
+    assert result.provenance["familiarity"] == {
+        "fits": prior_fits(solver.prior, images, [0, 1]),
+        "unexplained_residuals": unexplained_residuals(y, result.mean, scan),
+    }
 
 
 def test_limits_of_other_weights_are_not_used(tmp_path: Path) -> None:

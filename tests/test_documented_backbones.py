@@ -1,0 +1,48 @@
+"""The tables of docs/backbones.md are stored results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from documented_tables import stored, table_after
+
+
+def test_the_table_of_the_prior_of_backbones() -> None:
+    shown = table_after("docs/backbones.md", "## The shipped prior")
+    assert shown == table_after("benchmarks/results/backbones_prior.md", "scaffolding with a small CA model")
+    rows = stored("backbones_prior")["rows"]
+    assert len(rows["samples"]) == int(shown[0][1]) and len(rows["val"]) == int(shown[1][1])
+    for row, (name, _, *cells) in zip((rows["samples"], rows["val"]), shown[:2], strict=True):
+        for key, cell in zip(row[0], cells, strict=True):
+            assert float(cell.split(" ")[0]) == pytest.approx(np.mean([one[key] for one in row]), rel=6e-3), (name, key)
+
+
+def test_the_table_of_the_gate_of_backbones() -> None:
+    shown = table_after("docs/backbones.md", "## Is a trained network better than replacement?")
+    found = stored("backbones_gate")
+    assert shown == table_after("benchmarks/results/backbones_gate.md", "scaffolding with a small CA model")
+    rows = {row[0]: row[1:] for row in shown}
+    base = found["errors"]["replacement"]
+    for label, errors in found["errors"].items():
+        for cell, key in zip(rows[label], errors, strict=True):
+            assert float(cell.split(" ")[0]) == pytest.approx(np.mean(errors[key]), rel=6e-3)
+        if label != "replacement":
+            less = [np.mean(np.subtract(errors[key], base[key])) for key in errors]
+            verdict = "passes" if max(less) < 0 else "fails"
+            for cell, value in zip(rows[f"{label} less replacement: {verdict}"], less, strict=True):
+                assert float(cell.split(" ")[0]) == pytest.approx(value, abs=6e-4)
+
+
+def test_the_table_of_scaffolds() -> None:
+    page = "benchmarks/results/backbones_table.md"
+    test, benchmark = table_after(page, "### test"), table_after(page, "### benchmark")
+    shown = table_after("docs/backbones.md", "columns are those of test:")
+    picked = [[one[0], one[2], two[2], *one[4:8], one[11]] for one, two in zip(test, benchmark, strict=True)]
+    assert shown == picked
+    rows = stored("backbones_table")
+    for group, column in (("test", 1), ("benchmark", 2)):
+        for label, *cells in shown:
+            found = [row for row in rows[group] if row["label"] == label]
+            solved = np.mean([score["solved"] for row in found for score in row["samples"]])
+            assert float(cells[column - 1].split(" ")[0]) == pytest.approx(solved, abs=6e-4), (group, label)
+            assert len(found) == rows["arguments"]["limit"] == 8
