@@ -1,8 +1,7 @@
-"""The tables of the pages on photographs, measured scans, projections, helices and the method are stored results."""
+"""The tables of the pages on measured scans, projections, helices and the method are stored results."""
 
 from __future__ import annotations
 
-import csv
 import re
 from typing import Any
 
@@ -15,12 +14,8 @@ from deft_ct.evaluation.statistics import mean_interval
 from deft_ct.methods.deft import load_htransform
 from deft_ct.methods.deft.familiarity import MISFIT, UNFAMILIAR, Familiarity
 
-PHOTOGRAPHS, MEASURED, PROJECTIONS = "docs/photographs.md", "docs/measured_scans.md", "docs/projections.md"
+MEASURED, PROJECTIONS = "docs/measured_scans.md", "docs/projections.md"
 HELIX, METHOD, RESULTS, SERIES = "docs/helix.md", "docs/method.md", "docs/results.md", "docs/series.md"
-TASKS = (
-    "denoise", "inpaint_box", "inpaint_random", "inpaint_freeform", "sr4", "gaussian_blur", "motion_blur",
-    "colorization", "compressed_sensing", "hdr", "phase_retrieval",
-)  # fmt: skip
 SCANS = (
     "parallel20_1e5", "parallel60_1e5", "parallel120_1e5", "fan60_1e5", "parallel60_1e5_120deg", "parallel60_1e4",
 )  # fmt: skip
@@ -45,22 +40,6 @@ def per_slice(cell: Any) -> list[float]:
 def same(shown: str, expected: str) -> bool:
     """Whether two cells are equal, where zero may have a sign or none."""
     return re.sub(r"[+-](?=0\.00\b)", "", shown) == re.sub(r"[+-](?=0\.00\b)", "", expected)
-
-
-def test_the_table_of_shipped_networks_for_photographs() -> None:
-    with (ROOT / "benchmarks/results/photos64.csv").open(encoding="utf-8") as file:
-        rows = {(row["problem"], row["method"]): row for row in csv.DictReader(file)}
-    shown = table_after(PHOTOGRAPHS, "## The shipped networks")
-    best = {task: max(float(row["psnr_db"]) for (name, _), row in rows.items() if name == task and row["psnr_db"])
-            for task in TASKS}  # fmt: skip
-    assert len(shown) == len({method for _, method in rows})
-    for method, *cells in shown:
-        for task, cell in zip(TASKS, cells, strict=False):
-            row = rows.get((task, method), {})
-            assert cell == (f"{float(row['psnr_db']):.2f}" if row.get("psnr_db") else ""), f"{method}, {task}"
-            assert not cell or float(cell) <= round(best[task], 2)
-        sr4 = rows["sr4", method]
-        assert cells[-2:] == [f"{float(sr4['evaluations']):.0f}", f"{float(sr4['seconds']):.2g}"], method
 
 
 def test_the_table_of_the_spread_network() -> None:
@@ -95,19 +74,6 @@ def test_the_table_of_the_spread_network() -> None:
     assert "cover {} and {} %, those of 50 % cover {} and {} %".format(*covered[0], *covered[1]) in text
     related = [f"{one['correlation']['body']['pearson']:.2f}" for one in large]
     assert "correlate by {} and {}".format(*related) in text
-
-
-def test_the_table_of_exact_posterior_means() -> None:
-    found = stored("gaussian_images")["rows"]
-    shown = table_after(PHOTOGRAPHS, "## Against the exact posterior mean")
-    assert len(shown) == 14
-    for method, *cells in shown:
-        for task, cell in zip(stored("gaussian_images")["settings"]["tasks"], cells, strict=True):
-            row = found[task].get(method)
-            value = None if row is None or "psnr_db" not in row else np.mean(row["psnr_db"])
-            if method != "exact" and value is not None:
-                value -= np.mean(found[task]["exact"]["psnr_db"])
-            assert cell == ("" if value is None else f"{value:.2f}"), f"{method}, {task}"
 
 
 def test_measured_discs_and_tooth() -> None:
@@ -394,31 +360,3 @@ def test_the_kills_of_a_series() -> None:
     assert len(kills) == 5 and all(one["same"] for one in found["kills"])
     assert (found["killed_slices"], found["seed"]) == (20, 0) and "--size=128" in found["killed_options"]
     assert "five random moments (20 slices at `--size 128`, seed 0)" in (ROOT / SERIES).read_text(encoding="utf-8")
-
-
-def test_the_table_beside_the_paper() -> None:
-    """The column of the paper is from notes of others; ours follows from the stored results."""
-    rows = {row[0]: row[2] for row in table_after("docs/photographs.md", "## Beside the paper")}
-    with (ROOT / "benchmarks/results/photos64.csv").open(encoding="utf-8") as file:
-        found = {(row["problem"], row["method"]): row for row in csv.DictReader(file)}
-    names = {
-        "DEFT's mean": "deft", "Tikhonov": "tikhonov", "DPS": "dps:steps=100", "TV": "tv",
-        "DEFT's sample": "deft:estimate=samples", "RED-diff": "reddiff:steps=100", "PiGDM": "pigdm:steps=30",
-        "DDRM": "ddrm",
-    }  # fmt: skip
-    psnr = {name: float(found["inpaint_freeform", key]["psnr_db"]) for name, key in names.items()}
-    best = sorted((name for name in names if name != "DDRM"), key=lambda name: -psnr[name])
-    assert rows["quality, best first"] == f"by PSNR: {', '.join(best)} (n = 6)"
-    seconds = {name: float(found["sr4", key]["seconds"]) for name, key in names.items()}
-    mean, sample = seconds["DEFT's mean"], seconds["DEFT's sample"]
-
-    def parts(other: str) -> tuple[int, int]:
-        return round(seconds[other] / mean), round(seconds[other] / sample)
-
-    (dps, dps_sample), (red, red_sample) = parts("DPS"), parts("RED-diff")
-    assert rows["time against DPS"].startswith(f"an {dps}th for the mean, a {dps_sample}th for a sample")
-    assert rows["time against RED-diff"] == f"a {red}nd for the mean, a {red_sample}th for a sample"
-    shares = mean / seconds["PiGDM"], sample / seconds["PiGDM"]
-    assert rows["time against PiGDM"] == f"{shares[0]:.1f} of it for the mean, {shares[1]:.1f} for a sample"
-    slower, faster = seconds["DDRM"] / mean, sample / seconds["DDRM"]
-    assert rows["DDRM"] == f"{slower:.1f} times as slow as the mean, {faster:.1f} times as fast as a sample"

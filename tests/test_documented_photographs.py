@@ -1,0 +1,71 @@
+"""The tables of docs/photographs.md are stored results."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+from documented_tables import ROOT, stored, table_after
+
+PHOTOGRAPHS = "docs/photographs.md"
+TASKS = (
+    "denoise", "inpaint_box", "inpaint_random", "inpaint_freeform", "sr4", "gaussian_blur", "motion_blur",
+    "colorization", "compressed_sensing", "hdr", "phase_retrieval",
+)  # fmt: skip
+
+
+def test_the_table_of_shipped_networks_for_photographs() -> None:
+    with (ROOT / "benchmarks/results/photos64.csv").open(encoding="utf-8") as file:
+        rows = {(row["problem"], row["method"]): row for row in csv.DictReader(file)}
+    shown = table_after(PHOTOGRAPHS, "## The shipped networks")
+    best = {task: max(float(row["psnr_db"]) for (name, _), row in rows.items() if name == task and row["psnr_db"])
+            for task in TASKS}  # fmt: skip
+    assert len(shown) == len({method for _, method in rows})
+    for method, *cells in shown:
+        for task, cell in zip(TASKS, cells, strict=False):
+            row = rows.get((task, method), {})
+            assert cell == (f"{float(row['psnr_db']):.2f}" if row.get("psnr_db") else ""), f"{method}, {task}"
+            assert not cell or float(cell) <= round(best[task], 2)
+        sr4 = rows["sr4", method]
+        assert cells[-2:] == [f"{float(sr4['evaluations']):.0f}", f"{float(sr4['seconds']):.2g}"], method
+
+
+def test_the_table_of_exact_posterior_means() -> None:
+    found = stored("gaussian_images")["rows"]
+    shown = table_after(PHOTOGRAPHS, "## Against the exact posterior mean")
+    assert len(shown) == 14
+    for method, *cells in shown:
+        for task, cell in zip(stored("gaussian_images")["settings"]["tasks"], cells, strict=True):
+            row = found[task].get(method)
+            value = None if row is None or "psnr_db" not in row else np.mean(row["psnr_db"])
+            if method != "exact" and value is not None:
+                value -= np.mean(found[task]["exact"]["psnr_db"])
+            assert cell == ("" if value is None else f"{value:.2f}"), f"{method}, {task}"
+
+
+def test_the_table_beside_the_paper() -> None:
+    """The column of the paper is from notes of others; ours follows from the stored results."""
+    rows = {row[0]: row[2] for row in table_after("docs/photographs.md", "## Beside the paper")}
+    with (ROOT / "benchmarks/results/photos64.csv").open(encoding="utf-8") as file:
+        found = {(row["problem"], row["method"]): row for row in csv.DictReader(file)}
+    names = {
+        "DEFT's mean": "deft", "Tikhonov": "tikhonov", "DPS": "dps:steps=100", "TV": "tv",
+        "DEFT's sample": "deft:estimate=samples", "RED-diff": "reddiff:steps=100", "PiGDM": "pigdm:steps=30",
+        "DDRM": "ddrm",
+    }  # fmt: skip
+    psnr = {name: float(found["inpaint_freeform", key]["psnr_db"]) for name, key in names.items()}
+    best = sorted((name for name in names if name != "DDRM"), key=lambda name: -psnr[name])
+    assert rows["quality, best first"] == f"by PSNR: {', '.join(best)} (n = 6)"
+    seconds = {name: float(found["sr4", key]["seconds"]) for name, key in names.items()}
+    mean, sample = seconds["DEFT's mean"], seconds["DEFT's sample"]
+
+    def parts(other: str) -> tuple[int, int]:
+        return round(seconds[other] / mean), round(seconds[other] / sample)
+
+    (dps, dps_sample), (red, red_sample) = parts("DPS"), parts("RED-diff")
+    assert rows["time against DPS"].startswith(f"an {dps}th for the mean, a {dps_sample}th for a sample")
+    assert rows["time against RED-diff"] == f"a {red}nd for the mean, a {red_sample}th for a sample"
+    shares = mean / seconds["PiGDM"], sample / seconds["PiGDM"]
+    assert rows["time against PiGDM"] == f"{shares[0]:.1f} of it for the mean, {shares[1]:.1f} for a sample"
+    slower, faster = seconds["DDRM"] / mean, sample / seconds["DDRM"]
+    assert rows["DDRM"] == f"{slower:.1f} times as slow as the mean, {faster:.1f} times as fast as a sample"
