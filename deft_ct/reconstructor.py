@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from deft_ct.answers import answer_of_samples, check_diverged, relative_residual
 from deft_ct.diffusion import Prior
+from deft_ct.measurement.answers import answer_of_samples, check_diverged
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.measurement.residual import unexplained
+from deft_ct.measurement.residual import batch_residual, unexplained
 from deft_ct.operators.findings import DataWarning, Finding
 from deft_ct.operators.memory import check_memory
 from deft_ct.reconstruction import Estimate, Reconstruction, Request
@@ -242,7 +242,7 @@ class Reconstructor(nn.Module, abc.ABC):
             "num_samples": 1 if samples is None else samples.shape[1],
             "images": len(y),
             "measurement": measurement.describe(),
-            "data_residual": relative_residual(y, mean, measurement),
+            "data_residual": batch_residual(y, mean, measurement),
             "warnings": [finding.to_dict() for finding in findings],
             **diagnosis.record,
             "spread": None if std is None else {"calibrated": False},

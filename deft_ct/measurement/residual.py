@@ -33,6 +33,13 @@ def relative_residuals(y: Tensor, image: Tensor, measurement: Measurement) -> Te
 
 
 @torch.no_grad()
+def batch_residual(y: Tensor, image: Tensor, measurement: Measurement) -> float:
+    """``|y - A(x)| / |y|`` over the whole batch; arguments as of :func:`relative_residuals`."""
+    residual = y - measurement.noise.mean(measurement.operator(image))
+    return float(residual.norm() / y.norm().clamp_min(torch.finfo(y.dtype).tiny))
+
+
+@torch.no_grad()
 def noise_residuals(y: Tensor, measurement: Measurement) -> Tensor:
     """The relative residual that the noise of each image explains, ``(B,)``; zero for noise-free data."""
     if isinstance(measurement.noise, NoNoise):

@@ -1,4 +1,4 @@
-"""What becomes of the samples of a method, and what is checked and said of its answer."""
+"""What becomes of the samples of a method, and whether its answer is one."""
 
 from __future__ import annotations
 
@@ -29,19 +29,6 @@ def answer_of_samples(y: Tensor, samples: Tensor, measurement: Measurement) -> t
     best, residuals = best_by_residual(y, samples, measurement)
     record = {"rule": "smallest data residual", "samples": best.tolist(), "data_residuals": residuals.tolist()}
     return samples[torch.arange(len(y)), best.to(samples.device)], {"selected": record}
-
-
-@torch.no_grad()
-def relative_residual(y: Tensor, mean: Tensor, measurement: Measurement) -> float:
-    """``|y - A(mean)| / |y|`` over the whole batch: how well the answer explains the data.
-
-    Args:
-        y: ``(B, C, *)`` data.
-        mean: ``(B, *image_shape)`` in physical units.
-        measurement: physics and noise.
-    """
-    residual = y - measurement.noise.mean(measurement.operator(mean))
-    return float(residual.norm() / y.norm().clamp_min(torch.finfo(y.dtype).tiny))
 
 
 def check_diverged(
