@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from torch import Tensor
 
-from deft_ct.io.dicom_ct_pd import Projection, instance_number, is_projection, projection_header, read_projection
+from deft_ct.io.dicom_ct_pd import Projection, instance_number, is_projection, public_header, read_projection
 from deft_ct.io.errors import ReadError
 from deft_ct.operators.memory import check_memory
 from deft_ct.runtime.progress import progress_bar
@@ -176,7 +176,7 @@ def read_projections(
         flying_focal_spot=first.flying_focal_spot,
         instance_numbers=numbers,
         sop_uids=tuple(v.uid for v in views),
-        header=_public_header(paths[0]),
+        header=public_header(paths[0]),
     )
 
 
@@ -211,12 +211,6 @@ def _read_views(paths: list[Path], reverse: bool, progress: bool) -> tuple[NDArr
             views.append(view)
             tick()
     return stack.transpose(0, 2, 1), views
-
-
-def _public_header(path: Path) -> Dataset:
-    header = projection_header(path)
-    header.remove_private_tags()
-    return header
 
 
 def _ordered(source: Path) -> list[Path]:

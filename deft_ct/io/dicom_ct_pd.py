@@ -124,6 +124,23 @@ def projection_header(path: Path) -> Dataset:
         return pydicom.dcmread(path, stop_before_pixels=True)
 
 
+def public_header(path: Path) -> Dataset:
+    """The attributes of a file without its pixels and without those of the vendor.
+
+    Raises:
+        ReadError: the file is damaged or compressed.
+    """
+    try:
+        header = projection_header(path)
+        with quiet_pydicom():
+            header.remove_private_tags()  # decodes every element, and raises whatever a damaged one makes of it
+    except ReadError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+    return header
+
+
 def read_projection(path: Path) -> tuple[Projection, NDArray[np.float32]]:
     """A projection and its (rows, columns) line integrals.
 

@@ -211,6 +211,17 @@ def test_a_projection_cut_at_any_byte_is_one_error_that_names_it(tmp_path: Path)
             read_projections(tmp_path / "scan")
 
 
+def test_a_header_that_cannot_be_decoded_is_one_error(tmp_path: Path) -> None:
+    """pydicom finds an unknown type of value only when somebody asks for the attribute."""
+    write(tmp_path / "scan", views=2)
+    for path in (tmp_path / "scan").iterdir():
+        whole = path.read_bytes()
+        assert whole.count(b"\x08\x00\x60\x00CS") == 1
+        path.write_bytes(whole.replace(b"\x08\x00\x60\x00CS", b"\x08\x00\x60\x00CW"))
+    with pytest.raises(ReadError, match=r"\.dcm.*damaged"):
+        read_projections(tmp_path / "scan")
+
+
 SOUND_AND_NOT: list[tuple[tuple[int, int], str, Any, Any, str]] = [
     ((0x7031, 0x1003), "radius_mm", 1.0, 0.99, "a distance of 0.99 mm"),
     ((0x7031, 0x1031), "source_to_detector_mm", 1e5, 1.01e5, "a distance of 101000 mm"),
