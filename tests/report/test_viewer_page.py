@@ -157,7 +157,7 @@ def test_values_and_places_are_those_of_the_volume(page: Page) -> None:
         assert min(pixel(page, (px - left) / width, (py - top) / height)) > 150, "the block is drawn there"
         page.mouse("mousePressed", px, py, button="left", clickCount=1)
         page.mouse("mouseReleased", px, py, button="left", clickCount=1)
-        page.wait("document.querySelector('[data-part=say]').textContent.includes('row')")
+        page.wait("/: -?\\d+ HU$/.test(document.querySelector('[data-part=say]').textContent)")  # all slices are read
         found = re.fullmatch(r"slice (\d+), row (\d+), column (\d+): (-?\d+) HU", said(page, "say"))
         assert found is not None, said(page, "say")
         where, value = [int(one) - 1 for one in found.groups()[:3]], int(found[4])
