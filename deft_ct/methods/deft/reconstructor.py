@@ -12,7 +12,7 @@ from torch import Tensor
 from deft_ct.ct.trained_range import outside_training
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import SAMPLERS, Denoiser, SamplerName
-from deft_ct.diffusion.schedule import Spacing, time_grid
+from deft_ct.diffusion.schedule import Spacing
 from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
@@ -27,7 +27,6 @@ from deft_ct.methods.deft.spread_network import LAPLACE_DEVIATION, MAIN_LEVEL, S
 from deft_ct.methods.deft.trained_measurements import much_larger, other_measurement, other_size
 from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
-from deft_ct.methods.guided.start import walk_times
 from deft_ct.operators.findings import Finding
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import USUAL_SAMPLES, NetworkSource, UnsupportedError
@@ -342,8 +341,7 @@ class DEFT(PosteriorSampler):
 
     def _sampler(self, condition: Condition) -> Walk:
         """Sampling under a condition that has one row for each sample."""
-        warm = walk_times(self.prior.schedule, self.config)
-        times = time_grid(self.prior.schedule, len(warm), last=warm[0], spacing=self.config.grid)
+        times = self.config.times(self.prior.schedule)
 
         def sample(chunk: Chunk) -> Tensor:
             x0 = SAMPLERS[self.config.sampler](

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from deft_ct.diffusion.schedule import Schedule, Spacing, time_grid
 from deft_ct.methods.initial import Reference
 from deft_ct.runtime.fields import check_fields
 
@@ -34,6 +35,28 @@ class StepsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GridConfig(StepsConfig):
+    """Settings of a method that chooses the times of its steps; the rest as in :class:`StepsConfig`.
+
+    Args:
+        grid: the quantity in which the times are even, see :func:`~deft_ct.diffusion.schedule.time_grid`.
+
+    Raises:
+        ValueError: a value is out of range or unknown.
+    """
+
+    grid: Spacing = "uniform"
+
+    def times(self, schedule: Schedule) -> list[int]:
+        """Times of the steps, from the noisiest to the cleanest.
+
+        Raises:
+            ValueError: there are more steps than the schedule has times.
+        """
+        return time_grid(schedule, self.steps, spacing=self.grid)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplerConfig(StepsConfig):
     """Settings of a sampler with a share of fresh noise; the rest as in :class:`StepsConfig`.
 
@@ -53,8 +76,8 @@ class SamplerConfig(StepsConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmStartConfig(StepsConfig):
-    """Settings of a sampling that may begin at a less noisy time; the rest as in :class:`StepsConfig`.
+class WarmStartConfig(GridConfig):
+    """Settings of a sampling that may begin at a less noisy time; the rest as in :class:`GridConfig`.
 
     Args:
         start: noisiest time of the sampling, as a share of the prior's times. 1 begins at pure noise, as in the papers
@@ -73,6 +96,13 @@ class WarmStartConfig(StepsConfig):
         super().__post_init__()
         if not 0 < self.start <= 1:
             raise ValueError(f"start must lie in (0, 1], got {self.start}")
+
+    def times(self, schedule: Schedule) -> list[int]:
+        """As in :class:`GridConfig`; a short sampling takes at most one step at each time."""
+        if self.start == 1:
+            return super().times(schedule)
+        available = max(1, round(self.start * schedule.steps))
+        return time_grid(schedule, min(self.steps, available), last=available - 1, spacing=self.grid)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from deft_ct.methods.guided.config import (
     check_positive,
 )
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
-from deft_ct.methods.guided.start import START, walk_times
+from deft_ct.methods.guided.start import START
 from deft_ct.operators.linear import LinearOperator
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
@@ -29,8 +29,9 @@ class DAPSConfig(WarmStartConfig, ConjugateGradientConfig, SliceCouplingConfig):
     """Settings of DAPS. Steps, ODE steps and Langevin steps are the paper's values for 1000 evaluations.
 
     Args:
-        steps: noise levels, evenly spaced in the prior's time; the authors space them by a power law (exponent 7)
-            between noise-to-signal ratios 100 and 0.1, and do not denoise below.
+        steps: noise levels. With the grid ``"karras"`` they follow the authors' power law (exponent 7), but go on to
+            the prior's lowest noise, where the authors stop at a noise-to-signal ratio of 0.1.
+        grid: of the noise levels, and of the evaluations at each of them.
         ode_steps: evaluations of the prior at each level, along the probability-flow ODE.
         inner: how a clean image is drawn given the data: ``"langevin"`` as in the paper, ``"cg"`` exactly, for
             linear operators, or ``"auto"``: exactly where possible.
@@ -81,7 +82,7 @@ class DAPS(PosteriorSampler):
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config
-        times = walk_times(schedule, config)
+        times = config.times(schedule)
         exact = config.inner == "cg" or (config.inner == "auto" and _is_linear(likelihood))
         if exact:
             check_operator("daps with inner='cg'", "linear", likelihood)
@@ -90,7 +91,7 @@ class DAPS(PosteriorSampler):
             term = DataTerm(chunk.likelihood, weighted=config.weighted, coupling=config.coupling, noise_free=0.01)
             x = x0 = chunk.start
             for done, (t, s) in enumerate(pairs(times), start=1):
-                levels = time_grid(schedule, min(config.ode_steps, t + 1), last=t)
+                levels = time_grid(schedule, min(config.ode_steps, t + 1), last=t, spacing=config.grid)
                 x0 = ddim(self.prior.predict, x, schedule, levels)
                 a_t, a_s = float(schedule.alpha_bar(t)), float(schedule.alpha_bar(s))
                 radius = config.radius * ((1 - a_t) / a_t) ** 0.5

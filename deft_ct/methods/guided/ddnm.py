@@ -15,7 +15,7 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.guided.config import ConjugateGradientConfig, GuidedConfig, SliceCouplingConfig
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.spectral import SpectralData
-from deft_ct.methods.guided.start import START, walk_times
+from deft_ct.methods.guided.start import START
 from deft_ct.operators.svd import Decomposable
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
@@ -92,7 +92,7 @@ class DDNM(PosteriorSampler):
         def walk(chunk: Chunk) -> Tensor:
             rectify = spectral_rectifier(chunk) if spectral else krylov_rectifier(chunk, config)
             x = chunk.start
-            for done, (t, s) in enumerate(pairs(walk_times(schedule, config)), start=1):
+            for done, (t, s) in enumerate(pairs(config.times(schedule)), start=1):
                 a_t = float(schedule.alpha_bar(t))
                 x0, _ = self.prior.predict(x, t)
                 signal, direction, fresh = ddim_coefficients(schedule, t, s, config.eta)

@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 
 from deft_ct.diffusion.samplers import pairs
-from deft_ct.diffusion.schedule import time_grid
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.config import SamplerConfig
+from deft_ct.methods.guided.config import GridConfig, SamplerConfig
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.guided.spectral import SpectralData
 from deft_ct.runtime.search_space import Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDRMConfig(SamplerConfig):
+class DDRMConfig(GridConfig, SamplerConfig):
     """Settings of DDRM. The defaults are the paper's values.
 
     Args:
@@ -53,7 +52,7 @@ class DDRM(PosteriorSampler):
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule = self.prior.schedule
-        times = time_grid(schedule, self.config.steps)
+        times = self.config.times(schedule)
 
         def sigma(t: float) -> float:
             abar = float(schedule.alpha_bar(t))

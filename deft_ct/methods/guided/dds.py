@@ -14,7 +14,7 @@ from deft_ct.measurement.data_term import DataTerm
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.guided.config import ConjugateGradientConfig, GuidedConfig, SliceCouplingConfig, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
-from deft_ct.methods.guided.start import START, walk_times
+from deft_ct.methods.guided.start import START
 from deft_ct.runtime.fields import MaybeInfinite
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
@@ -61,7 +61,7 @@ class DDS(PosteriorSampler):
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config
-        times = walk_times(schedule, config)
+        times = config.times(schedule)
 
         def walk(chunk: Chunk) -> Tensor:
             term = DataTerm(chunk.likelihood, weighted=config.weighted, coupling=config.coupling)

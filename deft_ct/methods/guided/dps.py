@@ -16,7 +16,7 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.guided.config import GuidedConfig, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
-from deft_ct.methods.guided.start import START, walk_times
+from deft_ct.methods.guided.start import START
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 ZETA_OF_IMAGES = 0.3
@@ -31,9 +31,9 @@ class DPSConfig(GuidedConfig):
         steps: evaluations of the prior, each with one backpropagation through it.
         zeta: step against the gradient of the data misfit. It holds for an operator of norm 1; of a nonlinear one the
             norm is that of its derivative, see ``Operator.norms``. It holds for steps over every time of the prior;
-            with fewer steps it is scaled up. The paper uses 0.3 to 1 (noise 0.05 on [-1, 1]; table of appendix D). None
-            is :data:`ZETA_OF_IMAGES` for images in the prior's own range, such as photographs, and 1 for images with
-            a scale of their own, such as CT.
+            with fewer steps it is scaled up, by the same factor on every grid. The paper uses 0.3 to 1 (noise 0.05 on
+            [-1, 1]; table of appendix D). None is :data:`ZETA_OF_IMAGES` for images in the prior's own range, such as
+            photographs, and 1 for images with a scale of their own, such as CT.
         norm: ``"l2"`` descends the norm of the residual (the paper's ``zeta / |y - A x0|``), ``"l2sq"`` half its
             square.
         weighted: statistical weights instead of white noise.
@@ -95,7 +95,7 @@ def gradient_walk(
     """
     schedule = prior.schedule
     term = DataTerm(chunk.likelihood, weighted=config.weighted)
-    times = walk_times(schedule, config)
+    times = config.times(schedule)
     zeta = (
         (default_zeta(chunk.likelihood.measurement) if config.zeta is None else config.zeta)
         * (times[0] + 1)

@@ -15,7 +15,7 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.guided.config import ConjugateGradientConfig, GuidedConfig, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
-from deft_ct.methods.guided.start import START, walk_times
+from deft_ct.methods.guided.start import START
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 VALUE_STD = 0.5
@@ -79,7 +79,7 @@ class PiGDM(PosteriorSampler):
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config_for(likelihood.measurement)
-        times = walk_times(schedule, config)
+        times = config.times(schedule)
         variance = config.data_std**2
 
         def walk(chunk: Chunk) -> Tensor:

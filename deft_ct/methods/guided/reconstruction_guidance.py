@@ -14,7 +14,7 @@ from deft_ct.methods.guided.config import GuidedConfig, check_positive
 from deft_ct.methods.guided.dps import misfit_gradient
 from deft_ct.methods.guided.replacement import replaced
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
-from deft_ct.methods.guided.start import START, walk_times
+from deft_ct.methods.guided.start import START
 from deft_ct.operators.projection import Projecting
 from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
@@ -64,7 +64,7 @@ class ReconstructionGuidance(PosteriorSampler):
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config
-        times = walk_times(schedule, config)
+        times = config.times(schedule)
         replaces = config.replace and isinstance(likelihood.operator, Projecting)
 
         def walk(chunk: Chunk) -> Tensor:

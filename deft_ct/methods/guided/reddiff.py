@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from deft_ct.diffusion import Prior
-from deft_ct.diffusion.schedule import time_grid
 from deft_ct.measurement.data_term import DataTerm, per_sample
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.config import SliceCouplingConfig, check_positive
+from deft_ct.methods.guided.config import GridConfig, SliceCouplingConfig, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.methods.initial import DataInitial
 from deft_ct.operators.linear import LinearOperator
@@ -21,7 +20,7 @@ from deft_ct.runtime.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class REDDiffConfig(SliceCouplingConfig):
+class REDDiffConfig(GridConfig, SliceCouplingConfig):
     """How RED-diff optimises.
 
     Args:
@@ -80,7 +79,7 @@ def minimise(prior: Prior, chunk: Chunk, config: REDDiffConfig) -> Tensor:
     step_norm = per_sample(term.norm.square(), chunk.start)
     image = first_image(chunk).clone()
     optimiser = torch.optim.Adam([image], lr=config.learning_rate, betas=(0.9, 0.99))
-    for done, t in enumerate(time_grid(schedule, config.steps), start=1):
+    for done, t in enumerate(config.times(schedule), start=1):
         abar = float(schedule.alpha_bar(t))
         noise = chunk.normal(image)
         _, eps = prior.predict(abar**0.5 * image + (1 - abar) ** 0.5 * noise, t)

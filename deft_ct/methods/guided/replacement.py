@@ -13,16 +13,15 @@ from typing import ClassVar
 from torch import Tensor
 
 from deft_ct.diffusion.samplers import ddim_coefficients, pairs
-from deft_ct.diffusion.schedule import time_grid
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.config import SamplerConfig
+from deft_ct.methods.guided.config import GridConfig, SamplerConfig
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 from deft_ct.operators.projection import Projecting
 from deft_ct.runtime.search_space import Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplacementConfig(SamplerConfig):
+class ReplacementConfig(GridConfig, SamplerConfig):
     """How the prior is sampled; the data are taken as exact."""
 
 
@@ -41,7 +40,7 @@ class Replacement(PosteriorSampler):
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config
-        times = time_grid(schedule, config.steps)
+        times = config.times(schedule)
 
         def walk(chunk: Chunk) -> Tensor:
             x = chunk.start

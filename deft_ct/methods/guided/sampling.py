@@ -14,7 +14,7 @@ from torch import Tensor
 from deft_ct.diffusion import Prior
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.methods.guided.start import check_warm_start, walk_times, warm_start
+from deft_ct.methods.guided.start import check_warm_start, warm_start
 from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.projection import Projecting
 from deft_ct.operators.svd import Decomposable
@@ -102,7 +102,7 @@ class PosteriorSampler(PriorReconstructor):
     def _ticks(self) -> int:
         """How many steps a sampling reports."""
         if self.can_start_late:
-            return len(walk_times(self.prior.schedule, self.config))
+            return len(self.config.times(self.prior.schedule))
         steps: int = self.config.steps
         return steps
 
@@ -136,7 +136,7 @@ class PosteriorSampler(PriorReconstructor):
         drawn = []
         with self._bar(request, self._ticks() * len(names)) as tick:
             quick = warm_start(likelihood, self.config) if self.can_start_late else None
-            noisiest = torch.tensor(walk_times(self.prior.schedule, self.config)[0] if quick is not None else 0)
+            noisiest = torch.tensor(self.config.times(self.prior.schedule)[0] if quick is not None else 0)
             repeated = likelihood.repeat(count)
             at_once = 1 if likelihood.operator.on_volumes else self.config.batch_size  # a volume is a batch of slices
             for first in range(0, len(names), at_once):

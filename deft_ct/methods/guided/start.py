@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from deft_ct.diffusion.schedule import Schedule, time_grid
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.guided.config import WarmStartConfig
 from deft_ct.methods.initial import reference_reconstruction
@@ -18,14 +17,6 @@ from deft_ct.runtime.search_space import Range
 
 START = Range(0.02, 1.0, log=True)
 """Where to look for the best ``start``; the weaker the prior, the later."""
-
-
-def walk_times(schedule: Schedule, config: WarmStartConfig) -> list[int]:
-    """Sampling times from the noisiest to the cleanest; a short sampling takes at most one step at each time."""
-    if config.start == 1:
-        return time_grid(schedule, config.steps)
-    available = max(1, round(config.start * schedule.steps))
-    return time_grid(schedule, min(config.steps, available), last=available - 1)
 
 
 def warm_start(likelihood: Likelihood, config: WarmStartConfig) -> Tensor | None:

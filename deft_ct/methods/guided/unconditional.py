@@ -8,14 +8,13 @@ from typing import Literal
 from torch import Tensor
 
 from deft_ct.diffusion.samplers import ddim, dpm_solver
-from deft_ct.diffusion.schedule import time_grid
 from deft_ct.measurement.likelihood import Likelihood
-from deft_ct.methods.guided.config import SamplerConfig
+from deft_ct.methods.guided.config import GridConfig, SamplerConfig
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnconditionalConfig(SamplerConfig):
+class UnconditionalConfig(GridConfig, SamplerConfig):
     """How the prior is sampled.
 
     Args:
@@ -43,7 +42,7 @@ class Unconditional(PosteriorSampler):
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         schedule, config = self.prior.schedule, self.config
-        times = time_grid(schedule, config.steps)
+        times = config.times(schedule)
 
         def walk(chunk: Chunk) -> Tensor:
             if config.sampler == "dpm-solver":

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import Denoiser, ddim
-from deft_ct.diffusion.schedule import BetaSchedule, Schedule, Spacing, time_grid
+from deft_ct.diffusion.schedule import BetaSchedule, Schedule, Spacing
 from deft_ct.diffusion.train import sample_times
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.scales import PriorRange
-from deft_ct.methods.guided.config import SamplerConfig
+from deft_ct.methods.guided.config import GridConfig, SamplerConfig
 from deft_ct.methods.guided.replacement import replaced
 from deft_ct.methods.guided.sampling import Need
 from deft_ct.methods.supervised.model import TrainedModel
@@ -143,13 +143,13 @@ class AmortisedModel(TrainedModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AmortisedConfig(SamplerConfig):
+class AmortisedConfig(GridConfig, SamplerConfig):
     """Settings of :class:`Amortised`.
 
     Attributes:
         steps: network evaluations for each sample.
         eta: 0 for the deterministic sampler, 1 for the ancestral one.
-        grid: spacing of the times.
+        grid: as in :class:`~deft_ct.methods.guided.config.GridConfig`.
         batch_size: samples at once; changes memory and speed, not results.
     """
 
@@ -183,7 +183,7 @@ class Amortised(TrainedSampler):
     @torch.no_grad()
     def _estimate(self, request: Request) -> Estimate:
         model: AmortisedModel = self.model
-        times = time_grid(model.schedule, self.config.steps, spacing=self.config.grid)
+        times = self.config.times(model.schedule)
         likelihood = self._likelihood(request)
         repeated = likelihood.repeat(request.num_samples)
         like = request.y.new_zeros(1, *request.image_shape)

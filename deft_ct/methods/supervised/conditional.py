@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from deft_ct.diffusion.samplers import Denoiser, ddim
-from deft_ct.diffusion.schedule import Schedule, time_grid
+from deft_ct.diffusion.schedule import Schedule
 from deft_ct.diffusion.train import sample_times
 from deft_ct.measurement.scales import PriorRange
-from deft_ct.methods.guided.config import SamplerConfig
+from deft_ct.methods.guided.config import GridConfig, SamplerConfig
 from deft_ct.methods.initial import Reference, check_reference, reference_reconstruction
 from deft_ct.methods.supervised.model import TrainedModel, image_network
 from deft_ct.methods.supervised.walks import TrainedSampler
@@ -104,7 +104,7 @@ class ConditionalModel(TrainedModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConditionalConfig(SamplerConfig):
+class ConditionalConfig(GridConfig, SamplerConfig):
     """Settings of :class:`Conditional`."""
 
     steps: int = 20
@@ -122,7 +122,7 @@ class Conditional(TrainedSampler):
     @torch.no_grad()
     def _estimate(self, request: Request) -> Estimate:
         model: ConditionalModel = self.model
-        times = time_grid(model.schedule, self.config.steps)
+        times = self.config.times(model.schedule)
         likelihood = self._likelihood(request)
         references = reference_reconstruction(likelihood, model.shape.reference)
         references = references.repeat_interleave(request.num_samples, 0)

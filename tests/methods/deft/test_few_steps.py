@@ -12,7 +12,6 @@ from torch import Tensor
 
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
-from deft_ct.methods.guided.start import walk_times
 from deft_ct.operators import GaussianNoise, PhaseRetrieval
 
 DRAWS = 1000
@@ -59,7 +58,7 @@ def test_the_bias_of_a_warm_start_is_what_the_docstring_says(eta: float, start: 
     found, cov, mean, exact = moments(**options)
     values, vectors = torch.linalg.eigh(exact)
     schedule = exact_deft().prior.schedule
-    first = walk_times(schedule, DEFTConfig(**options))[0]
+    first = DEFTConfig(**options).times(schedule)[0]
     g = values / (values + schedule.sigmas[first] ** 2)
     off = (measurement.operator.pseudo_inverse(y).flatten() - mean) @ vectors
     bias = (g if eta else g.sqrt()) * off

@@ -132,7 +132,7 @@ def test_diffpir_walks_with_deepinv(deepinv, problem, monkeypatch) -> None:  # t
     )
     theirs = 2 * model((y + mask) / 2, physics(deepinv, mask, SIGMA / 2), x_init=torch.full_like(y, 0.5)) - 1
     times = [prior.schedule.steps - 1 - int(k) for k in model.seq]
-    monkeypatch.setattr("deft_ct.methods.guided.diffpir.walk_times", lambda *_: times)
+    monkeypatch.setattr("deft_ct.methods.guided.diffpir.DiffPIRConfig.times", lambda *_: times)
     # deepinv weighs the prior by lambda sigma^2 / (2 sigma_t^2): its half square of the misfit counts twice.
     method = DiffPIR(prior, DiffPIRConfig(steps=STEPS, strength=4.0, zeta=0.3))
     likelihood = measurement.likelihood(y)

@@ -14,7 +14,7 @@ from deft_ct.methods.registry import method_class
 from deft_ct.operators import Identity
 from deft_ct.runtime.search_space import Choice, Range
 
-SHARED = {"batch_size": 8}
+SHARED = {"batch_size": 8, "grid": "uniform"}
 COUPLED = {"coupling": 5.0}  # of volumes alone, so it changes no result on images
 WARM = SHARED | {"start": 1.0, "start_from": "tv"}
 # From the papers named in each module, where they state a value.

@@ -18,7 +18,6 @@ from deft_ct.diffusion import Prior
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.guided.config import WarmStartConfig, check_counts, check_positive
-from deft_ct.methods.guided.start import walk_times
 from deft_ct.methods.registry import load_reconstructor, method_class
 from deft_ct.operators import GaussianNoise, NoNoise
 from deft_ct.operators.linear import LinearOperator
@@ -191,6 +190,6 @@ def test_a_late_start_that_is_not_possible_is_told_before_any_work(name: str, mo
 
 def test_more_steps_than_times_are_refused_from_pure_noise_alone() -> None:
     """A walk from a late start takes as many as there are."""
-    assert walk_times(SCHEDULE, WarmStartConfig(start=0.999, steps=21)) == list(range(19, -1, -1))
+    assert WarmStartConfig(start=0.999, steps=21).times(SCHEDULE) == list(range(19, -1, -1))
     with pytest.raises(ValueError, match="20"):
-        walk_times(SCHEDULE, WarmStartConfig(start=1.0, steps=21))
+        WarmStartConfig(start=1.0, steps=21).times(SCHEDULE)

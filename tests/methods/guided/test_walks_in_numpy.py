@@ -23,7 +23,6 @@ from deft_ct.measurement.measurement import Measurement
 from deft_ct.measurement.scales import AffineMap
 from deft_ct.methods.guided.config import WarmStartConfig
 from deft_ct.methods.guided.spectral import SpectralData
-from deft_ct.methods.guided.start import walk_times
 from deft_ct.methods.registry import load_reconstructor
 from deft_ct.operators import GaussianNoise, Identity, NoNoise, PoissonNoise, SuperResolution
 from deft_ct.runtime.seeds import generator_for
@@ -271,7 +270,7 @@ def test_daps_with_statistical_weights(inner: str) -> None:
 )
 def test_times_of_a_walk(start: float, steps: int, times: list[int]) -> None:
     """A short one takes one step at each time at most."""
-    assert walk_times(SCHEDULE, WarmStartConfig(start=start, steps=steps)) == times
+    assert WarmStartConfig(start=start, steps=steps).times(SCHEDULE) == times
 
 
 def damped_inverse() -> Array:
