@@ -28,14 +28,14 @@ from deft_ct.workflows.experiments.backbone_problems import ScaffoldProblem, sca
 _GRID: SearchSpace = {"grid": Choice(("uniform", "log_snr"))}
 _SAMPLER: SearchSpace = {"sampler": Choice(("dpm-solver", "ddim")), "eta": Range(0.0, 1.0)}
 SPACES: Mapping[str, SearchSpace] = {
-    "unconditional": _GRID | _SAMPLER,
-    "replacement": _GRID | {"eta": Range(0.0, 1.0)},
-    "reconstruction_guidance": _GRID | {"weight": Range(0.1, 10.0, log=True), "eta": Range(0.0, 1.0)},
-    "dps": _GRID | {"zeta": Range(0.03, 10.0, log=True), "norm": Choice(("l2", "l2sq")), "eta": Range(0.0, 1.0)},
-    "reddiff": _GRID | {"strength": Range(1e-3, 10.0, log=True), "learning_rate": Range(3e-3, 1.0, log=True)},
-    "daps": _GRID | {"radius": Range(0.03, 3.0, log=True), "langevin_step": Range(0.1, 1.5)},
-    "deft": _GRID | _SAMPLER,
-    "amortised": _GRID | {"eta": Range(0.0, 1.0)},
+    "unconditional": {**_GRID, **_SAMPLER},
+    "replacement": {**_GRID, "eta": Range(0.0, 1.0)},
+    "reconstruction_guidance": {**_GRID, "weight": Range(0.1, 10.0, log=True), "eta": Range(0.0, 1.0)},
+    "dps": {**_GRID, "zeta": Range(0.03, 10.0, log=True), "norm": Choice(("l2", "l2sq")), "eta": Range(0.0, 1.0)},
+    "reddiff": {**_GRID, "strength": Range(1e-3, 10.0, log=True), "learning_rate": Range(3e-3, 1.0, log=True)},
+    "daps": {**_GRID, "radius": Range(0.03, 3.0, log=True), "langevin_step": Range(0.1, 1.5)},
+    "deft": {**_GRID, **_SAMPLER},
+    "amortised": {**_GRID, "eta": Range(0.0, 1.0)},
 }
 """What is tuned of each method. Weights of the data are left out: the noise of a motif is the same everywhere."""
 DAPS_ODE_STEPS = 4

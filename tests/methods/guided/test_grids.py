@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from methods import case
@@ -33,7 +35,7 @@ def test_the_prior_is_evaluated_at_the_times_of_the_grid(name: str, grid: Spacin
     made = case(name)
     assert isinstance(made.method, PriorReconstructor)
     prior = made.method.prior
-    options = {"steps": 5, "grid": grid} | ({"ode_steps": 2} if name == "daps" else {})
+    options: dict[str, Any] = {"steps": 5, "grid": grid} | ({"ode_steps": 2} if name == "daps" else {})
     seen: list[int] = []
     prior.network.register_forward_pre_hook(lambda _, given: seen.append(int(torch.as_tensor(given[1]).flatten()[0])))
     load_reconstructor(name, prior=prior, **options).reconstruct(made.data()[:1], made.measurement)
