@@ -267,7 +267,9 @@ class _Stage(nn.Module):
         features = torch.cat([bumps, seen, seen.transpose(1, 2), turned], -1)
         index = torch.arange(n, device=chain.device)
         apart = (index[None] - index[:, None]).clamp(-_FARTHEST, _FARTHEST) + _FARTHEST
-        mixed = self.pair_in(features) + self.separation(apart) + self.pair_time(emb)[:, None, None]
+        mixed = self.pair_in(features)
+        mixed += self.separation(apart)
+        mixed += self.pair_time(emb)[:, None, None]
         out: Tensor = self.pair_out(functional.silu(mixed))
         return out
 
@@ -313,7 +315,8 @@ class _Block(nn.Module):
         b, n, width = h.shape
         tokens = self.norm1(h) * (1 + scale1) + shift1
         q, k, v = self.to_qkv(tokens).reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        logits = torch.matmul(q, k.transpose(-1, -2)) * q.shape[-1] ** -0.5 + self.bias(pairs).permute(0, 3, 1, 2)
+        bias = torch.matmul(self.bias.weight, pairs.transpose(-1, -2)) + self.bias.bias[:, None]  # (B, N, heads, N)
+        logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)) + bias.transpose(1, 2)
         attention = logits.softmax(-1)
         mixed = torch.matmul(attention, v).transpose(1, 2).reshape(b, n, width)
         pooled = torch.matmul(attention.transpose(1, 2), pairs).flatten(2)
