@@ -154,25 +154,19 @@ def htransform(
         if photos or is_backbones(data):
             only_for_slices = {
                 "the options of scans": any(value is not None for value in vars(simulated).values()),
-                "--any-scan": any_scan or any_start, "--refinement": refinement,
-                "--table or --batches": table or batches,
+                "--any-scan": any_scan or any_start, "--table or --batches": table or batches,
             }  # fmt: skip
             _refuse("photographs and backbones", only_for_slices)
         if is_backbones(data):
-            _refuse("backbones", {"--operator and --noise": degraded.given()})
+            _refuse("backbones", {"--operator and --noise": degraded.given(), "--refinement": refinement})
             finish(
                 out / "htransform", htransform_on_backbones(data, out, settings, progress=progress), save_htransform
             )  # fmt: skip
             return
         if photos:
-            from deft_ct.workflows.train_photographs import (
-                DegradedPhotographs,
-                htransform_on_photographs,
-                parse_operators,
-            )
+            from deft_ct.workflows.train_photographs import htransform_on_photographs
 
-            tasks = parse_operators(degraded.operator, degraded.noise)
-            photographs = DegradedPhotographs(domain=image_domain(data), tasks=tasks, draws=degraded.draws)
+            photographs = degraded.photographs(data)
             finish(
                 out / "htransform", htransform_on_photographs(photographs, out, settings, progress=progress),
                 save_htransform,
@@ -198,6 +192,7 @@ def refinement(
     simulated: TrainingScans = TrainingScans(),
     any_scan: AnyScan = None,
     any_start: AnyStart = False,
+    degraded: DegradationOptions = DegradationOptions(),
     batches: Batches = 600,
     tv_iterations: TVIterations = 40,
     channels: Channels = "32,64,96,128",
@@ -214,6 +209,7 @@ def refinement(
     Example: `deft-ct train refinement --any-scan --batches 640 --steps 2000 --out OUT`
 
     It improves the TV initial reconstruction. --initial takes a folder. --mirror needs --any-start.
+    On photographs (--data photos:FOLDER --operator sr4+hdr) it improves the image of the data.
     """
     with training_job(out):
         from deft_ct.methods.deft import save_refinement
@@ -223,6 +219,15 @@ def refinement(
             training=training.config(), initial=initial, batches=batches, tv_iterations=tv_iterations,
             channels=channels, patch=patch, mirror=mirror,
         )  # fmt: skip
+        if is_photographs(data):
+            from deft_ct.workflows.train_photographs import refinement_on_photographs
+
+            of_scans = any(value is not None for value in vars(simulated).values()) or any_scan or any_start
+            _refuse("photographs", {"the options of scans": of_scans})
+            found = refinement_on_photographs(degraded.photographs(data), out, settings, progress=progress)
+            finish(out / "refinement", found, save_refinement)
+            return
+        _refuse("CT slices", {"--operator and --noise": degraded.given()})
         slices = scanned_slices(data, simulated, any_scan=any_scan, any_start=any_start)
         made = refinement_on_slices(slices, out, settings, progress=progress)
         finish(out / "refinement", made, save_refinement)

@@ -13,10 +13,12 @@ import typer
 
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
+from deft_ct.workflows.train_priors import image_domain
 from deft_ct.workflows.training_setup import TrainingData, random_scans, training_slices
 
 if TYPE_CHECKING:  # imports accelerate, which takes seconds
     from deft_ct.training import TrainingConfig
+    from deft_ct.workflows.train_photographs import DegradedPhotographs
 
 
 def _typical(value: float) -> float:
@@ -162,6 +164,17 @@ class DegradationOptions:
     def given(self) -> bool:
         """Whether there is a degradation."""
         return self.operator is not None or self.noise is not None
+
+    def photographs(self, data: str) -> DegradedPhotographs:
+        """The photographs of ``--data`` with these degradations.
+
+        Raises:
+            ValueError: there is no degradation, or it is unknown.
+        """
+        from deft_ct.workflows.train_photographs import DegradedPhotographs, parse_operators
+
+        tasks = parse_operators(self.operator, self.noise)
+        return DegradedPhotographs(domain=image_domain(data), tasks=tasks, draws=self.draws)
 
 
 class Hashed(Protocol):

@@ -187,7 +187,8 @@ def _build(settings: RestoreSettings) -> Reconstructor:
                 "--prior is for CT numbers, not for photographs: name a prior that was trained on photos:FOLDER"
             )
         side = min(method.prior.image_shape[1:])
-        for owner in (method.prior, getattr(method, "htransform", None)):
+        htransform = getattr(method, "htransform", None)
+        for owner in (method.prior, htransform, getattr(htransform, "refinement", None)):
             if owner is not None:
                 owner.network = TiledNetwork(owner.network, side=side, overlap=side // _OVERLAP)
     return method

@@ -12,15 +12,16 @@ import torch
 from deft_ct.diffusion import Prior, load_prior
 from deft_ct.measurement.content import measurement_content
 from deft_ct.measurement.measurement import Measurement
-from deft_ct.methods.deft import HTransform, HTransformConfig, load_htransform
+from deft_ct.methods.deft import HTransform, HTransformConfig, load_htransform, load_refinement
+from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.trained_measurements import MEASUREMENTS, measurement_entries
-from deft_ct.methods.initial import has_data_image
-from deft_ct.networks import UNetConfig
+from deft_ct.methods.initial import has_data_image, initial_for
+from deft_ct.networks import NetworkConfig, UNetConfig
 from deft_ct.operators.feature_images import FeatureImage
 from deft_ct.operators.linear import LinearOperator
 from deft_ct.problems.natural_by_name import NaturalTask, parse_task
 from deft_ct.problems.task_keys import NOISE_KEYS, gaussian_noise
-from deft_ct.workflows.train_networks import AUTO, HTransformRecipe, htransform_by_control
+from deft_ct.workflows.train_networks import AUTO, HTransformRecipe, RefinementRecipe, htransform_by_control
 from deft_ct.workflows.train_priors import ImageDomain
 from deft_ct.workflows.training_setup import htransform_network, new_network, record_card
 
@@ -120,7 +121,7 @@ def htransform_on_photographs(
     Args:
         data: photographs and degradations.
         out: folder of the checkpoints; the caller saves the result.
-        settings: how it is trained. Refinement and tables of initial reconstructions are not used.
+        settings: how it is trained. Tables of initial reconstructions are not used.
         progress: show a progress bar.
 
     Returns:
@@ -142,15 +143,17 @@ def htransform_on_photographs(
     if settings.loss != "denoising" and len(measurements) != 1:
         raise ValueError(f"--loss {settings.loss} trains for one measurement: give one --operator, and --draws 1")
     first = None if settings.initial is None else load_htransform(settings.initial)
+    refined = None if settings.refinement is None else load_refinement(settings.refinement)
     pairs = PairSource(data.domain.source, measurements, None, augment=data.domain.augment, weights=weights)
     config = photograph_config(pairs, prior, settings) if first is None else first.config
-    _check_sizes(data, config)
+    config = config if refined is None else around_refinement(config, refined)
+    _check_sizes(data, config.network)
     if settings.loss != "denoising":
         made = htransform_by_control(pairs, prior, out, settings, config, initial=first, progress=progress)
     else:
         made = train_htransform(
-            pairs, prior, out, config=config, training=training, options=HTransformTraining(initial=first),
-            progress=progress,
+            pairs, prior, out, config=config, training=training,
+            options=HTransformTraining(initial=first, refinement=refined), progress=progress,
         )  # fmt: skip
     made.card |= photograph_card(data, measurements)
     made.card |= record_card(data.domain.card, training, out)
@@ -187,32 +190,93 @@ def photograph_config(pairs: PairSource, prior: Prior, settings: HTransformRecip
         raise ValueError(
             f"{nonlinear[0]} is not linear: take --initial-reconstruction data or none, and --guidance score or adjoint"
         )
-    images: dict[str, FeatureImage] = {}
-    for measurement in pairs.measurements:
-        images |= {image.name: image for image in measurement.operator.feature_images if image.name not in images}
     config = HTransformConfig(
         reference=initial, guidance=guidance, tv_iterations=settings.tv_iterations, channels=prior.channels,
-        operator_images=tuple(images.values()), network=htransform_network(prior, settings.channels),
+        operator_images=_declared(pairs), network=htransform_network(prior, settings.channels),
     )  # fmt: skip
-    if config.initial_object() is None:
+    if initial == "none":
         return config
-    spread = _error(pairs, config)
+    spread = _error(pairs, initial)
     return replace(config, spread=spread, reach=REACH * spread)
 
 
+def around_refinement(config: HTransformConfig, refinement: Refinement) -> HTransformConfig:
+    """The configuration of an h-transform whose initial reconstruction is refined.
+
+    Raises:
+        ValueError: the h-transform has no initial reconstruction, or one of other images.
+    """
+    if refinement.config.scan_features or refinement.config.channels != config.channels:
+        raise ValueError(
+            "the refinement is one of CT slices, or of images with other channels: train it on photographs"
+        )
+    spread = float(f"{refinement.typical_error:.3g}")
+    return replace(config, refinement=refinement.config, spread=spread, reach=REACH * spread)
+
+
+def refinement_on_photographs(
+    data: DegradedPhotographs, out: Path, settings: RefinementRecipe, *, progress: bool = False
+) -> Refinement:
+    """Train the refinement network of data images on photographs. The same call resumes.
+
+    Args:
+        data: photographs and degradations, whose data have an image.
+        out: folder of the checkpoints; the caller saves the result.
+        settings: how it is trained. Tables and TV are not used.
+        progress: show a progress bar.
+
+    Returns:
+        The refinement network with its model card.
+
+    Raises:
+        ValueError: the photographs, the operators and the initial refinement do not fit together.
+        FileNotFoundError: the initial refinement does not exist.
+        OtherContentError: the folder is of another training.
+    """
+    from deft_ct.methods.deft.train_refinement import train_drawn_refinement
+    from deft_ct.training.pairs import PairSource
+
+    network = new_network(settings.channels, settings.patch)
+    if settings.mirror:
+        raise ValueError("--mirror is for scans, whose networks are told how to mirror them: leave it out")
+    measurements, weights = data.measurements()
+    first = None if settings.initial is None else load_refinement(settings.initial)
+    pairs = PairSource(data.domain.source, measurements, None, augment=data.domain.augment, weights=weights)
+    without = [type(m.operator).__name__ for m in measurements if not has_data_image(m.operator)]
+    if without:
+        raise ValueError(f"the data of {without[0]} have no image to refine: leave this operator out")
+    config = RefinementConfig(
+        guidance="score", spread=_error(pairs, "data"), channels=data.domain.image_shape[0], network=network,
+        operator_images=_declared(pairs),
+    ) if first is None else first.config  # fmt: skip
+    _check_sizes(data, config.network)
+    made = train_drawn_refinement(
+        pairs, out, config=config, reference="data", training=settings.training, initial=first, progress=progress
+    )
+    made.card |= photograph_card(data, measurements)
+    made.card |= record_card(data.domain.card, settings.training, out)
+    return made
+
+
+def _declared(pairs: PairSource) -> tuple[FeatureImage, ...]:
+    """Every image that one of the operators declares of its data."""
+    images: dict[str, FeatureImage] = {}
+    for measurement in pairs.measurements:
+        images |= {image.name: image for image in measurement.operator.feature_images if image.name not in images}
+    return tuple(images.values())
+
+
 @torch.no_grad()
-def _error(pairs: PairSource, config: HTransformConfig) -> float:
-    """Root mean square error of the initial reconstruction on some of the training images."""
-    initial, squares = config.initial_object(), []
-    assert initial is not None
+def _error(pairs: PairSource, reference: str) -> float:
+    """Root mean square error of an initial reconstruction on some of the training images."""
+    initial, squares = initial_for(reference), []
     for k, indices in enumerate(torch.arange(min(MEASURED, len(pairs))).split(8)):
         drawn = pairs.seeded(indices, k)
         squares.append((initial(drawn.likelihood) - drawn.x0).square().mean())
     return float(f"{float(torch.stack(squares).mean().sqrt()):.3g}")
 
 
-def _check_sizes(data: DegradedPhotographs, config: HTransformConfig) -> None:
-    network = config.network
+def _check_sizes(data: DegradedPhotographs, network: NetworkConfig) -> None:
     multiple = network.multiple if isinstance(network, UNetConfig) else 1
     if any(side % multiple for side in data.domain.image_shape[1:]):
         height, width = data.domain.image_shape[1:]

@@ -122,7 +122,9 @@ COMMANDS = [
         LOOP | SCANS | {
             "batches": 3, "tv-iterations": 3, "channels": "64", "patch": 4, "initial": "refinement", "any-scan": True,
         },
-        FREE_IN_TRAINING | {"mirror": "needs --any-start, see below", "any-start": "needs --any-scan, see below"},
+        FREE_IN_TRAINING | PHOTOGRAPHS | {
+            "mirror": "needs --any-start, see below", "any-start": "needs --any-scan, see below",
+        },
     ),
     Command(
         ("train", "spread"),

@@ -42,9 +42,7 @@ def condition_for(
         ValueError: the h-transform wants features and the operator has none.
     """
     config, guidance = htransform.config, htransform.guidance
-    features, images = None, None
-    if config.operator_images:
-        images = _declared_images(likelihood, config.operator_images)
+    features, images = None, declared_images(likelihood, config.operator_images)
     if config.scan_features:
         features = with_fewer_views(scan_features(likelihood, direction=config.arc_direction), likelihood.grouped)
     if htransform.initial is None:
@@ -53,9 +51,11 @@ def condition_for(
     unrefined = None
     if htransform.refinement is not None:
         if residual is None:
-            residual = htransform.refinement.guidance.of_initial(likelihood, initial, config.spread)
+            own = htransform.refinement
+            residual = own.guidance.of_initial(likelihood, initial, own.config.spread)
         unrefined = initial
-        initial, residual = htransform.refine(initial, residual, features), None
+        declared = declared_images(likelihood, htransform.refinement.config.operator_images)
+        initial, residual = htransform.refine(initial, residual, features, declared), None
     if residual is None:
         residual = guidance.of_initial(likelihood, initial, config.spread)
     return Condition(initial=initial, residual=residual, features=features, images=images, unrefined=unrefined)
@@ -83,8 +83,19 @@ def with_estimate(condition: Condition, likelihood: Likelihood, htransform: HTra
     return replace(condition, images=images)
 
 
-def _declared_images(likelihood: Likelihood, wanted: Sequence[FeatureImage]) -> Tensor:
-    """``(B, F, *image_shape)``: what the operator declares of the data, and the ``absent`` value for all others."""
+def declared_images(likelihood: Likelihood, wanted: Sequence[FeatureImage]) -> Tensor | None:
+    """What the operator declares of the data.
+
+    Args:
+        likelihood: the measurement with its data, in the prior's range.
+        wanted: images by their names.
+
+    Returns:
+        ``(B, F, *image_shape)`` in the order of ``wanted``, with the ``absent`` value for those that the operator does
+        not declare; None where nothing is wanted.
+    """
+    if not wanted:
+        return None
     known = [image for image in likelihood.operator.feature_images if not image.of_estimate]
     found = likelihood.operator.data_images(likelihood.y)
     named = _by_name(likelihood, known, found)

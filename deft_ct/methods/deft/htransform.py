@@ -197,12 +197,21 @@ class HTransform(nn.Module):
         return self.guidance.of_estimate(likelihood, x0, (noise / signal).flatten().expand(len(x0)))
 
     @torch.no_grad()
-    def refine(self, initial: Tensor, residual: Tensor, features: Tensor | None) -> Tensor:
-        """The refined initial reconstruction, or the one given without a refinement; see :class:`Condition`."""
+    def refine(
+        self, initial: Tensor, residual: Tensor, features: Tensor | None, images: Tensor | None = None
+    ) -> Tensor:
+        """The refined initial reconstruction, or the one given without a refinement; see :class:`Condition`.
+
+        Args:
+            initial: ``(B, *image_shape)`` in the prior's range.
+            residual: its back-projected residual, by the guidance of the refinement.
+            features: descriptor of the measurement, or None.
+            images: those that the refinement wants of the operator, ``(B, F, *image_shape)``, or None.
+        """
         if self.refinement is None:
             return initial
         with network_precision(initial.device, self.precision):
-            out: Tensor = self.refinement(initial, residual, features)
+            out: Tensor = self.refinement(initial, residual, features, images)
         return out
 
     def spread(self, condition: Condition, like: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ from deft_ct.networks import (
     content_hash,
     network_config,
 )
-from deft_ct.runtime.fields import check_fields, from_values
+from deft_ct.operators.feature_images import FeatureImage
+from deft_ct.runtime.fields import check_fields, fitted, from_values
 
 TIME = 999.0
 """Constant input of the time embedding: the noisiest step of the h-transform that its weights may come from."""
@@ -45,11 +46,13 @@ class RefinementConfig:
         mirror: at inference, average with the result for the mirror images, mirrored back. This doubles the work for a
             smaller error. Not used in training. Needs ``arc_direction``, because a mirrored scan may have its arc
             elsewhere.
+        operator_images: images that the network is given of the operator and its data, see
+            ``HTransformConfig.operator_images``; none of an estimate.
         channels: image channels.
         network: shape of the network; its channels in and out are set from the rest.
 
     Raises:
-        ValueError: a value is not positive, or the slopes do not fit.
+        ValueError: a value is not positive, the slopes do not fit, or an image belongs to an estimate.
     """
 
     guidance: str = "fbp"
@@ -59,12 +62,16 @@ class RefinementConfig:
     scan_features: bool = False
     arc_direction: bool = False
     mirror: bool = False
+    operator_images: tuple[FeatureImage, ...] = ()
     channels: int = 1
     network: NetworkConfig = field(default_factory=lambda: UNetConfig(channels=(64, 96, 128)))
 
     def __post_init__(self) -> None:
         check_fields(self)
         object.__setattr__(self, "spread_slopes", tuple(self.spread_slopes))
+        object.__setattr__(self, "operator_images", tuple(self.operator_images))
+        if any(image.of_estimate for image in self.operator_images):
+            raise ValueError("a refinement sees no estimate: operator_images must be those of the data")
         if guidance_for(self.guidance).has_settings:
             raise ValueError(
                 f"a refinement sees no noise level: take guidance score, adjoint, fbp or data, got {self.guidance}"
@@ -78,7 +85,8 @@ class RefinementConfig:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values, later additions only where they are not the default."""
         values = asdict(self) | {"network": self.network.to_dict(), "spread_slopes": list(self.spread_slopes)}
-        usual = {"guidance": "fbp", "arc_direction": False, "mirror": False}
+        values["operator_images"] = [asdict(image) for image in self.operator_images]
+        usual: dict[str, Any] = {"guidance": "fbp", "arc_direction": False, "mirror": False, "operator_images": []}
         return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
 
     @staticmethod
@@ -90,7 +98,12 @@ class RefinementConfig:
         """
         if not isinstance(values, dict) or "network" not in values:
             raise ValueError(f"expected the description of a refinement, got {str(values)[:80]}")
-        return from_values(RefinementConfig, {**values, "network": network_config(values["network"])})
+        images = fitted(values.get("operator_images", []), list, "operator_images")
+        built = {
+            "network": network_config(values["network"]),
+            "operator_images": tuple(from_values(FeatureImage, image) for image in images),
+        }
+        return from_values(RefinementConfig, values | built)
 
 
 class Refinement(nn.Module):
@@ -110,7 +123,8 @@ class Refinement(nn.Module):
         self.relative_error = relative_error
         self.card = dict(card or {})
         self.guidance = guidance_for(config.guidance)
-        self.network: TimeNetwork = config.network.with_channels(2 * config.channels, config.channels).build()
+        inputs = (2 + len(config.operator_images)) * config.channels
+        self.network: TimeNetwork = config.network.with_channels(inputs, config.channels).build()
         self.network.zero_output()
         width = self.network.embedding_width
         self.scan_embedding = scan_embedding(width, config.arc_direction) if config.scan_features else None
@@ -128,32 +142,42 @@ class Refinement(nn.Module):
         """``s`` of each image, or one for all, shaped to broadcast over ``like``."""
         return spread_of(self.config.spread, self.config.spread_slopes, scan, like)
 
-    def forward(self, initial: Tensor, residual: Tensor, scan: Tensor | None = None) -> Tensor:
+    def forward(
+        self, initial: Tensor, residual: Tensor, scan: Tensor | None = None, images: Tensor | None = None
+    ) -> Tensor:
         """Improve initial reconstructions.
 
         Args:
             initial: ``(B, *image_shape)`` in the prior's range.
             residual: its guidance: the back-projected residual of the data, of the same shape.
             scan: the features of the scan, where the configuration wants them.
+            images: ``(B, F, *image_shape)``, what the operator declares, where the configuration wants it.
 
         Returns:
             ``(B, *image_shape)``.
 
         Raises:
-            ValueError: the scan features are missing.
+            ValueError: the scan features or the images are missing.
         """
-        refined = self._refined(initial, residual, scan)
+        if (0 if images is None else images.shape[1]) != len(self.config.operator_images):
+            raise ValueError(
+                f"this refinement needs {len(self.config.operator_images)} images of the operator: use condition_for"
+            )
+        declared = [] if images is None else list(images.unbind(1))
+        refined = self._refined([initial, residual, *declared], scan)
         if not self.config.mirror or self.training:
             return refined
         seen = None if scan is None else scan * scan.new_tensor(MIRRORED)
-        return (refined + self._refined(initial.flip(-1), residual.flip(-1), seen).flip(-1)) / 2
+        turned = [image.flip(-1) for image in (initial, residual, *declared)]
+        return (refined + self._refined(turned, seen).flip(-1)) / 2
 
-    def _refined(self, initial: Tensor, residual: Tensor, scan: Tensor | None) -> Tensor:
+    def _refined(self, seen: list[Tensor], scan: Tensor | None) -> Tensor:
         extra = None
         if self.scan_embedding is not None:
             if scan is None:
                 raise ValueError("this refinement needs the scan features of the measurement: use condition_for")
             extra = self.scan_embedding(scan.to(next(self.network.parameters())))
-        inputs = torch.cat([initial, residual / self.config.guidance_scale], channel_axis(initial))
+        initial, residual, *declared = seen
+        inputs = torch.cat([initial, residual / self.config.guidance_scale, *declared], channel_axis(initial))
         learned: Tensor = self.network(inputs, torch.full((len(initial),), TIME, device=initial.device), extra)
         return initial + self.spread(scan, initial) * learned.to(initial.dtype)

@@ -204,7 +204,7 @@ def start_from_htransform(htransform: HTransform, initial: HTransform) -> list[s
         ValueError: the two differ in what the network sees or how its output is used.
     """
     own, given = htransform.config.to_dict(), initial.config.to_dict()
-    free = ("scan_features", "arc_direction", "spread", "spread_slopes", "tv_iterations", "refinement")
+    free = ("scan_features", "arc_direction", "spread", "spread_slopes", "tv_iterations", "refinement", "reach")
     fixed = [name for name in own | given if name not in free and own.get(name) != given.get(name)]
     fixed += ["schedule"] if htransform.schedule != initial.schedule else []
     for name in ("scan_features", "arc_direction"):

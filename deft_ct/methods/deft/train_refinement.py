@@ -1,4 +1,4 @@
-"""Training of the refinement network: a regression on a table of initial reconstructions."""
+"""Training of the refinement network: a regression on initial reconstructions, of a table or of each step."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from deft_ct.methods.deft.conditioning import declared_images
 from deft_ct.methods.deft.initial_table import ReferenceBatch, ReferenceTable, TableConfig, tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.scan_embedding import with_new_features
+from deft_ct.methods.initial import initial_for
 from deft_ct.training import TimeLimit, TrainingConfig, fit
-from deft_ct.training.pairs import PairSource
+from deft_ct.training.pairs import Pairs, PairSource
 
+JUDGED = 64
+"""Pairs that the error of a trained refinement is measured on."""
 SHIFT = 8
 """Pixels by which the images of a pair are shifted together in training, at most."""
 
@@ -52,14 +56,7 @@ def train_refinement(
     if table.guidance != config.guidance:
         raise ValueError(f"the table has {table.guidance} residuals, the refinement wants {config.guidance}")
     limit = TimeLimit(training)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
-        network = Refinement(config)
-    if initial is not None:
-        told = replace(initial.config, arc_direction=config.arc_direction, mirror=config.mirror)
-        if told.to_dict() != config.to_dict() or (initial.config.arc_direction and not config.arc_direction):
-            raise ValueError("the initial refinement has another shape: use its values to start from it")
-        network.load_state_dict(with_new_features(initial.state_dict(), network))
+    network = _first(config, training.seed, initial)
     references = tabulate(
         pairs, table, folder / "references", overwrite=training.overwrite, should_stop=limit.reached, progress=progress
     )
@@ -81,8 +78,78 @@ def train_refinement(
     return trained
 
 
+def _first(config: RefinementConfig, seed: int, initial: Refinement | None) -> Refinement:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Refinement(config)
+    if initial is not None:
+        told = replace(initial.config, arc_direction=config.arc_direction, mirror=config.mirror)
+        if told.to_dict() != config.to_dict() or (initial.config.arc_direction and not config.arc_direction):
+            raise ValueError("the initial refinement has another shape: use its values to start from it")
+        network.load_state_dict(with_new_features(initial.state_dict(), network))
+    return network
+
+
+def train_drawn_refinement(
+    pairs: PairSource,
+    folder: Path,
+    *,
+    config: RefinementConfig,
+    reference: str,
+    training: TrainingConfig,
+    initial: Refinement | None = None,
+    progress: bool = True,
+) -> Refinement:
+    """Train a refinement on data that are simulated at every step; resumes from ``folder``.
+
+    For initial reconstructions that cost little beside the network. No pair is seen twice.
+
+    Args:
+        pairs: draws images and data.
+        folder: checkpoint and log.
+        config: what the network sees; without features of the scan.
+        reference: name of the initial reconstruction, see :data:`~deft_ct.methods.initial.INITIALS`.
+        training: optimiser settings.
+        initial: start from these weights, with a new schedule. None starts at ``r' = r``.
+        progress: show a progress bar.
+
+    Returns:
+        The refinement with the averaged weights, on the CPU.
+
+    Raises:
+        ValueError: ``initial`` is of another shape, or the features of the scan are wanted.
+        OtherContentError: the folder is of another training.
+    """
+    if config.scan_features:
+        raise ValueError("features of the scan need a table of initial reconstructions: use train_refinement")
+    network, start = _first(config, training.seed, initial), initial_for(reference)
+
+    def squares(net: nn.Module, drawn: Pairs) -> Tensor:
+        with torch.no_grad():
+            image = start(drawn.likelihood)
+            residual = network.guidance.of_initial(drawn.likelihood, image, config.spread)
+            declared = declared_images(drawn.likelihood, config.operator_images)
+        return ((net(image, residual, None, declared) - drawn.x0) / config.spread).square().mean()
+
+    def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
+        return squares(net, pairs.draw(indices, generator))
+
+    identity = pairs.description() | {
+        "reference": reference, "refinement": config.to_dict(), "initial": initial and initial.content_hash()
+    }  # fmt: skip
+    trained = cast(
+        Refinement, fit(network, loss, len(pairs), training, folder, identity=identity, progress=progress).cpu()
+    )
+    trained.eval()
+    with torch.no_grad():
+        parts = torch.arange(min(JUDGED, len(pairs))).split(8)
+        errors = [squares(trained, pairs.seeded(indices, k)) for k, indices in enumerate(parts)]
+    trained.relative_error = float(torch.stack(errors).mean().sqrt())
+    return trained
+
+
 @torch.no_grad()
-def relative_error(refinement: Refinement, references: ReferenceTable, count: int = 64) -> float:
+def relative_error(refinement: Refinement, references: ReferenceTable, count: int = JUDGED) -> float:
     """Root-mean-square error of the refined reconstructions in units of their spread, over the first pairs of a table.
 
     Args:
