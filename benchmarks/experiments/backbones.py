@@ -6,7 +6,8 @@ Parts, in the order of their use:
 * ``gate``: error of the estimate outside of the motif, given the motif, of each trained network and of replacement, on
   val. A network that is not better at every noise level has learned nothing: do not sample with it.
 * ``cost``: processor time of the next two parts, from a few steps.
-* ``tune``: the same number of trials for every method, on val; the best options go to WORK/tuned.json.
+* ``tune``: the same number of trials for every method, on val; the best options go to WORK/tuned.json, and as presets
+  of the package to RESULTS/presets/motif. Of several h-transforms the last one has the preset of DEFT.
 * ``table``: the methods on the test motifs and on the benchmark motifs of one segment. A chain is solved by the
   criteria of ``deft_ct.protein.scaffolds``. Intervals are over problems.
 
@@ -29,11 +30,13 @@ from deft_ct.diffusion import Prior
 from deft_ct.evaluation.statistics import cluster_interval
 from deft_ct.evaluation.store import Record, write_result
 from deft_ct.evaluation.tables import markdown_table
+from deft_ct.methods.presets import MOTIF_PRESET
 from deft_ct.methods.registry import Networks
 from deft_ct.methods.supervised.amortised import AmortisedModel
 from deft_ct.protein.scaffolds import CLAIM
 from deft_ct.report.backbones import save_backbones
 from deft_ct.runtime.atomic import write_text
+from deft_ct.runtime.content_key import result_versions
 from deft_ct.workflows.experiments.arguments import experiment_parser
 from deft_ct.workflows.experiments.backbone_cost import core_hours
 from deft_ct.workflows.experiments.backbone_problems import problems
@@ -52,6 +55,8 @@ from deft_ct.workflows.experiments.backbone_study import (
     Tuning,
     compared_rows,
     fixed_options,
+    motif_preset,
+    networks_digest,
     novelty,
     solved_chains,
     tuned_options,
@@ -179,6 +184,13 @@ def tuned(file: BackboneFile, arguments: argparse.Namespace, log: Callable[[str]
     path = arguments.work / "tuned.json"
     before = json.loads(path.read_text()) if path.is_file() else {}
     write_text(path, json.dumps(before | found, indent=1) + "\n")
+    effort = {
+        "data": Path(arguments.data).name, "problems": len(given.problems), "seed": given.seed, "split": "val",
+        "samples": arguments.tune_samples, "versions": result_versions(),
+    }  # fmt: skip
+    for one in contenders(arguments):
+        preset = motif_preset(one, found[one.label], {**effort, "networks": networks_digest(one, one.build({}, 1))})
+        preset.write(arguments.out / "presets" / MOTIF_PRESET / f"{one.method}.json")
     lines = [
         [label, f"{one['fitness']:.4f}", f"{one['trials'][0]['fitness']:.4f}", json.dumps(one["options"])]
         for label, one in found.items()

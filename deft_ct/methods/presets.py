@@ -13,6 +13,9 @@ from deft_ct.runtime.fields import from_values
 from deft_ct.runtime.json_object import read_json_object
 from deft_ct.runtime.read_error import ReadError
 
+MOTIF_PRESET = "motif"
+"""Name under which the options for scaffolds of protein motifs are stored."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:

@@ -19,6 +19,7 @@ from deft_ct.diffusion.prior_folder import shipped_priors
 from deft_ct.io.structures import Structure, write_structure
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft import shipped_htransforms
+from deft_ct.methods.presets import MOTIF_PRESET, shipped_presets
 from deft_ct.methods.registry import NetworkChoice, Networks, method_class
 from deft_ct.networks.backbone import SHORTEST
 from deft_ct.networks.storage import BACKBONES
@@ -58,7 +59,7 @@ class ScaffoldSettings(NetworkChoice):
         length: fewest and most residues of a chain, such as ``"60-80"`` or ``"70"``; as the contig allows when None.
         tolerance: how closely the motif is held, the standard deviation of each coordinate in angstrom.
         method: a name of :func:`deft_ct.methods.registry.methods`.
-        options: fields of its configuration.
+        options: fields of its configuration, in the place of those of its preset for motifs.
         samples: chains that are drawn, each with its own sizes of the gaps.
         seed: of the gaps and of the sampling.
         likelihood: whether CA-ProteinMPNN says how likely it finds the sequences that it designs for each chain.
@@ -213,7 +214,8 @@ def _build(settings: ScaffoldSettings, networks: Networks) -> Reconstructor:
             f"{settings.method} needs a prior of backbones, and none comes with this installation: name one with "
             "--prior. Train it with `deft-ct train prior --data backbones:FILE --channels 128 --layers 2`"
         )
-    return networks.build(settings.method, settings.options)
+    preset = MOTIF_PRESET if MOTIF_PRESET in shipped_presets(settings.method) else None
+    return networks.build(settings.method, settings.options, preset=preset)
 
 
 def _draw(

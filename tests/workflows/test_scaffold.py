@@ -17,6 +17,7 @@ from deft_ct.diffusion import load_prior, save_prior
 from deft_ct.io.errors import ReadError
 from deft_ct.io.structures import Structure, write_structure
 from deft_ct.methods.deft import load_htransform
+from deft_ct.methods.presets import load_preset
 from deft_ct.runtime.extras import MissingExtraError
 from deft_ct.workflows.export_scaffolds import export_motifbench
 from deft_ct.workflows.scaffold import ScaffoldSettings, scaffold_motif
@@ -201,3 +202,14 @@ def test_the_shipped_networks_need_no_option(
         )
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["scaffolds"][0]["provenance"]["prior_sha256"] == load_prior("backbones128").content_hash()
+
+
+def test_the_preset_for_motifs_is_used_and_options_win(folder: Path, tmp_path: Path) -> None:
+    scaffold_motif(folder / "motif.pdb", tmp_path / "a", settings(folder, options={}, samples=1))
+    scaffold_motif(folder / "motif.pdb", tmp_path / "b", settings(folder, options={"radius": 0.5}, samples=1))
+    first, second = (
+        json.loads((tmp_path / name / "run.json").read_text())["scaffolds"][0]["provenance"]["config"] for name in "ab"
+    )
+    tuned = load_preset("daps", "motif").options
+    assert {key: first[key] for key in tuned} == tuned
+    assert {key: second[key] for key in tuned} == tuned | {"radius": 0.5}

@@ -17,6 +17,7 @@ from scipy.stats import qmc
 from torch import Tensor
 
 from deft_ct.evaluation.store import Record, cached_json, content_name
+from deft_ct.methods.presets import MOTIF_PRESET, Preset
 from deft_ct.methods.registry import Networks
 from deft_ct.networks import weights_digest
 from deft_ct.protein.scaffolds import COMPACTNESS, LEAST_VALID_BONDS, MOST_CLASHES, MOST_JUNCTION_ERROR, MOST_MOTIF_RMSD
@@ -215,6 +216,23 @@ def tuned_options(contender: Contender, rows: Rows, tuning: Tuning, log: Callabl
         raise ValueError(f"no trial of {contender.label} is complete")
     best = max(trials, key=lambda trial: float(trial["fitness"]))  # the first of equals: the defaults before others
     return {"options": best["options"], "fitness": best["fitness"], "trials": trials}
+
+
+def motif_preset(contender: Contender, found: Record, provenance: Record) -> Preset:
+    """The best options of a tuning, as ``deft-ct scaffold`` finds them.
+
+    Args:
+        contender: the method.
+        found: of :func:`tuned_options`.
+        provenance: data, networks and effort of the tuning.
+    """
+    return Preset(
+        method=contender.method, scan=MOTIF_PRESET, options={**contender.options, **found["options"]},
+        provenance={
+            **provenance, "best_value": found["fitness"], "default_value": found["trials"][0]["fitness"],
+            "objective": "share of solved chains", "trials": len(found["trials"]),
+        },
+    )  # fmt: skip
 
 
 def _share(rows: Sequence[Record]) -> float:
