@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 
 from deft_ct.datasets.images import SUFFIXES, picture_paths, to_uint8
-from deft_ct.evaluation.picture_sets import SetDistance, load_inception, picture_features, set_distance
+from deft_ct.evaluation.picture_sets import (
+    SetDistance,
+    inception_missing,
+    load_inception,
+    picture_features,
+    set_distance,
+)
 from deft_ct.io.photographs import read_photograph
+from deft_ct.runtime.device import check_device
 
 
 def folder_distance(
@@ -38,6 +45,9 @@ def folder_distance(
         ReadError: a picture is damaged, or the file of the network is another one.
         ValueError: a folder has fewer than two pictures, or there is no such device.
     """
+    check_device(device)
+    if inception is not None and (missing := inception_missing(inception)):
+        raise FileNotFoundError(missing)  # before the folders are searched
     paths = [_pictures_in(folder) for folder in (truth, restored)]
     network = load_inception(inception, device=device)
     features = []
