@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from deft_ct.cli import app
 from deft_ct.evaluation.estimates import EstimateStore
+from deft_ct.evaluation.execution import Processes
 from deft_ct.evaluation.parquet_store import read_rows
 from deft_ct.evaluation.runner import run_benchmark
 from deft_ct.evaluation.worker import Benchmark
@@ -21,7 +22,7 @@ from deft_ct.problems.natural_data import natural_problems
 from deft_ct.problems.options import ProblemOptions
 from deft_ct.report.benchmark_pictures import write_pictures
 from deft_ct.runtime.read_error import ReadError
-from deft_ct.workflows.benchmark import run_suite
+from deft_ct.workflows.benchmark import SuiteRun, run_suite
 from deft_ct.workflows.suite import Suite, read_suite
 
 COUNT, SIDE = 5, 16
@@ -96,6 +97,25 @@ def test_values_are_clipped_and_names_are_safe(photographs: str, tmp_path: Path,
         shown = read_photograph(place / "two" / f"{n}.png").pixels.numpy()
         np.testing.assert_allclose(shown, np.clip(image, -1, 1), atol=0.5 / 127.5 + 1e-6)
     assert outside > 0
+
+
+def test_a_method_that_is_called_truth_does_not_replace_it(photographs: str, tmp_path: Path, log: Path) -> None:
+    (problem,) = counted(photographs).problems
+    benchmark = Benchmark([problem], [{"Truth": Counted(CountedConfig(gain=3e4))}], keep_all=True)
+    run_benchmark(benchmark, tmp_path / "out")
+    write_pictures(tmp_path / "out", benchmark, print)
+    (place,) = (tmp_path / "out" / "pictures").iterdir()
+    assert {path.name for path in place.iterdir()} == {"truth", "Truth-2"}
+    original = read_photograph(tmp_path / "photographs" / "0.png").pixels
+    assert torch.equal(read_photograph(place / "truth" / "0.png").pixels, original)
+
+
+@pytest.mark.slow
+def test_several_workers_write_what_one_writes(photographs: str, tmp_path: Path) -> None:
+    suite = Suite(data=(photographs,), tasks=("sr4",), methods=("tv", "cgls:iterations=2"), pictures=True, batch_size=2)
+    run_suite(suite, tmp_path / "one")
+    run_suite(suite, tmp_path / "two", SuiteRun(engine=Processes(2)))
+    assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
 def test_a_killed_run_resumes(photographs: str, tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
