@@ -67,7 +67,10 @@ def inception_missing(path: str | Path | None = None) -> str:
         return f"FID and KID are not measured: torchmetrics is not installed (pip install 'deft-ct[{EXTRA}]')"
     file = _file(path)
     if not file.is_file():
-        return f"FID and KID are not measured: there is no Inception network at {file} (the file {INCEPTION} of NVIDIA)"
+        return (
+            f"FID and KID are not measured: there is no Inception network at {file}; name NVIDIA's file {INCEPTION} "
+            "with --inception"
+        )
     return ""
 
 
