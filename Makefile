@@ -9,7 +9,7 @@
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
-EXTRAS ?= dev,astra,odl,numba,diffusers,hub,dicom-compressed,parametric-map,deidentify,simpleitk,tune,tensorboard,benchmark,rings,monai,torchio,dicom-node,protein,tm-score,docs
+EXTRAS ?= dev,astra,odl,numba,diffusers,hub,dicom-compressed,parametric-map,deidentify,simpleitk,tune,tensorboard,benchmark,rings,monai,torchio,dicom-node,protein,tm-score,picture-sets,docs
 OUT ?= demo-output
 PYTEST_ARGS ?=
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal

@@ -96,7 +96,7 @@ class PhotoFolder(Dataset[Tensor]):
         self.root = root
         self._size, self._mode = size, "RGB" if channels == 3 else "L"
         self.skipped: dict[str, str] = {}
-        found = _found(root) if names is None else [_inside(root, name) for name in names]
+        found = picture_paths(root) if names is None else [_inside(root, name) for name in names]
         self.paths = tuple(p for p in found if self._can_be_read(p, root))
         if not found:
             raise ValueError(f"{root} holds no pictures ({', '.join(SUFFIXES)})")
@@ -139,8 +139,9 @@ class PhotoFolder(Dataset[Tensor]):
         return torch.stack([self[int(n)] for n in indices])
 
 
-def _found(root: Path) -> list[Path]:
-    return [p for p in sorted(root.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+def picture_paths(folder: Path) -> list[Path]:
+    """The picture files of a folder and its sub-folders, sorted by their paths; they are known by their suffixes."""
+    return [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
 
 
 def _inside(root: Path, name: str) -> Path:

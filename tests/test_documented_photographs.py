@@ -7,6 +7,8 @@ import csv
 import numpy as np
 from documented_tables import ROOT, stored, table_after
 
+from deft_ct.evaluation.picture_sets import INCEPTION, INCEPTION_SHA256
+
 PHOTOGRAPHS = "docs/photographs.md"
 TASKS = (
     "denoise", "inpaint_box", "inpaint_random", "inpaint_freeform", "sr4", "gaussian_blur", "motion_blur",
@@ -28,6 +30,11 @@ def test_the_table_of_shipped_networks_for_photographs() -> None:
             assert not cell or float(cell) <= round(best[task], 2)
         sr4 = rows["sr4", method]
         assert cells[-2:] == [f"{float(sr4['evaluations']):.0f}", f"{float(sr4['seconds']):.2g}"], method
+
+
+def test_the_hash_of_the_inception_network() -> None:
+    text = (ROOT / PHOTOGRAPHS).read_text(encoding="utf-8")
+    assert f"SHA-256 is `{INCEPTION_SHA256}`" in text and f"`{INCEPTION}`" in text
 
 
 def test_the_table_of_exact_posterior_means() -> None:

@@ -50,6 +50,7 @@ def benchmark(
     prior: opt.PriorName = None,
     htransform: opt.HTransformName = None,
     panels: opt.Panels = None,
+    pictures: opt.Pictures = False,
     workers: Annotated[
         int, typer.Option(help="Processes, or jobs of --slurm, or processors of `--ray local`.", min=1)
     ] = 1,
@@ -71,7 +72,10 @@ def benchmark(
     status is 2.
     """
     with one_line_errors(interrupted=RESUME):
-        given = {"data": data or None, "limit": limit, "prior": prior, "htransform": htransform, "panels": panels}
+        given = {
+            "data": data or None, "limit": limit, "prior": prior, "htransform": htransform, "panels": panels,
+            "pictures": pictures or None,
+        }  # fmt: skip
         chosen = read_suite(suite, overrides={name: value for name, value in given.items() if value is not None})
         gpus = 1.0 if chosen.device.startswith("cuda") else 0.0
         console = Console()

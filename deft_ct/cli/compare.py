@@ -42,6 +42,7 @@ def compare(
         Path | None,
         typer.Option(help="Folder of presets that override the shipped ones: OUT/presets of `deft-ct tune`."),
     ] = None,
+    pictures: opt.Pictures = False,
     device: opt.Device = "cpu",
     precision: opt.PrecisionName = "float32",
     overwrite: opt.Overwrite = False,
@@ -70,7 +71,7 @@ def compare(
             batch_size=batch_size,
             device=device, precision=precision, prior=prior, htransform=htransform,
             models=opt.parse_models(model), presets=presets,
-            preset_folder=None if preset_folder is None else str(preset_folder), name="compare",
+            preset_folder=None if preset_folder is None else str(preset_folder), pictures=pictures, name="compare",
         )  # fmt: skip
         console = Console()
         comparison, failed = run_suite(

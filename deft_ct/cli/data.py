@@ -18,6 +18,7 @@ from deft_ct.cli.errors import REFUSED, one_line, one_line_errors
 from deft_ct.datasets.check import check_data
 from deft_ct.datasets.findings import DataFindings, State
 from deft_ct.datasets.lodopab import LoDoPaB
+from deft_ct.evaluation.picture_sets import INCEPTION, INCEPTION_SHA256, SUBSETS
 from deft_ct.methods.method_text import parse_method
 from deft_ct.methods.registry import Networks, method_class
 from deft_ct.problems.by_name import KINDS
@@ -26,6 +27,7 @@ from deft_ct.problems.ct_lodopab import lodopab_scan
 from deft_ct.runtime.atomic import occupy_folder
 from deft_ct.workflows.export_scaffolds import export_motifbench
 from deft_ct.workflows.lodopab_challenge import write_submission
+from deft_ct.workflows.picture_distance import folder_distance
 
 app = typer.Typer(no_args_is_help=True, help="Look at data: what is there, and what is missing.")
 
@@ -123,6 +125,39 @@ def motifbench(
             named[case] = Path(folder).expanduser()
         files = export_motifbench(named, out, overwrite=overwrite)
         Console().print(f"{len(files)} files written to [bold]{escape(str(out))}[/]", soft_wrap=True)
+
+
+@app.command(cls=CheckedCommand)
+def distance(
+    truth: Annotated[Path, typer.Argument(metavar="TRUE_FOLDER", help="Folder with true pictures.")],
+    restored: Annotated[Path, typer.Argument(metavar="RESTORED_FOLDER", help="Folder with restored pictures.")],
+    inception: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help=f"The file {INCEPTION} of NVIDIA. Default: the one in PyTorch's cache."),
+    ] = None,
+    device: opt.Device = "cpu",
+) -> None:
+    """Measure how far two sets of pictures are from each other: FID and KID.
+
+    Example: `deft-ct data distance OUT/pictures/sr4/truth OUT/pictures/sr4/tv --inception FILE`
+
+    `deft-ct benchmark --pictures` writes such folders. Folders are read with their sub-folders. Nothing is downloaded.
+    """
+    with one_line_errors():
+        console = Console()
+        found = folder_distance(
+            truth.expanduser(), restored.expanduser(), inception=inception, device=device,
+            say=lambda line: console.print(f"[dim]{escape(one_line(line))}[/]", soft_wrap=True),
+        )  # fmt: skip
+        lines = (
+            f"FID {found.fid:.4g}",
+            f"KID {found.kid:.4g} +- {found.kid_std:.2g} (mean and standard deviation of {SUBSETS} subsets of "
+            f"{found.subset_size} pictures)",
+            f"{found.counts[0]} true and {found.counts[1]} restored pictures, {found.features} features",
+            f"network: {INCEPTION}, SHA-256 {INCEPTION_SHA256}",
+        )
+        for line in lines:
+            console.print(Text(line), soft_wrap=True)
 
 
 def _show(found: DataFindings, path: Path) -> None:

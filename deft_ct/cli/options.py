@@ -115,6 +115,12 @@ Panels = Annotated[
         max=8,
     ),
 ]
+Pictures = Annotated[
+    bool,
+    typer.Option(
+        "--pictures", help="Photographs: write every restored picture, and the true ones, as PNG to OUT/pictures."
+    ),
+]
 Scans = Annotated[
     list[str] | None,
     typer.Option(

@@ -1,4 +1,4 @@
-"""Reconstructions of a few images of a benchmark, kept for its pictures under the content that they depend on."""
+"""Reconstructions of images of a benchmark, kept for its pictures under the content that they depend on."""
 
 from __future__ import annotations
 

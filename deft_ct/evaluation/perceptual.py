@@ -1,7 +1,6 @@
 """Perceptual measures of restored photographs: GMSD, which needs no weights, and LPIPS where its weights are at hand.
 
-Nothing is ever downloaded. FID and KID are of whole sets of thousands of pictures and need the Inception network of
-their authors; they are not computed here.
+Nothing is ever downloaded. FID and KID compare whole sets of pictures, see :mod:`deft_ct.evaluation.picture_sets`.
 """
 
 from __future__ import annotations

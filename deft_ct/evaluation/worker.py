@@ -24,21 +24,27 @@ class Benchmark:
         problems: what is judged.
         methods: those of each problem, label -> method.
         samples: posterior samples of each image, for methods that draw them.
-        panels: of how many images of each problem the reconstructions are kept for pictures: the first of each patient.
+        panels: of how many images of each problem the reconstructions are kept for the page: the first of each patient.
+        keep_all: keep the reconstructions of all images.
 
     Raises:
         ValueError: there is no problem, or one is there twice.
     """
 
     def __init__(
-        self, problems: Sequence[Problem], methods: Sequence[Methods], *, samples: int = 1, panels: int = 0
-    ) -> None:
+        self, problems: Sequence[Problem], methods: Sequence[Methods], *, samples: int = 1, panels: int = 0,
+        keep_all: bool = False,
+    ) -> None:  # fmt: skip
         if not problems:
             raise ValueError("a benchmark needs at least one problem")
         self.problems, self.methods, self.samples = list(problems), list(methods), samples
         self.plan: Plan = make_plan(self.problems, self.methods, samples=samples)
         self.units: list[Unit] = self.plan.units()
         self.shown = [first_of_each(problem.patients, panels) for problem in self.plan.problems]
+        self.kept: list[Sequence[int]] = [
+            range(len(problem.image_ids)) if keep_all else shown
+            for problem, shown in zip(self.plan.problems, self.shown, strict=True)
+        ]
 
     @property
     def names(self) -> list[str]:
@@ -94,27 +100,27 @@ class Worker:
             self.store.refresh()
             if missing := self.store.missing(self.benchmark.plan, unit):
                 self.store.append(unit, [row for run in _runs(missing) for row in self._measure(unit, run)])
-            for _, place in self._shown(unit):
+            for _, place in self._kept(unit):
                 if place not in self.estimates:
                     self._measure(unit, range(len(unit.images)))  # its rows stay as they are
         return True
 
     def finished(self, unit: Unit) -> bool:
-        """Whether the rows of a unit are there, and the reconstructions that are shown."""
+        """Whether the rows of a unit are there, and the reconstructions that are kept."""
         return self.store.has(self.benchmark.plan, unit) and not self._missing_estimates(unit)
 
     def _missing_estimates(self, unit: Unit) -> bool:
-        return any(place not in self.estimates for _, place in self._shown(unit))
+        return any(place not in self.estimates for _, place in self._kept(unit))
 
-    def _shown(self, unit: Unit) -> list[tuple[int, Place]]:
-        """Places in the batch, and in the store, of the images of a unit that are shown."""
+    def _kept(self, unit: Unit) -> list[tuple[int, Place]]:
+        """Places in the batch, and in the store, of the images of a unit whose reconstructions are kept."""
         cell = self.benchmark.plan.cells[unit.cell]
         images = self.benchmark.plan.images_of(unit)
-        wanted = self.benchmark.shown[cell.problem]
+        wanted = self.benchmark.kept[cell.problem]
         return [(k, (cell.key, *images[k])) for k, n in enumerate(unit.images) if n in wanted]
 
     def _measure(self, unit: Unit, chosen: range) -> list[Row]:
-        """Rows of some images of a batch, beside each other; those that are shown are kept as well."""
+        """Rows of some images of a batch, beside each other; reconstructions are kept where they are wanted."""
         benchmark = self.benchmark
         cell = benchmark.plan.cells[unit.cell]
         planned = benchmark.plan.problems[cell.problem]
@@ -130,7 +136,7 @@ class Worker:
         found = measure_part(part, method, samples=benchmark.samples, progress=self._progress)
         for image in found:
             self._say_once(f"{name}: {cell.label}: {image.reason or image.note}", image.reason or image.note)
-        for k, place in self._shown(unit):
+        for k, place in self._kept(unit):
             if k in chosen:
                 estimate = found[k - chosen.start].estimate
                 self.estimates.save(place, None if estimate is None else part.picture(estimate))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -71,14 +72,14 @@ def read_photograph(path: str | Path) -> Photograph:
     return Photograph(torch.from_numpy(plain.astype(np.float32)) / 127.5 - 1.0, notes=tuple(notes))
 
 
-def write_photograph(photograph: Photograph, path: Path) -> None:
+def write_photograph(photograph: Photograph, path: Path | BinaryIO) -> None:
     """Write a PNG of the photograph's own bits; values are clipped to [-1, 1] and rounded.
 
     Three channels are written with 8 bits.
 
     Args:
         photograph: the picture.
-        path: the file; the caller makes the writing atomic.
+        path: the file, or a stream; the caller makes the writing atomic.
 
     Raises:
         ValueError: there are neither one nor three channels.

@@ -233,9 +233,9 @@ class NaturalProblem(SingleMeasurementProblem):
         return (
             f"Data: {self.data}, every {self.source.every}. Images in [-1, 1]; PSNR and SSIM: all pixels and channels, "
             f"data range {DATA_RANGE:g}, nothing clipped; GMSD: of the luminance, without weights. "
-            f"{lpips_missing() or 'LPIPS: AlexNet, on [-1, 1]'}. FID and KID are not measured: they need thousands of "
-            "images. A random mask or kernel is drawn for each image; all images of a task and seed share other random "
-            "parts."
+            f"{lpips_missing() or 'LPIPS: AlexNet, on [-1, 1]'}. FID and KID are of whole sets and not in the tables: "
+            "`deft-ct data distance` measures them on the pictures of --pictures. A random mask or kernel is drawn for "
+            "each image; all images of a task and seed share other random parts."
             + (
                 " Turned and shifted images have the same data: the nearest to the truth is judged, in each channel."
                 if self.measurement.operator.has_equivalents

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from deft_ct.problems.natural_pictures import data_pictures
 from deft_ct.report.figures import FOOTER, FOOTER_OF_PHOTOGRAPHS, STYLE, Window, save_png, show_image
 from deft_ct.report.panels import around_body, same_shape, window_for
 from deft_ct.report.photograph_figures import gallery_figure
+from deft_ct.runtime.file_names import safe_name
 
 __all__ = ["PANELS", "draw_panels", "error_figure", "write_galleries", "write_panels"]
 
@@ -192,7 +192,7 @@ def write_galleries(
 
 
 def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9=.,_-]+", "-", text) + ".png"
+    return f"{safe_name(text)}.png"
 
 
 _WRITERS = {"slice": write_panels, "photograph": write_galleries}

@@ -87,9 +87,13 @@ def run_suite(suite: Suite, out: Path, how: SuiteRun | None = None) -> tuple[Com
     # pandas and Matplotlib take a second
     from deft_ct.report.benchmark_page import PageExtras, write_benchmark_outputs
     from deft_ct.report.benchmark_panels import draw_panels
+    from deft_ct.report.benchmark_pictures import write_pictures
 
     say("drawing the page")
     panels = draw_panels(out, benchmark, say)
+    if suite.pictures:
+        say("writing the pictures")
+        write_pictures(out, benchmark, say)
     extras = PageExtras(panels=panels, measured=comparison.measured(), group_noun=problems[0].group_noun)
     write_benchmark_outputs(out, read_rows(out), read_metrics(out), extras)
     return comparison, failures(rows)
@@ -173,7 +177,7 @@ def build_benchmark(suite: Suite, say: Say | None = None, problems: Sequence[Pro
         return {method.title: built[name, method.title][0] for method in suite.chosen or ()}
 
     methods = [chosen(problem) for problem in problems]
-    return Benchmark(problems, methods, samples=suite.samples, panels=suite.panels)
+    return Benchmark(problems, methods, samples=suite.samples, panels=suite.panels, keep_all=suite.pictures)
 
 
 def default_methods() -> list[str]:

@@ -87,7 +87,8 @@ class Suite(NetworkChoice):
         limit: of these, keep at most so many of each data set, spread over its patients.
         samples: posterior samples of each image.
         batch_size: images at once.
-        panels: keep the reconstructions of so many images of each problem, the first of each patient, for pictures.
+        panels: keep the reconstructions of so many images of each problem, the first of each patient, for the page.
+        pictures: of photographs, write every restored picture and the true one as PNG.
         presets: use the tuned parameters for the scan, or for a similar one; for the task, where it is photographs.
         preset_folder: presets that override the shipped ones.
         name: of the suite.
@@ -108,6 +109,7 @@ class Suite(NetworkChoice):
     samples: int = 1
     batch_size: int = 8
     panels: int = 1
+    pictures: bool = False
     presets: bool = True
     preset_folder: str | None = None
     name: str = ""
@@ -144,6 +146,8 @@ class Suite(NetworkChoice):
         for name in ("scans",) if self.photographs else ("tasks", "noise"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} is not for {'photographs' if self.photographs else 'CT'}: leave it out")
+        if self.pictures and not self.photographs:
+            raise ValueError("pictures (--pictures) are of photographs: `deft-ct reconstruct` writes images of CT")
         _ = self.task_list
 
     @property

@@ -44,7 +44,7 @@ GOOD: dict[str, set[str]] = {
 TEN = "1_0"
 """Python, and so Typer, reads it as 10, which is good for most numbers."""
 
-SECOND = {("benchmark diff", "b"), ("verify", "series_folder")}
+SECOND = {("benchmark diff", "b"), ("verify", "series_folder"), ("data distance", "restored")}
 """Arguments after a folder that is not there, which is named first."""
 COMMANDS = dict(leaf_commands(typer.main.get_command(app)))
 CASES = [

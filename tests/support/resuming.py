@@ -65,6 +65,7 @@ COMMANDS = [
             "prior": "see test_networks_of_a_comparison", "htransform": "same", "model": "same", "precision": "same",
             "presets": "see test_presets_of_a_comparison", "preset-folder": "same",
             "device": "there is one here; it is in the protocol", "operator": "of photographs, refused with slices",
+            "pictures": "same",
         },
     ),
     Command(
