@@ -13,7 +13,7 @@ from deft_ct.cli import app
 from deft_ct.cli.options import ScanOptions, beam, only
 from deft_ct.ct.scan import Scan
 
-MAX_SLOTS, MAX_NAMES = 465, 111
+MAX_SLOTS, MAX_NAMES = 468, 111
 
 REQUIRED_IN_SOME = {"--out", "--data"}
 """Options with a default in some commands only: demo has its own folder, and finetune needs your data."""
