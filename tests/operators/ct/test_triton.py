@@ -182,7 +182,6 @@ def test_agrees_at_full_size(make: Any, device: torch.device, monkeypatch: pytes
 
 
 COMPILE = """
-import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -192,7 +191,7 @@ def compiled(kernel, types, constants, warps=8):
     names = kernel.arg_names
     signature = dict(zip(names, types)) | dict.fromkeys(constants, "constexpr")
     assert set(signature) == set(names)
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    source = ASTSource(kernel, signature, constants)
     options = {"num_warps": warps, "enable_fp_fusion": False}
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
