@@ -73,7 +73,7 @@ def backproject_batch(
     views, elements, height, width, batch, passes,
     NEAR: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """The transpose of :func:`project_batch` as a gather: a tile of pixels looks up the rays that pass beside each pixel.
+    """The transpose of :func:`project_batch` as a gather: each pixel of a tile looks up the rays beside it.
 
     ``windows`` is ``(passes, height, width)``: the first of the ``NEAR`` elements that may be near enough.
     """

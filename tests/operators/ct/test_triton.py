@@ -195,12 +195,12 @@ def compiled(kernel, types, constants, warps=8):
     options = {"num_warps": warps, "enable_fp_fusion": False}
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
+forward = dict(VIEWS=4, ELEMENTS=16, LANES=64)
+adjoint = dict(NEAR=3, ROWS=8, COLUMNS=8, LANES=64)
 for stored in ("*fp32", "*fp16"):
     rays = [stored, "*fp32", "*fp32", "*fp32", "*fp32"]
-    one = compiled(kernels.project_batch, [*rays, "*i8", "*i32", "*i32", *5 * ["i32"]], dict(VIEWS=4, ELEMENTS=16, LANES=64))
-    two = compiled(
-        kernels.backproject_batch, [*rays, "*i16", "*i32", "*i32", *6 * ["i32"]], dict(NEAR=3, ROWS=8, COLUMNS=8, LANES=64)
-    )
+    one = compiled(kernels.project_batch, [*rays, "*i8", "*i32", "*i32", *5 * ["i32"]], forward)
+    two = compiled(kernels.backproject_batch, [*rays, "*i16", "*i32", "*i32", *6 * ["i32"]], adjoint)
     for kernel in (one, two):
         print("atom" in kernel.asm["ptx"], len(kernel.asm["cubin"]) > 1000)
 """
