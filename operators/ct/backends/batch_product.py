@@ -59,7 +59,8 @@ def _compiled_product(kernel: Callable[..., None], matrix: Tensor, x: Tensor) ->
     lanes = [next(width for width in _LANES if width >= len(block)) for block in blocks]
     out = torch.empty((sum(lanes), rows), dtype=x.dtype)
     for block, width, target in zip(blocks, lanes, out.split(lanes), strict=True):
-        columns = torch.nn.functional.pad(block, (0, 0, 0, width - len(block))).t().contiguous().numpy()
+        full = block if width == len(block) else torch.nn.functional.pad(block, (0, 0, 0, width - len(block)))
+        columns = full.t().contiguous().numpy()
         small = matrix.values().numel() < _SMALL
         pieces = 1 if small or torch.get_num_threads() == 1 else _TASKS * torch.get_num_threads()
         ends = [rows * n // pieces for n in range(pieces + 1)]
