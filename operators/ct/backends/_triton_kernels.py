@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Whether Triton runs the kernels on the CPU, step by step: it looks at the variable when it meets a kernel."""
+"""Whether Triton runs the kernels on the CPU, step by step: the variable has to be set before Triton is imported."""
 
 
 @triton.jit
