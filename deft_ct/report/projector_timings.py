@@ -38,11 +38,12 @@ def timings_markdown(content: dict[str, Any]) -> str:
         content: threads, machine, package versions, rounds, seconds and cells, as the JSON file holds them.
     """
     packages = ", ".join(f"{name} {version}" for name, version in content["packages"].items() if version)
+    clock = " (processor time)" if content.get("clock") == "processor" else ""
     cells = content["cells"]
     lines = [
         f"{content['threads']} threads, {content['machine']}; {packages}.",
         f"Medians of up to {content['rounds']} interleaved rounds ({content['seconds']:g} s for each candidate), ms "
-        "per slice, forward / adjoint. Parallel beam over half a turn; inputs uniform noise, seed 0.",
+        f"per slice, forward / adjoint{clock}. Parallel beam over half a turn; inputs uniform noise, seed 0.",
         "",
         "## `auto` against the others",
         "",

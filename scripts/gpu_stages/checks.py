@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import time
 
@@ -10,13 +11,12 @@ import torch
 from torch import Tensor
 
 from deft_ct.ct.resident_pairs import ResidentPairs
-from deft_ct.ct.scan import Scan
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.supervised.unrolled import UnrolledModel, staged_loss
-from deft_ct.operators.ct import RayTransform
 from deft_ct.training.muon import Muon
-from gpu_stages.common import memory, shape_for, timed
+from gpu_stages.common import memory, seconds, shape_for, timed
 from gpu_stages.data import DRAWN, FAMILY, NAMED, group, slices
+from gpu_stages.ray_transforms import BACKENDS, ray_transform
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -26,46 +26,13 @@ def check(arguments: argparse.Namespace) -> None:
     with timed(out, "versions") as found:
         found |= {"torch": torch.__version__, "cuda": str(torch.version.cuda), "cpus": os.cpu_count() or 0}
         found |= {"gpu": torch.cuda.get_device_name()} if device.type == "cuda" else {}
-    for name in ("parallel60_1e5", "fan60_1e5"):
-        with timed(out, f"ray transform {name}") as found:
-            found |= ray_transform(name, device, (64, 64) if rehearse else (256, 256))
+    for name, backend in itertools.product(("parallel60_1e5", "fan60_1e5"), BACKENDS):
+        with timed(out, f"ray transform {name} {backend}") as found:
+            found |= ray_transform(name, backend, device, rehearse)
     with timed(out, "slices"):
         held = slices(arguments.packs, rehearse, device)
     with timed(out, "step") as found:
         found |= steps(held["train256"], arguments, device)
-
-
-def ray_transform(name: str, device: torch.device, shape: tuple[int, int]) -> dict[str, object]:
-    """Largest difference to the CPU in double precision, and microseconds for a slice of a batch of 64."""
-    geometry = Scan.from_name(name).unit_geometry(shape, 1.5)
-    exact, operator = RayTransform(geometry, "matrix"), RayTransform(geometry, "matrix").to(device)
-    x = torch.rand((64, *shape), generator=torch.Generator().manual_seed(0))
-    y = exact(x.double())
-    fast = operator(x.to(device))
-    back, reference = operator.adjoint(fast), exact.adjoint(y)
-    result: dict[str, object] = {
-        "forward_error": float((fast.cpu() - y).norm() / y.norm()),
-        "adjoint_error": float((back.cpu() - reference).norm() / reference.norm()),
-    }
-    for what, call, argument in (
-        ("forward", operator, x.to(device)), ("adjoint", operator.adjoint, fast), ("fbp", operator.pseudo_inverse, fast)
-    ):  # fmt: skip
-        result[f"{what}_us_a_slice"] = round(1e6 * seconds(lambda c=call, a=argument: c(a), device) / 64, 2)
-    return result
-
-
-def seconds(call: object, device: torch.device, repeats: int = 20) -> float:
-    """Mean time of a call."""
-    assert callable(call)
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.monotonic()
-    for _ in range(repeats):
-        call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return (time.monotonic() - began) / repeats
 
 
 def steps(held: tuple[Tensor, Tensor], arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +28,20 @@ def timed(out: Path, what: str) -> Iterator[dict[str, object]]:
         print(line, flush=True)
         with (out / "stages.jsonl").open("a") as file:
             file.write(line + "\n")
+
+
+def seconds(call: Callable[[], object], device: torch.device, repeats: int = 20) -> float:
+    """Mean time of a call; of several calls after one that is not counted."""
+    if repeats > 1:
+        call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.monotonic()
+    for _ in range(repeats):
+        call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.monotonic() - began) / repeats
 
 
 def memory(device: torch.device) -> dict[str, object]:

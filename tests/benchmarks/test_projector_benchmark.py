@@ -49,6 +49,17 @@ def test_a_second_run_resumes_where_the_first_stopped(repository_root, tmp_path)
     assert "made with other rounds" in other.stderr
 
 
+def test_processor_time_is_of_one_thread(repository_root, tmp_path):
+    out = tmp_path / "times"
+    done = run(repository_root, out, "--batches", "1", "--processor-time")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(out.with_suffix(".json").read_text())["clock"] == "processor"
+    assert "forward / adjoint (processor time)." in out.with_suffix(".md").read_text()
+    assert "made with other clock" in run(repository_root, out, "--batches", "2").stderr
+    refused = run(repository_root, tmp_path / "other", "--processor-time", "--threads", "2")
+    assert refused.returncode == 2 and "it needs --threads 1" in refused.stderr
+
+
 def record(key: str, forward: float, adjoint: float, threads: int = 2, backend: str | None = None) -> dict[str, Any]:
     return {
         "name": key, "key": key, "threads": threads, "backend": backend, "slices": 1, "forward": forward,

@@ -154,7 +154,7 @@ CONSTANTS: dict[str, dict[str, Any]] = {
     "ct._checks": {"MOST": 1_000_000},
     "ct.alignment": {"PARAMETERS": ("angles", "axis_offset_mm", "detector_offset_mm")},
     "ct.backends.batch_product": {"CHUNK": 16},
-    "ct.backends.choice": {"SMALL_BYTES": 400_000_000},
+    "ct.backends.choice": {"SMALL_BYTES": 1_000_000_000},
     "ct.backends.matrix": {"STORED_BYTES": 2_000_000_000, "BLOCK_BYTES": 256_000_000, "KEPT_SHARE": 0.5},
     "ct.backprojection": {"STORED_BYTES": 2_000_000_000},
     "ct.bad_elements": {"LEAST_VIEWS": 8, "LEAST_DETECTORS": 64, "MOST_REPAIRED": 0.05, "LONGEST_RUN": 4},

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import get_args
+
+import torch
 
 from deft_ct.operators.ct.backends.base import Backend
 from deft_ct.operators.ct.backends.choice import choose_backend
@@ -65,6 +68,14 @@ def _tomosipo(geometry: Geometry) -> Backend:
     return TomosipoBackend(geometry)
 
 
+def _triton(geometry: Geometry, storage: torch.dtype = torch.float32) -> Backend:
+    if isinstance(geometry, VolumeRays):
+        raise ValueError("backend 'triton' is for parallel and fan beams; use 'matrix', 'joseph' or 'astra_cuda'")
+    from deft_ct.operators.ct.backends.triton import TritonBackend
+
+    return TritonBackend(geometry, storage)
+
+
 _BACKENDS: dict[str, Callable[[Geometry], Backend]] = {
     "matrix": MatrixBackend,
     "joseph": _joseph,
@@ -73,6 +84,8 @@ _BACKENDS: dict[str, Callable[[Geometry], Backend]] = {
     "odl": _odl,
     "symmetric": SymmetricBackend,
     "tomosipo": _tomosipo,
+    "triton": _triton,
+    "triton_fp16": functools.partial(_triton, storage=torch.float16),
 }
 
 

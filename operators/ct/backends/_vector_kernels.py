@@ -17,25 +17,29 @@ from numba.extending import intrinsic
 from deft_ct.operators.ct.backends._compile import compiled
 
 
-def _vector(sig: Any, argument: int, lanes: int) -> tuple[ir.Type, ir.Type, int]:
+def vector_type(sig: Any, argument: int, lanes: int) -> tuple[ir.Type, ir.Type, int]:
+    """The type of a number in an argument of a kernel, that of ``lanes`` of them, and the bytes of one."""
     double = sig.args[argument].dtype == types.float64
     scalar = ir.DoubleType() if double else ir.FloatType()
     return scalar, ir.VectorType(scalar, lanes), 8 if double else 4
 
 
-def _splat(builder: Any, value: Any, vector: Any) -> Any:
+def splat(builder: Any, value: Any, vector: Any) -> Any:
+    """A vector of equal numbers."""
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
     mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
     return builder.shuffle_vector(first, undefined, mask)
 
 
-def _fused_multiply_add(module: Any, vector: Any, size: int) -> Any:
+def fused_multiply_add(module: Any, vector: Any, size: int) -> Any:
+    """LLVM's ``a * b + c`` with one rounding, for a vector of numbers of ``size`` bytes."""
     name = f"llvm.fma.v{vector.count}f{8 * size}"
     return cgutils.get_or_insert_function(module, ir.FunctionType(vector, [vector] * 3), name)
 
 
-def _address(context: Any, builder: Any, sig: Any, args: Any, argument: int, index: Any, vector: Any) -> Any:
+def address_of(context: Any, builder: Any, sig: Any, args: Any, argument: int, index: Any, vector: Any) -> Any:
+    """Where the vector that begins at an index of an array argument lies."""
     data = context.make_array(sig.args[argument])(context, builder, args[argument]).data
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
@@ -64,23 +68,23 @@ def _gather(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         width = lanes.literal_value
-        scalar, vector, align = _vector(signature, 1, width)
+        scalar, vector, align = vector_type(signature, 1, width)
         _, _, pitch, begin, end, a, b, scale, _, row = args
         zero = ir.Constant(vector, [0.0] * width)
         near, far = cgutils.alloca_once_value(builder, zero), cgutils.alloca_once_value(builder, zero)
-        fma = _fused_multiply_add(builder.module, vector, align)
+        fma = fused_multiply_add(builder.module, vector, align)
         lanes_const = ir.Constant(pitch.type, width)
         with cgutils.for_range_slice(builder, begin, end, ir.Constant(pitch.type, 1), pitch.type) as (k, _):
             cell, w0, w1 = _interpolation(builder, scalar, k, a, b)
             index = builder.mul(builder.add(builder.mul(k, pitch), cell), lanes_const)
             for accumulator, share, at in ((near, w0, index), (far, w1, builder.add(index, lanes_const))):
-                value = builder.load(_address(context, builder, signature, args, 1, at, vector), align=align)
-                total = builder.call(fma, [_splat(builder, share, vector), value, builder.load(accumulator)])
+                value = builder.load(address_of(context, builder, signature, args, 1, at, vector), align=align)
+                total = builder.call(fma, [splat(builder, share, vector), value, builder.load(accumulator)])
                 builder.store(total, accumulator)
         total = builder.fadd(builder.load(near), builder.load(far))
         scale = scale if align == 8 else builder.fptrunc(scale, scalar)
-        target = _address(context, builder, signature, args, 8, builder.mul(row, lanes_const), vector)
-        builder.store(builder.fmul(total, _splat(builder, scale, vector)), target, align=align)
+        target = address_of(context, builder, signature, args, 8, builder.mul(row, lanes_const), vector)
+        builder.store(builder.fmul(total, splat(builder, scale, vector)), target, align=align)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -98,20 +102,20 @@ def _scatter(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         width = lanes.literal_value
-        scalar, vector, align = _vector(signature, 1, width)
+        scalar, vector, align = vector_type(signature, 1, width)
         _, _, pitch, begin, end, a, b, scale, _, row = args
-        fma = _fused_multiply_add(builder.module, vector, align)
+        fma = fused_multiply_add(builder.module, vector, align)
         lanes_const = ir.Constant(pitch.type, width)
         scale = scale if align == 8 else builder.fptrunc(scale, scalar)
-        source = _address(context, builder, signature, args, 8, builder.mul(row, lanes_const), vector)
-        value = builder.fmul(builder.load(source, align=align), _splat(builder, scale, vector))
+        source = address_of(context, builder, signature, args, 8, builder.mul(row, lanes_const), vector)
+        value = builder.fmul(builder.load(source, align=align), splat(builder, scale, vector))
         with cgutils.for_range_slice(builder, begin, end, ir.Constant(pitch.type, 1), pitch.type) as (k, _):
             cell, w0, w1 = _interpolation(builder, scalar, k, a, b)
             index = builder.mul(builder.add(builder.mul(k, pitch), cell), lanes_const)
             for share, at in ((w0, index), (w1, builder.add(index, lanes_const))):
-                pointer = _address(context, builder, signature, args, 1, at, vector)
+                pointer = address_of(context, builder, signature, args, 1, at, vector)
                 old = builder.load(pointer, align=align)
-                builder.store(builder.call(fma, [_splat(builder, share, vector), value, old]), pointer, align=align)
+                builder.store(builder.call(fma, [splat(builder, share, vector), value, old]), pointer, align=align)
         return context.get_dummy_value()
 
     return sig, codegen

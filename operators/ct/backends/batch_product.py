@@ -1,17 +1,22 @@
 """A sparse matrix times every row of a batch, with the same bits for an image alone and in any batch.
 
 Libraries pick their code for a sparse product by the number of columns and by the processor, and that code sets the
-order of the sums. Intel's MKL, for one, sums in another order when the number of columns is a multiple of four. So the
-columns are always padded to one of a few widths that are known to give equal bits here.
+order of the sums. Intel's MKL, for one, sums in another order when the number of columns is a multiple of four. So a
+product of our own is taken where Numba is installed. Elsewhere the columns are always padded to one of a few widths
+that are known to give equal bits here.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from deft_ct.operators.threads import run_tasks
 
 CHUNK = 16
 """Most columns of one sparse product: wider ones fall out of the cache (measured: 8 to 16 is best)."""
@@ -19,17 +24,54 @@ _NARROWER = (4, 8)
 """Other widths, for fewer images. A product of four columns takes less time than one of a single column."""
 
 
+_LANES = (1, 4, 8, CHUNK)
+_TASKS = 4  # for each thread, so that one that another program holds up leaves its rows to the others
+_SMALL = 2**20  # entries of a matrix that one thread is done with before a second one has begun
+
+
 def batch_last_product(matrix: Tensor, x: Tensor) -> Tensor:
     """``matrix @ x`` for every row of ``x``: ``(N, columns) -> (N, rows)``, with the batch as the last axis inside.
 
-    On the CPU a batch gives the same bits as its images one by one.
+    On the CPU a batch gives the same bits as its images one by one. Compiled by Numba where that is installed; its bits
+    are not those of PyTorch's product.
     """
     if not len(x):
         return x.new_empty((0, matrix.shape[0]))
-    cpu = x.device.type == "cpu"
-    widths = _equal_widths(x.dtype, torch.get_num_threads()) if cpu else ()
-    with torch.autocast(x.device.type, enabled=False):  # mixed precision is for networks, not for line integrals
-        parts = [_product(matrix, block, widths) for block in x.split(CHUNK if cpu else len(x))]
+    if x.device.type != "cpu":
+        with torch.autocast(x.device.type, enabled=False):  # mixed precision is for networks, not for line integrals
+            return _product(matrix, x, ()).contiguous()
+    kernel = _compiled_kernel()
+    return _torch_product(matrix, x) if kernel is None else _compiled_product(kernel, matrix, x.detach())
+
+
+@functools.cache
+def _compiled_kernel() -> Callable[..., None] | None:
+    try:
+        from deft_ct.operators.ct.backends._csr_kernels import csr_product
+    except ImportError:
+        return None
+    return csr_product
+
+
+def _compiled_product(kernel: Callable[..., None], matrix: Tensor, x: Tensor) -> Tensor:
+    parts = matrix.values().numpy(), matrix.col_indices().numpy(), matrix.crow_indices().numpy()
+    rows, blocks = matrix.shape[0], x.split(CHUNK)
+    lanes = [next(width for width in _LANES if width >= len(block)) for block in blocks]
+    out = torch.empty((sum(lanes), rows), dtype=x.dtype)
+    for block, width, target in zip(blocks, lanes, out.split(lanes), strict=True):
+        full = block if width == len(block) else torch.nn.functional.pad(block, (0, 0, 0, width - len(block)))
+        columns = full.t().contiguous().numpy()
+        small = matrix.values().numel() < _SMALL
+        pieces = 1 if small or torch.get_num_threads() == 1 else _TASKS * torch.get_num_threads()
+        ends = [rows * n // pieces for n in range(pieces + 1)]
+        run_tasks(kernel, [(*parts, columns, *part, target.numpy()) for part in itertools.pairwise(ends)])
+    return out[: len(x)]
+
+
+def _torch_product(matrix: Tensor, x: Tensor) -> Tensor:
+    widths = _equal_widths(x.dtype, torch.get_num_threads())
+    with torch.autocast("cpu", enabled=False):
+        parts = [_product(matrix, block, widths) for block in x.split(CHUNK)]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
 
 

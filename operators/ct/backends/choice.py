@@ -11,8 +11,8 @@ from deft_ct.operators.ct.backends.matrix import STORED_BYTES, gpu_budget
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry
 from deft_ct.operators.ct.system_matrix import Geometry, joseph_nonzeros
 
-SMALL_BYTES = 400 * 10**6
-"""Up to this size of the two matrices the stored form is the fastest on a CPU."""
+SMALL_BYTES = 10**9
+"""Up to this size the two matrices are stored on a CPU, where they are the fastest form; more is much memory."""
 
 
 class BackendChoice(NamedTuple):
@@ -30,7 +30,7 @@ def matrix_bytes(geometry: Geometry) -> int:
 def choose_backend(geometry: Geometry) -> BackendChoice:
     """The backend for a geometry, from the size of its matrix, the device and the installed packages."""
     size = matrix_bytes(geometry)
-    limit, where = SMALL_BYTES, "the cache-friendly limit"
+    limit, where = SMALL_BYTES, "the limit for stored matrices"
     if torch.cuda.is_available():
         limit, where = gpu_budget(torch.device("cuda")), "a quarter of the GPU's memory"
     megabytes = f"the matrices take up to {size / 1e6:.0f} MB"

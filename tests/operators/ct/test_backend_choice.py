@@ -33,7 +33,7 @@ def _limits(monkeypatch: pytest.MonkeyPatch, small: int, stored: int) -> None:
 
 def test_a_small_scan_is_stored(packages: set[str]) -> None:
     found = choose_backend(SCAN)
-    assert found.name == "matrix" and "within the cache-friendly limit" in found.reason
+    assert found.name == "matrix" and "within the limit for stored matrices" in found.reason
 
 
 def test_a_larger_one_is_computed_where_numba_is(packages: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,11 +85,11 @@ def test_the_reason_names_both_sizes(packages: set[str], monkeypatch: pytest.Mon
     """In millions of bytes, as the numbers of a memory are given."""
     monkeypatch.setattr(choice, "matrix_bytes", lambda _: 3_000_000 * 10**6)
     for limit, name, reason in (
-        (8_000_000, "matrix", "the matrices take up to 3000000 MB, within the cache-friendly limit (8000000 MB)"),
+        (8_000_000, "matrix", "the matrices take up to 3000000 MB, within the limit for stored matrices (8000000 MB)"),
         (
             2_000_000,
             "joseph",
-            "the matrices take up to 3000000 MB, above the cache-friendly limit (2000000 MB); Numba is",
+            "the matrices take up to 3000000 MB, above the limit for stored matrices (2000000 MB); Numba is",
         ),
     ):
         _limits(monkeypatch, limit * 10**6, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -15,6 +17,24 @@ PARALLEL = ParallelGeometry.for_image((24, 20), 1.0, 11)
 FAN = FanGeometry.for_image((24, 20), 1.0, 11, source_to_center_mm=60, source_to_detector_mm=100)
 
 
+@pytest.fixture(params=["compiled", "of PyTorch"])
+def product(request, monkeypatch):
+    """Both ways to multiply: with Numba and without."""
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    else:
+        monkeypatch.setattr(batch_product, "_compiled_kernel", lambda: None)
+    return batch_last_product
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("product")
 @pytest.mark.parametrize("geometry", [PARALLEL, FAN], ids=["parallel", "fan"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("batch", [2, 4, 7, 8, 15, 16, 19])
@@ -22,12 +42,53 @@ def test_batches_of_every_size_have_the_bits_of_their_members(geometry, dtype, b
     assert_batch_invariant(RayTransform(geometry, backend="matrix"), batch=batch, dtype=dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_product_is_that_of_the_dense_matrix(dtype):
-    matrix = joseph_matrix(FAN).to_torch().to(dtype)
-    x = torch.rand(21, matrix.shape[1], dtype=dtype)
-    torch.testing.assert_close(batch_last_product(matrix, x), x @ matrix.to_dense().T, rtol=1e-5, atol=1e-4)
-    assert batch_last_product(matrix, x[:0]).shape == (0, matrix.shape[0])
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 2e-6), (torch.float64, 1e-14)])
+@pytest.mark.parametrize("index", [torch.int32, torch.int64])
+def test_the_product_is_that_of_the_dense_matrix(product, dtype, rtol, index):
+    """Rows of 0 to 40 entries, so that every rest of a division by the number of sums occurs, and an empty matrix."""
+    generator = torch.Generator().manual_seed(0)
+    dense = torch.rand((41, 64), generator=generator, dtype=torch.float64)
+    dense *= torch.arange(64) < torch.arange(41)[:, None]
+    for exact in (dense, 0 * dense):
+        sparse = exact.to(dtype).to_sparse_csr()
+        matrix = torch.sparse_csr_tensor(
+            sparse.crow_indices().to(index), sparse.col_indices().to(index), sparse.values(), sparse.shape,
+            check_invariants=True,
+        )  # fmt: skip
+        x = torch.rand((21, 64), generator=generator, dtype=dtype)
+        found = product(matrix, x)
+        assert found.dtype == dtype and found.shape == (21, 41) and found.is_contiguous()
+        torch.testing.assert_close(found.double(), x.double() @ exact.T, rtol=rtol, atol=10 * rtol)
+        assert product(matrix, x[:0]).shape == (0, 41)
+
+
+def test_threads_and_slices_of_a_batch_change_no_bit(threads, monkeypatch):
+    pytest.importorskip("numba")
+    matrix = joseph_matrix(FAN).to_torch()
+    x = torch.rand((21, matrix.shape[1]), generator=torch.Generator().manual_seed(0))
+    threads(1)
+    alone = batch_last_product(matrix, x)
+    monkeypatch.setattr(batch_product, "_SMALL", 0)
+    tasks = []
+    true = batch_product.run_tasks
+    monkeypatch.setattr(
+        batch_product, "run_tasks", lambda kernel, parts: tasks.append(len(parts)) or true(kernel, parts)
+    )
+    threads(3)
+    assert torch.equal(batch_last_product(matrix, x), alone)
+    assert tasks == [12, 12]
+    # Images that lie apart in memory, as the slices of a volume may.
+    apart = torch.rand((21, 2, matrix.shape[1]), generator=torch.Generator().manual_seed(1))
+    apart[:, 1] = x
+    assert torch.equal(batch_last_product(matrix, apart[:, 1]), alone)
+
+
+def test_without_numba_pytorch_multiplies(monkeypatch):
+    batch_product._compiled_kernel.cache_clear()
+    monkeypatch.setitem(sys.modules, "deft_ct.operators.ct.backends._csr_kernels", None)
+    assert batch_product._compiled_kernel() is None
+    batch_product._compiled_kernel.cache_clear()
 
 
 def test_a_width_that_gives_other_bits_is_not_used(monkeypatch):
@@ -46,6 +107,7 @@ def test_a_width_that_gives_other_bits_is_not_used(monkeypatch):
 
 def test_few_images_are_padded_to_a_width(monkeypatch):
     seen = []
+    monkeypatch.setattr(batch_product, "_compiled_kernel", lambda: None)
     monkeypatch.setattr(batch_product, "_equal_widths", lambda dtype, threads: (8, CHUNK))
     true = torch.nn.functional.pad
     monkeypatch.setattr(torch.nn.functional, "pad", lambda x, p: seen.append(x.shape[1] + p[1]) or true(x, p))

@@ -32,7 +32,7 @@ def test_a_thousand_views_of_512_pixels_stay_below_6_gib():
     out = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stdout
     assert float(out.split("peak GiB")[1]) < 6
     assert "because the matrices take up to" in out  # the choice is said in the log
-    assert "above the cache-friendly limit" in out or "too much" in out or "GPU" in out
+    assert "above the limit for stored matrices" in out or "too much" in out or "GPU" in out
 
 
 def test_matrices_of_many_geometries_stay_within_their_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,9 +62,9 @@ def test_back_projections_together_may_take_two_gigabytes(monkeypatch: pytest.Mo
     assert limits == [2 * 10**9]
 
 
-def test_a_scan_of_400_megabytes_is_stored_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_of_a_gigabyte_is_stored_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for size, name in ((400 * 10**6, "matrix"), (400 * 10**6 + 1, "joseph")):
+    for size, name in ((10**9, "matrix"), (10**9 + 1, "joseph")):
         monkeypatch.setattr(choice, "matrix_bytes", lambda _, n=size: n)
         assert choice.choose_backend(SCAN).name == name
 
