@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from documented_tables import stored, table_after
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_table_of_the_prior_of_backbones() -> None:
@@ -45,4 +50,30 @@ def test_the_table_of_scaffolds() -> None:
             found = [row for row in rows[group] if row["label"] == label]
             solved = np.mean([score["solved"] for row in found for score in row["samples"]])
             assert float(cells[column - 1].split(" ")[0]) == pytest.approx(solved, abs=6e-4), (group, label)
-            assert len(found) == rows["arguments"]["limit"] == 8
+            assert len(found) == rows["arguments"]["limit"] == 17
+
+
+def test_deft_is_ahead_of_dps_as_the_page_says() -> None:
+    page = (ROOT / "docs/backbones.md").read_text()
+    rows, lines = stored("backbones_table"), (ROOT / "benchmarks/results/backbones_table.md").read_text().splitlines()
+    for group in ("test", "benchmark"):
+        solved = {
+            label: np.mean([s["solved"] for row in rows[group] if row["label"] == label for s in row["samples"]])
+            for label in ("deft_4", "deft_10", "dps")
+        }
+        for label in ("deft_4", "deft_10"):
+            mean = solved[label] - solved["dps"]
+            (line, *_) = (one for one in lines if one.startswith(f"- {label} less dps, solved: {mean:.3g} ["))
+            low, high = (f"{100 * float(x):.1f}" for x in re.findall(r"-?\d+\.\d+", line)[1:])
+            said = rf"{100 * mean:.1f}\D.{{0,90}}?{re.escape(low)}\s+to\s+{re.escape(high)}"
+            assert re.search(said, page, re.S), line
+                line
+            )
+
+
+def test_no_method_solves_a_chain_with_steps_even_in_time() -> None:
+    usual = {"deft_4": "log_snr", "deft_10": "log_snr", "amortised": "log_snr"}
+    for label, found in stored("backbones_tune").items():
+        if isinstance(found, dict) and isinstance(found.get("trials"), list):
+            even = [t for t in found["trials"] if t["options"].get("grid", usual.get(label, "uniform")) == "uniform"]
+            assert even and not any(trial["solved"] for trial in even), label
