@@ -22,6 +22,8 @@ from deft_ct.runtime.parts import Part
 
 MOST_SLICES = 8
 """Slices of a batch where memory allows it; more are not faster."""
+LEAST_SLICES = 4
+"""Slices of a batch below which there are no more batches at a time: one slice takes as long to project as four."""
 IMAGES_AT_ONCE, IMAGES_OF_A_SLICE = 600, 50
 """Peak memory of a batch in float32 images: of the samples that are drawn together, and of each slice. Measured with
 the shipped networks, which take most of it: 710 for 2 samples of 4 slices; without samples 200, and 20 for a slice."""
@@ -122,7 +124,7 @@ class Division:
 
 
 def division_of(size: int, count: int, max_bytes: float | None = None, *, cores: int) -> Division:
-    """As many batches at a time as there are cores, of as many slices as fit into memory.
+    """As many batches at a time as there are cores and slices for, of as many slices as fit into memory.
 
     Args:
         size: side of the slices in pixels.
@@ -143,7 +145,7 @@ def division_of(size: int, count: int, max_bytes: float | None = None, *, cores:
             f"are {max(given, 0) / _GIB:.2g} GiB: allow more (--max-memory), take smaller slices (--size) or fewer "
             "(--slices)"
         )
-    workers = min(cores, count, int(given // ((IMAGES_AT_ONCE + IMAGES_OF_A_SLICE) * image)))
+    workers = min(cores, -(-count // LEAST_SLICES), int(given // ((IMAGES_AT_ONCE + IMAGES_OF_A_SLICE) * image)))
     most = min(MOST_SLICES, int((given / workers - IMAGES_AT_ONCE * image) // (IMAGES_OF_A_SLICE * image)))
     rounds = -(-count // (workers * most))
     return Division(slices=-(-count // (workers * rounds)), workers=workers, threads=max(1, cores // workers))

@@ -233,7 +233,8 @@ def test_memory_and_cores_decide_how_a_series_is_divided(monkeypatch: pytest.Mon
 
     assert divided(100, 6) == (8, 1, 1) and divided(3, 6) == (3, 1, 1)
     assert divided(40, 6, 2) == (7, 2, 1)  # three rounds of two batches, and not five batches of eight
-    assert divided(8, 6, 2) == (4, 2, 1) and divided(1, 6, 2) == (1, 1, 2)
+    assert divided(8, 6, 2) == (4, 2, 1) and divided(3, 6, 2) == (3, 1, 2)
+    assert divided(8, 6, 16) == (4, 2, 8)  # a slice takes as long as four
     assert divided(100, 3, 8) == (5, 3, 2)  # memory for three batches at a time: two cores for each
     assert divided(40, 1.5) == (8, 1, 1)
     with pytest.raises(ValueError, match=r"100 slices of 512 x 512 .* 0.5 GiB that are in use.*--max-memory"):
