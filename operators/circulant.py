@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import weakref
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ class Circulant:
 
 _CACHE: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[torch.dtype, torch.device], Circulant]]
 _CACHE = weakref.WeakKeyDictionary()
+_LOCK = threading.Lock()  # threads with the same operator wait for one of them to build it
 
 
 def circulant(operator: LinearOperator, like: Tensor) -> Circulant:
@@ -66,11 +68,12 @@ def circulant(operator: LinearOperator, like: Tensor) -> Circulant:
     Raises:
         ValueError: the domain has other axes.
     """
-    kept = _CACHE.setdefault(operator, {})
-    key = (like.dtype, like.device)
-    if key not in kept:
-        kept[key] = _build(operator, like)
-    return kept[key]
+    with _LOCK:
+        kept = _CACHE.setdefault(operator, {})
+        key = (like.dtype, like.device)
+        if key not in kept:
+            kept[key] = _build(operator, like)
+        return kept[key]
 
 
 def _build(operator: LinearOperator, like: Tensor) -> Circulant:

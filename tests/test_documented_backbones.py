@@ -67,8 +67,6 @@ def test_deft_is_ahead_of_dps_as_the_page_says() -> None:
             low, high = (f"{100 * float(x):.1f}" for x in re.findall(r"-?\d+\.\d+", line)[1:])
             said = rf"{100 * mean:.1f}\D.{{0,90}}?{re.escape(low)}\s+to\s+{re.escape(high)}"
             assert re.search(said, page, re.S), line
-                line
-            )
 
 
 def test_no_method_solves_a_chain_with_steps_even_in_time() -> None:

@@ -10,6 +10,7 @@ Run: python benchmarks/experiments/flicker.py --data $DEFT_CT_DATA/ct512/val.h5 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -120,6 +121,20 @@ def markdown(record: Record) -> str:
     ]) + "\n"  # fmt: skip
 
 
+def with_stored(record: Record, path: Path) -> Record:
+    """The record with the methods of an earlier table of the same slices in front.
+
+    Raises:
+        ValueError: the earlier table is of something else.
+    """
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    fixed = ("side", "photons", "pack", "slices", "seed", "precision")
+    if other := [key for key in fixed if earlier[key] != record[key]]:
+        raise ValueError(f"{path} is of something else ({', '.join(other)}): leave --add out, or choose another folder")
+    rows = [before | now for before, now in zip(earlier["runs"], record["runs"], strict=True)]
+    return record | {"methods": list(dict.fromkeys([*earlier["methods"], *record["methods"]])), "runs": rows}
+
+
 def solvers_of(networks: Networks, labels: Sequence[str]) -> dict[str, Reconstructor]:
     """The methods by their label."""
     return {label: build_method(networks, label) for label in labels}
@@ -133,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--half", action="store_true", help="means of 2 x 2 pixels, and twice the photons")
     parser.add_argument("--most", type=int, default=8, help="slices of a run at most")
     parser.add_argument("--method", nargs="*", default=list(METHODS), help="methods")
+    parser.add_argument("--add", action="store_true", help="keep the other methods of the table in --out")
     parser.add_argument("--out", type=Path, required=True, help="folder of the table")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -148,6 +164,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for run in chosen:
         record["runs"].append(measured(run, solvers, half=arguments.half, seed=arguments.seed))
         print(markdown(record), flush=True)
+    if arguments.add:
+        record = with_stored(record, arguments.out / "flicker.json")
     write_result(arguments.out, "flicker", record, markdown(record))
 
 

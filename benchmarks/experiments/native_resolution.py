@@ -10,8 +10,10 @@ Run: python benchmarks/experiments/native_resolution.py --data $DEFT_CT_DATA/ct5
 
 from __future__ import annotations
 
+import functools
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -40,6 +42,7 @@ from deft_ct.workflows.experiments.arguments import (
     networks_from,
 )
 
+NAME = "native_resolution"
 ROUTES = ("TV, native", "DEFT, half", "DEFT, native")
 PHOTONS = 5e4
 """Per element of the fine detector; 1e5 for an element of twice the width."""
@@ -57,16 +60,16 @@ def doubled(hu: Tensor) -> Tensor:
 
 
 def reconstructed(
-    solver: Reconstructor, hu: Tensor, scan: Scan, pixel_mm: float, name: str, *, seed: int
+    solver: Reconstructor, hu: Tensor, scan: Scan, pixel_mm: float, names: Sequence[str], *, seed: int
 ) -> tuple[Tensor, Record]:
-    """HU of a simulated scan of one slice ``(1, 1, H, W)``, with seconds and memory of the method."""
+    """HU of simulated scans of slices ``(B, 1, H, W)``, with seconds a slice and memory of the method."""
     measurement = scan.measurement((hu.shape[-2], hu.shape[-1]), pixel_mm)
-    y = measurement.simulate(HounsfieldScale().to_attenuation(hu), seed=seed, image_ids=[name], refine=2)
+    y = measurement.simulate(HounsfieldScale().to_attenuation(hu), seed=seed, image_ids=names, refine=2)
     with peak_memory() as memory:
         began = time.perf_counter()
-        result = solver.reconstruct(y, measurement, seed=seed, image_ids=[name])
+        result = solver.reconstruct(y, measurement, seed=seed, image_ids=names)
         seconds = time.perf_counter() - began
-    return result.in_units.mean, {"seconds": seconds, "mib": memory.total_mib}
+    return result.in_units.mean, {"seconds": seconds / len(hu), "mib": memory.total_mib}
 
 
 @dataclass(frozen=True)
@@ -83,28 +86,59 @@ class Cells:
     methods: dict[str, Record]
     seed: int
 
-    def measured(self, item: CTSlice, views: int, solvers: dict[str, Reconstructor]) -> Record:
-        """All routes on one slice. A cell that is there is read."""
-        found: Record = {}
+    def measured(self, items: Sequence[CTSlice], views: int, solvers: dict[str, Reconstructor]) -> list[Record]:
+        """All routes on slices of one pixel size, which are reconstructed together. Cells that are there are read."""
+        found: list[Record] = [{} for _ in items]
         for route, solver in solvers.items():
-            identity = [item.hu, item.pixel_mm, f"{item.group}/{item.index}", PHOTONS, self.seed, self.methods[route]]
-            path = self.work / f"{content_name(f'{item.group} {item.index} {views} {route}', *identity)}.json"
-
-            def compute(route: str = route, solver: Reconstructor = solver) -> Record:
-                return cell(item, views, solver, half=route.endswith("half"), seed=self.seed)
-
-            found[route] = cached_json(path, compute)
+            paths = [self._path(item, views, route) for item in items]
+            missing = [item for item, path in zip(items, paths, strict=True) if not path.exists()]
+            results = cells_of(missing, views, solver, half=route.endswith("half"), seed=self.seed) if missing else []
+            made = {item.index: result for item, result in zip(missing, results, strict=True)}
+            for item, path, row in zip(items, paths, found, strict=True):
+                row[route] = cached_json(path, functools.partial(made.__getitem__, item.index))
         return found
 
+    def _path(self, item: CTSlice, views: int, route: str) -> Path:
+        identity = [item.hu, item.pixel_mm, f"{item.group}/{item.index}", PHOTONS, self.seed, self.methods[route]]
+        return self.work / f"{content_name(f'{item.group} {item.index} {views} {route}', *identity)}.json"
 
-def cell(item: CTSlice, views: int, solver: Reconstructor, *, half: bool, seed: int) -> Record:
-    """Quality and cost of one route on one slice."""
-    truth, name, factor = item.hu.clamp_min(AIR_HU)[None], f"{item.group}/{item.index}", 2 if half else 1
+
+def cells_of(items: Sequence[CTSlice], views: int, solver: Reconstructor, *, half: bool, seed: int) -> list[Record]:
+    """Quality and cost of one route on slices of one pixel size."""
+    truth, factor = torch.stack([item.hu for item in items]).clamp_min(AIR_HU), 2 if half else 1
+    names = [f"{item.group}/{item.index}" for item in items]
     scan = Scan(views=views, photons=PHOTONS * factor)
     hu = halved(truth) if half else truth
-    image, cost = reconstructed(solver, hu, scan, item.pixel_mm * factor, name, seed=seed)
-    metrics = evaluate((doubled(image) if half else image)[:, 0], truth[:, 0])
-    return {"psnr": float(metrics.psnr[0]), "ssim": float(metrics.ssim[0]), **cost}
+    images, cost = reconstructed(solver, hu, scan, items[0].pixel_mm * factor, names, seed=seed)
+    metrics = evaluate((doubled(images) if half else images)[:, 0], truth[:, 0])
+    return [{"psnr": float(metrics.psnr[k]), "ssim": float(metrics.ssim[k]), **cost} for k in range(len(items))]
+
+
+def together(slices: Iterable[CTSlice], most: int) -> list[list[CTSlice]]:
+    """Neighbouring slices of one series and pixel size, at most so many of them."""
+    groups: list[list[CTSlice]] = []
+    for item in slices:
+        last = groups[-1] if groups else []
+        if last and len(last) < most and (last[0].group, last[0].pixel_mm) == (item.group, item.pixel_mm):
+            last.append(item)
+        else:
+            groups.append([item])
+    return groups
+
+
+def stored_views(out: Path, record: Record) -> Record:
+    """Rows of an earlier table of the same slices and settings.
+
+    Raises:
+        ValueError: there is none, or it is of something else.
+    """
+    path = out / f"{NAME}.json"
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    fixed = ("side", "pack", "slices", "patients", "seed", "precision")
+    if other := [key for key in fixed if earlier[key] != record[key]]:
+        raise ValueError(f"{path} is of something else ({', '.join(other)}): leave --add out, or choose another folder")
+    views: Record = earlier["views"]
+    return {"views": views, "at_once": earlier.get("at_once", dict.fromkeys(views, 1))}
 
 
 def gains(rows: Sequence[Record], route: str) -> list[float]:
@@ -131,7 +165,9 @@ def markdown(record: Record) -> str:
         f"{record['patients']} patients, spread over them, seed {record['seed']}. Parallel beams, {PHOTONS:g} photons "
         f"for each element of a pixel's width, {2 * PHOTONS:g} for those of the half route: equal photons per patient. "
         f"Networks in {record['precision']}. Gain: mean and 95 % interval over slices (t). One thread of "
-        f"{record['processor']}, beside other work. Made by `benchmarks/experiments/native_resolution.py`.",
+        f"{record['processor']}, beside other work; slices that were reconstructed together: "
+        f"{', '.join(f'{count} with {views} views' for views, count in record['at_once'].items())}. "
+        "Made by `benchmarks/experiments/native_resolution.py`.",
     ]) + "\n"  # fmt: skip
 
 
@@ -147,6 +183,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_network_arguments(parser, precision="bfloat16")
     parser.add_argument("--limit", type=int, help="at most so many slices, spread over the patients")
     parser.add_argument("--views", type=int, nargs="*", default=[60, 120])
+    parser.add_argument("--at-once", type=int, default=1, help="slices of a patient that are reconstructed together")
+    parser.add_argument("--add", action="store_true", help="keep the rows of other views of the table in --out")
     parser.add_argument("--out", type=Path, required=True, help="folder of the table")
     parser.add_argument("--work", type=Path, default=Path("runs/native_resolution"), help="folder of finished cells")
     arguments = parser.parse_args(argv)
@@ -160,15 +198,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     cells = Cells(arguments.work, described, arguments.seed)
     record: Record = {
-        "views": {}, "side": pack.image_shape[0], "pack": f"{pack.path.parent.name}/{pack.path.name}",
+        "views": {}, "at_once": {}, "side": pack.image_shape[0], "pack": f"{pack.path.parent.name}/{pack.path.name}",
         "slices": len(pack), "patients": len(set(pack.patients)), "seed": arguments.seed,
         "precision": arguments.precision,
         "processor": processor_name(),
     }  # fmt: skip
+    if arguments.add:
+        record |= stored_views(arguments.out, record)
     for views in arguments.views:
-        record["views"][str(views)] = [cells.measured(item, views, solvers) for item in pack]
+        rows: list[Record] = []
+        for group in together(pack, arguments.at_once):
+            rows += cells.measured(group, views, solvers)
+            print(f"{views} views: {len(rows)} of {len(pack)} slices", flush=True)
+        record["views"][str(views)], record["at_once"][str(views)] = rows, arguments.at_once
         print(markdown(record), flush=True)
-    write_result(arguments.out, "native_resolution", record, markdown(record))
+    write_result(arguments.out, NAME, record, markdown(record))
 
 
 if __name__ == "__main__":

@@ -152,6 +152,7 @@ def main() -> None:
             "seed": arguments.seed, "killed_slices": arguments.killed_slices, "killed_options": arguments.killed_option,
         }  # fmt: skip
         print(markdown(record), flush=True)
+        write_result(arguments.out, "whole_series", record, markdown(record))  # the kills take long
         if arguments.kills:
             rng, options = random.Random(arguments.seed), arguments.killed_option
             lengthened(arguments.source, folder / "short", arguments.killed_slices)

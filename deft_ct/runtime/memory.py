@@ -71,7 +71,8 @@ def peak_memory(device: str | torch.device = "cpu") -> Iterator[PeakMemory]:
 
 
 def process_bytes() -> int:
-    """Resident memory of this process."""
+    """Resident memory of this process, without what it has freed."""
+    _give_back()
     used: int = psutil.Process().memory_info().rss
     return used
 

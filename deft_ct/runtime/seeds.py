@@ -27,6 +27,35 @@ def generator_for(seed: int, *parts: Key) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(seed, *parts))
 
 
+class CorrelatedGenerator(torch.Generator):
+    """A generator whose normal numbers are correlated with those of other images.
+
+    :func:`normal_like` adds a share of common numbers to its own, in proportions that keep the variance at one: the
+    correlation of two images with the same common numbers is the share. All else is drawn from its own numbers.
+
+    Attributes:
+        common: the numbers that others draw, too.
+        share: of the variance, 0 to 1.
+    """
+
+    common: torch.Generator
+    share: float
+
+
+def correlated_generator(own: torch.Generator, common: torch.Generator, share: float) -> CorrelatedGenerator:
+    """A generator that continues ``own``, correlated with all others of the same ``common`` numbers.
+
+    Args:
+        own: of one image.
+        common: another generator with the same seed for each image.
+        share: of the variance that is common, 0 to 1.
+    """
+    made = CorrelatedGenerator()
+    made.set_state(own.get_state())
+    made.common, made.share = common, share
+    return made
+
+
 def normal_like(x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Standard normal numbers of the shape of ``x``, image ``i`` drawn from ``generators[i]``.
 
@@ -35,8 +64,15 @@ def normal_like(x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """
     if len(generators) != len(x):
         raise ValueError(f"need one generator for each of the {len(x)} images, got {len(generators)}")
-    drawn = [torch.randn(x.shape[1:], generator=g, dtype=torch.float32, device=g.device) for g in generators]
-    return torch.stack(drawn).to(device=x.device, dtype=x.dtype)
+    return torch.stack([_normal(x.shape[1:], g) for g in generators]).to(device=x.device, dtype=x.dtype)
+
+
+def _normal(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device=generator.device)
+    if not isinstance(generator, CorrelatedGenerator):
+        return drawn
+    share = generator.share
+    return (1 - share) ** 0.5 * drawn + share**0.5 * _normal(shape, generator.common)
 
 
 def checked_image_ids(count: int, image_ids: Sequence[Key] | None) -> list[Key]:

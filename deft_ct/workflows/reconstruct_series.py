@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from deft_ct.ct.scan import FULL_DEGREES, Scan
 from deft_ct.io import Chosen, Series, read_series
 from deft_ct.io.dicom_findings import AIR_HU
@@ -22,7 +24,7 @@ from deft_ct.runtime.atomic import atomic_folder, reserve_folder
 from deft_ct.runtime.device import check_device
 from deft_ct.runtime.fields import check_fields
 from deft_ct.runtime.parts import part_store
-from deft_ct.workflows.series_batches import ranges, slices_at_once
+from deft_ct.workflows.series_batches import division_of
 from deft_ct.workflows.series_job import GEOMETRIES, SeriesJob
 from deft_ct.workflows.series_output import Output, is_own_file, write_run
 
@@ -101,6 +103,11 @@ class SparseView(NetworkChoice):
         return Scan(
             views=self.views, photons=self.photons or None, geometry=self.geometry, degrees=degrees, start=self.start
         )
+
+    @property
+    def cores(self) -> int:
+        """How many batches are worked on at a time: one for each thread of PyTorch, or a single one on a GPU."""
+        return torch.get_num_threads() if torch.device(self.device).type == "cpu" else 1
 
     @property
     def side(self) -> int:
@@ -208,10 +215,11 @@ def reconstruct_series(
         check_derivable(series, output.dicom)
         job = SeriesJob(series, settings, reconstructors, output.unmeasured_map, progress, keep_samples=output.samples)
         job.prepare()
-        at_once = slices_at_once(settings.side, len(series), settings.max_bytes)
-        with part_store(target, job.key, {"slices_at_once": at_once}) as store:
-            before = int(store.plan["slices_at_once"])  # of a run that was killed: the same batches, the same bits
-            batches = job.finish(store, ranges(len(series), before if settings.max_bytes is None else at_once))
+        division = division_of(settings.side, len(series), settings.max_bytes, cores=settings.cores)
+        with part_store(target, job.key, division.plan) as store:
+            # Of a run that was killed: the same batches, the same bits.
+            division = division.resumed(store.plan, bounded=settings.max_bytes is not None)
+            batches = job.finish(store, division)
             run = job.finished(batches, output)
             with atomic_folder(target, overwrite=output.overwrite, is_own=is_own_file) as work:
                 write_run(work, replace(run, chosen=chosen))

@@ -15,7 +15,7 @@ from deft_ct.ct.volume import LPS_TO_RAS, Volume
 from deft_ct.io.volume_series import series_of_volume
 from deft_ct.problems.ct_metrics import CTMetrics
 from deft_ct.workflows.reconstruct_series import SparseView, built_methods, check_not_air, native_size
-from deft_ct.workflows.series_batches import joined, joined_metrics, joined_provenance, ranges, slices_at_once
+from deft_ct.workflows.series_batches import division_of, joined, joined_metrics, joined_provenance, ranges
 from deft_ct.workflows.series_job import SeriesJob
 
 
@@ -63,8 +63,9 @@ def reconstruct_volume(volume: Volume, settings: SparseView | None = None) -> Re
     check_not_air(series)
     methods = built_methods(settings, settings.networks())
     job = SeriesJob(series.fitted(size), settings, methods, unmeasured=False, progress=False)
-    parts = ranges(len(series), slices_at_once(size, len(series), settings.max_bytes))
-    batches = [job.batch(start, stop, progress=False) for start, stop in parts]
+    job.prepare()
+    division = division_of(size, len(series), settings.max_bytes, cores=settings.cores)
+    batches = sorted(job.batches(ranges(len(series), division.slices), division), key=lambda batch: batch.start)
     name = settings.method
     record = joined_provenance([(one.start, one.stop, one.records[name]) for one in batches])
     result = joined(lambda: iter(batches), name, job.measurement, record).in_units

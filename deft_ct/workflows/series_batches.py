@@ -21,10 +21,12 @@ from deft_ct.runtime.memory import process_bytes
 from deft_ct.runtime.parts import Part
 
 MOST_SLICES = 8
-"""Slices at once where memory allows it; more are not faster."""
-IMAGES_AT_ONCE, IMAGES_OF_A_SLICE = 500, 300
+"""Slices of a batch where memory allows it; more are not faster."""
+LEAST_SLICES = 4
+"""Slices of a batch below which there are no more batches at a time: one slice takes as long to project as four."""
+IMAGES_AT_ONCE, IMAGES_OF_A_SLICE = 600, 50
 """Peak memory of a batch in float32 images: of the samples that are drawn together, and of each slice. Measured with
-the shipped networks, which take most of it (480 and 250)."""
+the shipped networks, which take most of it: 710 for 2 samples of 4 slices; without samples 200, and 20 for a slice."""
 IMAGES_OF_THE_OUTPUT = 16
 """Peak memory of writing the results, in float32 images for each slice of the series."""
 _SHARE_OF_FREE = 0.8
@@ -87,13 +89,48 @@ class SliceBatch:
         )  # fmt: skip
 
 
-def slices_at_once(size: int, count: int, max_bytes: float | None = None) -> int:
-    """How many slices fit into memory together.
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """How the work on a series is divided.
+
+    Attributes:
+        slices: of a batch.
+        workers: batches at a time; results do not depend on it.
+        threads: of PyTorch for each batch.
+    """
+
+    slices: int
+    workers: int = 1
+    threads: int = 1
+
+    def resumed(self, plan: Mapping[str, Any], *, bounded: bool) -> Division:
+        """That of an earlier run, whose results have to come out to the bit, on the machine as it is now.
+
+        Args:
+            plan: :attr:`plan` of the earlier run.
+            bounded: whether batches must not be larger than now, because the user has bounded the memory. Larger ones
+                are then given up.
+        """
+        slices, threads = int(plan["slices_at_once"]), int(plan.get("threads", self.threads))
+        if bounded and slices > self.slices:
+            return self
+        fits = slices <= self.slices and threads <= self.threads
+        return Division(slices=slices, threads=threads, workers=self.workers if fits else 1)
+
+    @property
+    def plan(self) -> dict[str, int]:
+        """What results depend on, by rounding."""
+        return {"slices_at_once": self.slices, "threads": self.threads}
+
+
+def division_of(size: int, count: int, max_bytes: float | None = None, *, cores: int) -> Division:
+    """As many batches at a time as there are cores and slices for, of as many slices as fit into memory.
 
     Args:
         size: side of the slices in pixels.
         count: slices of the series.
         max_bytes: most memory of the whole process; None: most of what is free.
+        cores: to work with; 1 where the work is done elsewhere, on a GPU.
 
     Raises:
         ValueError: a single slice, or the results of the series, do not fit.
@@ -108,7 +145,10 @@ def slices_at_once(size: int, count: int, max_bytes: float | None = None) -> int
             f"are {max(given, 0) / _GIB:.2g} GiB: allow more (--max-memory), take smaller slices (--size) or fewer "
             "(--slices)"
         )
-    return min(MOST_SLICES, count, int((given - IMAGES_AT_ONCE * image) // (IMAGES_OF_A_SLICE * image)))
+    workers = min(cores, -(-count // LEAST_SLICES), int(given // ((IMAGES_AT_ONCE + IMAGES_OF_A_SLICE) * image)))
+    most = min(MOST_SLICES, int((given / workers - IMAGES_AT_ONCE * image) // (IMAGES_OF_A_SLICE * image)))
+    rounds = -(-count // (workers * most))
+    return Division(slices=-(-count // (workers * rounds)), workers=workers, threads=max(1, cores // workers))
 
 
 def ranges(count: int, at_once: int) -> list[tuple[int, int]]:

@@ -25,11 +25,14 @@ from deft_ct.runtime.content_key import ContentKey, result_versions
 from deft_ct.runtime.parts import PartStore
 from deft_ct.runtime.plain_values import plain
 from deft_ct.runtime.progress import progress_bar
+from deft_ct.runtime.side_by_side import side_by_side
 from deft_ct.workflows.series_batches import (
+    Division,
     SliceBatch,
     joined,
     joined_metrics,
     joined_provenance,
+    ranges,
     volume_of,
     whole_volume,
 )
@@ -124,11 +127,12 @@ class SeriesJob:
         return simulated_measurement(self.series, self.settings)
 
     def prepare(self) -> None:
-        """Make what all batches share, the matrices of the scan, so that it counts as memory in use."""
+        """Make what all batches share, the matrices of the scan: once, and so that it counts as memory in use."""
         scan = self.measurement
         image = torch.zeros(1, 1, *scan.operator.domain_shape, device=self.settings.device)
         y = scan.noise_free(image, refine=self.settings.refine)
         scan.operator.vjp(image, y)
+        scan.operator.pseudo_inverse(y)
 
     @property
     def key(self) -> ContentKey:
@@ -143,23 +147,24 @@ class SeriesJob:
             "unmeasured_map": self.unmeasured, "samples": self.keep_samples, "versions": result_versions(),
         })  # fmt: skip
 
-    def finish(self, store: PartStore, parts: list[tuple[int, int]]) -> Callable[[], Iterator[SliceBatch]]:
+    def finish(self, store: PartStore, division: Division) -> Callable[[], Iterator[SliceBatch]]:
         """Work on the batches that are not stored yet.
 
         Args:
             store: of the parts that are finished.
-            parts: first slice, and one more than the last, of every batch.
+            division: how the work is divided.
 
         Returns:
             What reads all batches, in order, as often as it is called.
         """
+        parts = ranges(len(self.series), division.slices)
+        missing = [part for part in parts if store.read(_name(*part)) is None]
         whole = len(parts) == 1
         with progress_bar("slices", len(self.series), enabled=self.progress and not whole) as tick:
-            for start, stop in parts:
-                if store.read(_name(start, stop)) is None:
-                    batch = self.batch(start, stop, progress=self.progress and whole)
-                    store.write(_name(start, stop), batch.to_part())
-                tick(stop - start)
+            tick(sum(stop - start for start, stop in parts if (start, stop) not in missing))
+            for batch in self.batches(missing, division, progress=self.progress and whole):
+                store.write(_name(batch.start, batch.stop), batch.to_part())
+                tick(batch.stop - batch.start)
 
         def stored() -> Iterator[SliceBatch]:
             for start, stop in parts:
@@ -169,6 +174,22 @@ class SeriesJob:
                 yield SliceBatch.from_part(part)
 
         return stored
+
+    def batches(
+        self, parts: list[tuple[int, int]], division: Division, *, progress: bool = False
+    ) -> Iterator[SliceBatch]:
+        """The results of parts, as soon as each is there.
+
+        Args:
+            parts: first slice, and one more than the last, of every batch.
+            division: how many at a time.
+            progress: show the progress of a batch.
+        """
+        done = side_by_side(
+            lambda part: self.batch(*part, progress=progress), parts,
+            workers=division.workers, threads=division.threads,
+        )  # fmt: skip
+        return (batch for _, batch in done)
 
     def batch(self, start: int, stop: int, *, progress: bool) -> SliceBatch:
         """Work on the slices ``start`` <= z < ``stop``.

@@ -51,3 +51,14 @@ def test_a_tiny_run_writes_the_table(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert len(record["runs"]) == 2 and set(record["runs"][0]["fbp"]) == {"rmse", "flicker", "correlation"}
     text = unpadded((tmp_path / "out" / "flicker.md").read_text())
     assert "| fbp |" in text and "2 runs of 8 neighbouring slices" in text and capsys.readouterr().out
+
+
+def test_methods_are_added_to_a_table_of_the_same_slices(tmp_path: Path) -> None:
+    with_stored = runpy.run_path(str(SCRIPT))["with_stored"]
+    common = {"side": 8, "photons": 1e5, "pack": "p", "slices": 4, "seed": 0, "precision": "float32"}
+    path = tmp_path / "flicker.json"
+    path.write_text(json.dumps(common | {"methods": ["a", "b"], "runs": [{"a": 1, "b": 2}, {"a": 3, "b": 4}]}))
+    found = with_stored(common | {"methods": ["b", "c"], "runs": [{"b": 5, "c": 6}, {"b": 7, "c": 8}]}, path)
+    assert found["methods"] == ["a", "b", "c"] and found["runs"] == [{"a": 1, "b": 5, "c": 6}, {"a": 3, "b": 7, "c": 8}]
+    with pytest.raises(ValueError, match=r"something else \(slices, seed\)"):
+        with_stored(common | {"slices": 5, "seed": 1, "methods": ["c"], "runs": []}, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +42,9 @@ def test_a_cell_is_measured_once(tmp_path: Path) -> None:
     solvers: dict[str, Reconstructor] = dict.fromkeys(MODULE["ROUTES"], solver)
 
     def run(views: int = 12, seed: int = 0) -> list[Any]:
-        return [cells(tmp_path / "work", solvers, seed).measured(item, views, solvers) for item in pack]
+        return [
+            row for item in pack for row in cells(tmp_path / "work", solvers, seed).measured([item], views, solvers)
+        ]
 
     first = run()
     assert solver.images == 6
@@ -56,9 +59,40 @@ def test_a_cell_is_measured_once(tmp_path: Path) -> None:
     assert solver.images == 19
 
 
+def test_slices_that_are_reconstructed_together_have_the_cells_of_single_ones(tmp_path: Path) -> None:
+    pack = CTPack(write_tiny_pack(tmp_path / "test.h5"))
+    solver = Counted(FBPConfig())
+    solvers: dict[str, Reconstructor] = dict.fromkeys(MODULE["ROUTES"], solver)
+    groups = MODULE["together"](pack, 3)
+    assert max(map(len, groups)) > 1 and [item.z_mm for group in groups for item in group] == [
+        item.z_mm for item in pack
+    ]
+    assert all(len({(item.group, item.pixel_mm) for item in group}) == 1 for group in groups)
+    assert all(len(group) == 1 for group in MODULE["together"](pack, 1))
+    group = max(groups, key=len)
+    alone = [cells(tmp_path / "alone", solvers).measured([item], 12, solvers)[0] for item in group]
+    kept = cells(tmp_path / "work", solvers)
+    kept.measured(group[1:2], 12, solvers)
+    solver.images = 0
+    both = kept.measured(group, 12, solvers)
+    assert solver.images == 3 * (len(group) - 1), "the finished one is not made again"
+    for route in MODULE["ROUTES"]:
+        assert [row[route]["psnr"] for row in both] == pytest.approx([row[route]["psnr"] for row in alone], abs=1e-4)
+
+
+def test_rows_of_an_earlier_table_are_kept(tmp_path: Path) -> None:
+    record = {"side": 8, "pack": "p", "slices": 2, "patients": 1, "seed": 0, "precision": "float32"}
+    (tmp_path / "native_resolution.json").write_text(json.dumps(record | {"views": {"60": [1]}}))
+    assert MODULE["stored_views"](tmp_path, record) == {"views": {"60": [1]}, "at_once": {"60": 1}}
+    with pytest.raises(ValueError, match=r"something else \(seed, precision\)"):
+        MODULE["stored_views"](tmp_path, record | {"seed": 1, "precision": "bfloat16"})
+
+
 def test_the_half_route_is_judged_at_the_fine_pixels(tmp_path: Path) -> None:
     pack = CTPack(write_tiny_pack(tmp_path / "test.h5"), limit=1)
-    fine, half = (MODULE["cell"](pack[0], 30, FBP(FBPConfig()), half=half, seed=0)["psnr"] for half in (False, True))
+    fine, half = (
+        MODULE["cells_of"]([pack[0]], 30, FBP(FBPConfig()), half=half, seed=0)[0]["psnr"] for half in (False, True)
+    )
     assert fine != half and min(fine, half) > 10
     ramp = torch.arange(16.0).expand(1, 1, 16, 16)
     assert MODULE["doubled"](MODULE["halved"](ramp))[0, 0, 8, 4:12] == pytest.approx(ramp[0, 0, 8, 4:12], abs=0.1)
@@ -72,7 +106,8 @@ def test_the_table_has_the_gain_of_the_native_route() -> None:
         }
 
     record = {
-        "views": {"60": [row(30, 29, 32), row(31, 30.5, 33)]}, "pack": "ct512/test.h5", "side": 512, "slices": 2,
+        "views": {"60": [row(30, 29, 32), row(31, 30.5, 33)]}, "at_once": {"60": 4}, "pack": "ct512/test.h5",
+        "side": 512, "slices": 2,
         "patients": 1, "seed": 0, "precision": "float32", "processor": "a processor",
     }  # fmt: skip
     text = unpadded(MODULE["markdown"](record))

@@ -17,6 +17,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import torch
 from seeded_sampler import NoConfig, SeededSampler
 
 from deft_ct.io import Chosen, read_dicom_series, sample_series_path, write_nifti
@@ -27,7 +28,7 @@ from deft_ct.runtime.parts import unfinished_folder
 from deft_ct.workflows import reconstruct_series as pipeline
 from deft_ct.workflows import series_batches
 from deft_ct.workflows.reconstruct_series import Run, SparseView, native_size, reconstruct_series
-from deft_ct.workflows.series_batches import joined_provenance, ranges, slices_at_once
+from deft_ct.workflows.series_batches import Division, division_of, joined_provenance, ranges
 from deft_ct.workflows.series_output import Output
 
 SETTINGS = SparseView(compare=("fbp",), views=12, samples=2, size=32, photons=1e4)
@@ -58,8 +59,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Counted, "stop_after", 10**9)
 
 
-def at_once(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(pipeline, "slices_at_once", lambda *_: count)
+def at_once(monkeypatch: pytest.MonkeyPatch, count: int, *, workers: int = 1) -> None:
+    division = Division(slices=count, workers=workers)
+    monkeypatch.setattr(pipeline, "division_of", lambda *_, **__: division)
 
 
 def run(out: Path, settings: SparseView = SETTINGS, **more: Any) -> Run:
@@ -99,12 +101,45 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: py
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
 
-@pytest.mark.parametrize("count", [5])
-def test_the_batch_size_does_not_matter(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("count", "workers"), [(5, 1), (3, 2), (1, 4)])
+def test_batches_do_not_matter(count: int, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once(monkeypatch, 8)
     whole = content(run(tmp_path / "whole").folder)
-    at_once(monkeypatch, count)
+    at_once(monkeypatch, count, workers=workers)
     assert content(run(tmp_path / "parts").folder) == whole
+
+
+def test_a_run_of_several_workers_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once(monkeypatch, 8)
+    whole = content(run(tmp_path / "whole").folder)
+    at_once(monkeypatch, 1, workers=2)
+    Counted.slices, Counted.stop_after = 0, 5
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "out")
+    stored = len(list(unfinished_folder(tmp_path / "out").glob("part-*.npz")))
+    assert 3 <= stored <= 5  # the last two may be on their way when a worker is interrupted
+    at_once(monkeypatch, 4)  # now there is one worker, and the batches stay as they were
+    Counted.slices, Counted.stop_after = 0, 10**9
+    assert content(run(tmp_path / "out").folder) == whole and Counted.slices == 8 - stored
+
+
+def test_threads_are_those_of_the_run_that_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    real = Counted._estimate
+
+    def estimate(self: Counted, request: Request) -> Estimate:
+        found.append(torch.get_num_threads())
+        return real(self, request)
+
+    monkeypatch.setattr(Counted, "_estimate", estimate)
+    for threads, stop in ((2, 4), (3, 10**9)):
+        monkeypatch.setattr(pipeline, "division_of", lambda *_, t=threads, **__: Division(slices=4, threads=t))
+        monkeypatch.setattr(Counted, "stop_after", stop)
+        try:
+            run(tmp_path / "out")
+        except KeyboardInterrupt:
+            assert stop == 4
+    assert found == [2, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +194,8 @@ def test_kills_at_random_moments(seed: int, tmp_path: Path, repository_root: Pat
     program = (
         "import sys\nfrom pathlib import Path\nfrom deft_ct.workflows import reconstruct_series as pipeline\n"
         "from deft_ct.io import sample_series_path\nfrom deft_ct.workflows.series_output import Output\n"
-        "pipeline.slices_at_once = lambda *_: 2\n"
+        "from deft_ct.workflows.series_batches import Division\n"
+        "pipeline.division_of = lambda *_, **__: Division(slices=2, workers=2)\n"
         "settings = pipeline.SparseView(method='tv', compare=('fbp',), views=12, samples=1, size=48, photons=1e4)\n"
         "print('ready', flush=True)\n"
         "source, output = sample_series_path(), Output(overwrite=True)\n"
@@ -188,15 +224,39 @@ def test_kills_at_random_moments(seed: int, tmp_path: Path, repository_root: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
 
-def test_memory_decides_how_many_slices_are_worked_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_and_cores_decide_how_a_series_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(series_batches, "process_bytes", lambda: 2**29)
-    assert slices_at_once(512, 100, 6 * 2**30) == 8 and slices_at_once(512, 3, 6 * 2**30) == 3
-    assert slices_at_once(512, 100, 3 * 2**30) == 6
+
+    def divided(count: int, gib: float | None, cores: int = 1) -> tuple[int, int, int]:
+        found = division_of(512, count, None if gib is None else gib * 2**30, cores=cores)
+        return found.slices, found.workers, found.threads
+
+    assert divided(100, 6) == (8, 1, 1) and divided(3, 6) == (3, 1, 1)
+    assert divided(40, 6, 2) == (7, 2, 1)  # three rounds of two batches, and not five batches of eight
+    assert divided(8, 6, 2) == (4, 2, 1) and divided(3, 6, 2) == (3, 1, 2)
+    assert divided(8, 6, 16) == (4, 2, 8)  # a slice takes as long as four
+    assert divided(100, 3, 8) == (5, 3, 2)  # memory for three batches at a time: two cores for each
+    assert divided(40, 1.5) == (8, 1, 1)
     with pytest.raises(ValueError, match=r"100 slices of 512 x 512 .* 0.5 GiB that are in use.*--max-memory"):
-        slices_at_once(512, 100, 2**30)
-    monkeypatch.setattr(series_batches, "free_bytes", lambda: 2**31)
-    assert slices_at_once(512, 40) == 3
+        divided(100, 1)
+    monkeypatch.setattr(series_batches, "free_bytes", lambda: 2**30)
+    assert divided(40, None) == (4, 1, 1)
     assert ranges(8, 3) == [(0, 3), (3, 6), (6, 8)]
+
+
+def test_a_resumed_run_keeps_what_its_bits_depend_on() -> None:
+    plan = Division(slices=4, workers=2, threads=2).plan
+
+    def resumed(slices: int, workers: int, threads: int, *, bounded: bool = False) -> tuple[int, int, int]:
+        found = Division(slices=slices, workers=workers, threads=threads).resumed(plan, bounded=bounded)
+        return found.slices, found.workers, found.threads
+
+    assert resumed(8, 3, 4) == (4, 3, 2) == resumed(8, 3, 4, bounded=True)
+    assert resumed(2, 3, 2) == (4, 1, 2)  # batches that would not fit side by side are taken one after the other
+    assert resumed(2, 3, 2, bounded=True) == (2, 3, 2)
+    assert resumed(8, 3, 1) == (4, 1, 2)
+    earlier = Division(slices=8, threads=3).resumed({"slices_at_once": 2}, bounded=False)
+    assert earlier == Division(slices=2, threads=3)
 
 
 def test_records_of_batches_become_one() -> None:

@@ -58,6 +58,9 @@ from deft_ct.networks import (
 )
 from deft_ct.networks.precision import Precision, network_precision
 
+_PIXELS_AT_ONCE = 512**2
+"""Of images that a processor refines together."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
@@ -210,9 +213,16 @@ class HTransform(nn.Module):
         """
         if self.refinement is None:
             return initial
-        with network_precision(initial.device, self.precision):
-            out: Tensor = self.refinement(initial, residual, features, images)
-        return out
+        count = len(initial)
+        if initial.device.type == "cpu":  # a few at a time: their features stay in the cache, and memory is bounded
+            count = max(1, _PIXELS_AT_ONCE // initial[0].numel())
+        refined = []
+        for first in range(0, len(initial), count):
+            part = slice(first, first + count)
+            with network_precision(initial.device, self.precision):
+                told, seen = (None if given is None else given[part] for given in (features, images))
+                refined.append(self.refinement(initial[part], residual[part], told, seen))
+        return torch.cat(refined)
 
     def spread(self, condition: Condition, like: Tensor) -> Tensor:
         """``s`` of each image, or one for all, shaped to broadcast over ``like``."""

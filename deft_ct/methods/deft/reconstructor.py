@@ -31,7 +31,7 @@ from deft_ct.operators.findings import Finding
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import USUAL_SAMPLES, NetworkSource, UnsupportedError
 from deft_ct.runtime.search_space import Range, SearchSpace
-from deft_ct.runtime.seeds import Key, generator_for, normal_like
+from deft_ct.runtime.seeds import Key, correlated_generator, generator_for, normal_like
 
 ROUNDS_OF_IMAGES = 2
 """Improvements of the mean of photographs; six are worse in most tasks, see docs/method.md."""
@@ -73,6 +73,9 @@ class DEFTConfig(GuidedConfig):
             :mod:`deft_ct.methods.deft.noisy_image`. Only with a ``guidance_strength`` of 1.
         fallback: whether a scan outside of the training is described to the networks by one of equal dose inside of it,
             see :mod:`deft_ct.methods.deft.fallback`. Without it they are told the scan as it is.
+        common_noise: share of the variance of the noise of a sample that all images of a run have in common. The k-th
+            samples of neighbouring slices are then alike: they differ less where the data leave them free. Each sample
+            of its own is distributed as without it.
 
     Raises:
         ValueError: a value is out of range or unknown.
@@ -91,6 +94,7 @@ class DEFTConfig(GuidedConfig):
     spread: Literal["auto", "network", "samples"] = "auto"
     closed_form: bool = True
     fallback: bool = True
+    common_noise: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,6 +102,8 @@ class DEFTConfig(GuidedConfig):
         check_positive(guidance_strength=self.guidance_strength, consistency_spread=self.consistency_spread)
         if self.spread == "network" and self.estimate != "mean":
             raise ValueError('spread="network" judges the mean: take estimate="mean"')
+        if not 0 <= self.common_noise <= 1:
+            raise ValueError(f"common_noise must lie in [0, 1], got {self.common_noise}")
         for name in ("consistency_steps", "rounds"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
@@ -105,7 +111,7 @@ class DEFTConfig(GuidedConfig):
     @property
     def sampling(self) -> dict[str, Any]:
         """What of the settings changes the distribution of the results inside of the training, JSON-ready."""
-        others = {"batch_size", "calibrated", "closed_form", "fallback", "spread"}
+        others = {"batch_size", "calibrated", "closed_form", "common_noise", "fallback", "spread"}
         others |= set() if self.rounds else {"rounds"}
         return {key: value for key, value in asdict(self).items() if key not in others}
 
@@ -335,6 +341,12 @@ class DEFT(PosteriorSampler):
             )  # fmt: skip
             means.append(self._consistent(mean, likelihood[part]))
         return torch.cat(means)
+
+    def _generator(self, seed: int, key: Key, number: int) -> torch.Generator:
+        own, share = super()._generator(seed, key, number), self.config.common_noise
+        if not share:
+            return own
+        return correlated_generator(own, generator_for(seed, f"common noise of {self.name}", number), share)
 
     def _walker(self, likelihood: Likelihood, count: int) -> Walk:
         return self._sampler(self._condition(likelihood).repeat(count))

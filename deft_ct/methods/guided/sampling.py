@@ -22,7 +22,7 @@ from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import PriorReconstructor, UnsupportedError
 from deft_ct.runtime.progress import Ticker
 from deft_ct.runtime.search_space import SearchSpace
-from deft_ct.runtime.seeds import generator_for, normal_like
+from deft_ct.runtime.seeds import Key, generator_for, normal_like
 
 Need = Literal["any", "linear", "svd", "projection"]
 
@@ -118,6 +118,10 @@ class PosteriorSampler(PriorReconstructor):
         likelihood = request.measurement.likelihood(request.y, self.prior.value_range)
         return Estimate(samples=self.draw(request, likelihood, self._walker(likelihood, request.num_samples)))
 
+    def _generator(self, seed: int, key: Key, number: int) -> torch.Generator:
+        """Of one sample of one image."""
+        return generator_for(seed, self.name, key, number)
+
     @torch.no_grad()
     def draw(self, request: Request, likelihood: Likelihood, walk: Walk) -> Tensor:
         """Draw all samples of a request, chunk by chunk.
@@ -141,7 +145,7 @@ class PosteriorSampler(PriorReconstructor):
             at_once = 1 if likelihood.operator.on_volumes else self.config.batch_size  # a volume is a batch of slices
             for first in range(0, len(names), at_once):
                 part = slice(first, first + at_once)
-                generators = [generator_for(request.seed, self.name, key, k) for key, k in names[part]]
+                generators = [self._generator(request.seed, key, k) for key, k in names[part]]
                 start = normal_like(torch.empty((len(generators), *shape), dtype=y.dtype, device=y.device), generators)
                 if quick is not None:
                     start = self.prior.schedule.add_noise(quick.repeat_interleave(count, 0)[part], start, noisiest)

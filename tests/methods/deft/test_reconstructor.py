@@ -53,6 +53,29 @@ def test_a_result_depends_on_the_seed_and_on_nothing_else(deft):
     torch.testing.assert_close(fewer.samples[:, 0], first.samples[:, 0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:data not explained")  # random weights
+def test_images_with_common_noise_have_samples_that_are_alike(deft):
+    scan = tiny_scan()
+    y = scan.simulate(tiny_slices(1)).repeat(2, 1, 1, 1)
+
+    def drawn(share, keys="ab", **more):
+        method = DEFT(deft.prior, deft.htransform, replace(deft.config, common_noise=share, **more))
+        return method.reconstruct(y[: len(keys)], scan, num_samples=3, seed=5, image_ids=keys).samples
+
+    def distance(share):
+        first, second = drawn(share)
+        return float((first - second).std() / first.std())
+
+    assert distance(1.0) == 0 < 1.2 * distance(0.8) < distance(0.0)
+    samples = drawn(1.0)[0]
+    assert float((samples[0] - samples[1]).std() / samples.std()) > 0.5 * distance(0.0), "and those of an image differ"
+    torch.testing.assert_close(drawn(0.8, "b", batch_size=1)[0], drawn(0.8)[1], rtol=1e-4, atol=1e-6)
+    assert torch.equal(drawn(0.0)[0], deft.reconstruct(y, scan, num_samples=3, seed=5, image_ids="ab").samples[0])
+    assert replace(deft.config, common_noise=0.8).sampling == deft.config.sampling, "a calibration holds for both"
+    with pytest.raises(ValueError, match="common_noise must lie"):
+        DEFTConfig(common_noise=1.1)
+
+
 def test_shapes_units_and_record(deft):
     scan = tiny_scan()
     result = deft.reconstruct(scan.simulate(tiny_slices(2)), scan, num_samples=3)

@@ -28,6 +28,7 @@ from deft_ct.methods.deft import (
     save_htransform,
     save_refinement,
 )
+from deft_ct.methods.deft import htransform as htransform_module
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES, scan_features
 from deft_ct.methods.deft.guidance import guidance_for
 from deft_ct.methods.deft.initial_table import TableConfig, draw_batch, tabulate
@@ -47,6 +48,22 @@ def _refinement(seed: int = 3) -> Refinement:
         made.network.conv_out.weight.normal_(0, 0.1)
         made.scan_embedding[-1].weight.normal_(0, 1.0)
     return made.eval().requires_grad_(False)
+
+
+def test_images_are_refined_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    htransform = tiny_htransform(tiny_prior())
+    htransform.refinement, seen = _refinement(), []
+    htransform.refinement.register_forward_pre_hook(lambda _, inputs: seen.append([len(one) for one in inputs]))
+    initial, residual, features = torch.randn(5, 1, SIZE, SIZE), torch.randn(5, 1, SIZE, SIZE), torch.randn(5, 4)
+    whole = htransform.refine(initial, residual, features)
+    assert seen == [[5, 5, 5]], "small images all at once"
+    for pixels, counts in ((2 * SIZE**2, [2, 2, 1]), (1, [1] * 5)):
+        seen.clear()
+        monkeypatch.setattr(htransform_module, "_PIXELS_AT_ONCE", pixels)
+        found = htransform.refine(initial, residual, features)
+        assert seen == [[count] * 3 for count in counts]
+        torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+    assert float((whole - initial).abs().max()) > 1e-3, "the refinement does something"
 
 
 def guide(likelihood, image):
