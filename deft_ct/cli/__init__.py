@@ -6,6 +6,6 @@ import os
 # the very thread that is waited for, and an operation takes ten times as long. Read when PyTorch is loaded, below.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from deft_ct.cli.app import app  # noqa: E402
+from deft_ct.cli.app import app
 
 __all__ = ["app"]
