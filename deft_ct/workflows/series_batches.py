@@ -6,7 +6,7 @@ Memory is bounded by the batch, not by the series, and a run that was killed goe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,15 @@ class SliceBatch:
     records: Mapping[str, Mapping[str, Any]]
     unmeasured_hu: NDArray[np.float32] | None = None
     samples: NDArray[np.float32] | None = None
+
+    def beside(self, count: int) -> SliceBatch:
+        """The same, with the seconds of a slice by the clock where ``count`` batches are worked on at a time."""
+        key = "seconds_per_image"
+        records = {
+            name: {**record, key: record[key] / count} if key in record else record
+            for name, record in self.records.items()
+        }
+        return replace(self, records=records)
 
     def to_part(self) -> Part:
         """What is stored of it."""

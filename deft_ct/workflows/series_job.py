@@ -189,7 +189,8 @@ class SeriesJob:
             lambda part: self.batch(*part, progress=progress), parts,
             workers=division.workers, threads=division.threads,
         )  # fmt: skip
-        return (batch for _, batch in done)
+        at_a_time = min(division.workers, len(parts))
+        return (batch.beside(at_a_time) for _, batch in done)
 
     def batch(self, start: int, stop: int, *, progress: bool) -> SliceBatch:
         """Work on the slices ``start`` <= z < ``stop``.

@@ -28,7 +28,7 @@ from deft_ct.runtime.parts import unfinished_folder
 from deft_ct.workflows import reconstruct_series as pipeline
 from deft_ct.workflows import series_batches
 from deft_ct.workflows.reconstruct_series import Run, SparseView, native_size, reconstruct_series
-from deft_ct.workflows.series_batches import Division, division_of, joined_provenance, ranges
+from deft_ct.workflows.series_batches import Division, SliceBatch, division_of, joined_provenance, ranges
 from deft_ct.workflows.series_output import Output
 
 SETTINGS = SparseView(compare=("fbp",), views=12, samples=2, size=32, photons=1e4)
@@ -257,6 +257,15 @@ def test_a_resumed_run_keeps_what_its_bits_depend_on() -> None:
     assert resumed(8, 3, 1) == (4, 1, 2)
     earlier = Division(slices=8, threads=3).resumed({"slices_at_once": 2}, bounded=False)
     assert earlier == Division(slices=2, threads=3)
+
+
+def test_seconds_of_a_slice_are_those_of_the_clock() -> None:
+    batch = SliceBatch(
+        start=0, stop=2, means={}, stds={}, metrics={},
+        records={"fbp": {"seconds_per_image": 3.0, "images": 2}, "tv": {"images": 2}},
+    )  # fmt: skip
+    assert batch.beside(2).records == {"fbp": {"seconds_per_image": 1.5, "images": 2}, "tv": {"images": 2}}
+    assert batch.beside(1) == batch
 
 
 def test_records_of_batches_become_one() -> None:
