@@ -13,9 +13,17 @@ import deft_ct  # noqa: E402
 
 names = ["deft_ct", *(m.name for m in pkgutil.walk_packages(deft_ct.__path__, "deft_ct."))]
 names = [name for name in names if not name.endswith(".__main__")]
+OPTIONAL = {"triton"}
+"""Libraries of extras that are not set up here, because they are large; each is imported by a module of its own."""
 stray = []
 for name in names:
-    file = importlib.import_module(name).__file__
+    try:
+        file = importlib.import_module(name).__file__
+    except ModuleNotFoundError as error:
+        if error.name not in OPTIONAL:
+            raise
+        sys.stdout.write(f"{name} needs {error.name}, which is not installed\n")
+        continue
     if file is None or not Path(file).resolve().is_relative_to(site):
         stray.append(f"{name} from {file}")
 if stray or not {"deft_ct.operators", "deft_ct.datasets"} <= set(names):
