@@ -53,7 +53,9 @@ def _refinement(seed: int = 3) -> Refinement:
 def test_images_are_refined_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     htransform = tiny_htransform(tiny_prior())
     htransform.refinement, seen = _refinement(), []
-    htransform.refinement.register_forward_pre_hook(lambda _, inputs: seen.append([len(one) for one in inputs if one is not None]))
+    htransform.refinement.register_forward_pre_hook(
+        lambda _, inputs: seen.append([len(one) for one in inputs if one is not None])
+    )
     initial, residual, features = torch.randn(5, 1, SIZE, SIZE), torch.randn(5, 1, SIZE, SIZE), torch.randn(5, 4)
     whole = htransform.refine(initial, residual, features)
     assert seen == [[5, 5, 5]], "small images all at once"
