@@ -223,7 +223,8 @@ def refinement(
             from deft_ct.workflows.train_photographs import refinement_on_photographs
 
             of_scans = any(value is not None for value in vars(simulated).values()) or any_scan or any_start
-            _refuse("photographs", {"the options of scans": of_scans})
+            of_tables = (batches, tv_iterations) != (RefinementRecipe.batches, RefinementRecipe.tv_iterations)
+            _refuse("photographs", {"the options of scans": of_scans, "--batches and --tv-iterations": of_tables})
             found = refinement_on_photographs(degraded.photographs(data), out, settings, progress=progress)
             finish(out / "refinement", found, save_refinement)
             return

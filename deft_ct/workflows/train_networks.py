@@ -76,6 +76,8 @@ class HTransformRecipe:
         ControlConfig(steps=self.path_steps, paths=self.paths)
         if self.batches < 0:
             raise ValueError(f"batches must be at least 0, got {self.batches}")
+        if self.refinement is not None and self.loss != "denoising":
+            raise ValueError(f"--loss {self.loss} does not use a refinement: leave --refinement out")
         if self.table is not None and not self.batches:
             raise ValueError("a table needs its number of batches: give --batches as in the training that made it")
         table_config(max(1, self.batches), self.training, self.tv_iterations, None)

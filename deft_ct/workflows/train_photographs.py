@@ -147,7 +147,8 @@ def htransform_on_photographs(
     pairs = PairSource(data.domain.source, measurements, None, augment=data.domain.augment, weights=weights)
     config = photograph_config(pairs, prior, settings) if first is None else first.config
     config = config if refined is None else around_refinement(config, refined)
-    _check_sizes(data, config.network)
+    for network in (config.network, *(() if config.refinement is None else (config.refinement.network,))):
+        _check_sizes(data, network)
     if settings.loss != "denoising":
         made = htransform_by_control(pairs, prior, out, settings, config, initial=first, progress=progress)
     else:
@@ -204,8 +205,13 @@ def around_refinement(config: HTransformConfig, refinement: Refinement) -> HTran
     """The configuration of an h-transform whose initial reconstruction is refined.
 
     Raises:
-        ValueError: the h-transform has no initial reconstruction, or one of other images.
+        ValueError: the h-transform does not start from the data as an image, or the refinement is of other images.
     """
+    if config.reference != "data":
+        raise ValueError(
+            f"a refinement of photographs improves the image of the data, and this h-transform starts from "
+            f"{config.reference}: take --initial-reconstruction data"
+        )
     if refinement.config.scan_features or refinement.config.channels != config.channels:
         raise ValueError(
             "the refinement is one of CT slices, or of images with other channels: train it on photographs"

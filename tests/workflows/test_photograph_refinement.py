@@ -105,6 +105,7 @@ def test_the_same_command_resumes(place: Path, tmp_path: Path) -> None:
         (["--operator", "phase_retrieval"], "have no image to refine"),
         (["--operator", "sr2", "--mirror"], "--mirror is for scans"),
         (["--operator", "sr2", "--views", 20], "the options of scans cannot be used with photographs"),
+        (["--operator", "sr2", "--batches", 3], "--batches and --tv-iterations cannot be used with photographs"),
     ],
 )
 def test_what_does_not_fit_is_refused(more: list[Any], why: str, place: Path, tmp_path: Path) -> None:
@@ -112,6 +113,23 @@ def test_what_does_not_fit_is_refused(more: list[Any], why: str, place: Path, tm
     assert result.exit_code != 0
     assert why in " ".join(str(result.output).split())
     assert not (tmp_path / "refinement").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["--initial-reconstruction", "tv"], "starts from tv: take --initial-reconstruction data"),
+        (["--initial-reconstruction", "none"], "starts from none: take --initial-reconstruction data"),
+        (["--loss", "log-variance", "--draws", 1], "does not use a refinement"),
+    ],
+)
+def test_a_refinement_that_would_not_be_used_is_refused(
+    more: list[Any], why: str, trained: Path, tmp_path: Path
+) -> None:
+    around = ("--operator", "sr2", "--prior", trained / "prior", "--refinement", trained / "first" / "refinement")
+    result = train("htransform", trained, tmp_path, *around, *more)
+    assert result.exit_code != 0
+    assert why in " ".join(str(result.output).split())
 
 
 def test_large_pictures_are_refined_in_tiles(
