@@ -14,7 +14,7 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft import HTransform, HTransformConfig, condition_for
 from deft_ct.methods.deft.conditioning import check_htransform
 from deft_ct.methods.deft.control import ControlConfig, ControlObjective, control_times
-from deft_ct.methods.deft.reconstructor import conditional_denoiser
+from deft_ct.methods.deft.denoiser import conditional_denoiser
 from deft_ct.methods.deft.train_control import ControlTraining, finetune_online
 from deft_ct.methods.guided.config import SamplerConfig, check_counts, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk

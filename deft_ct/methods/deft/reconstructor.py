@@ -18,7 +18,8 @@ from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft import Condition, HTransform, condition_for
 from deft_ct.methods.deft.conditional_mean import conditional_mean
-from deft_ct.methods.deft.conditioning import check_htransform, with_estimate
+from deft_ct.methods.deft.conditioning import check_htransform
+from deft_ct.methods.deft.denoiser import conditional_denoiser
 from deft_ct.methods.deft.fallback import ScanPlan, plan_for
 from deft_ct.methods.deft.familiarity import Familiarity
 from deft_ct.methods.deft.noisy_image import is_noisy_image, noisy_image_denoiser
@@ -382,28 +383,3 @@ class DEFT(PosteriorSampler):
         term = DataTerm(likelihood, weighted=True)
         damping = (term.sigma / self.config.consistency_spread).square()
         return x0 + term.correction(x0, damping, iterations=self.config.consistency_steps)
-
-
-def conditional_denoiser(
-    prior: Prior, htransform: HTransform, likelihood: Likelihood, condition: Condition, *, strength: float = 1.0
-) -> Denoiser:
-    """The prior with its h-transform, as a denoiser given the measurement.
-
-    Args:
-        prior: frozen; evaluated without a graph.
-        htransform: the trained correction.
-        likelihood: the measurement with its data.
-        condition: what the h-transform sees of it.
-        strength: multiplies the correction.
-    """
-
-    def denoise(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            x0, eps = prior.predict(x_t, t)
-            times = torch.full((len(x_t),), float(t), device=x_t.device)
-            guidance = htransform.guidance_at(likelihood, x0, times)
-            seen = with_estimate(condition, likelihood, htransform, x0)
-        x0_y, eps_y = htransform(x_t, times, x0, eps, guidance, seen)
-        return (x0_y, eps_y) if strength == 1 else (torch.lerp(x0, x0_y, strength), torch.lerp(eps, eps_y, strength))
-
-    return denoise

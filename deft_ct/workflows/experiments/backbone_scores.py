@@ -14,7 +14,7 @@ from deft_ct.diffusion.schedule import Schedule, time_grid
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft import HTransform
 from deft_ct.methods.deft.conditioning import condition_for
-from deft_ct.methods.deft.reconstructor import conditional_denoiser
+from deft_ct.methods.deft.denoiser import conditional_denoiser
 from deft_ct.methods.guided.replacement import replaced
 from deft_ct.methods.supervised.amortised import AmortisedModel
 from deft_ct.protein import geometry, secondary
