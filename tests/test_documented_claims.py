@@ -249,13 +249,22 @@ def spread_of_samples() -> list[str]:
     ]
 
 
+def lost_db(case: str, method: str, key: str = "against_exact") -> float:
+    (row,) = [row for row in stored("robustness")[key] if row["case"] == case and row["method"] == method]
+    return -float(row["psnr_change_db"]["mean"])
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/explanation/limits.md"])
+def test_what_a_wrongly_described_scan_costs(page: str, repository_root: Path) -> None:
+    angles, half = (lost_db(case, "DEFT, direct mean")
+                    for case in ("angles off by 0.5 degrees", "detector off by 0.5 elements"))  # fmt: skip
+    text = " ".join((repository_root / page).read_text(encoding="utf-8").split())
+    assert re.search(rf"andom errors of 0\.5 degrees in the view angles cost {angles:.1f} dB", text)
+    assert f"its data are moved back: half an element costs {half:.1f} dB" in text
+
+
 def described_wrongly() -> list[str]:
-    found = stored("robustness")
-
-    def lost(case: str, method: str, key: str = "against_exact") -> float:
-        (row,) = [row for row in found[key] if row["case"] == case and row["method"] == method]
-        return -float(row["psnr_change_db"]["mean"])
-
+    found, lost = stored("robustness"), lost_db
     deft, told = "DEFT, direct mean", "against_told"
     photons = [[lost(f"1/{k} of the photons", method, told) for method in (deft, "TV")] for k in (3, 10)]
     angles = [lost(f"angles off by {off} degrees", deft) for off in (0.25, 0.5)]
