@@ -10,56 +10,32 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import NETWORK
-from typer.testing import CliRunner, Result
+from tiny_photographs import SIDE, photographs_and_prior, train_on_photographs
 
 import deft_ct as dc
-from deft_ct.cli import app
-from deft_ct.diffusion import Prior, save_prior
-from deft_ct.diffusion.schedule import Schedule
 from deft_ct.methods.deft import load_htransform, load_refinement
 from deft_ct.methods.deft.conditioning import condition_for, declared_images
 from deft_ct.methods.deft.guidance import guidance_for
 from deft_ct.methods.initial import DataInitial
-from deft_ct.networks import UNet
 from deft_ct.networks.tiles import TiledNetwork
 from deft_ct.problems.natural_by_name import parse_task
 from deft_ct.workflows.restore import RestoreSettings, restore_photograph
 
 pytestmark = pytest.mark.filterwarnings("ignore:another image size", "ignore:data not explained")
-SIDE = 16
 TASKS = "sr2:noise=0.1+inpaint_random:noise=0.1+hdr:noise=0.1"
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
-    (folder / "pictures").mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), np.uint8)
-    for k, picture in enumerate(pixels):
-        Image.fromarray(picture).save(folder / "pictures" / f"{k}.png")
-    torch.manual_seed(0)
-    network = UNet(NETWORK.with_channels(3, 3))
-    save_prior(
-        Prior(network, Schedule(), prediction="v_prediction", image_shape=(3, SIDE, SIDE)), folder / "prior"
-    )  # fmt: skip
-    return folder
-
-
-def train(what: str, place: Path, out: Path, *more: Any) -> Result:
-    arguments = [
-        "train", what, "--data", f"photos:{place / 'pictures'}:{SIDE}", "--out", out, "--channels", "32,32",
-        "--steps", 3, "--batch-size", 2, "--draws", 2, "--no-progress", *more,
-    ]  # fmt: skip
-    return CliRunner().invoke(app, [str(item) for item in arguments])
+    return photographs_and_prior(tmp_path_factory.mktemp("photographs"))
 
 
 @pytest.fixture(scope="module")
 def trained(place: Path) -> Path:
-    made = train("refinement", place, place / "first", "--operator", TASKS, "--learning-rate", 0.1)
+    made = train_on_photographs("refinement", place, place / "first", "--operator", TASKS, "--learning-rate", 0.1)
     assert made.exit_code == 0, made.output
     around = ("--operator", TASKS, "--prior", place / "prior", "--refinement", place / "first" / "refinement")
-    made = train("htransform", place, place / "second", *around)
+    made = train_on_photographs("htransform", place, place / "second", *around)
     assert made.exit_code == 0, made.output
     return place
 
@@ -89,12 +65,12 @@ def test_an_h_transform_starts_from_the_refined_image_of_the_data(trained: Path)
 
 
 def test_the_same_command_resumes(place: Path, tmp_path: Path) -> None:
-    runs = [train("refinement", place, tmp_path / "a", "--operator", "sr2")]
-    train("refinement", place, tmp_path / "b", "--operator", "sr2", "--max-minutes", 0)
-    runs.append(train("refinement", place, tmp_path / "b", "--operator", "sr2"))
+    runs = [train_on_photographs("refinement", place, tmp_path / "a", "--operator", "sr2")]
+    train_on_photographs("refinement", place, tmp_path / "b", "--operator", "sr2", "--max-minutes", 0)
+    runs.append(train_on_photographs("refinement", place, tmp_path / "b", "--operator", "sr2"))
     first, second = (json.loads(run.output.splitlines()[-1])["sha256"] for run in runs)
     assert first == second
-    other = train("refinement", place, tmp_path / "a", "--operator", "sr4")
+    other = train_on_photographs("refinement", place, tmp_path / "a", "--operator", "sr4")
     assert other.exit_code != 0 and "was started with" in other.output
 
 
@@ -109,7 +85,7 @@ def test_the_same_command_resumes(place: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(more: list[Any], why: str, place: Path, tmp_path: Path) -> None:
-    result = train("refinement", place, tmp_path, *more)
+    result = train_on_photographs("refinement", place, tmp_path, *more)
     assert result.exit_code != 0
     assert why in " ".join(str(result.output).split())
     assert not (tmp_path / "refinement").exists()
@@ -127,7 +103,7 @@ def test_a_refinement_that_would_not_be_used_is_refused(
     more: list[Any], why: str, trained: Path, tmp_path: Path
 ) -> None:
     around = ("--operator", "sr2", "--prior", trained / "prior", "--refinement", trained / "first" / "refinement")
-    result = train("htransform", trained, tmp_path, *around, *more)
+    result = train_on_photographs("htransform", trained, tmp_path, *around, *more)
     assert result.exit_code != 0
     assert why in " ".join(str(result.output).split())
 

@@ -6,49 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from tiny import NETWORK, tiny_prior
+from tiny import tiny_prior
+from tiny_photographs import SIDE, photograph_prior, photographs_and_prior, train_on_photographs
 from typer.testing import CliRunner, Result
 
 import deft_ct as dc
 from deft_ct.cli import app
-from deft_ct.diffusion import Prior, save_prior
-from deft_ct.diffusion.schedule import Schedule
+from deft_ct.diffusion import save_prior
 from deft_ct.methods.deft import load_htransform
-from deft_ct.networks import UNet
 from deft_ct.operators import GaussianNoise, NoNoise, PhotonNoise
 from deft_ct.problems.natural_by_name import parse_task
 from deft_ct.workflows.train_photographs import parse_operators
 
-SIDE = 16
-
-
-def photograph_prior(channels: int = 3) -> Prior:
-    torch.manual_seed(0)
-    network = UNet(NETWORK.with_channels(channels, channels))
-    return Prior(network, Schedule(), prediction="v_prediction", image_shape=(channels, SIDE, SIDE))
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
-    (folder / "pictures").mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), np.uint8)
-    for k, picture in enumerate(pixels):
-        Image.fromarray(picture).save(folder / "pictures" / f"{k}.png")
-    save_prior(photograph_prior(), folder / "prior")
-    return folder
+    return photographs_and_prior(tmp_path_factory.mktemp("photographs"))
 
 
 def train(place: Path, out: Path, *more: Any, steps: int = 2) -> Result:
-    arguments = [
-        "train", "htransform", "--data", f"photos:{place / 'pictures'}:{SIDE}", "--prior", place / "prior",
-        "--out", out, "--channels", "32,32", "--steps", steps, "--batch-size", 2, "--draws", 2, "--no-progress", *more,
-    ]  # fmt: skip
-    return CliRunner().invoke(app, [str(item) for item in arguments])
+    return train_on_photographs("htransform", place, out, "--prior", place / "prior", *more, steps=steps)
 
 
 def measured(text: str, seed: int = 0) -> tuple[dc.Measurement, torch.Tensor]:
