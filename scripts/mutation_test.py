@@ -58,9 +58,10 @@ AREAS = {
     "operators": Area(
         ("operators",),
         ("tests/operators", "tests/test_values.py"),
-        ("operators/ct/backends/cuda.py", "operators/ct/backends/_cone_kernels.py",
-         "operators/ct/backends/_fbp_kernels.py", "operators/ct/backends/_helix_kernels.py",
-         "operators/ct/backends/_vector_kernels.py"),
+        ("operators/ct/backends/cuda.py", "operators/ct/backends/triton.py",
+         "operators/ct/backends/_triton_kernels.py", "operators/ct/backends/_cone_kernels.py",
+         "operators/ct/backends/_csr_kernels.py", "operators/ct/backends/_fbp_kernels.py",
+         "operators/ct/backends/_helix_kernels.py", "operators/ct/backends/_vector_kernels.py"),
     ),
     "measurement": Area(("deft_ct/measurement",), ("tests/measurement", "tests/test_values.py")),
     "samplers": Area(

@@ -108,6 +108,14 @@ def test_flats_darker_than_darks(path: Path) -> None:
         read_data_exchange(change(path, "exchange/data_white", np.zeros((2, 2, 96))), center=1.0)
 
 
+def test_flats_one_count_above_the_darks_are_enough(path: Path) -> None:
+    change(path, "exchange/data_dark", np.full((3, 2, 96), 7.0))
+    change(path, "exchange/data_white", np.full((2, 2, 96), 8.0))
+    change(path, "exchange/data", np.full((180, 2, 96), 7.5))
+    found = read_data_exchange(path, center=CENTER).sinogram
+    torch.testing.assert_close(found, torch.full_like(found, float(np.log(2))))
+
+
 def test_the_axis_may_lie_on_any_column(path: Path) -> None:
     for center in (0.0, 95.0):
         geometry = read_data_exchange(path, center=center).geometry

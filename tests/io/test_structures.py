@@ -46,6 +46,12 @@ def test_what_is_written_is_read(tmp_path: Path, suffix: str) -> None:
         assert [float(row[60:66]) for row in rows] == [0, 0, 1, 1, 0, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize(("title", "written"), [("a chain", "a chain"), ("", "C-alpha backbone")])
+def test_a_file_has_a_title(tmp_path: Path, title: str, written: str) -> None:
+    pdb = write_structure(tmp_path / "x.pdb", CHAIN, motif=[], title=title).read_text().splitlines()
+    assert [line[10:].strip().lower() for line in pdb if line.startswith("TITLE")] == [written.lower()]
+
+
 def test_files_of_others(tmp_path: Path) -> None:
     path = tmp_path / "x.pdb"
     path.write_text(FOREIGN)

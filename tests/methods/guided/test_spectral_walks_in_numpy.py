@@ -19,7 +19,7 @@ from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.guided.config import WarmStartConfig, check_counts, check_positive
 from deft_ct.methods.registry import load_reconstructor, method_class
-from deft_ct.operators import GaussianNoise, NoNoise
+from deft_ct.operators import Blur, GaussianNoise, NoNoise
 from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.svd import DiagonalSVD
 from deft_ct.reconstructor import UnsupportedError
@@ -89,12 +89,13 @@ def level_of(t: int) -> float:
 
 @pytest.mark.parametrize("sigma", [0.0, 0.05, 0.6])
 @pytest.mark.parametrize(("eta", "eta_b"), [(0.85, 1.0), (0.3, 0.6), (1.0, 0.0), (0.0, 1.0)])
-def test_ddrm_moves_each_coefficient_by_how_noisy_its_datum_is(sigma: float, eta: float, eta_b: float) -> None:
+@pytest.mark.parametrize("count", [5, 20])  # 20 is every time, the first of the schedule too
+def test_ddrm_moves_each_coefficient_by_how_noisy_its_datum_is(sigma: float, eta: float, eta_b: float, count: int) -> None:
     """Kawar et al. 2022, equations 7 and 8, in the variables ``x_t / sqrt(abar_t)``."""
     normal = normals("ddrm")
     target, level = data(sigma)
     known = np.where(SEEN, level, 0.0)
-    steps = grid(5)
+    steps = grid(count)
     first = level_of(steps[0][0])
     x = np.where(level <= first, target, 0.0)
     x = x + np.where(level <= first, np.sqrt(np.maximum(first**2 - known**2, 0)), first) * normal()
@@ -108,7 +109,7 @@ def test_ddrm_moves_each_coefficient_by_how_noisy_its_datum_is(sigma: float, eta
         spread = np.sqrt(np.maximum(after**2 - (eta_b * known) ** 2, 0))
         cleaner = (1 - eta_b) * x0 + eta_b * target + spread * noise
         x = np.where(~SEEN, nothing, np.where(level > after, noisier, cleaner))
-    np.testing.assert_allclose(drawn("ddrm", sigma, steps=5, eta=eta, eta_b=eta_b), x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(drawn("ddrm", sigma, steps=count, eta=eta, eta_b=eta_b), x, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.05, 0.6])
@@ -186,6 +187,13 @@ def test_a_late_start_that_is_not_possible_is_told_before_any_work(name: str, mo
     monkeypatch.setattr(method, "_estimate", lambda request: pytest.fail("it has begun"))
     with pytest.raises(UnsupportedError, match="start_from='tv' needs a CT scan, not Weighted"):
         method.reconstruct(DATA, Measurement(Weighted(), GaussianNoise(0.1)))
+
+
+def test_ddrm_refuses_a_blur_that_has_no_cheap_decomposition() -> None:
+    prior = Prior(Shrinks(), SCHEDULE, prediction="sample", image_shape=SHAPE)
+    blur = Measurement(Blur((1, 3, 4), torch.full((3, 3), 1 / 9), boundary="reflect"), GaussianNoise(0.1))
+    with pytest.raises(UnsupportedError, match="ddrm needs the singular value decomposition of the operator: Blur"):
+        load_reconstructor("ddrm", prior=prior, steps=2).reconstruct(torch.zeros(1, *SHAPE), blur)
 
 
 def test_more_steps_than_times_are_refused_from_pure_noise_alone() -> None:
