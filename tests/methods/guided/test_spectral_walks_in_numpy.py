@@ -90,7 +90,9 @@ def level_of(t: int) -> float:
 @pytest.mark.parametrize("sigma", [0.0, 0.05, 0.6])
 @pytest.mark.parametrize(("eta", "eta_b"), [(0.85, 1.0), (0.3, 0.6), (1.0, 0.0), (0.0, 1.0)])
 @pytest.mark.parametrize("count", [5, 20])  # 20 is every time, the first of the schedule too
-def test_ddrm_moves_each_coefficient_by_how_noisy_its_datum_is(sigma: float, eta: float, eta_b: float, count: int) -> None:
+def test_ddrm_moves_each_coefficient_by_how_noisy_its_datum_is(
+    sigma: float, eta: float, eta_b: float, count: int
+) -> None:
     """Kawar et al. 2022, equations 7 and 8, in the variables ``x_t / sqrt(abar_t)``."""
     normal = normals("ddrm")
     target, level = data(sigma)
