@@ -47,8 +47,11 @@ def hidden_prefix(target: Path) -> str:
 
 
 def short_name(name: str) -> str:
-    """The name of a file, or a beginning of it and a hash: hidden names are longer, and systems allow 255 bytes."""
-    return name if len(name) <= 32 else f"{name[:32]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    """The name of a file, or a beginning of it and a hash: hidden names are longer, and systems allow 255 bytes.
+
+    A shortened name is its own short name. So a hidden folder without a mark is found by what its name says.
+    """
+    return name if len(name) <= 41 else f"{name[:32]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 @contextlib.contextmanager

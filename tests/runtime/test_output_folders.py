@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from deft_ct.diffusion import save_prior
 from deft_ct.methods.deft import load_htransform, save_htransform
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.runtime.atomic import atomic_file, atomic_folder, occupy_folder, reserve_folder
+from deft_ct.runtime.durable import hidden_prefix
 from deft_ct.runtime.locks import InUseError
 from deft_ct.training import CHECKPOINT, fit
 from deft_ct.training.checkpoint_file import PREVIOUS
@@ -189,6 +191,19 @@ def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path: Path) -> No
     overwrite(tmp_path / "out", "1")
     assert not list(tmp_path.rglob("a.dcm"))
     assert names(tmp_path) == [foreign.name, "out"] and names(foreign) == ["mine.txt"]
+
+
+@pytest.mark.parametrize("length", [3, 32, 33, 41, 42, 120])
+def test_a_hidden_folder_that_was_never_marked_is_removed_whatever_the_length_of_its_name(
+    length: int, tmp_path: Path
+) -> None:
+    """A process killed just after the folder was made, which wrote a file that no later run writes again."""
+    target = tmp_path / "out" / "parts" / ("x" * length)
+    target.parent.mkdir(parents=True)
+    hidden = Path(tempfile.mkdtemp(prefix=hidden_prefix(target), dir=target.parent))
+    (hidden / "lock").touch()
+    with occupy_folder(tmp_path / "out"):
+        assert names(target.parent) == []
 
 
 def test_half_a_line_in_a_journal_is_cut_off(tmp_path: Path) -> None:
