@@ -144,6 +144,6 @@ def normal_at(function: Callable[[Tensor], Tensor], point: Tensor, x: Tensor) ->
         data = function(place)
         u = torch.zeros_like(data).requires_grad_()
         (pulled,) = torch.autograd.grad(data, place, u, create_graph=True)
-        (pushed,) = torch.autograd.grad(pulled, u, x, retain_graph=True)
+        (pushed,) = torch.autograd.grad(pulled, u, x)
         (out,) = torch.autograd.grad(data, place, pushed)
     return out

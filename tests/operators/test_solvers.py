@@ -55,6 +55,18 @@ def test_samples_do_not_influence_one_another():
     torch.testing.assert_close(both[1:], solve(1e-3 * rhs[1:]), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_samples_that_are_single_numbers(preconditioned: bool) -> None:
+    scale = torch.tensor([0.5, 3.0, 40.0], dtype=torch.float64)
+    inverse = (lambda r: 2 * r) if preconditioned else None
+    found, used = conjugate_gradient(
+        lambda x: scale * x, torch.tensor([1.0, -6.0, 20.0]).double(), iterations=5, tolerance=1e-9,
+        preconditioner=inverse,
+    )  # fmt: skip
+    torch.testing.assert_close(found, torch.tensor([2.0, -2.0, 0.5]).double())
+    assert used == 1
+
+
 def test_an_estimate_of_one_is_not_taken_for_the_norm() -> None:
     """Of this map the first estimate of the power method is 1, and the norm is not."""
     start = torch.rand(SIZE, generator=torch.Generator().manual_seed(0))
