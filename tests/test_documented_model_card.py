@@ -99,12 +99,14 @@ def test_the_network_for_any_scan() -> None:
 
 def test_sizes_in_the_text() -> None:
     text = " ".join((ROOT / PAGE).read_text(encoding="utf-8").split())
-    unet, lpd, spread, photos, heads = (
+    unet, lpd, spread, photos, head, phases = (
         weights("models/fbp_unet"), weights("models/learned_primal_dual"), ASSETS / HTRANSFORM / "spread.safetensors",
-        weights("priors/photos64"), weights("htransforms/photos64"),
+        weights("priors/photos64"), weights("htransforms/photos64"), weights("htransforms/photos64-phase_retrieval"),
     )  # fmt: skip
     with safe_open(lpd, "numpy") as found:
         small = sum(found.get_tensor(key).size for key in found.keys())
+    with safe_open(head, "numpy") as found:
+        refining = sum(found.get_tensor(key).size for key in found.keys() if key.startswith("refinement."))
     card = meta("priors/ct256-small/deft_ct.json")["card"]
     patients = sum(
         len(one["patients"]) if isinstance(one["patients"], list) else one["patients"] for one in card["data"]
@@ -117,7 +119,8 @@ def test_sizes_in_the_text() -> None:
         f"(in the folder of the h-transform, {millions(spread)} parameters, {megabytes(spread)})",
         f"{millions(photos)} parameters, float16 safetensors of {megabytes(photos)}.",
         f"It was trained on {photographs:,} crops",
-        f"Each has {millions(heads)} parameters and takes {megabytes(heads)}.",
+        f"fourteen degradations has {millions(head)} parameters, {refining / 1e6:.1f} M of them in a refinement, and "
+        f"takes {megabytes(head)}. `photos64-phase_retrieval` has {millions(phases)} and takes {megabytes(phases)}.",
         f"The data are {card['slices']:,} slices of {patients} patients from {collections} TCIA collections",
     ):
         assert words in text
