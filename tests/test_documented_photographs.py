@@ -38,16 +38,45 @@ def test_the_hash_of_the_inception_network() -> None:
 
 
 def test_the_table_of_exact_posterior_means() -> None:
-    found = stored("gaussian_images")["rows"]
+    found, trained = stored("gaussian_images")["rows"], stored("gaussian_deft")["rows"]
+    tasks = stored("gaussian_images")["settings"]["tasks"]
+    assert list(trained) == tasks
+    for task, row in trained.items():
+        found[task] |= {"deft, mean": row["mean"], "deft, one sample": row["sample"]}
+        assert row["exact"]["psnr_db"] == found[task]["exact"]["psnr_db"]
     shown = table_after(PHOTOGRAPHS, "## Against the exact posterior mean")
-    assert len(shown) == 14
+    assert len(shown) == 16
     for method, *cells in shown:
-        for task, cell in zip(stored("gaussian_images")["settings"]["tasks"], cells, strict=True):
+        for task, cell in zip(tasks, cells, strict=True):
             row = found[task].get(method)
             value = None if row is None or "psnr_db" not in row else np.mean(row["psnr_db"])
             if method != "exact" and value is not None:
                 value -= np.mean(found[task]["exact"]["psnr_db"])
             assert cell == ("" if value is None else f"{value:.2f}"), f"{method}, {task}"
+
+
+def test_what_is_said_of_deft_beside_the_exact_posterior() -> None:
+    rows = stored("gaussian_deft")["rows"].values()
+    text = " ".join((ROOT / PHOTOGRAPHS).read_text(encoding="utf-8").split())
+    seconds = [row["training_cpu_seconds"] for row in rows]
+    assert f"1,500 steps of 8 images, {min(seconds)} to {max(seconds)} seconds of one core" in text
+    mean, sample, exact = (
+        np.array([np.mean(row[name]["psnr_db"]) for row in rows]) for name in ("mean", "sample", "exact")
+    )
+    assert f"takes 5 evaluations (denoise: 1) and is within {(exact - mean).max():.2f} dB of the exact mean" in text
+    below = mean - sample
+    assert f"A sample takes 20, and lies {below.min():.1f} to {below.max():.1f} dB below DEFT's mean" in text
+    for task, row in stored("gaussian_deft")["rows"].items():
+        assert row["mean"]["evaluations"] == (1 if task == "denoise" else 5) and row["sample"]["evaluations"] == 20
+    gaps = {
+        task: max((np.mean(row[name]["psnr_db"]) - np.mean(row["exact"]["psnr_db"]), name)
+                  for name in ("ddrm", "ddnm", "dds", "diffpir", "pigdm", "dps", "daps", "reddiff")
+                  if "psnr_db" in row[name])
+        for task, row in stored("gaussian_images")["rows"].items()
+    }  # fmt: skip
+    assert max(gaps.items(), key=lambda item: item[1])[0] == "denoise" and gaps["denoise"][1] == "ddnm"
+    assert min(gaps.items(), key=lambda item: item[1])[0] == "inpaint_random" and gaps["inpaint_random"][1] == "dps"
+    assert f"{-gaps['denoise'][0]:.1f} (DDNM+, denoise) to {-gaps['inpaint_random'][0]:.1f} dB (DPS, inpaint" in text
 
 
 def test_the_table_beside_the_paper() -> None:
