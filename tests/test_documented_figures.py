@@ -136,6 +136,8 @@ def test_damaged_data_are_those_of_the_stored_results() -> None:
     assert len(found) == len(rows)
     for name, *shown in found:
         assert shown[:4] == [f"{rows[FAULTS[name]][method]['rmse_hu']:,.0f}" for method in methods], name
+        warned = {warning for method in methods for warning in rows[FAULTS[name]][method]["warnings"]}
+        assert set(filter(None, shown[4].split(", "))) == warned, name
 
 
 def test_few_evaluations_are_those_of_the_stored_results() -> None:
