@@ -44,7 +44,10 @@ def work(name: str, seed: int, first: int, seed_file: Path, coverage_file: Path 
 
         root = Path(__file__).resolve().parents[1]
         measured = coverage.Coverage(
-            data_file=str(coverage_file), include=[f"{root}/deft_ct/io/*", f"{root}/datasets/*"], branch=False
+            data_file=str(coverage_file),
+            config_file=False,
+            include=[f"{root}/deft_ct/io/*", f"{root}/datasets/*"],
+            branch=False,
         )
         measured.start()
     logging.disable(logging.CRITICAL)
@@ -237,7 +240,7 @@ def main(
 def _report_coverage(folder: Path) -> None:
     import coverage
 
-    total = coverage.Coverage(data_file=str(folder / ".coverage"))
+    total = coverage.Coverage(data_file=str(folder / ".coverage"), config_file=False)
     total.combine([str(folder)])
     total.report(show_missing=False, skip_covered=False)
 
