@@ -23,8 +23,9 @@ def assert_adjoint(
 ) -> float:
     """Check ``<A x, y> = <x, A^T y>``.
 
-    The error is relative to ``|A x| |y|``. Three pairs are tried: normal ones, uniform ones in [0, 1), whose inner
-    product does not vanish by chance, and ``y = A x``, for which it is as large as it can be.
+    The error is relative to ``|A x| |y|`` or ``|x| |A^T y|``, whichever is larger: of a single datum, the first can be
+    tiny by chance, and then shows the rounding of ``A x`` alone. Three pairs are tried: normal ones, uniform ones in
+    [0, 1), whose inner product does not vanish by chance, and ``y = A x``, for which it is as large as it can be.
 
     Args:
         op: the operator.
@@ -43,7 +44,8 @@ def assert_adjoint(
         y = op(x).detach() if kind == "image" else _random(op.range_shape, dtype, generator, uniform=kind == "uniform")
         ax, aty = op(x).detach().double(), op.adjoint(y).detach().double()
         left, right = float((ax * y.double()).sum()), float((x.double() * aty).sum())
-        scale = max(float(ax.norm() * y.double().norm()), torch.finfo(torch.float64).tiny)
+        sizes = float(ax.norm() * y.double().norm()), float(x.double().norm() * aty.norm())
+        scale = max(*sizes, torch.finfo(torch.float64).tiny)
         error = abs(left - right) / scale
         if not error <= limit:
             raise AssertionError(

@@ -35,6 +35,15 @@ def test_adjoint_and_linearity_on_random_scans(backend, random_geometries, data)
     assert op.matched
 
 
+def test_a_single_ray_that_meets_a_sum_near_zero_has_an_adjoint() -> None:
+    """An example that Hypothesis found: ``A x`` is small beside its summands."""
+    geometry = ParallelGeometry(
+        image_shape=(6, 6), pixel_mm=(2.625, 0.5), angles=(4.53125,), detectors=1, detector_mm=1.0,
+        axis_offset_mm=0.9375,
+    )  # fmt: skip
+    assert assert_adjoint(RayTransform(geometry, "joseph"), dtype=torch.float32) < 1e-6
+
+
 @EVERYTHING
 @given(data=st.data())
 def test_adjoint_of_astra_on_random_scans(random_geometries, data):
