@@ -58,6 +58,8 @@ def test_what_is_said_of_the_shipped_networks() -> None:
     value = trained["deft:rounds=2,closed_form=false"]["summary"]["psnr_db"]["mean"]
     assert f"The trained h-transform reaches {value:.2f} dB there" in text
     assert {row["images"] for row in rows.values()} == {"50"}
+    widest = max(float(row["psnr_db_high"]) - float(row["psnr_db_low"]) for row in rows.values()) / 2
+    assert f"intervals of up to {widest:.1f} dB on either side" in text
 
 
 def test_the_hash_of_the_inception_network() -> None:
