@@ -15,7 +15,6 @@ from deft_ct.io.photographs import Photograph, read_kernel, read_mask, read_phot
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.presets import shipped_presets
 from deft_ct.methods.registry import NetworkChoice, method_class
-from deft_ct.networks.tiles import TiledNetwork
 from deft_ct.operators.base import Operator
 from deft_ct.operators.image.blur import Blur
 from deft_ct.operators.image.conventions import ImageShape
@@ -32,8 +31,6 @@ from deft_ct.workflows.restore_output import RestoredPhotograph, reserve_output,
 
 _MULTIPLES = (1, 2, 4, 8, 16)
 _SCALES = (1, 2, 3, 4, 8)
-_OVERLAP = 4
-"""Tiles share a quarter of their side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,25 +170,13 @@ class _Case:
 
 
 def _build(settings: RestoreSettings) -> Reconstructor:
-    """The method, with its networks in tiles."""
+    """The method with its networks, at its preset for the task."""
     networks = NaturalNetworks(settings)
     networks.check(settings.method)
-    networks.for_task(settings.label).load_named()
+    of_task = networks.for_task(settings.label)
+    of_task.load_named()
     preset = settings.label if settings.label in shipped_presets(settings.method) else None
-    method = networks.for_task(settings.label).build(settings.method, settings.options, preset=preset)
-    if isinstance(method, PriorReconstructor):
-        if not method.prior.is_image:
-            raise ValueError(f"--prior is for values of shape {method.prior.image_shape}, not for photographs")
-        if method.prior.value_range is not None:
-            raise ValueError(
-                "--prior is for CT numbers, not for photographs: name a prior that was trained on photos:FOLDER"
-            )
-        side = min(method.prior.image_shape[1:])
-        htransform = getattr(method, "htransform", None)
-        for owner in (method.prior, htransform, getattr(htransform, "refinement", None)):
-            if owner is not None:
-                owner.network = TiledNetwork(owner.network, side=side, overlap=side // _OVERLAP)
-    return method
+    return of_task.build(settings.method, settings.options, preset=preset)
 
 
 def _divisions(picture: int, method: Reconstructor) -> list[tuple[int, int]]:

@@ -15,9 +15,15 @@ from deft_ct.diffusion import Prior, save_prior
 from deft_ct.diffusion.schedule import Schedule
 from deft_ct.evaluation.parquet_store import read_rows
 from deft_ct.evaluation.runner import failures, run_benchmark
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.presets import Preset
 from deft_ct.networks import UNet
+from deft_ct.networks.tiles import TiledNetwork
+from deft_ct.problems.natural_by_name import parse_task
+from deft_ct.reconstructor import PriorReconstructor
 from deft_ct.workflows.benchmark import build_benchmark, run_suite
+from deft_ct.workflows.natural_networks import NaturalNetworks
+from deft_ct.workflows.restore import RestoreSettings, restore_photograph
 from deft_ct.workflows.suite import Suite
 
 METHODS = ("cgls:iterations=3", "dds:steps=2", "dps:steps=2")
@@ -105,3 +111,26 @@ def test_a_preset_is_found_by_the_label_of_the_task(pictures: Path, prior: Path,
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
+
+
+def test_large_pictures_are_seen_in_tiles_as_in_restoring_one(prior: Path, tmp_path: Path) -> None:
+    """Restoring and comparing a picture of twice the side of the prior's give the same result."""
+    (tmp_path / "pictures").mkdir()
+    picture = tmp_path / "pictures" / "large.png"
+    ramp = np.add.outer(3 * np.arange(32), 4 * np.arange(32)).astype(np.uint8)
+    Image.fromarray(np.stack([ramp, 255 - ramp, ramp], -1)).save(picture)
+    settings = RestoreSettings(operator="denoise", method="dds", options={"steps": 2}, prior=str(prior), seed=0)
+    restored = restore_photograph(picture, tmp_path / "out", settings)
+    with Image.open(picture) as image:
+        truth = torch.tensor(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
+    operator, noise = parse_task("denoise").build((3, 32, 32), seed=0)
+    measurement = Measurement(operator, noise)
+    networks = NaturalNetworks(settings)
+    first = networks.for_task("denoise").build("dds", {"steps": 2})
+    second = networks.for_task("sr4").build("dds", {"steps": 2})
+    assert isinstance(first, PriorReconstructor) and isinstance(second, PriorReconstructor)
+    assert isinstance(first.prior.network, TiledNetwork) and first.prior.network is second.prior.network
+    assert not isinstance(first.prior.network.network, TiledNetwork)  # no tiles of tiles
+    y = measurement.simulate(truth, seed=0, image_ids=["channel 0"])
+    found = first.reconstruct(y, measurement, seed=0, image_ids=["channel 0"]).mean
+    assert torch.equal(found, restored.result.mean)

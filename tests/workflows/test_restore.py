@@ -178,7 +178,7 @@ def test_a_prior_of_photographs_is_asked_for(tmp_path: Path, monkeypatch: pytest
         restore_photograph(picture(tmp_path), tmp_path / "out", RestoreSettings(operator="sr4"))
     save_prior(tiny_prior(), tmp_path / "ct")
     settings = RestoreSettings(operator="sr4", method="dds", prior=str(tmp_path / "ct"))
-    with pytest.raises(ValueError, match="--prior is for CT numbers, not for photographs"):
+    with pytest.raises(ValueError, match="the prior is for CT numbers, not for photographs"):
         restore_photograph(tmp_path / "true.png", tmp_path / "out", settings)
 
 

@@ -28,6 +28,7 @@ from deft_ct.methods.deft.spread_network import LAPLACE_DEVIATION, MAIN_LEVEL, S
 from deft_ct.methods.deft.trained_measurements import much_larger, other_measurement, other_size
 from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
+from deft_ct.networks.tiles import TiledNetwork
 from deft_ct.operators.findings import Finding
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import USUAL_SAMPLES, NetworkSource, UnsupportedError
@@ -226,7 +227,8 @@ class DEFT(PosteriorSampler):
 
     def _advice(self, request: Request) -> tuple[Finding, ...]:
         """A scan or an image size that the h-transform was not trained for, and what is done about it."""
-        resized = other_size(self.htransform.card, request.measurement)
+        in_tiles = isinstance(self.htransform.network, TiledNetwork)
+        resized = None if in_tiles else other_size(self.htransform.card, request.measurement)
         if "scan" in self.htransform.card:
             resized = much_larger(self.prior.image_shape, self.image_shape(request))
         return self._plan(request).findings + (() if resized is None else (resized,))

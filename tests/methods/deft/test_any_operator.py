@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 from gaussian import gaussian_prior, smooth_gaussian
-from tiny import NETWORK
+from tiny import NETWORK, tiny_htransform
 from torch import Tensor
 
+from deft_ct.diffusion import Prior
+from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft import HTransform, HTransformConfig, condition_for, load_htransform, save_htransform
 from deft_ct.methods.deft.conditioning import with_estimate
@@ -23,7 +25,8 @@ from deft_ct.methods.deft.trained_measurements import (
     other_size,
 )
 from deft_ct.methods.initial import initial_for
-from deft_ct.networks import UNetConfig
+from deft_ct.networks import UNet, UNetConfig
+from deft_ct.networks.tiles import TiledNetwork
 from deft_ct.operators import (
     HDR,
     JPEG,
@@ -227,6 +230,24 @@ def test_another_image_size_is_a_finding() -> None:
     assert other_size(card, Measurement(SuperResolution(SHAPE, 4))) is None
     found = other_size(card, Measurement(SuperResolution((3, 32, 48), 4)))
     assert found is not None and "16 x 16 pixels and these have 32 x 48" in found.text
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the weights are random
+def test_tiles_of_the_trained_size_are_no_finding() -> None:
+    torch.manual_seed(0)
+    prior = Prior(UNet(NETWORK.with_channels(3, 3)), Schedule(), image_shape=SHAPE)
+    head = tiny_htransform(prior, channels=3, reference="none", guidance="adjoint")
+    head.card = trained_for(Measurement(SuperResolution(SHAPE, 4), GaussianNoise(0.05)))
+    large = Measurement(SuperResolution((3, 32, 32), 4), GaussianNoise(0.05))
+    method = DEFT(prior, head, DEFTConfig(steps=2))
+
+    def warned() -> set[str]:
+        found = method.reconstruct(torch.zeros(1, 3, 8, 8), large, seed=0).provenance["warnings"]
+        return {finding["name"] for finding in found}
+
+    assert "another image size" in warned()
+    head.network = TiledNetwork(head.network, side=16, overlap=4)
+    assert "another image size" not in warned()
 
 
 def test_images_beyond_the_measured_sizes_are_a_finding() -> None:
