@@ -30,7 +30,10 @@ _COMPLETION = {
 
 
 class CheckedCommand(TyperCommand):
-    """A command that refuses empty texts, infinite numbers and whole numbers beyond 64 bits, by the option's name."""
+    """A command that refuses empty texts, infinite numbers, whole numbers beyond 64 bits and repeated single values.
+
+    The message names the option.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words after the command.
@@ -42,8 +45,10 @@ class CheckedCommand(TyperCommand):
             return list(super().parse_args(ctx, args))
         # The words as they are given: an empty path would become ".", the working directory.
         parameters: list[Any] = self.get_params(ctx)
-        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        given, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in parameters:
+            if order.count(parameter) > 1 and _takes_one_value(parameter):
+                raise ValueError(f"{_name(parameter)} is given {order.count(parameter)} times, and takes one value")
             blank = any(isinstance(v, str) and not v.strip() for v in _single(given.get(parameter.name)))
             if blank and parameter.name not in MAY_BE_EMPTY:
                 raise ValueError(f"{_name(parameter)} is empty: give a value, or leave it out")
@@ -60,6 +65,11 @@ class CheckedCommand(TyperCommand):
 def _name(parameter: Any) -> str:
     """An option as it is given, or an argument as the help calls it."""
     return str(parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar or parameter.name)
+
+
+def _takes_one_value(parameter: Any) -> bool:
+    """Whether only the last value of an option would be used if it were repeated."""
+    return parameter.param_type_name == "option" and not (parameter.multiple or parameter.is_flag or parameter.count)
 
 
 def _single(value: Any) -> Iterator[Any]:

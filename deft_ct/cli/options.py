@@ -176,7 +176,8 @@ OperatorName = Annotated[
     typer.Option(
         "--operator",
         metavar="NAME[:KEY=VALUE,...]",
-        help="Degradation of photographs: sr4, gaussian_blur:sigma=2, dps/sr4, ... An unknown name lists all.",
+        help="Degradation of photographs: sr4, gaussian_blur:sigma=2, dps/sr4, ... An unknown name lists all. Where "
+        "several may be, they are joined: sr4+denoise.",
     ),
 ]
 PriorName = Annotated[

@@ -13,6 +13,7 @@ from deft_ct.cli import app
 from deft_ct.cli.options import ScanOptions, beam, only
 from deft_ct.ct.scan import Scan
 
+COMMANDS = dict(leaf_commands(typer.main.get_command(app)))
 MAX_SLOTS, MAX_NAMES = 468, 111
 
 REQUIRED_IN_SOME = {"--out", "--data"}
@@ -104,3 +105,17 @@ def test_only_takes_one_value() -> None:
     assert only(["a"], "--scan") == "a"
     with pytest.raises(ValueError, match="takes --scan once, got it 2 times"):
         only(["a", "b"], "--scan")
+
+
+def takes_one_value(command: Any) -> list[Any]:
+    """Options of which only the last value would be used if they were repeated."""
+    options = [p for p in command.params if p.param_type_name == "option" and p.opts[0].startswith("--")]
+    return [option for option in options if not option.multiple and not getattr(option, "is_flag", False)]
+
+
+@pytest.mark.parametrize("command", sorted(path for path, found in COMMANDS.items() if takes_one_value(found)))
+def test_an_option_of_one_value_is_not_given_twice(command: str) -> None:
+    for option in takes_one_value(COMMANDS[command])[:3]:
+        name, values = option.opts[0], ["1"] * option.nargs
+        with pytest.raises(ValueError, match=f"^{name} is given 2 times, and takes one value$"):
+            COMMANDS[command].make_context(command, [name, *values, name, *values])
