@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -31,7 +32,8 @@ class DPSConfig(GuidedConfig):
         steps: evaluations of the prior, each with one backpropagation through it.
         zeta: step against the gradient of the data misfit. It holds for an operator of norm 1; of a nonlinear one the
             norm is that of its derivative, see ``Operator.norms``. It holds for steps over every time of the prior;
-            with fewer steps it is scaled up, by the same factor on every grid. The paper uses 0.3 to 1 (noise 0.05 on
+            with fewer steps it is scaled up, by the same factor on every grid. It holds for images of the size that the
+            prior was trained for; see :func:`step_of_size` for others. The paper uses 0.3 to 1 (noise 0.05 on
             [-1, 1]; table of appendix D). None is :data:`ZETA_OF_IMAGES` for images in the prior's own range, such as
             photographs, and 1 for images with a scale of their own, such as CT.
         norm: ``"l2"`` descends the norm of the residual (the paper's ``zeta / |y - A x0|``), ``"l2sq"`` half its
@@ -100,6 +102,7 @@ def gradient_walk(
         (default_zeta(chunk.likelihood.measurement) if config.zeta is None else config.zeta)
         * (times[0] + 1)
         / len(times)
+        * step_of_size(prior, chunk.start, config.norm)
     )
     x = chunk.start
     for done, (t, s) in enumerate(pairs(times), start=1):
@@ -112,6 +115,23 @@ def gradient_walk(
             x = project(x, term, s)
         chunk.tick(done)
     return x
+
+
+def step_of_size(prior: Prior, images: Tensor, norm: Literal["l2", "l2sq"]) -> float:
+    """Factor of the step for images of another size than those of the prior's training.
+
+    The gradient of the norm of a residual is divided by this norm, which grows with the square root of the number of
+    data. Without the factor, a pixel of an image of twice the side would be moved by half as much.
+
+    Args:
+        prior: the prior.
+        images: ``(B, C, H, W)``.
+        norm: of the residual; its square needs no factor.
+    """
+    if norm == "l2sq" or not prior.is_image:
+        return 1.0
+    height, width = prior.image_shape[-2:]
+    return math.sqrt(images.shape[-2] * images.shape[-1] / (height * width))
 
 
 def default_zeta(measurement: Measurement) -> float:
