@@ -49,7 +49,7 @@ def scaffold(
     judged by geometry. Whether a sequence folds into a chain is not asked.
     """
     with one_line_errors():
-        name, options = parse_method(opt.only(method or ["daps"], "--method"))
+        name, options = parse_method(opt.only(method or ["deft"], "--method"))
         settings = ScaffoldSettings(
             contig=contig, length=length, tolerance=tolerance, method=name, options=options,
             samples=ScaffoldSettings.samples if samples is None else samples, seed=seed, device=device, prior=prior,

@@ -71,7 +71,7 @@ class ScaffoldSettings(NetworkChoice):
     contig: str
     length: str | None = None
     tolerance: float = 0.1
-    method: str = "daps"
+    method: str = "deft"
     options: Mapping[str, Any] = field(default_factory=dict)
     samples: int = 8
     seed: int = 0
