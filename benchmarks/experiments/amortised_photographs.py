@@ -33,7 +33,7 @@ from deft_ct.workflows.train_networks import HTransformRecipe
 from deft_ct.workflows.train_photographs import DegradedPhotographs, htransform_on_photographs, parse_operators
 from deft_ct.workflows.train_priors import ImageDomain, image_domain
 
-TASKS = "sr4+inpaint_random+gaussian_blur+denoise"
+TASKS = "sr4+inpaint_random+gaussian_blur+motion_blur"
 KINDS = {"mean": DEFTConfig(), "sample": DEFTConfig(estimate="samples", eta=1.0)}
 
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and write the values of every image."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="photos:FILE of crops with a training and a test part")
-    parser.add_argument("--prior", required=True, help="folder of the prior")
+    parser.add_argument("--prior", required=True, help="folder or name of the prior")
     parser.add_argument("--operator", default=TASKS, help="tasks, joined by a plus")
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

@@ -25,7 +25,7 @@ from deft_ct.methods.deft.familiarity import Familiarity
 from deft_ct.methods.deft.noisy_image import is_noisy_image, noisy_image_denoiser
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration, nearest_in_size
 from deft_ct.methods.deft.spread_network import LAPLACE_DEVIATION, MAIN_LEVEL, SpreadNetwork
-from deft_ct.methods.deft.trained_measurements import much_larger, other_measurement, other_size
+from deft_ct.methods.deft.trained_measurements import much_larger, other_measurement, other_size, wide_hole
 from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
 from deft_ct.networks.tiles import TiledNetwork
@@ -227,8 +227,11 @@ class DEFT(PosteriorSampler):
 
     def _advice(self, request: Request) -> tuple[Finding, ...]:
         """A scan or an image size that the h-transform was not trained for, and what is done about it."""
-        in_tiles = isinstance(self.htransform.network, TiledNetwork)
-        resized = None if in_tiles else other_size(self.htransform.card, request.measurement)
+        network = self.htransform.network
+        if isinstance(network, TiledNetwork):
+            resized = wide_hole(request.measurement, request.y, network.side)
+        else:
+            resized = other_size(self.htransform.card, request.measurement)
         if "scan" in self.htransform.card:
             resized = much_larger(self.prior.image_shape, self.image_shape(request))
         return self._plan(request).findings + (() if resized is None else (resized,))

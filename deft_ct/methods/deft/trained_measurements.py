@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
 from deft_ct.measurement.content import measurement_content
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.operators.findings import Finding
@@ -105,6 +108,29 @@ def much_larger(trained: Sequence[int], own: Sequence[int]) -> Finding | None:
     return Finding(
         "another image size", f"the networks were trained for images of {size} pixels and measured up to twice that "
         f"size; these have {here}: quality is not known, a smaller size is on the safe side"
+    )  # fmt: skip
+
+
+def wide_hole(measurement: Measurement, y: Tensor, side: int) -> Finding | None:
+    """That pixels are missing farther from the observed ones than tiles show; None if they are not.
+
+    Args:
+        measurement: of images that the networks see in tiles.
+        y: the data.
+        side: of a tile in pixels. In the training half of a side was missing at most.
+    """
+    operator = measurement.operator
+    names = [image.name for image in operator.feature_images if not image.of_estimate]
+    if "mask" not in names or len(operator.domain_shape) != 3:
+        return None
+    observed = operator.data_images(y)[:, names.index("mask")].amax(dim=1, keepdim=True)
+    reach = side // 4
+    far = int((max_pool2d(observed, 2 * reach + 1, stride=1, padding=reach) == 0).sum())
+    if not far:
+        return None
+    return Finding(
+        "wide hole", f"{far} pixels are farther than {reach} from all that is observed; the networks see tiles of "
+        f"{side} x {side} pixels and cannot continue the picture there: restore a smaller copy of it"
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from deft_ct.methods.deft.trained_measurements import (
     much_larger,
     other_measurement,
     other_size,
+    wide_hole,
 )
 from deft_ct.methods.initial import initial_for
 from deft_ct.networks import UNet, UNetConfig
@@ -248,6 +249,18 @@ def test_tiles_of_the_trained_size_are_no_finding() -> None:
     assert "another image size" in warned()
     head.network = TiledNetwork(head.network, side=16, overlap=4)
     assert "another image size" not in warned()
+
+
+@pytest.mark.parametrize(("width", "far"), [(16, 0), (20, 4 * 20)])
+def test_a_hole_that_is_wider_than_tiles_show_is_a_finding(width: int, far: int) -> None:
+    """Of 20 missing columns the four in the middle are more than 8 pixels from the others."""
+    mask = torch.ones(1, 20, 48)
+    mask[..., 10 : 10 + width] = 0
+    measurement = Measurement(Inpainting((3, 20, 48), mask), GaussianNoise(0.05))
+    found = wide_hole(measurement, torch.zeros(1, 3, 20, 48), 32)
+    assert (found is None) == (far == 0)
+    assert found is None or f"{far} pixels are farther than 8 from all that is observed" in found.text
+    assert wide_hole(Measurement(SuperResolution((3, 32, 32), 4)), torch.zeros(1, 3, 8, 8), 32) is None
 
 
 def test_images_beyond_the_measured_sizes_are_a_finding() -> None:
