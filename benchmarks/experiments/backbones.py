@@ -221,8 +221,14 @@ def table(file: BackboneFile, arguments: argparse.Namespace) -> tuple[str, Recor
             lines.append([label, *summary(mine), "-" if not new else f"{sum(new) / len(new):.3g} ({len(new)})"])
         headings = ["method", "problems", *SHOWN, "diversity", *COSTS, "novelty"]
         texts.append(f"### {group}\n\n{markdown_table(headings, lines)}\n\n{differences(by_label)}")
-        record[group] = [{key: value for key, value in row.items() if key != "chains"} for row in found]
+        record[group] = [compact(row) for row in found]
     return "\n\n".join(texts), record
+
+
+def compact(row: Record) -> Record:
+    """A row for the repository: without chains, and the scores of its samples as lists of four digits."""
+    scores = {key: [float(f"{float(one[key]):.4g}") for one in row["samples"]] for key in (*SHOWN, *COSTS)}
+    return {key: value for key, value in row.items() if key not in ("chains", "samples")} | {"samples": scores}
 
 
 def summary(rows: Sequence[Record]) -> list[str]:
