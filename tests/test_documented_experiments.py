@@ -339,10 +339,16 @@ def test_the_table_of_native_resolution() -> None:
             ]  # fmt: skip
             expected.append([views, route, f"{psnr:.2f}", f"{ssim:.4f}", *last])
     assert shown == expected and found["slices"] == 40 and found["patients"] == 6 and found["seed"] == 0
+    text = " ".join((ROOT / RESULTS).read_text(encoding="utf-8").split())
     for views, goal in (("60", 2.5), ("120", 3.9)):
         rows = found["views"][views]
         over = {route: np.mean([row["DEFT, native"]["psnr"] - row[route]["psnr"] for row in rows]) for route in routes}
         assert over["TV, native"] >= 1.7 and over["DEFT, half"] < goal, "the page says which goals are met"
+        shares = [10 ** ((row["DEFT, half"]["psnr"] - limit) / 10)
+                  for row, limit in zip(rows, found["half_limits"], strict=True)]  # fmt: skip
+        most = np.mean([-10 * np.log10(1 - share) for share in shares])
+        assert most < goal and f"{most:.2f} dB at {views}" in text
+    assert f"interpolated, have {np.mean(found['half_limits']):.2f} dB" in text
 
 
 def test_what_is_unlike_the_training() -> None:

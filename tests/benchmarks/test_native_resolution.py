@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import runpy
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from tiny_pack import write_tiny_pack
 
 from deft_ct.datasets.packs import CTPack
 from deft_ct.methods.classical.ct_fbp import FBP, FBPConfig
+from deft_ct.problems.ct_metrics import evaluate
 from deft_ct.reconstructor import Reconstructor
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "experiments" / "native_resolution.py"
@@ -98,6 +100,18 @@ def test_the_half_route_is_judged_at_the_fine_pixels(tmp_path: Path) -> None:
     assert MODULE["doubled"](MODULE["halved"](ramp))[0, 0, 8, 4:12] == pytest.approx(ramp[0, 0, 8, 4:12], abs=0.1)
 
 
+def test_the_detail_that_half_the_resolution_loses_bounds_its_image(tmp_path: Path) -> None:
+    """Lost detail and other errors, as squares, add up to the error of the half route."""
+    pack = CTPack(write_tiny_pack(tmp_path / "test.h5"), limit=1)
+    (limit,) = MODULE["half_limits"](pack)
+    truth = pack[0].hu[None].clamp_min(-1000)
+    lost = MODULE["doubled"](torch.nn.functional.avg_pool2d(truth, 2)) - truth
+    assert limit == pytest.approx(float(evaluate(truth[:, 0] + lost[:, 0], truth[:, 0]).psnr[0]), abs=1e-4)
+    total, detail = 10 ** (-30 / 10), 10 ** (-35 / 10)
+    (gain,) = MODULE["detail_gains"]([{"DEFT, half": {"psnr": 30.0}}], [35.0])
+    assert gain == pytest.approx(-10 * math.log10((total - detail) / total))
+
+
 def test_the_table_has_the_gain_of_the_native_route() -> None:
     def row(*psnr: float) -> dict[str, Any]:
         return {
@@ -108,7 +122,7 @@ def test_the_table_has_the_gain_of_the_native_route() -> None:
     record = {
         "views": {"60": [row(30, 29, 32), row(31, 30.5, 33)]}, "at_once": {"60": 4}, "pack": "ct512/test.h5",
         "side": 512, "slices": 2,
-        "patients": 1, "seed": 0, "precision": "float32", "processor": "a processor",
+        "patients": 1, "seed": 0, "precision": "float32", "processor": "a processor", "half_limits": [39, 40.5],
     }  # fmt: skip
     text = unpadded(MODULE["markdown"](record))
     assert "| 60 | TV, native | 30.50 | 0.9000 | +2.00 (+2.00 to +2.00) | 2.0 | 1.00 |" in text
