@@ -62,7 +62,8 @@ def models(tmp_path: Path) -> tuple[Path, Path]:
 
 def _finetune(data: Path, out: Path, models: tuple[Path, Path], *more: object) -> Result:
     options = ["--data", data, "--out", out, "--prior", models[0], "--initial", models[1], "--steps", 2]
-    options += ["--batch-size", 2, "--scan", "parallel12_1e5_48bins", "--no-progress", *more]
+    options += [] if "--batch-size" in more else ["--batch-size", 2]
+    options += ["--scan", "parallel12_1e5_48bins", "--no-progress", *more]
     return CliRunner().invoke(app, ["finetune", *(str(option) for option in options)])
 
 

@@ -221,19 +221,19 @@ def test_pictures(tmp_path: Path) -> None:
     for n in range(3):
         grey = np.full((32, 32), 20000 + 1000 * n, np.uint16)
         Image.fromarray(grey).save(tmp_path / "pictures" / f"{n}.png")
-    base = {**command.base, "data": tmp_path / "pictures", "refinement-steps": 0, "pixel-mm": 8}
-    # values that start with a dash are no problem for click after an option with two values
-    given = arguments_of(command, base, tmp_path / "run")
+    base = {**command.base, "data": tmp_path / "pictures", "refinement-steps": 0}
 
-    def run(low: int, *more: str) -> Result:
+    def run(low: int, pixel_mm: int = 8) -> Result:
         AcceleratorState._reset_state(reset_partial_state=True)
-        return CliRunner().invoke(app, [*given, "--hu-range", str(low), "1000", *more])
+        # values that start with a dash are no problem for click after an option with two values
+        given = arguments_of(command, {**base, "pixel-mm": pixel_mm}, tmp_path / "run")
+        return CliRunner().invoke(app, [*given, "--hu-range", str(low), "1000"])
 
     assert run(-1000).exit_code == 0
     assert run(-1000).exit_code == 0
     other = run(-900)
     assert other.exit_code == 2 and "was started with data" in other.output, other.output
-    wider = run(-1000, "--pixel-mm", "7")
+    wider = run(-1000, pixel_mm=7)
     assert wider.exit_code == 2 and "was started with pixel_mm" in wider.output, wider.output
 
 
