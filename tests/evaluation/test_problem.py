@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from overriding import overriding
 from skimage.metrics import peak_signal_noise_ratio
 from terminal_tables import terminal_text
 from tiny_pack import write_tiny_pack
@@ -376,5 +377,5 @@ def test_the_command_line_trains_a_prior_and_its_h_transform(pack: CTPack, tmp_p
     assert code == 0, text
     card = json.loads((tmp_path / "h" / "htransform" / "htransform.json").read_text())["card"]
     assert card["scan"]["views"] == [8, 16] and card["scan"]["photons"] == [1e4, 1e5]
-    code, text = _invoke("train", "prior", "--out", tmp_path / "q", *common, "--channels", "a,b")
+    code, text = _invoke("train", "prior", "--out", tmp_path / "q", *overriding(common, ["--channels", "a,b"]))
     assert code == 2 and "channels must be whole numbers" in text

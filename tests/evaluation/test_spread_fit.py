@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from markdown_tables import unpadded
+from overriding import overriding
 from tiny import tiny_htransform, tiny_prior, tiny_slices
 from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner, Result
@@ -62,11 +63,12 @@ def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     return call
 
 
-def command(folder: Path, out: Path, *more: object) -> list[object]:
-    return [
+def command(folder: Path, out: Path, *more: object) -> list[str]:
+    words = [
         "calibrate", "deft:steps=3", "--data", folder / "val.h5", "--every", 1, "--scan", SCAN.name, "--samples", 3,
-        "--prior", folder / "prior", "--htransform", folder / "head", "--out", out, "--no-progress", *more,
+        "--prior", folder / "prior", "--htransform", folder / "head", "--out", out, "--no-progress",
     ]  # fmt: skip
+    return overriding(words, more)
 
 
 def test_the_command_fits_on_one_pack_and_reports_on_another(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from overriding import overriding
 from PIL import Image
 from tiny import NETWORK
 from typer.testing import CliRunner, Result
@@ -36,9 +37,9 @@ def photographs_and_prior(folder: Path) -> Path:
 
 
 def train_on_photographs(what: str, place: Path, out: Path, *more: Any, steps: int = 2) -> Result:
-    """``deft-ct train WHAT`` with tiny settings; what is given last wins."""
+    """``deft-ct train WHAT`` with tiny settings, or with those that are given."""
     arguments = [
         "train", what, "--data", f"photos:{place / 'pictures'}:{SIDE}", "--out", out, "--channels", "32,32",
-        "--steps", steps, "--batch-size", 2, "--draws", 2, "--no-progress", *more,
+        "--steps", steps, "--batch-size", 2, "--draws", 2, "--no-progress",
     ]  # fmt: skip
-    return CliRunner().invoke(app, [str(item) for item in arguments])
+    return CliRunner().invoke(app, overriding(arguments, more))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from overriding import overriding
 from tiny_backbones import LENGTHS, helix_atoms, write_backbones
 from typer.testing import CliRunner
 
@@ -118,7 +119,7 @@ def test_the_whole_prior_is_fine_tuned(root: Path, tmp_path: Path) -> None:
     start = AmortisedModel.from_prior(load_prior(root / "p" / "prior"))
     assert model.shape == start.shape and model.content_hash() != start.content_hash()
     for more, why in ((("--data", "train"), "give --data backbones:FILE"), ((), "give --initial PRIOR")):
-        refused = run(*words, "--out", tmp_path / "other", *more, "--no-progress")
+        refused = run(*overriding(words, more), "--out", tmp_path / "other", "--no-progress")
         assert refused.exit_code == 2 and why in " ".join(refused.output.split())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from overriding import overriding
 from tiny import tiny_prior
 from tiny_photographs import SIDE, photograph_prior, photographs_and_prior, train_on_photographs
 from typer.testing import CliRunner, Result
@@ -27,7 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(place: Path, out: Path, *more: Any, steps: int = 2) -> Result:
-    return train_on_photographs("htransform", place, out, "--prior", place / "prior", *more, steps=steps)
+    return train_on_photographs("htransform", place, out, *overriding(["--prior", place / "prior"], more), steps=steps)
 
 
 def measured(text: str, seed: int = 0) -> tuple[dc.Measurement, torch.Tensor]:

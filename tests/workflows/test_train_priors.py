@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from overriding import overriding
 from PIL import Image
 from tiny_pack import write_tiny_pack
 from typer.testing import CliRunner, Result
@@ -30,9 +31,9 @@ def pictures(tmp_path: Path) -> Path:
 def _train(data: str, out: Path, *more: object) -> Result:
     words = [
         "train", "prior", "--data", data, "--out", out, "--channels", "32,32", "--patch", 2, "--steps", 2,
-        "--batch-size", 2, "--no-progress", *more,
+        "--batch-size", 2, "--no-progress",
     ]  # fmt: skip
-    return CliRunner().invoke(app, [str(word) for word in words])
+    return CliRunner().invoke(app, overriding(words, more))
 
 
 def test_photographs_stay_in_their_range(pictures: Path, tmp_path: Path) -> None:
