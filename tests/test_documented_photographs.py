@@ -138,3 +138,22 @@ def test_the_table_beside_the_paper() -> None:
     assert rows["time against PiGDM"] == f"{shares[0]:.1f} of it for the mean, {shares[1]:.1f} for a sample"
     slower, slow = seconds["DDRM"] / mean, seconds["DDRM"] / sample
     assert rows["DDRM"] == f"{slower:.1f} times as slow as the mean, {slow:.1f} times as slow as a sample"
+
+
+def test_the_table_of_shared_and_single_h_transforms() -> None:
+    found = stored("amortised_photographs")["rows"]
+    shown = table_after(PHOTOGRAPHS, "### One h-transform for several tasks")
+    assert [task for task, *_ in shown] == list(found)
+    pairs = [(net, kind) for kind in ("mean", "sample") for net in ("single", "shared")]
+    less: dict[str, list[float]] = {"mean": [], "sample": []}
+    for task, *cells in shown:
+        means = {pair: np.mean(found[task][pair[0]][pair[1]]["psnr_db"]) for pair in pairs}
+        assert cells == [f"{value:.2f}" for value in means.values()], task
+        for kind, values in less.items():
+            values.append(means["shared", kind] - means["single", kind])
+    text = " ".join((ROOT / PHOTOGRAPHS).read_text(encoding="utf-8").split())
+    mean, sample = less["mean"], less["sample"]
+    assert (
+        f"differs by {min(mean):+.2f} to {max(mean):+.2f} dB from that of a single one, by {np.mean(mean):+.2f}" in text
+    )
+    assert f"a sample by {min(sample):+.2f} to {max(sample):+.2f} dB, {np.mean(sample):+.2f} on average" in text
