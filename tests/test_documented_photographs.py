@@ -8,6 +8,7 @@ import numpy as np
 from documented_tables import ROOT, stored, table_after
 
 from deft_ct.evaluation.picture_sets import INCEPTION, INCEPTION_SHA256
+from deft_ct.workflows.suite import read_suite
 
 PHOTOGRAPHS = "docs/photographs.md"
 TASKS = (
@@ -157,3 +158,25 @@ def test_the_table_of_shared_and_single_h_transforms() -> None:
         f"differs by {min(mean):+.2f} to {max(mean):+.2f} dB from that of a single one, by {np.mean(mean):+.2f}" in text
     )
     assert f"a sample by {min(sample):+.2f} to {max(sample):+.2f} dB, {np.mean(sample):+.2f} on average" in text
+
+
+def test_the_table_of_kodak_photographs() -> None:
+    with (ROOT / "benchmarks/results/kodak256.csv").open(encoding="utf-8") as file:
+        rows = {(row["problem"], row["method"]): row for row in csv.DictReader(file)}
+    tasks = list(dict.fromkeys(task for task, _ in rows))
+    suite = read_suite("kodak256", overrides={"data": ["photos:FOLDER"]})
+    assert tasks == [task.replace("/", "-") for task in suite.tasks or ()]
+    shown = table_after(PHOTOGRAPHS, "## Kodak photographs")
+    assert [method for method, *_ in shown] == list(dict.fromkeys(method for _, method in rows))
+    for method, *cells in shown:
+        for task, cell in zip(tasks, cells, strict=False):
+            value = rows[task, method]["psnr_db"]
+            assert cell == (f"{float(value):.2f}" if value else ""), f"{method}, {task}"
+        first = rows[tasks[0], method]
+        seconds = float(first["seconds"])
+        shown_seconds = f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
+        assert cells[-2:] == [f"{float(first['evaluations']):.0f}", shown_seconds], method
+    psnr = {key: float(row["psnr_db"]) for key, row in rows.items() if row["psnr_db"]}
+    best = [max((value, name) for (of, name), value in psnr.items() if of == task)[1] for task in tasks]
+    assert best.count("deft") == 5 and set(best) == {"deft", "tikhonov", "reddiff:steps=100"}
+    assert {row["images"] for row in rows.values() if row["psnr_db"]} == {"2"}
