@@ -70,13 +70,13 @@ save_prior(prior, folder / "prior")
 # A motif
 # -------
 # Eight residues of a helix. A contig says where they go: 6 to 9 free residues, the residues 1 to 8 of chain A, and 6 to
-# 9 more. On the command line::
+# 9 more. DEFT, the default, needs an h-transform that was trained for the prior; DAPS needs none. On the command line::
 #
-#     deft-ct scaffold motif.pdb --contig "6-9,A1-8,6-9" --prior runs/prior --samples 3 --out scaffolds
+#     deft-ct scaffold motif.pdb --contig "6-9,A1-8,6-9" --prior runs/prior --method daps --samples 3 --out scaffolds
 
 write_structure(folder / "motif.pdb", torch.from_numpy(helix(8)))
 settings = ScaffoldSettings(
-    contig="6-9,A1-8,6-9", prior=str(folder / "prior"), samples=3, seed=0, options={"steps": 20, "ode_steps": 2}
+    contig="6-9,A1-8,6-9", prior=str(folder / "prior"), samples=3, method="daps", options={"steps": 20, "ode_steps": 2}
 )
 found = scaffold_motif(folder / "motif.pdb", folder / "scaffolds", settings)
 for one in found:
