@@ -87,9 +87,9 @@ def test_how_many_problems_have_a_solved_chain() -> None:
         mine = [row["samples"]["solved"] for row in rows if row["label"] == label]
         solved[label] = f"{100 * np.mean([any(values) for values in mine]):.0f} %"
     assert (
-        f"DEFT (4 %) has at least one solved chain of eight in {solved['deft_4']} of the problems, the amortised "
-        f"model in {solved['amortised']}, reconstruction guidance in {solved['reconstruction_guidance']}, DAPS in "
-        f"{solved['daps']} and DPS in {solved['dps']}" in page
+        f"DEFT (4 %) has at least one solved chain of eight in {solved['deft_4']} of the problems. The amortised "
+        f"model has one in {solved['amortised']}, reconstruction guidance in {solved['reconstruction_guidance']}, "
+        f"DAPS in {solved['daps']} and DPS in {solved['dps']}" in page
     )
     of_problem: dict[str, dict[str, list[float]]] = {}
     for row in rows:

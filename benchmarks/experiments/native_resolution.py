@@ -115,7 +115,7 @@ def cells_of(items: Sequence[CTSlice], views: int, solver: Reconstructor, *, hal
 
 
 def half_limits(slices: Iterable[CTSlice]) -> list[float]:
-    """PSNR of each true slice at half of its resolution, interpolated: the most that the half route can reach."""
+    """PSNR of each true slice at half of its resolution, interpolated: the half route without any other error."""
     limits = []
     for item in slices:
         truth = item.hu[None].clamp_min(AIR_HU)
