@@ -138,7 +138,7 @@ class CTPack(Dataset[CTSlice]):
         self.groups: tuple[PackGroup, ...] = tuple(infos)
         origin = np.repeat(np.arange(len(infos)), [len(a) for a in arrays])
         starts = np.cumsum([0] + [len(a) for a in arrays])
-        named = self._named_groups()
+        named = self.patients_of_groups
         self._positions = np.array(chosen([named[n] for n in origin], every, limit), np.int64)
         self._group_of = origin[self._positions]
         self._index_of = self._positions - starts[self._group_of]
@@ -182,11 +182,12 @@ class CTPack(Dataset[CTSlice]):
     @property
     def patients(self) -> list[str]:
         """Patient of each slice with the collection, which counts its patients anew; else the series."""
-        named = self._named_groups()
+        named = self.patients_of_groups
         return [named[n] for n in self._group_of]
 
-    def _named_groups(self) -> list[str]:
-        """Patient of each series."""
+    @property
+    def patients_of_groups(self) -> list[str]:
+        """Patient of each of :attr:`groups`."""
         return ["_".join(filter(None, (g.collection, g.patient))) if g.patient else g.name for g in self.groups]
 
     @property

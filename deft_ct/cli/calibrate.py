@@ -15,7 +15,7 @@ from rich.markup import escape
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
 from deft_ct.ct.scan import Scan
-from deft_ct.datasets.packs import read_pack
+from deft_ct.datasets.packs import CTPack, pack_path, read_pack
 from deft_ct.evaluation.problem import refuse_test_data
 from deft_ct.evaluation.spread_fit import calibrate_spread as fit
 from deft_ct.evaluation.spread_fit import draw, report, report_markdown
@@ -28,7 +28,7 @@ from deft_ct.problems.ct import CTProblem, build_for_scan
 from deft_ct.reconstructor import USUAL_SAMPLES
 from deft_ct.report import FOOTER, calibration_figure, save_png
 from deft_ct.runtime.atomic import occupy_folder, write_text
-from deft_ct.workflows.train_spread import calibrated_network
+from deft_ct.workflows.train_spread import calibrated_network, judged_folds
 
 _USUAL_SCAN = "parallel60_1e5"
 
@@ -51,6 +51,11 @@ def calibrate(
         Path | None,
         typer.Option(help="Report on this calibration file instead of fitting one. Test data are allowed then."),
     ] = None,
+    folds_of: Annotated[
+        Path | None,
+        typer.Option(help="Of deft:spread=network: output of `deft-ct train spread --folds`, to fit on its slices."),
+    ] = None,
+    fold_data: Annotated[str | None, typer.Option(help="With --folds-of: the slices of that training.")] = None,
     batch_size: opt.BatchSize = 8,
     prior: opt.PriorName = None,
     htransform: opt.HTransformName = None,
@@ -68,7 +73,8 @@ def calibrate(
     Reconstructions of that scan with the same settings are then calibrated. Needs two samples or more.
 
     deft:spread=network fits the intervals of the spread network instead, for all scans (repeat --scan) at once and
-    without samples. Copy the files of OUT/spread into the folder of the h-transform.
+    without samples. Copy the files of OUT/spread into the folder of the h-transform. --folds-of adds the patients that the
+    network was trained on, each judged by a network that has not seen this patient.
     """
     with one_line_errors(), occupy_folder(out):
         console = Console()
@@ -77,16 +83,24 @@ def calibrate(
         if name != "deft":
             raise ValueError(f"only deft can be calibrated, got {name!r}")
         networks = Networks(prior=prior, htransform=htransform, device=device, precision=precision)
-        if options.get("spread") == "network":
+        by_network = options.get("spread") == "network"
+        if (folds_of is None) != (fold_data is None) or (folds_of is not None and not by_network):
+            raise ValueError("--folds-of and --fold-data go together, and with deft:spread=network")
+        if by_network:
             slices = [read_pack(text, every) for text in dict.fromkeys([data, *(also or ())])]
             scans = [Scan.from_name(text) for text in scan or [_USUAL_SCAN]]
-            scanned = [
-                [CTProblem(pack, one, seed=seed, batch_size=batch_size, device=device) for one in scans]
-                for pack in slices
-            ]  # fmt: skip
+
+            def scanned(pack: CTPack) -> list[CTProblem]:
+                return [CTProblem(pack, one, seed=seed, batch_size=batch_size, device=device) for one in scans]
+
             method_at_hand = networks.build("deft", options)
             assert isinstance(method_at_hand, DEFT)
-            network, found = calibrated_network(method_at_hand, scanned, progress=progress)
+            unseen = []
+            if folds_of is not None and fold_data is not None:
+                unseen = judged_folds(folds_of, pack_path(fold_data), method_at_hand, scanned, every=every)
+            network, found = calibrated_network(
+                method_at_hand, [scanned(pack) for pack in slices], unseen, progress=progress
+            )
             settings = {"every": every, "seed": seed, "network_precision": precision}
             _write_intervals(console, out, network, found, settings)
             return

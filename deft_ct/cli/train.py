@@ -247,6 +247,9 @@ def spread(
     batches: Batches = 200,
     channels: Channels = "32,64,64",
     patch: Patch = 4,
+    folds: Annotated[
+        int, typer.Option(min=0, help="Train so many further networks, each without a part of the patients.")
+    ] = 0,
     training: TrainingOptions = TrainingOptions(steps=1000, ema_decay=0.99),
     progress: opt.Progress = True,
 ) -> None:
@@ -256,18 +259,22 @@ def spread(
 
     Use patients whom no other network has seen: errors on training slices are too small. Then copy the files of
     OUT/spread into the folder of the h-transform, and fit its intervals: `deft-ct calibrate deft:spread=network`.
+    With --folds 3 this fit can use the training patients, too: each of the networks in OUT/folds has not seen a third
+    of them.
     """
     with training_job(out):
         from deft_ct.methods.deft import save_spread_network
-        from deft_ct.workflows.train_spread import SpreadRecipe, spread_on_slices
+        from deft_ct.workflows.train_spread import FOLDS, SpreadRecipe, spread_on_slices
 
         settings = SpreadRecipe(
             training=training.config(), prior=prior, htransform=htransform, batches=batches, channels=channels,
-            patch=patch,
+            patch=patch, folds=folds,
         )  # fmt: skip
         slices = scanned_slices(data, simulated, any_scan=any_scan, any_start=any_start)
         made = spread_on_slices(slices, out, settings, progress=progress)
-        finish(out / "spread", made, save_spread_network)
+        finish(out / "spread", None if made is None else made[0], save_spread_network)
+        for number, fold in enumerate((made or ())[1:], 1):
+            finish(out / FOLDS / str(number), fold, save_spread_network)
 
 
 for _name, _train in (

@@ -9,15 +9,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from deft_ct.evaluation.problem import Problem, refuse_test_data
 from deft_ct.evaluation.score import values_in_unit
 from deft_ct.evaluation.spread import LEVELS, Deviations, Floats, deviation_report
+from deft_ct.methods.deft.conditioning import scan_features
 from deft_ct.methods.deft.reconstructor import DEFT
-from deft_ct.methods.deft.spread_network import LAPLACE_DEVIATION, FittedIntervals
+from deft_ct.methods.deft.spread_network import LAPLACE_DEVIATION, MAIN_LEVEL, FittedIntervals
 from deft_ct.runtime.intervals import fitted_factor
 from deft_ct.runtime.machine import versions
+
+PATIENT_SHARE = 0.9
+"""Of the patients whose pixels an interval for patients is to cover."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +33,18 @@ class PredictedErrors:
         centre: ``(n, *shape)``, the reconstructions.
         error: ``(n, *shape)``, their absolute error.
         scale: ``(n, *shape)``, positive, in the same unit.
+        features: ``(n, F)`` of their scans; None for networks that are not told the scan.
     """
 
     centre: Floats
     error: Floats
     scale: Floats
+    features: Tensor | None = None
+
+    def corrected(self, fitted: FittedIntervals) -> Floats:
+        """The scale after the correction by the scan."""
+        found: Floats = fitted.corrected(torch.from_numpy(self.scale), self.features).numpy()
+        return found
 
 
 def judge(problem: Problem, reconstructor: DEFT, *, progress: bool = False) -> PredictedErrors:
@@ -50,7 +62,7 @@ def judge(problem: Problem, reconstructor: DEFT, *, progress: bool = False) -> P
         reconstructor.prior, reconstructor.htransform, replace(reconstructor.config, calibrated=False),
         reconstructor.spread_network,
     )  # fmt: skip
-    means, scales = [], []
+    means, scales, features = [], [], []
     for y, measurement, image_ids in problem.batches:
         result = raw.reconstruct(
             y, measurement, num_samples=0, seed=problem.seed, image_ids=image_ids, progress=progress
@@ -60,13 +72,29 @@ def judge(problem: Problem, reconstructor: DEFT, *, progress: bool = False) -> P
             raise ValueError("this method gives no standard deviation without samples: it needs a spread network")
         means.append(problem.to_numpy(mean))
         scales.append(problem.to_numpy(std) / LAPLACE_DEVIATION)
+        if reconstructor.htransform.config.scan_features:
+            features.append(scan_features(measurement.likelihood(y, reconstructor.prior.value_range)).cpu())
     centre = np.concatenate(means)
-    return PredictedErrors(centre=centre, error=np.abs(problem.truth - centre), scale=np.concatenate(scales))
+    return PredictedErrors(
+        centre=centre, error=np.abs(problem.truth - centre), scale=np.concatenate(scales),
+        features=torch.cat(features) if features else None,
+    )  # fmt: skip
 
 
-def conformal_widths(
-    errors: Sequence[NDArray[np.floating]], scales: Sequence[NDArray[np.floating]]
-) -> dict[str, float]:
+def pooled_ratios(parts: Sequence[Floats]) -> Floats:
+    """Ratios of all parts, sorted, of which every part has as many: evenly spaced order statistics.
+
+    Raises:
+        ValueError: a part has no pixels.
+    """
+    if not parts or any(part.size == 0 for part in parts):
+        raise ValueError("there is no pixel to fit intervals on: every scan needs images with a body")
+    least = min(part.size for part in parts)
+    chosen = [np.sort(part)[np.linspace(0, part.size - 1, least).round().astype(int)] for part in parts]
+    return np.sort(np.concatenate(chosen))
+
+
+def conformal_widths(parts: Sequence[Floats]) -> dict[str, float]:
     """Half widths of intervals in units of a predicted scale, for each of :data:`~deft_ct.evaluation.spread.LEVELS`.
 
     The ``ceil((n + 1) p)``-th smallest of ``n`` ratios ``error / scale`` (split conformal prediction, Lei et al. 2018,
@@ -74,57 +102,121 @@ def conformal_widths(
     these. Pixels of other patients are so only approximately. Every part counts equally, whatever its size.
 
     Args:
-        errors: absolute errors, an array of pixels for each part, such as a scan.
-        scales: predicted for them, positive.
+        parts: ratios of the pixels of each part, such as a patient in a scan.
 
     Raises:
         ValueError: a part has no pixels.
     """
-    if not errors or any(part.size == 0 for part in errors):
-        raise ValueError("there is no pixel to fit intervals on: every scan needs images with a body")
-    least = min(part.size for part in errors)
-    parts = []
-    for error, scale in zip(errors, scales, strict=True):
-        ratio = np.sort(np.asarray(error, np.float64) / np.maximum(scale, np.finfo(np.float32).tiny))
-        where = np.linspace(0, ratio.size - 1, least).round().astype(int)  # evenly spaced order statistics
-        parts.append(ratio[where])
-    ratios = np.sort(np.concatenate(parts))
+    ratios = pooled_ratios(parts)
     ranks = {level: min(math.ceil((ratios.size + 1) * level), ratios.size) for level in LEVELS}
     return {f"{level:g}": float(ratios[rank - 1]) for level, rank in ranks.items()}
 
 
-def fit_intervals(
-    problems: Sequence[Problem], judged: Sequence[PredictedErrors], reconstructor: DEFT
-) -> FittedIntervals:
-    """Fit the half widths of a spread network on validation images.
+def widths_for_patients(patients: Sequence[Sequence[Floats]]) -> dict[str, float]:
+    """Half widths whose intervals cover their share of the pixels of at least 90 % of the patients.
+
+    For each level, every patient has a half width that covers this share of his or her own pixels. The
+    ``ceil(0.9 (P + 1))``-th smallest of those of ``P`` patients holds for another patient with a probability of at
+    least 90 %, if the patients are exchangeable. So this needs nine patients.
 
     Args:
-        problems: scans of images of one size.
-        judged: of :func:`judge`, for each.
-        reconstructor: that made them.
+        patients: of each patient the ratios ``error / scale`` of every scan.
+
+    Returns:
+        Empty if there are too few patients.
+    """
+    rank = math.ceil(PATIENT_SHARE * (len(patients) + 1))
+    if rank > len(patients):
+        return {}
+    each = [conformal_widths(parts) for parts in patients]
+    return {level: sorted(widths[level] for widths in each)[rank - 1] for level in each[0]}
+
+
+def fitted_slopes(features: Floats, widths: Floats) -> tuple[float, ...]:
+    """How the logarithm of a half width follows the features of the scan, by least squares.
+
+    Directions that the scans do not tell apart keep a slope of zero.
+
+    Args:
+        features: ``(scans, F)``.
+        widths: of each scan, ``(scans,)``.
+    """
+    logs = np.log(widths)
+    slopes = np.linalg.lstsq(features - features.mean(0), logs - logs.mean(), rcond=1e-4)[0]
+    return tuple(float(slope) for slope in slopes)
+
+
+def fit_intervals(judged: Sequence[tuple[Problem, PredictedErrors]], reconstructor: DEFT) -> FittedIntervals:
+    """Fit the half widths of a spread network, and its correction by the scan.
+
+    Every patient of every scan counts equally.
+
+    Args:
+        judged: scans of images of one size that the networks have not seen, each with the result of :func:`judge`.
+            Problems of one name are of one scan.
+        reconstructor: gives the settings of the mean.
 
     Raises:
         ValueError: a problem is of a test set, or of images of another size; or there is no pixel to fit on.
     """
-    for problem in problems:
+    for problem, _ in judged:
         refuse_test_data(problem)
-    shapes = {problem.truth.shape[-2:] for problem in problems}
+    shapes = {problem.truth.shape[-2:] for problem, _ in judged}
     if len(shapes) != 1:
         raise ValueError(f"intervals are fitted on images of one size, got {sorted(shapes)}")
-    errors, scales = (
-        [getattr(one, name)[problem.mask] for problem, one in zip(problems, judged, strict=True)]
-        for name in ("error", "scale")
+    slopes, factors = _scan_correction(judged)
+    first = judged[0][0]
+    fitted = FittedIntervals(
+        half_widths={f"{MAIN_LEVEL:g}": 1.0}, image_shape=shapes.pop(), scan_slopes=slopes, scan_factors=factors,
+        settings=reconstructor.config_for(first.batches[0].measurement).mean_settings,
+        provenance={
+            "fitted_on": [{**one.settings(), "scan": one.describe_measurement()} for one, _ in judged],
+            "patients": len({patient for one, _ in judged for patient in one.patients}),
+            "network_precision": reconstructor.prior.precision,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+        },
+    )  # fmt: skip
+    ratios: dict[str, list[Floats]] = {}
+    squares = []
+    for problem, one in judged:
+        scale = one.corrected(fitted)
+        squares.append(float(np.square(one.error[problem.mask]).sum() / np.square(scale[problem.mask]).sum()))
+        for patient, part in _by_patient(problem, one.error / scale).items():
+            ratios.setdefault(patient, []).append(part)
+    return replace(
+        fitted,
+        half_widths=conformal_widths([part for parts in ratios.values() for part in parts]),
+        root_mean_square=math.sqrt(float(np.mean(squares))),
+        patient_half_widths=widths_for_patients([*ratios.values()]),
     )
-    provenance = {
-        "fitted_on": [{**problem.settings(), "scan": problem.describe_measurement()} for problem in problems],
-        "network_precision": reconstructor.prior.precision,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-    }  # fmt: skip
-    settings = reconstructor.config_for(problems[0].batches[0].measurement).mean_settings
-    return FittedIntervals(
-        half_widths=conformal_widths(errors, scales), image_shape=shapes.pop(), settings=settings, provenance=provenance
-    )
+
+
+def _scan_correction(judged: Sequence[tuple[Problem, PredictedErrors]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Slopes of the correction, and the range of its factors, for the scans of a fit."""
+    scans: dict[str, list[Floats]] = {}
+    features: dict[str, Floats] = {}
+    for problem, one in judged:
+        if one.features is None:
+            return (), (1.0, 1.0)
+        scans.setdefault(problem.name, []).extend(_by_patient(problem, one.error / one.scale).values())
+        features[problem.name] = one.features.double().mean(0).numpy()
+    if len(scans) == 1:
+        return (), (1.0, 1.0)
+    widths = [np.log(list(conformal_widths(parts).values())).mean() for parts in scans.values()]
+    table = np.stack([features[name] for name in scans])
+    slopes = fitted_slopes(table, np.exp(widths))
+    factors = np.exp(table @ np.asarray(slopes))
+    return slopes, (float(factors.min()), float(factors.max()))
+
+
+def _by_patient(problem: Problem, ratios: Floats) -> dict[str, Floats]:
+    """The ratios inside of the mask, by patient."""
+    patients = np.array(problem.patients)
+    return {
+        name: ratios[patients == name][problem.mask[patients == name]].astype(np.float64)
+        for name in dict.fromkeys(problem.patients)
+    }
 
 
 def report_intervals(problem: Problem, judged: PredictedErrors, fitted: FittedIntervals) -> dict[str, Any]:
@@ -139,7 +231,7 @@ def report_intervals(problem: Problem, judged: PredictedErrors, fitted: FittedIn
         As :func:`~deft_ct.evaluation.spread_fit.report` with the kind ``"network"``. ``outside`` is the median standard
         deviation outside of the mask.
     """
-    std, widths = judged.scale * fitted.deviation, fitted.in_deviations
+    std, widths = judged.corrected(fitted) * fitted.deviation, fitted.in_deviations
     found = Deviations(
         error=judged.error, std=std, mask=problem.mask, regions=problem.regions(),
         factor=lambda level: fitted_factor(widths, level),

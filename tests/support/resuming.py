@@ -133,6 +133,7 @@ COMMANDS = [
         LOOP | SCANS | {"batches": 3, "channels": "64", "patch": 4, "htransform": "head32", "any-scan": True},
         FREE_IN_TRAINING | {
             "any-start": "needs --any-scan, see below", "prior": "an h-transform belongs to one prior",
+            "folds": "adds networks and leaves the first one as it is",
         },
     ),
     Command(

@@ -22,9 +22,11 @@ from deft_ct.methods.deft.conditioning import check_htransform
 from deft_ct.methods.deft.denoiser import conditional_denoiser
 from deft_ct.methods.deft.fallback import ScanPlan, plan_for
 from deft_ct.methods.deft.familiarity import Familiarity
+from deft_ct.methods.deft.matched_samples import matched
 from deft_ct.methods.deft.noisy_image import is_noisy_image, noisy_image_denoiser
+from deft_ct.methods.deft.predicted_spread import intervals_of
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration, nearest_in_size
-from deft_ct.methods.deft.spread_network import LAPLACE_DEVIATION, MAIN_LEVEL, SpreadNetwork
+from deft_ct.methods.deft.spread_network import SpreadNetwork
 from deft_ct.methods.deft.trained_measurements import much_larger, other_measurement, other_size, wide_hole
 from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
 from deft_ct.methods.guided.sampling import Chunk, PosteriorSampler, Walk, check_operator
@@ -78,6 +80,9 @@ class DEFTConfig(GuidedConfig):
         common_noise: share of the variance of the noise of a sample that all images of a run have in common. The k-th
             samples of neighbouring slices are then alike: they differ less where the data leave them free. Each sample
             of its own is distributed as without it.
+        matched: whether the distance of each sample from the mean is scaled to the error that the spread network
+            predicts, see :mod:`deft_ct.methods.deft.matched_samples`. Samples stay as drawn where there is no such
+            network, or where its intervals were fitted for something else.
 
     Raises:
         ValueError: a value is out of range or unknown.
@@ -97,6 +102,7 @@ class DEFTConfig(GuidedConfig):
     closed_form: bool = True
     fallback: bool = True
     common_noise: float = 0.0
+    matched: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -257,36 +263,33 @@ class DEFT(PosteriorSampler):
         samples = None
         if not direct or request.num_samples > 1:
             samples = self.draw(request, likelihood, self._sampler(condition.repeat(request.num_samples)))
-        mean = None
-        if direct:
-            means = self.mean(likelihood, condition, request.image_ids, seed=request.seed)
-            mean = likelihood.to_physical(means)
-            if self.spread_network is not None and self.config.spread != "samples" and condition.initial is not None:
-                scale = torch.cat(
-                    [self.spread_network(means[i : i + 1], condition[i : i + 1]) for i in range(len(means))]
-                )  # a result does not depend on the batch
-                std, record = self._predicted(scale * likelihood.to_physical.scale, request)
-                return Estimate(mean=mean, samples=samples, std=std, record=how | {"spread": record})
+        judge = None
+        if self.spread_network is not None and condition.initial is not None:
+            settings = self.config_for(request.measurement).mean_settings
+            judge = intervals_of(self.spread_network, request.measurement, self.image_shape(request), settings)
+        matching = judge is not None and judge.expects_error and samples is not None and self.config.matched
+        if not direct and not matching:
+            return self._sampled(None, samples, how, request)
+        means = self.mean(likelihood, condition, request.image_ids, seed=request.seed)
+        mean, by_network = likelihood.to_physical(means), direct and self.config.spread != "samples"
+        if judge is None or not (matching or by_network):
+            return self._sampled(mean, samples, how, request)
+        scale = judge.scale(means, condition) * likelihood.to_physical.scale
+        if matching:
+            assert samples is not None
+            samples, factors = matched(samples, mean, judge.energy(scale, condition))
+            how |= {"sample_factors": [float(factors.min()), float(factors.max())]}
+        if not by_network:
+            return self._sampled(mean if direct else None, samples, how, request)
+        std, record = judge.deviation(scale, condition, calibrated=self.config.calibrated)
+        return Estimate(mean=mean, samples=samples, std=std, record=how | {"spread": record})
+
+    def _sampled(self, mean: Tensor | None, samples: Tensor | None, how: dict[str, Any], request: Request) -> Estimate:
+        """The estimate whose spread is that of the samples, if there are several."""
         if samples is None or samples.shape[1] < 2:
             return Estimate(mean=mean, samples=samples, record=how)
         std, record = self._spread(samples.std(1), request)
         return Estimate(mean=mean, samples=samples, std=std, record=how | {"spread": record})
-
-    def _predicted(self, scale: Tensor, request: Request) -> tuple[Tensor, dict[str, Any]]:
-        """The spread of the network from its scale, and the record of its intervals."""
-        assert self.spread_network is not None
-        network, reasons = self.spread_network, [] if self.config.calibrated else ["switched off"]
-        record: dict[str, Any] = {"by": "network", "spread_sha256": network.content_hash()}
-        reasons += [f"it was {text}" for text in outside_training(network.card, request.measurement)]
-        fitted = network.intervals_for(self.image_shape(request))
-        if fitted is None:
-            reasons.append("it was fitted for images of another size" if network.intervals else "none was fitted")
-        elif fitted.settings != self.config_for(request.measurement).mean_settings:
-            reasons.append("it was fitted for a mean of other settings")
-        if fitted is None or reasons:
-            return scale * LAPLACE_DEVIATION, record | {"calibrated": False, "reason": "; ".join(reasons)}
-        record |= {"calibrated": True, "half_widths": fitted.in_deviations, "level": MAIN_LEVEL, **fitted.provenance}
-        return scale * fitted.deviation, record
 
     def _spread(self, std: Tensor, request: Request) -> tuple[Tensor, dict[str, Any]]:
         """The spread, rescaled if one of the calibrations fits, and the record of what was done."""

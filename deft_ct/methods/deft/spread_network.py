@@ -6,10 +6,11 @@ refinement, the back-projected residual, and the scan. It is trained on images t
 where the errors are those of new images. The loss is the negative logarithm of Laplace's density, ``log b + |e| / b``
 (Kendall and Gal 2017, arXiv 1703.04977, sec. 3.1): errors of CT have heavier tails than Gaussian ones.
 
-**Intervals.** No density is assumed for them. On validation images the quantiles of ``|e| / b`` are the half widths of
-the intervals of each level, in units of ``b`` (split conformal prediction, Lei et al. 2018, arXiv 1604.04173, sec. 2.2,
-with a locally weighted score). The standard deviation that is reported is ``b`` times a factor, such that ``+- 1.645``
-of it are the 90 % interval.
+**Intervals.** No density is assumed for them. On images that the networks have not seen, the quantiles of ``|e| / b``
+are the half widths of the intervals of each level, in units of ``b`` (split conformal prediction, Lei et al. 2018,
+arXiv 1604.04173, sec. 2.2, with a locally weighted score). The standard deviation that is reported is ``b`` times a
+factor, such that ``+- 1.645`` of it are the 90 % interval. ``b`` may be a little too large for one scan and too small
+for another. So a correction by the features of the scan is fitted with the intervals.
 """
 
 from __future__ import annotations
@@ -95,38 +96,77 @@ class FittedIntervals:
     """Half widths of intervals, fitted on images of one size.
 
     Args:
-        half_widths: level of an interval (``"0.9"``) -> half width in units of the network's scale. The main level
+        half_widths: level of an interval (``"0.9"``) -> half width in units of the corrected scale. The main level
             is among them.
         image_shape: ``(H, W)`` of the images that they were fitted on.
         settings: of the mean that they hold for, see ``DEFTConfig.mean_settings``.
         provenance: data, slices, scans, seed, coverage.
+        scan_slopes: the scale of the network is multiplied by ``exp(scan_slopes . features)`` first; empty for 1.
+        scan_factors: smallest and largest of these factors among the scans of the fit; other scans stay within.
+        root_mean_square: root-mean-square error in units of the corrected scale; 0 when unknown.
+        patient_half_widths: level -> half width, in units of the corrected scale, whose interval covers this share of
+            the pixels of at least 90 % of the patients; empty if there were too few patients.
 
     Raises:
-        ValueError: a level lies outside of (0, 1), a width is not a positive number, or the main level is missing.
+        ValueError: a level lies outside of (0, 1), a width is not a positive number, the main level is missing, or the
+            correction by the scan is impossible.
     """
 
     half_widths: Mapping[str, float]
     image_shape: tuple[int, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    scan_slopes: tuple[float, ...] = ()
+    scan_factors: tuple[float, ...] = (1.0, 1.0)
+    root_mean_square: float = 0.0
+    patient_half_widths: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image_shape", tuple(self.image_shape))
+        for name in ("image_shape", "scan_slopes", "scan_factors"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_scan_fields(self.scan_slopes, scan_features=True, arc_direction=False)
+        low, high = (*self.scan_factors, 0.0, 0.0)[:2]
+        finite = all(map(math.isfinite, (*self.scan_slopes, high, self.root_mean_square)))
+        if not (finite and len(self.scan_factors) == 2 and 0 < low <= high and self.root_mean_square >= 0):
+            raise ValueError(
+                f"scan_factors must be two positive numbers in order, and all finite, got {self.scan_factors}, slopes "
+                f"{self.scan_slopes} and a root mean square of {self.root_mean_square}"
+            )
+        for wide in self.patient_half_widths.values():
+            if not 0 < wide < math.inf:
+                raise ValueError(f"patient_half_widths must be positive numbers, got {self.patient_half_widths}")
         widths = {float(level): width for level, width in self.half_widths.items()}
         if any(not 0 < level < 1 for level in widths) or not all(0 < w < math.inf for w in widths.values()):
             raise ValueError(f"half_widths must be positive numbers for levels between 0 and 1, got {self.half_widths}")
         if f"{MAIN_LEVEL:g}" not in self.half_widths:
             raise ValueError(f"half_widths must hold the level {MAIN_LEVEL:g}, got {sorted(self.half_widths)}")
 
+    def corrected(self, scale: Tensor, features: Tensor | None) -> Tensor:
+        """The scale of the network after the correction by the scan.
+
+        Args:
+            scale: ``(B, *image_shape)``.
+            features: of the scan, ``(B, F)``; None without slopes.
+
+        Raises:
+            ValueError: there are slopes and no features.
+        """
+        return scale * spread_of(1.0, self.scan_slopes, features, scale).clamp(*self.scan_factors)
+
     @property
     def deviation(self) -> float:
-        """The reported standard deviation in units of the network's scale."""
+        """The reported standard deviation in units of the corrected scale."""
         return self.half_widths[f"{MAIN_LEVEL:g}"] / normal_factor(MAIN_LEVEL)
 
     @property
     def in_deviations(self) -> dict[str, float]:
         """Half widths in units of the reported standard deviation, by level."""
         return {level: width / self.deviation for level, width in self.half_widths.items()}
+
+    @property
+    def of_patients(self) -> dict[str, float]:
+        """``patient_half_widths`` in units of the reported standard deviation."""
+        return {level: width / self.deviation for level, width in self.patient_half_widths.items()}
 
 
 class SpreadNetwork(nn.Module):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.deft.spread_network import SpreadConfig, SpreadNetwork
 from deft_ct.operators.memory import check_memory
 from deft_ct.runtime.content_key import ContentKey, result_versions
-from deft_ct.training import TimeLimit, TrainingConfig, fit
+from deft_ct.training import TrainingConfig, fit, item_order
 from deft_ct.training.blocks import stored_batches
 from deft_ct.training.pairs import PairSource
 
@@ -26,6 +27,24 @@ SHIFT = 8
 _BRIGHT, _RARE = 0.2, 9.0
 """Pixels whose mean is above this value of the prior's range, bone in CT, count ten times in the loss: they are few."""
 _IMAGES = ("error", "mean", "refined", "residual", "unrefined")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanTable:
+    """Means of training pairs, and their errors.
+
+    Args:
+        columns: ``(N, *image_shape)`` float16 in the prior's range: ``error``, ``mean``, ``refined``, ``residual`` and
+            ``unrefined``; and ``scan``, the features of the scan, where the h-transform has them.
+        items: which image of the source each row is of, int64 ``(N,)``.
+        identity: all that the rows depend on, for content keys.
+        hashes: of the h-transform and of the prior that made the means.
+    """
+
+    columns: dict[str, Tensor]
+    items: Tensor
+    identity: dict[str, Any]
+    hashes: tuple[str, str]
 
 
 @torch.no_grad()
@@ -38,7 +57,7 @@ def tabulate_means(
     overwrite: bool = False,
     should_stop: Callable[[], bool] | None = None,
     progress: bool = True,
-) -> dict[str, Tensor] | None:
+) -> MeanTable | None:
     """Compute means and their errors, or what is missing of them.
 
     Args:
@@ -51,9 +70,7 @@ def tabulate_means(
         progress: show a progress bar.
 
     Returns:
-        ``(N, *image_shape)`` float16 in the prior's range: ``error``, ``mean``, ``refined``, ``residual`` and
-        ``unrefined``; and ``scan``, the features of the scan, where the h-transform has them. None if ``should_stop``
-        ended the work.
+        The table; None if ``should_stop`` ended the work.
 
     Raises:
         OtherContentError: the folder holds another table, and ``overwrite`` is false.
@@ -67,10 +84,9 @@ def tabulate_means(
         torch.float16.itemsize * values, f"a table of {config.batches} batches of {config.batch_size} pairs",
         "take fewer or smaller batches (--batches)",
     )  # fmt: skip
-    key = ContentKey(
-        config.to_dict() | pairs.description() | solver.config.mean_settings
-        | {"htransform": htransform.content_hash(), "prior": solver.prior.content_hash(), "versions": result_versions()}
-    )  # fmt: skip
+    hashes, settings = (htransform.content_hash(), solver.prior.content_hash()), solver.config.mean_settings
+    made_by = {"htransform": hashes[0], "prior": hashes[1]}
+    key = ContentKey(config.to_dict() | pairs.description() | settings | made_by | {"versions": result_versions()})
 
     def batch(number: int) -> dict[str, Tensor]:
         drawn = draw_batch(pairs, config, number)
@@ -82,69 +98,61 @@ def tabulate_means(
         columns = {name: image.half().contiguous() for name, image in zip(_IMAGES, images, strict=True)}
         return columns if condition.features is None else columns | {"scan": condition.features}
 
-    return stored_batches(
+    columns = stored_batches(
         folder, key, config.batches, batch, overwrite=overwrite, should_stop=should_stop,
         progress="means" if progress else None,
     )  # fmt: skip
+    if columns is None:
+        return None
+    order = [item_order(len(pairs), config.batch_size, number, config.seed) for number in range(config.batches)]
+    identity = pairs.description() | {"table": config.to_dict(), "mean": settings} | made_by
+    return MeanTable(columns=columns, items=torch.cat(order), identity=identity, hashes=hashes)
 
 
 def train_spread(
-    pairs: PairSource,
-    solver: DEFT,
+    table: MeanTable,
     folder: Path,
     *,
     config: SpreadConfig,
-    table: TableConfig,
     training: TrainingConfig,
+    left_out: Collection[int] = (),
     progress: bool = True,
-) -> SpreadNetwork | None:
-    """Train a spread network; resumes from ``folder``, which keeps the table, the checkpoint and the log.
+) -> SpreadNetwork:
+    """Train a spread network; resumes from ``folder``, which keeps the checkpoint and the log.
 
     Args:
-        pairs: draws images and data. No other network of ``solver`` may have been trained on these images: their errors
-            would be too small.
-        solver: computes the means.
+        table: of :func:`tabulate_means`. No other network of the method may have been trained on these images: their
+            errors would be too small.
         folder: see above.
         config: what the network sees.
-        table: see :func:`tabulate_means`.
         training: optimiser settings.
+        left_out: images of the source whose rows are not used, so that the network can be judged on them.
         progress: show progress bars.
 
     Returns:
-        The network with the averaged weights, on the CPU, without intervals. None if ``training.max_minutes`` ended the
-        work before the table was complete; the next call goes on.
+        The network with the averaged weights, on the CPU, without intervals.
 
     Raises:
-        ValueError: the table does not fit into memory, or the h-transform has no initial reconstruction.
+        ValueError: no row is left.
         OtherContentError: the folder is of another training.
     """
-    limit = TimeLimit(training)
-    htransform_hash, prior_hash = solver.htransform.content_hash(), solver.prior.content_hash()
+    rows = torch.nonzero(~torch.isin(table.items, torch.tensor(sorted(left_out), dtype=torch.int64))).flatten()
+    if not len(rows):
+        raise ValueError("all images of the table are left out: leave some in to train on")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        network = SpreadNetwork(config, htransform_hash=htransform_hash, prior_hash=prior_hash)
-    columns = tabulate_means(
-        pairs, solver, table, folder / "means", overwrite=training.overwrite, should_stop=limit.reached,
-        progress=progress,
-    )  # fmt: skip
-    if columns is None:
-        return None
-    known = columns
+        network = SpreadNetwork(config, htransform_hash=table.hashes[0], prior_hash=table.hashes[1])
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
-        error, mean, condition = _shifted(known, indices, generator)
+        error, mean, condition = _shifted(table.columns, rows[indices], generator)
         scale = net(mean, condition)
         weight = 1 + _RARE * (mean > _BRIGHT)
         return (weight * (scale.log() + error.abs() / scale)).sum() / weight.sum() - math.log(config.spread)
 
-    identity = pairs.description() | {
-        "table": table.to_dict(), "spread": config.to_dict(), "mean": solver.config.mean_settings,
-        "htransform": htransform_hash, "prior": prior_hash,
-    }  # fmt: skip
-    averaged = fit(
-        network, loss, len(known["mean"]), limit.rest(training), folder, identity=identity, progress=progress
+    identity = table.identity | {"spread": config.to_dict()} | ({"left_out": sorted(left_out)} if left_out else {})
+    return cast(
+        SpreadNetwork, fit(network, loss, len(rows), training, folder, identity=identity, progress=progress).cpu()
     )
-    return cast(SpreadNetwork, averaged.cpu())
 
 
 def _shifted(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from deft_ct.methods.deft import (
     save_spread_network,
 )
 from deft_ct.methods.deft.initial_table import TableConfig
+from deft_ct.methods.deft.matched_samples import MOST, matched
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.refinement import RefinementConfig
 from deft_ct.methods.deft.spread_network import FittedIntervals, SpreadConfig
@@ -206,6 +206,77 @@ def test_the_spread_of_an_image_does_not_depend_on_the_batch(networks):
     assert torch.equal(second.std, both.std[1:])
 
 
+def fitted_with(**changes) -> FittedIntervals:
+    return FittedIntervals(half_widths=WIDTHS, image_shape=(SIZE, SIZE), settings=MEAN, **changes)
+
+
+def test_the_scale_is_corrected_by_the_scan_within_the_factors_of_the_fit():
+    scale, features = torch.ones(3, 1, 2, 2), torch.tensor([[0.0, 0, 0, 0], [1.0, 0, 0, 0], [9.0, 0, 0, 0]])
+    one = fitted_with(scan_slopes=(0.2, 0.0, 0.0, 0.0), scan_factors=(0.9, 1.5))
+    assert torch.allclose(one.corrected(scale, features)[:, 0, 0, 0], torch.tensor([1.0, math.exp(0.2), 1.5]))
+    assert torch.equal(fitted_with().corrected(scale, None), scale)
+    with pytest.raises(ValueError, match="features"):
+        one.corrected(scale, None)
+    for wrong in ({"scan_factors": (1.5, 0.9)}, {"scan_factors": (0.0, 1.0)}, {"scan_slopes": (1.0,)},
+                  {"scan_slopes": (math.nan, 0, 0, 0)}, {"root_mean_square": -1.0},
+                  {"patient_half_widths": {"0.9": 0.0}}):  # fmt: skip
+        with pytest.raises(ValueError, match=r"scan_factors|spread_slopes|patient_half_widths"):
+            fitted_with(**wrong)
+
+
+def test_the_reported_spread_is_corrected_and_names_the_widths_for_patients(networks):
+    prior, htransform = networks
+    scan = tiny_scan()
+    y = scan.simulate(tiny_slices(1))
+    slopes = (0.0, 0.0, 0.5, 0.0)
+    plain = made_for(prior, htransform)
+    told = made_for(
+        prior, htransform,
+        intervals=(fitted_with(scan_slopes=slopes, scan_factors=(0.1, 10.0), patient_half_widths={"0.9": 4.4}),),
+    )  # fmt: skip
+    first, second = (DEFT(prior, htransform, None, one).reconstruct(y, scan, num_samples=0) for one in (plain, told))
+    features = condition_for(scan.likelihood(y, PriorRange()), htransform).features
+    assert torch.allclose(second.std, first.std * math.exp(0.5 * float(features[0, 2])), rtol=1e-4)
+    record = second.provenance["spread"]
+    assert record["patient_half_widths"]["0.9"] == pytest.approx(2 * normal_factor(0.9))
+    assert "patient_half_widths" not in first.provenance["spread"]
+
+
+def test_the_distance_of_samples_from_the_mean_is_that_of_the_predicted_error(networks):
+    prior, htransform = networks
+    scan = tiny_scan()
+    y = scan.simulate(tiny_slices(2))
+    network = made_for(prior, htransform, intervals=(fitted_with(root_mean_square=1.3),))
+
+    def drawn(count: int, **options):
+        method = DEFT(prior, htransform, DEFTConfig(steps=3, **options), network)
+        return method.reconstruct(y, scan, num_samples=count)
+
+    got, raw = drawn(3), drawn(3, matched=False)
+    assert torch.equal(got.mean, raw.mean) and torch.equal(got.std, raw.std)
+    expected = (1.3 * got.std / (2.2 / normal_factor(0.9))).square().flatten(1).mean(1)
+    away = (got.samples - got.mean[:, None]).square().flatten(2).mean(2)
+    assert torch.allclose(away, expected[:, None].expand(2, 3), rtol=1e-3)
+    own = (raw.samples - raw.mean[:, None]).square().flatten(2).mean(2)
+    assert not torch.allclose(own, away, rtol=0.05)
+    low, high = got.provenance["sample_factors"]
+    assert low == pytest.approx(float((away / own).sqrt().min()), rel=1e-3) and high >= low
+    assert "sample_factors" not in raw.provenance
+    one = drawn(1, estimate="samples")  # a sample depends on no other
+    assert torch.allclose(one.mean, drawn(3, estimate="samples").samples[:, 0], rtol=1e-4, atol=1e-6)
+    assert torch.allclose(one.mean, got.samples[:, 0], rtol=1e-4, atol=1e-6)
+    unknown = DEFT(prior, htransform, DEFTConfig(steps=3), made_for(prior, htransform))
+    assert "sample_factors" not in unknown.reconstruct(y, scan, num_samples=2).provenance
+
+
+def test_a_sample_that_is_the_mean_or_far_away_is_scaled_within_limits():
+    mean = torch.zeros(1, 1, 4, 4)
+    samples = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4), 1000 * torch.ones(1, 4, 4)])[None]
+    scaled, factors = matched(samples, mean, torch.tensor([4.0]))
+    assert torch.allclose(factors, torch.tensor([[MOST, 2.0, 1 / MOST]]))
+    assert torch.isfinite(scaled).all() and torch.allclose(scaled[0, 1], torch.full((1, 4, 4), 2.0))
+
+
 @pytest.mark.parametrize(
     ("options", "changes", "reason"),
     [
@@ -246,11 +317,12 @@ TRAINING = TrainingConfig(steps=25, batch_size=4, learning_rate=5e-3, warmup=2, 
 def test_training_lowers_the_loss_resumes_and_is_deterministic(networks, tmp_path: Path):
     pairs, solver = setting(tmp_path), DEFT(*networks)
     table = tabulate_means(pairs, solver, TABLE, tmp_path / "a" / "means", progress=False)
-    error, mean = (table[name].float() for name in ("error", "mean"))
+    columns = table.columns
+    error, mean = (columns[name].float() for name in ("error", "mean"))
     assert error.shape == (6, 1, SIZE, SIZE) and float(error.abs().mean()) > 0
     condition = Condition(
-        initial=table["refined"].float(), residual=table["residual"].float(), unrefined=table["unrefined"].float(),
-        features=table["scan"],
+        initial=columns["refined"].float(), residual=columns["residual"].float(),
+        unrefined=columns["unrefined"].float(), features=columns["scan"],
     )  # fmt: skip
 
     def loss(network: SpreadNetwork) -> float:
@@ -258,17 +330,35 @@ def test_training_lowers_the_loss_resumes_and_is_deterministic(networks, tmp_pat
             scale = network(mean, condition)
         return float((scale.log() + error.abs() / scale).mean())
 
-    made = train_spread(pairs, solver, tmp_path / "a", config=CONFIG, table=TABLE, training=TRAINING, progress=False)
+    made = train_spread(table, tmp_path / "a", config=CONFIG, training=TRAINING, progress=False)
     assert loss(made) < loss(SpreadNetwork(CONFIG)) - 0.05
     assert made.htransform_hash == solver.htransform.content_hash()
-    shutil.copytree(tmp_path / "a" / "means", tmp_path / "b" / "means")
-    again = train_spread(pairs, solver, tmp_path / "b", config=CONFIG, table=TABLE, training=TRAINING, progress=False)
+    again = train_spread(table, tmp_path / "b", config=CONFIG, training=TRAINING, progress=False)
     assert again.content_hash() == made.content_hash()
+    other = tabulate_means(pairs, solver, replace(TABLE, seed=5), tmp_path / "c" / "means", progress=False)
     with pytest.raises(OtherContentError):
-        train_spread(
-            pairs, solver, tmp_path / "a", config=CONFIG, table=replace(TABLE, seed=5), training=TRAINING,
-            progress=False,
-        )  # fmt: skip
+        train_spread(other, tmp_path / "a", config=CONFIG, training=TRAINING, progress=False)
+
+
+def test_a_network_learns_nothing_of_the_images_that_are_left_out(networks, tmp_path: Path):
+    pairs, solver = setting(tmp_path), DEFT(*networks)
+    table = tabulate_means(pairs, solver, replace(TABLE, batches=6), tmp_path / "means", progress=False)
+    left = {int(table.items[0])}
+    seen = torch.tensor([int(item) in left for item in table.items])
+    assert 0 < int(seen.sum()) < len(seen)
+    spoilt = replace(table, columns={**table.columns, "error": table.columns["error"].clone()})
+    spoilt.columns["error"][seen] *= 50
+
+    def trained(of, name: str, left_out=()):
+        made = train_spread(of, tmp_path / name, config=CONFIG, training=TRAINING, left_out=left_out, progress=False)
+        return made.content_hash()
+
+    assert trained(table, "a", left) == trained(spoilt, "b", left)
+    assert trained(table, "c") != trained(spoilt, "d")
+    with pytest.raises(OtherContentError):
+        trained(table, "a")
+    with pytest.raises(ValueError, match="left out"):
+        trained(table, "e", range(len(pairs)))
 
 
 def test_an_h_transform_without_an_initial_reconstruction_has_no_spread_network(tmp_path: Path):
