@@ -36,7 +36,7 @@ _USUAL_SCAN = "parallel60_1e5"
 def calibrate(
     out: opt.Out,
     method: Annotated[
-        str, typer.Argument(help="deft, with options if you like: 'deft:steps=20,grid=log_snr'.")
+        str, typer.Argument(help="deft, with options if you like: 'deft:steps=10,grid=log_snr'.")
     ] = "deft",
     data: opt.Data = "val",
     every: opt.Every = 10,

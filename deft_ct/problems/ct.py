@@ -32,7 +32,7 @@ CT_STEPS: Mapping[str, Mapping[str, Any]] = {
     "fbp": {}, "sirt": {}, "cgls": {}, "tikhonov": {}, "tv": {},
     "dds": {"steps": 50}, "ddnm": {"steps": 50}, "diffpir": {"steps": 50}, "pigdm": {"steps": 50},
     "daps": {"steps": 40, "ode_steps": 4}, "reddiff": {"steps": 150},
-    "dps": {"steps": 200}, "mcg": {"steps": 200}, "reconstruction_guidance": {"steps": 200}, "deft": {"steps": 20},
+    "dps": {"steps": 200}, "mcg": {"steps": 200}, "reconstruction_guidance": {"steps": 200}, "deft": {"steps": 10},
 }  # fmt: skip
 """Fixed options of every method that applies to CT and has parameters to tune: steps that a CPU affords. At most 50
 network evaluations for the methods that solve for the data, 160 for DAPS."""

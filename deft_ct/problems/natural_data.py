@@ -19,7 +19,7 @@ NATURAL_STEPS: Mapping[str, Mapping[str, Any]] = {
     "cgls": {}, "tikhonov": {}, "tv": {}, "sirt": {},
     "ddrm": {"steps": 20}, "dds": {"steps": 50}, "ddnm": {"steps": 50}, "diffpir": {"steps": 50},
     "pigdm": {"steps": 50}, "daps": {"steps": 40, "ode_steps": 4}, "reddiff": {"steps": 150}, "dps": {"steps": 200},
-    "mcg": {"steps": 200}, "reconstruction_guidance": {"steps": 200}, "deft": {"steps": 20},
+    "mcg": {"steps": 200}, "reconstruction_guidance": {"steps": 200}, "deft": {"steps": 10},
 }  # fmt: skip
 """Fixed options of every method that applies to photographs: steps that a CPU affords."""
 

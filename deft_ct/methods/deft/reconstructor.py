@@ -88,7 +88,7 @@ class DEFTConfig(GuidedConfig):
         ValueError: a value is out of range or unknown.
     """
 
-    steps: int = 20
+    steps: int = 10
     estimate: Literal["samples", "mean"] = "mean"
     draws: int = 1
     rounds: int | None = None
