@@ -71,12 +71,14 @@ class Estimate:
         samples: ``(B, S, *image_shape)``.
         std: ``(B, *image_shape)``; the spread of the samples when left out.
         record: more for the provenance.
+        judged: ``(B, *image_shape)``, what is compared with the images of the training; the mean when left out.
     """
 
     mean: Tensor | None = None
     samples: Tensor | None = None
     std: Tensor | None = None
     record: dict[str, Any] = field(default_factory=dict)
+    judged: Tensor | None = None
 
     def cleared(self, unseen: Tensor) -> Estimate:
         """With zeros in mean, samples and spread where a mask of the shape of the domain is set."""
@@ -85,7 +87,8 @@ class Estimate:
             return None if values is None else values.masked_fill(unseen.to(values.device), 0.0)
 
         record = self.record | {"unseen_pixels": int(unseen.sum())}
-        return Estimate(mean=zeroed(self.mean), samples=zeroed(self.samples), std=zeroed(self.std), record=record)
+        images = {name: zeroed(getattr(self, name)) for name in ("mean", "samples", "std", "judged")}
+        return Estimate(**images, record=record)
 
 
 @dataclass(frozen=True, kw_only=True)

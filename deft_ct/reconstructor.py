@@ -229,7 +229,8 @@ class Reconstructor(nn.Module, abc.ABC):
         limit = self.largest_plausible(measurement)
         sane = check_diverged(self.name, request.image_ids, images, measurement, limit)
         missed = unexplained(y, mean, measurement) if sane and self.uses_data else None
-        judged, strange = self._judged(request, mean) if sane and missed is None else ({}, ())
+        seen = mean if estimate.judged is None else estimate.judged
+        judged, strange = self._judged(request, seen) if sane and missed is None else ({}, ())
         findings += (said := [missed] if missed is not None else list(strange))
         for finding in said:
             warnings.warn(str(finding), DataWarning, stacklevel=3)

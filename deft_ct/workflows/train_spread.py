@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,12 +150,13 @@ def series_of_folds(slices: CTPack | CTFolder, folds: int) -> list[tuple[str, ..
 
 
 def left_out_slices(path: Path, series: Collection[str], every: int = 1) -> CTPack:
-    """The slices that a fold has left out.
+    """The slices that a fold has left out: of each patient one of ``every`` so many, and at least one.
 
     Raises:
         ValueError: the pack does not hold the series.
     """
-    return CTPack(path, every=every, groups=tuple(series))
+    of_patients = Counter(CTPack(path, groups=tuple(series)).patients)
+    return CTPack(path, groups=tuple(series), limit=sum(math.ceil(count / every) for count in of_patients.values()))
 
 
 def judged_folds(
@@ -166,7 +169,7 @@ def judged_folds(
         data: the pack that they were trained on.
         solver: whose means they judge.
         scans: makes the scans of some slices.
-        every: keep every k-th slice.
+        every: of each patient keep one of so many slices, and at least one.
 
     Raises:
         FileNotFoundError: there are no folds, or no such pack.

@@ -26,6 +26,7 @@ from deft_ct.methods.deft.spread_network import SpreadConfig
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct import CTProblem
 from deft_ct.runtime.intervals import fitted_factor, normal_factor
+from deft_ct.workflows.train_spread import left_out_slices
 
 
 def test_the_widths_are_the_quantiles_of_the_ratio():
@@ -205,6 +206,16 @@ def test_intervals_are_fitted_on_patients_that_a_fold_has_not_seen(told: Path):
     assert alone.half_widths != fitted.half_widths
     reports = json.loads((told / "out" / "report.json").read_text())["reports"]
     assert list(reports) == [f"val.h5, {scan}" for scan in SCANS]
+
+
+def test_every_patient_who_is_left_out_is_judged(tmp_path: Path):
+    path = write_tiny_pack(tmp_path / "one.h5", count=7)
+    with h5py.File(path, "a") as file:
+        short = file.create_group("series2")
+        short["hu"], short["z_mm"] = file["series1/hu"][:1], file["series1/z_mm"][:1]
+        short.attrs["pixel_mm"] = 8.0
+    pack = left_out_slices(path, ["series1", "series2"], 5)
+    assert sorted(pack.patients) == ["series1", "series1", "series2"]
 
 
 def test_folds_of_another_training_are_refused(told: Path):

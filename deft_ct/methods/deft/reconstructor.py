@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -269,27 +269,29 @@ class DEFT(PosteriorSampler):
             judge = intervals_of(self.spread_network, request.measurement, self.image_shape(request), settings)
         matching = judge is not None and judge.expects_error and samples is not None and self.config.matched
         if not direct and not matching:
-            return self._sampled(None, samples, how, request)
+            return self._sampled(Estimate(samples=samples, record=how), request)
         means = self.mean(likelihood, condition, request.image_ids, seed=request.seed)
         mean, by_network = likelihood.to_physical(means), direct and self.config.spread != "samples"
         if judge is None or not (matching or by_network):
-            return self._sampled(mean, samples, how, request)
+            return self._sampled(Estimate(mean=mean, samples=samples, record=how), request)
         scale = judge.scale(means, condition) * likelihood.to_physical.scale
         if matching:
             assert samples is not None
             samples, factors = matched(samples, mean, judge.energy(scale, condition))
             how |= {"sample_factors": [float(factors.min()), float(factors.max())]}
         if not by_network:
-            return self._sampled(mean if direct else None, samples, how, request)
+            first = mean if direct else None
+            return self._sampled(Estimate(mean=first, samples=samples, record=how, judged=mean), request)
         std, record = judge.deviation(scale, condition, calibrated=self.config.calibrated)
         return Estimate(mean=mean, samples=samples, std=std, record=how | {"spread": record})
 
-    def _sampled(self, mean: Tensor | None, samples: Tensor | None, how: dict[str, Any], request: Request) -> Estimate:
-        """The estimate whose spread is that of the samples, if there are several."""
+    def _sampled(self, estimate: Estimate, request: Request) -> Estimate:
+        """The estimate with the spread of its samples, if there are several."""
+        samples = estimate.samples
         if samples is None or samples.shape[1] < 2:
-            return Estimate(mean=mean, samples=samples, record=how)
+            return estimate
         std, record = self._spread(samples.std(1), request)
-        return Estimate(mean=mean, samples=samples, std=std, record=how | {"spread": record})
+        return replace(estimate, std=std, record=estimate.record | {"spread": record})
 
     def _spread(self, std: Tensor, request: Request) -> tuple[Tensor, dict[str, Any]]:
         """The spread, rescaled if one of the calibrations fits, and the record of what was done."""

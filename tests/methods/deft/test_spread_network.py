@@ -269,6 +269,19 @@ def test_the_distance_of_samples_from_the_mean_is_that_of_the_predicted_error(ne
     assert "sample_factors" not in unknown.reconstruct(y, scan, num_samples=2).provenance
 
 
+def test_matched_samples_are_judged_by_their_mean(networks, monkeypatch):
+    prior, htransform = networks
+    scan = tiny_scan()
+    y, seen = scan.simulate(tiny_slices(1)), []
+    monkeypatch.setattr(DEFT, "_judged", lambda self, request, mean: seen.append(mean) or ({}, ()))
+    network = made_for(prior, htransform, intervals=(fitted_with(root_mean_square=1.3),))
+    mean = DEFT(prior, htransform, DEFTConfig(steps=3), network).reconstruct(y, scan, num_samples=0).mean
+    for options in ({}, {"matched": False}):
+        method = DEFT(prior, htransform, DEFTConfig(steps=3, estimate="samples", **options), network)
+        got = method.reconstruct(y, scan, num_samples=1)
+        assert torch.equal(seen[-1], got.mean if options else mean)
+
+
 def test_a_sample_that_is_the_mean_or_far_away_is_scaled_within_limits():
     mean = torch.zeros(1, 1, 4, 4)
     samples = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4), 1000 * torch.ones(1, 4, 4)])[None]
