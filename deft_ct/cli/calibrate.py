@@ -73,8 +73,8 @@ def calibrate(
     Reconstructions of that scan with the same settings are then calibrated. Needs two samples or more.
 
     deft:spread=network fits the intervals of the spread network instead, for all scans (repeat --scan) at once and
-    without samples. Copy the files of OUT/spread into the folder of the h-transform. --folds-of adds the patients of the
-    training, each judged by a network that has not seen this patient.
+    without samples. Copy the files of OUT/spread into the folder of the h-transform. --folds-of adds the patients of
+    the training, each judged by a network that has not seen this patient.
     """
     with one_line_errors(), occupy_folder(out):
         console = Console()
