@@ -113,7 +113,8 @@ def calibrate(
         if preset is not None:
             console.print(f"[dim]{escape(method)}: preset {escape(preset)}[/]")
         assert isinstance(built, DEFT)
-        solver = DEFT(built.prior, built.htransform, replace(built.config, calibrated=False))
+        config = replace(built.config, calibrated=False, spread="samples")
+        solver = DEFT(built.prior, built.htransform, config, built.spread_network)
         problems = {
             text: CTProblem(pack, chosen, seed=seed, batch_size=batch_size, device=device)
             for text, pack in packs.items()
@@ -123,7 +124,7 @@ def calibrate(
         else:
             differences = fitted.differences(
                 htransform_sha256=solver.htransform.content_hash(), prior_sha256=solver.prior.content_hash(),
-                settings=solver.config.sampling, samples=count,
+                settings=solver.sampling, samples=count,
             )  # fmt: skip
             differences += ["another scan"] if fitted.scan.get("name") != chosen.name else []
             if differences:
@@ -145,7 +146,7 @@ def calibrate(
             title = f"{problem.data}, every {every}: {chosen}; {count} samples, seed {seed}"
             save_png(calibration_figure(reports[text], title=title), out / f"spread-{pictures[text]}.png")
         record = {
-            "scan": chosen.to_dict(), "settings": solver.config.sampling, "every": every, "samples": count,
+            "scan": chosen.to_dict(), "settings": solver.sampling, "every": every, "samples": count,
             "seed": seed, "network_precision": solver.prior.precision, "packs": reports,
         }  # fmt: skip
         write_text(out / "spread.json", json.dumps(record, indent=1, allow_nan=False) + "\n")

@@ -65,7 +65,7 @@ def calibrate_spread(problem: Problem, draws: Draws, reconstructor: DEFT, *, flo
     factor, lowest = fit_spread(draws, floor=floor)
     fitted = SpreadCalibration(
         factor=factor, floor_hu=lowest, samples=draws.count, around_samples=draws.around_samples,
-        scan=problem.describe_measurement(), image_shape=draws.truth.shape[-2:], settings=reconstructor.config.sampling,
+        scan=problem.describe_measurement(), image_shape=draws.truth.shape[-2:], settings=reconstructor.sampling,
         htransform_sha256=reconstructor.htransform.content_hash(), prior_sha256=reconstructor.prior.content_hash(),
     )  # fmt: skip
     provenance = {

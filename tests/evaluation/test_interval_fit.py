@@ -20,8 +20,10 @@ from deft_ct.datasets.packs import read_pack
 from deft_ct.diffusion import save_prior
 from deft_ct.evaluation.interval_fit import conformal_widths, fitted_slopes, widths_for_patients
 from deft_ct.evaluation.score import score
-from deft_ct.evaluation.spread import Deviations, deviation_report
+from deft_ct.evaluation.spread import Deviations, coverage, deviation_report
+from deft_ct.evaluation.spread_fit import draw
 from deft_ct.methods.deft import SpreadNetwork, load_spread_network, save_htransform, save_spread_network
+from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.methods.deft.spread_network import SpreadConfig
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct import CTProblem
@@ -206,6 +208,28 @@ def test_intervals_are_fitted_on_patients_that_a_fold_has_not_seen(told: Path):
     assert alone.half_widths != fitted.half_widths
     reports = json.loads((told / "out" / "report.json").read_text())["reports"]
     assert list(reports) == [f"val.h5, {scan}" for scan in SCANS]
+
+
+def test_the_spread_of_samples_is_calibrated_on_samples_as_they_are_drawn_in_use(told: Path):
+    data = ["--data", told / "val.h5", "--scan", SCANS[0]]
+    assert calibrate(told, *data, "--out", told / "out").exit_code == 0
+    network = load_spread_network(told / "out" / "spread")
+    save_spread_network(network, told / "head", dtype=torch.float32)
+    words = ["calibrate", "deft:steps=2", "--prior", told / "prior", "--htransform", told / "head", *data]
+    words += ["--every", 1, "--samples", 2, "--no-progress", "--out", told / "samples"]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    path = told / "samples" / f"calibration-{SCANS[0]}-32px.json"
+    fitted = SpreadCalibration.read(path if path.exists() else path.with_name(f"calibration-{SCANS[0]}.json"))
+    assert fitted.settings["matched"] == network.content_hash()
+    problem = CTProblem(read_pack(str(told / "val.h5"), 1), Scan.from_name(SCANS[0]))
+    networks = Networks(prior=told / "prior", htransform=told / "head")
+    drawn, raw = (
+        draw(problem, networks.build("deft", {"steps": 2, "spread": "samples", "matched": matched}), samples=2)
+        for matched in (True, False)
+    )
+    assert fitted.provenance["coverage_90_raw"] == pytest.approx(coverage(drawn), abs=1e-6)
+    assert abs(coverage(drawn) - coverage(raw)) > 1e-3
 
 
 def test_every_patient_who_is_left_out_is_judged(tmp_path: Path):

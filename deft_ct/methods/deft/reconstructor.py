@@ -196,6 +196,12 @@ class DEFT(PosteriorSampler):
         predicted = self.spread_network is not None and self.config.spread != "samples"
         return 1 if predicted and not self.needs_samples else USUAL_SAMPLES
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What changes the distribution of samples: the settings, and the network that they are matched by."""
+        network = self.spread_network if self.config.matched else None
+        return self.config.sampling | {"matched": network is not None and network.content_hash()}
+
     def describe(self) -> dict[str, Any]:
         """Hashes of the prior and of the h-transform."""
         return super().describe() | {"htransform_sha256": self.htransform.content_hash()}
@@ -305,7 +311,7 @@ class DEFT(PosteriorSampler):
         for calibration in near:
             scan = {"scan": calibration.scan} if calibration.scan else {}
             reasons = [f"it was {text}" for text in outside_training(scan, request.measurement)]
-            reasons += calibration.differences(settings=self.config.sampling, samples=request.num_samples, **own)
+            reasons += calibration.differences(settings=self.sampling, samples=request.num_samples, **own)
             if not reasons:
                 scale = units.affine.scale
                 record = {
