@@ -169,8 +169,8 @@ def higher_goals() -> list[str]:
         f"within 3 points of the level | on {len(near)} of {len(spread)} scans; at most {off:.1f} points off | "
         "**missed** |",
         f"below 5 HU in air | {min(air):.1f} to {max(air):.1f} HU | **missed** |",
-        f"on each of nine scans | {min(below):.1f} to {max(below):.1f} dB, within on {right} of {len(below)} scans | "
-        "**missed** |",
+        f"on each of nine scans | {min(below):.2f} to {max(below):.2f} dB, within on {right} of {len(below)} scans | "
+        f"**missed** by {2.5 - min(below):.3f} dB at 1e4 photons |",
         f"(256 pixels, 60 views, 8 slices) | {fast['8']}, both on one thread | **missed** |",
         f"for a single slice | {fast['1']}, both on one thread | **missed** |",
         f"the stored matrix on an H200: {gpu['forward_us_a_slice']:.1f} and {gpu['adjoint_us_a_slice']:.1f} us",
@@ -184,8 +184,9 @@ def harder_scans() -> list[str]:
     lpd = [gain(one, "learned_primal_dual").mean() for one in both]
     fitted = psnr(f"compare_test_volumes_{TWENTY}_finetuned")[MEAN].mean()
     less = [gain(one, SAMPLE).mean() for one in both]
-    behind = [gain(arc, name, SAMPLE).mean() for name in ("diffpir", "tv")]
-    assert max(behind) < 0
+    behind = [-gain(one, "diffpir", SAMPLE).mean() for one in both]
+    above = [gain(one, "tv", SAMPLE).mean() for one in both]
+    assert min(behind) > 0 and min(above) > 0
     return [
         f"better than the best zero-shot method by {zero[0]:.1f} and {zero[1]:.1f} dB, and better than FBP + U-Net by "
         f"{unet[0]:.1f} and {unet[1]:.1f}.",
@@ -193,8 +194,8 @@ def harder_scans() -> list[str]:
         f"{len(more[MEAN])}, ",
         f"It is {lpd[1]:.1f} dB worse at 120 degrees.",
         f"level with learned primal-dual ({fitted:.2f} and {more['learned_primal_dual'].mean():.2f} dB)",
-        f"**A single sample** of DEFT is {gain(twenty, 'diffpir', SAMPLE).mean():.1f} dB above DiffPIR at 20 views.",
-        f"**At 120 degrees it is below DiffPIR**, by {-behind[0]:.1f} dB, and below TV.",
+        f"**A single sample** of DEFT is **below DiffPIR**, by {behind[0]:.1f} and {behind[1]:.1f} dB, and above TV by "
+        f"{above[0]:.1f} and {above[1]:.1f} dB.",
         f"DEFT's samples have {less[0]:.1f} and {less[1]:.1f} dB less.",
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,12 +63,20 @@ def test_the_table_of_the_spread_network() -> None:
     text = " ".join((ROOT / RESULTS).read_text(encoding="utf-8").split())
     single = reports["test_singles.h5, parallel60_1e5"]["network"]
     errors = [reports[f"{name}.h5, parallel60_1e5"]["network"]["rmse"] for name in ("val", "test_volumes")]
-    assert f"({100 * single['coverage']['body']['0.9']:.1f} % for 90 % at 60 views)" in text
+    fitted = reports["val.h5, parallel60_1e5"]["network"]["coverage"]["body"]["0.9"]
+
+    def off(name: str, scans: Sequence[str], *regions: str) -> str:
+        found = [reports[f"{name}.h5, {scan}"]["network"]["coverage"] for scan in scans]
+        return f"{max(100 * abs(v - float(p)) for one in found for part in regions for p, v in one[part].items()):.1f}"
+
+    assert f"The largest difference from a level is {off('test_volumes', order, 'body')} points." in text
+    assert f"it is {off('test_singles', order, 'body')} points, over all six scans" in text
+    assert f"(90 % intervals at 60 views: {100 * single['coverage']['body']['0.9']:.1f} %)" in text
     assert f"(RMSE {errors[0]:.0f} against {errors[1]:.0f} HU at 60 views)" in text
-    regions = reports["test_volumes.h5, parallel60_1e5"]["network"]["coverage"]
-    off = max(abs(100 * covered - 100 * float(level)) for name in ("edges", "soft_tissue", "lung")
-              for level, covered in regions[name].items())  # fmt: skip
-    assert f"within {off:.1f} points of the level" in text
+    assert f"and their 90 % intervals cover {100 * fitted:.1f} %." in text
+    assert f"within {off('test_volumes', order[:1], 'edges', 'soft_tissue', 'lung')} points of the level" in text
+    parts = [off("test_volumes", order, part) for part in ("soft_tissue", "lung", "edges")]
+    assert "soft tissue is within {}, lung within {}, and edges within {} (1e4 photons)".format(*parts) in text
     wide = stored("spread_network_512")["reports"]
     large = [wide[f"test.h5, {scan}"]["network"] for scan in ("parallel60_5e4", "parallel120_5e4")]
     covered = [[f"{100 * one['coverage']['body'][level]:.1f}" for one in large] for level in ("0.9", "0.5")]

@@ -9,8 +9,17 @@ changes.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
+from deft_ct.methods.deft.spread_network import MAIN_LEVEL
+from deft_ct.runtime.intervals import interval_factor, normal_factor
+
+SAMPLE_FACTORS = "sample_factors"
+"""Key of the record for the smallest and the largest factor of a result."""
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+"""Levels whose half widths are recorded."""
 MOST = 3.0
 """Largest factor, and the inverse of the smallest one."""
 
@@ -31,3 +40,21 @@ def matched(samples: Tensor, mean: Tensor, energy: Tensor) -> tuple[Tensor, Tens
     own = away.square().flatten(2).mean(2)
     factors = (energy[:, None] / own).sqrt().nan_to_num(1.0, posinf=MOST).clamp(1 / MOST, MOST)
     return centre + factors.reshape(*factors.shape, *(1,) * (mean.ndim - 1)) * away, factors
+
+
+def matched_spread(std: Tensor, count: int, *, around_samples: bool) -> tuple[Tensor, dict[str, Any]]:
+    """The reported standard deviation of matched samples, such that ``+- 1.645`` of it are the 90 % interval.
+
+    Matched samples need no calibration. Their number is small, so the intervals are those of Student's distribution.
+
+    Args:
+        std: of the samples.
+        count: how many there are.
+        around_samples: whether the reconstruction is their mean.
+
+    Returns:
+        The standard deviation, and its record with the half widths of :data:`LEVELS` in units of it.
+    """
+    few = interval_factor(MAIN_LEVEL, count, around_samples=around_samples) / normal_factor(MAIN_LEVEL)
+    widths = {f"{level:g}": interval_factor(level, count, around_samples=around_samples) / few for level in LEVELS}
+    return std * few, {"calibrated": True, "by": "matched samples", "level": MAIN_LEVEL, "half_widths": widths}

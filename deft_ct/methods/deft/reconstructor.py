@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from deft_ct.ct.trained_range import outside_training
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.samplers import SAMPLERS, Denoiser, SamplerName
 from deft_ct.diffusion.schedule import Spacing
@@ -22,10 +21,10 @@ from deft_ct.methods.deft.conditioning import check_htransform
 from deft_ct.methods.deft.denoiser import conditional_denoiser
 from deft_ct.methods.deft.fallback import ScanPlan, plan_for
 from deft_ct.methods.deft.familiarity import Familiarity
-from deft_ct.methods.deft.matched_samples import matched
+from deft_ct.methods.deft.matched_samples import SAMPLE_FACTORS, matched, matched_spread
 from deft_ct.methods.deft.noisy_image import is_noisy_image, noisy_image_denoiser
 from deft_ct.methods.deft.predicted_spread import intervals_of
-from deft_ct.methods.deft.spread_calibration import SpreadCalibration, nearest_in_size
+from deft_ct.methods.deft.spread_calibration import SpreadCalibration, fitting
 from deft_ct.methods.deft.spread_network import SpreadNetwork
 from deft_ct.methods.deft.trained_measurements import much_larger, other_measurement, other_size, wide_hole
 from deft_ct.methods.guided.config import GuidedConfig, check_counts, check_positive
@@ -284,7 +283,7 @@ class DEFT(PosteriorSampler):
         if matching:
             assert samples is not None
             samples, factors = matched(samples, mean, judge.energy(scale, condition))
-            how |= {"sample_factors": [float(factors.min()), float(factors.max())]}
+            how |= {SAMPLE_FACTORS: [float(factors.min()), float(factors.max())]}
         if not by_network:
             first = mean if direct else None
             return self._sampled(Estimate(mean=first, samples=samples, record=how, judged=mean), request)
@@ -296,30 +295,25 @@ class DEFT(PosteriorSampler):
         samples = estimate.samples
         if samples is None or samples.shape[1] < 2:
             return estimate
-        std, record = self._spread(samples.std(1), request)
+        std, record = self._spread(estimate, samples.std(1), request)
         return replace(estimate, std=std, record=estimate.record | {"spread": record})
 
-    def _spread(self, std: Tensor, request: Request) -> tuple[Tensor, dict[str, Any]]:
-        """The spread, rescaled if one of the calibrations fits, and the record of what was done."""
-        units, reasons = request.measurement.units, ["switched off"] if not self.config.calibrated else []
-        if units is None or reasons or not self.calibrations:
-            return std, {"calibrated": False, "reason": " ".join(reasons) or "none was fitted for this h-transform"}
-        own = {"prior_sha256": self.prior.content_hash(), "htransform_sha256": self.htransform.content_hash()}
-        shape = self.image_shape(request)
-        near = nearest_in_size(self.calibrations, shape)
-        reasons = [] if near else ["images of another size"]
-        for calibration in near:
-            scan = {"scan": calibration.scan} if calibration.scan else {}
-            reasons = [f"it was {text}" for text in outside_training(scan, request.measurement)]
-            reasons += calibration.differences(settings=self.sampling, samples=request.num_samples, **own)
-            if not reasons:
+    def _spread(self, estimate: Estimate, std: Tensor, request: Request) -> tuple[Tensor, dict[str, Any]]:
+        """The spread of samples, rescaled if a calibration fits or they are matched, and the record of it."""
+        units, reason = request.measurement.units, "" if self.config.calibrated else "switched off"
+        if units is not None and self.calibrations and not reason:
+            found = fitting(
+                self.calibrations, request.measurement, self.image_shape(request), settings=self.sampling,
+                samples=request.num_samples, prior_sha256=self.prior.content_hash(),
+                htransform_sha256=self.htransform.content_hash(),
+            )  # fmt: skip
+            if isinstance(found, SpreadCalibration):
                 scale = units.affine.scale
-                record = {
-                    "calibrated": True, "factor": calibration.factor, "floor_hu": calibration.floor_hu,
-                    "level": calibration.level, **calibration.provenance,
-                }  # fmt: skip
-                return calibration.rescaled(std / scale, request.num_samples) * scale, record
-        return std, {"calibrated": False, "reason": f"fitted for something else: {'; '.join(reasons)}"}
+                return found.rescaled(std / scale, request.num_samples) * scale, found.record
+            reason = found
+        if SAMPLE_FACTORS in estimate.record and self.config.calibrated:
+            return matched_spread(std, request.num_samples, around_samples=estimate.mean is None)
+        return std, {"calibrated": False, "reason": reason or "none was fitted for this h-transform"}
 
     def defaults_for(self, measurement: Measurement) -> dict[str, Any]:
         """The rounds of the mean: none where the first estimate cannot be improved.

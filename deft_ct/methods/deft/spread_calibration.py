@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deft_ct.ct.trained_range import outside_training
+from deft_ct.measurement.measurement import Measurement
 from deft_ct.runtime.intervals import interval_factor, normal_factor
 from deft_ct.runtime.stored_record import StoredRecord
 
@@ -110,6 +112,13 @@ class SpreadCalibration(StoredRecord):
         if not (np.isfinite(values).all() and min(values) >= 0 and max(values) > 0):
             raise ValueError(f"factor and floor_hu must be finite, not negative and not both 0, got {values}")
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """Entries of the record of a result that is calibrated by it."""
+        return {
+            "calibrated": True, "factor": self.factor, "floor_hu": self.floor_hu, "level": self.level, **self.provenance
+        }  # fmt: skip
+
     def rescaled(self, std: Spread, count: int) -> Spread:
         """The calibrated standard deviation in HU.
 
@@ -136,3 +145,24 @@ class SpreadCalibration(StoredRecord):
         changed = sorted(k for k in plain.keys() | self.settings.keys() if plain.get(k) != self.settings.get(k))
         found += [f"another {', '.join(changed)}"] if changed else []
         return found + (["another number of samples"] if self.floor_hu and samples != self.samples else [])
+
+
+def fitting(
+    calibrations: Sequence[SpreadCalibration], measurement: Measurement, image_shape: Sequence[int], **own: Any
+) -> SpreadCalibration | str:
+    """The calibration that holds for a measurement, or why none does.
+
+    Args:
+        calibrations: that are stored with an h-transform.
+        measurement: of the request.
+        image_shape: of one image.
+        own: networks, settings and number of samples, see :meth:`SpreadCalibration.differences`.
+    """
+    near = nearest_in_size(calibrations, image_shape)
+    reasons = [] if near else ["images of another size"]
+    for calibration in near:
+        scan = {"scan": calibration.scan} if calibration.scan else {}
+        reasons = [f"it was {text}" for text in outside_training(scan, measurement)] + calibration.differences(**own)
+        if not reasons:
+            return calibration
+    return f"fitted for something else: {'; '.join(reasons)}"

@@ -14,6 +14,7 @@ from tiny_pack import write_tiny_pack
 
 from deft_ct.ct.pairs import SlicePairs
 from deft_ct.datasets.packs import CTPack
+from deft_ct.evaluation.spread import half_width
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import (
     Condition,
@@ -33,7 +34,7 @@ from deft_ct.methods.deft.train_spread import tabulate_means, train_spread
 from deft_ct.methods.registry import Networks
 from deft_ct.reconstructor import UnsupportedError
 from deft_ct.runtime.content_key import OtherContentError
-from deft_ct.runtime.intervals import normal_factor
+from deft_ct.runtime.intervals import interval_factor, normal_factor
 from deft_ct.runtime.read_error import ReadError
 from deft_ct.training import TrainingConfig
 
@@ -197,7 +198,7 @@ def test_samples_are_for_looking_at_and_change_neither_mean_nor_spread(networks)
     assert drawn.samples.shape[1] == 3
     assert torch.equal(drawn.std, bare.std) and torch.equal(drawn.mean, bare.mean)
     _, _, _, own = reconstruct(networks, 3, spread="samples")
-    assert torch.allclose(own.std, own.samples.std(1)) and "by" not in own.provenance["spread"]
+    assert torch.allclose(own.std, own.samples.std(1)) and "by" not in own.provenance["spread"]  # nothing is fitted
 
 
 def test_the_spread_of_an_image_does_not_depend_on_the_batch(networks):
@@ -267,6 +268,28 @@ def test_the_distance_of_samples_from_the_mean_is_that_of_the_predicted_error(ne
     assert torch.allclose(one.mean, got.samples[:, 0], rtol=1e-4, atol=1e-6)
     unknown = DEFT(prior, htransform, DEFTConfig(steps=3), made_for(prior, htransform))
     assert "sample_factors" not in unknown.reconstruct(y, scan, num_samples=2).provenance
+
+
+@pytest.mark.parametrize("estimate", ["mean", "samples"])
+def test_the_spread_of_matched_samples_has_the_intervals_of_few_samples(networks, estimate):
+    prior, htransform = networks
+    scan = tiny_scan()
+    y = scan.simulate(tiny_slices(1))
+    network = made_for(prior, htransform, intervals=(fitted_with(root_mean_square=1.3),))
+
+    def spread_of(**options):
+        method = DEFT(prior, htransform, DEFTConfig(steps=3, spread="samples", estimate=estimate, **options), network)
+        return method.reconstruct(y, scan, num_samples=4)
+
+    got = spread_of()
+    record = got.provenance["spread"]
+    assert record["calibrated"] and record["by"] == "matched samples"
+    for level in (0.5, 0.9, 0.95):
+        expected = interval_factor(level, 4, around_samples=estimate == "samples") * got.samples.std(1)
+        assert torch.allclose(got.std * half_width(got, level), expected, rtol=1e-4)
+    assert half_width(got, 0.9) == pytest.approx(normal_factor(0.9))
+    for raw in (spread_of(matched=False), spread_of(calibrated=False)):
+        assert torch.allclose(raw.std, raw.samples.std(1)) and not raw.provenance["spread"]["calibrated"]
 
 
 def test_matched_samples_are_judged_by_their_mean(networks, monkeypatch):
