@@ -138,13 +138,3 @@ def test_damaged_data_are_those_of_the_stored_results() -> None:
         assert shown[:4] == [f"{rows[FAULTS[name]][method]['rmse_hu']:,.0f}" for method in methods], name
         warned = {warning for method in methods for warning in rows[FAULTS[name]][method]["warnings"]}
         assert set(filter(None, shown[4].split(", "))) == warned, name
-
-
-def test_few_evaluations_are_those_of_the_stored_results() -> None:
-    sampled = [
-        cell["result"] for cell in stored("few_steps_parallel60_1e5")["cells"]
-        if cell["settings"].get("sampler") == "dpm-solver"
-    ]  # fmt: skip
-    single, mean, *_ = table(RESULTS, "Few evaluations")
-    assert single[1:6] == [f"{one['single']['psnr_db']['mean']:.2f}" for one in sampled]
-    assert mean[1:6] == [f"{one['mean']['psnr_db']['mean']:.2f}" for one in sampled]
