@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 from deft_ct.ct.trained_range import outside_training
 from deft_ct.measurement.measurement import Measurement
 from deft_ct.methods.deft.htransform import Condition
+from deft_ct.methods.deft.spread_calibration import SpreadCalibration
 from deft_ct.methods.deft.spread_network import LAPLACE_DEVIATION, MAIN_LEVEL, FittedIntervals, SpreadNetwork
+from deft_ct.runtime.content_key import content_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,3 +91,17 @@ def intervals_of(
     elif fitted.settings != settings:
         reasons.append("it was fitted for a mean of other settings")
     return Intervals(network=network, fitted=fitted, reasons=tuple(reasons))
+
+
+def fit_digest(network: SpreadNetwork | None, calibrations: Sequence[SpreadCalibration]) -> str | None:
+    """SHA-256 of everything that was fitted for the spread, apart from where it comes from; None if nothing was.
+
+    Args:
+        network: the spread network, with its intervals.
+        calibrations: of the spread of samples.
+    """
+    intervals = [] if network is None else [asdict(replace(one, provenance={})) for one in network.intervals]
+    fits = [*intervals, *(asdict(replace(one, provenance={})) for one in calibrations)]
+    if network is None and not fits:
+        return None
+    return content_digest([network and network.content_hash(), *fits])

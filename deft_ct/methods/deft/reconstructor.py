@@ -23,7 +23,7 @@ from deft_ct.methods.deft.fallback import ScanPlan, plan_for
 from deft_ct.methods.deft.familiarity import Familiarity
 from deft_ct.methods.deft.matched_samples import SAMPLE_FACTORS, matched, matched_spread
 from deft_ct.methods.deft.noisy_image import is_noisy_image, noisy_image_denoiser
-from deft_ct.methods.deft.predicted_spread import intervals_of
+from deft_ct.methods.deft.predicted_spread import fit_digest, intervals_of
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration, fitting
 from deft_ct.methods.deft.spread_network import SpreadNetwork
 from deft_ct.methods.deft.trained_measurements import much_larger, other_measurement, other_size, wide_hole
@@ -202,8 +202,10 @@ class DEFT(PosteriorSampler):
         return self.config.sampling | {"matched": network is not None and network.content_hash()}
 
     def describe(self) -> dict[str, Any]:
-        """Hashes of the prior and of the h-transform."""
-        return super().describe() | {"htransform_sha256": self.htransform.content_hash()}
+        """Hashes of the prior, of the h-transform, and of what was fitted for the spread."""
+        fit = fit_digest(self.spread_network, self.calibrations)
+        own = {"htransform_sha256": self.htransform.content_hash()}
+        return super().describe() | own | ({} if fit is None else {"spread_fit_sha256": fit})
 
     def _check(self, request: Request) -> None:
         super()._check(request)

@@ -207,6 +207,22 @@ def test_the_spread_of_an_image_does_not_depend_on_the_batch(networks):
     assert torch.equal(second.std, both.std[1:])
 
 
+def test_the_description_of_the_method_follows_what_was_fitted_for_the_spread(networks):
+    prior, htransform = networks
+
+    def described(network) -> str | None:
+        return DEFT(prior, htransform, None, network).describe().get("spread_fit_sha256")
+
+    first = described(made_for(prior, htransform))
+    assert described(None) is None and first is not None
+    assert described(made_for(prior, htransform, intervals=(fitted_with(provenance={"created": "later"}),))) == first
+    assert described(made_for(prior, htransform, intervals=(fitted_with(root_mean_square=1.0),))) != first
+    other = made_for(prior, htransform)
+    with torch.no_grad():
+        other.network.conv_out.weight.mul_(2)
+    assert described(other) != first
+
+
 def fitted_with(**changes) -> FittedIntervals:
     return FittedIntervals(half_widths=WIDTHS, image_shape=(SIZE, SIZE), settings=MEAN, **changes)
 
