@@ -27,7 +27,7 @@ class NullSpaceErrors:
         estimate: label of the method's estimate.
         images: label -> ``(N, H, W)`` HU; ``"FBP"``, ``"TV"``, the estimate, and one sample if the method draws any.
         spread: posterior standard deviation ``(N, H, W)`` HU, or None for a method that draws no samples.
-        spread_title: whether it is calibrated, and of how many samples.
+        spread_title: whether it is calibrated, and of what.
         maps: ``"truth"`` and the estimate -> local RMS of the unmeasured part, ``(N, H, W)`` HU.
         values: label -> name of a column -> a value for every slice; without FBP.
         unmeasured_hu: RMS of the unmeasured part of each true slice.
@@ -79,8 +79,10 @@ def measure_null_space(
             images[f"{name} one sample"] = main.samples[:, 0]
         if main.std is not None:
             keep("spread", main.std / affine.scale)
-            kind = "calibrated" if main.provenance["spread"]["calibrated"] else "uncalibrated"
-            spread_title = f"{kind} standard deviation\nof {main.provenance['num_samples']} samples"
+            spread = main.provenance["spread"]
+            kind = "calibrated" if spread["calibrated"] else "uncalibrated"
+            source = "of the spread network" if spread.get("by") == "network" else f"of {samples} samples"
+            spread_title = f"{kind} standard deviation\n{source}"
         own = split_ct(truth, y, measurement)
         unmeasured += (own.unmeasured.flatten(1).square().mean(1).sqrt() / affine.scale).tolist()
         keep("map truth", local_rms(own.unmeasured) / affine.scale)
