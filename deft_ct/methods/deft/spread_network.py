@@ -6,9 +6,9 @@ refinement, the back-projected residual, and the scan. It is trained on images t
 where the errors are those of new images. The loss is the negative logarithm of Laplace's density, ``log b + |e| / b``
 (Kendall and Gal 2017, arXiv 1703.04977, sec. 3.1): errors of CT have heavier tails than Gaussian ones.
 
-**Intervals.** No density is assumed for them. On images that the networks have not seen, the quantiles of ``|e| / b``
-are the half widths of the intervals of each level, in units of ``b`` (split conformal prediction, Lei et al. 2018,
-arXiv 1604.04173, sec. 2.2, with a locally weighted score). The standard deviation that is reported is ``b`` times a
+**Intervals.** No density is assumed for them. The half widths of the intervals of each level, in units of ``b``, are
+quantiles of ``|e| / b`` on images that the networks have not seen. This is split conformal prediction with a locally
+weighted score (Lei et al. 2018, arXiv 1604.04173, sec. 2.2). The standard deviation that is reported is ``b`` times a
 factor, such that ``+- 1.645`` of it are the 90 % interval. ``b`` may be a little too large for one scan and too small
 for another. So a correction by the features of the scan is fitted with the intervals.
 """
@@ -104,8 +104,8 @@ class FittedIntervals:
         scan_slopes: the scale of the network is multiplied by ``exp(scan_slopes . features)`` first; empty for 1.
         scan_factors: smallest and largest of these factors among the scans of the fit; other scans stay within.
         root_mean_square: root-mean-square error in units of the corrected scale; 0 when unknown.
-        patient_half_widths: level -> half width, in units of the corrected scale, whose interval covers this share of
-            the pixels of at least 90 % of the patients; empty if there were too few patients.
+        patient_half_widths: level -> half width for single patients, in units of the corrected scale. Its interval
+            covers the level in at least 90 % of the patients. Empty if there were too few.
 
     Raises:
         ValueError: a level lies outside of (0, 1), a width is not a positive number, the main level is missing, or the
