@@ -85,6 +85,26 @@ def test_the_table_of_the_spread_network() -> None:
     assert "correlate by {} and {}".format(*related) in text
 
 
+def test_the_table_of_the_spread_of_samples() -> None:
+    shown = table_after(RESULTS, "intervals of 4 samples cover:")
+    order = ("parallel60_1e5", "parallel20_1e5", "parallel120_1e5", "fan60_1e5", *SCANS[4:])
+    assert len(shown) == len(order)
+    off, fitted = [], []
+    for scan, (_, *cells) in zip(order, shown, strict=True):
+        found = stored(f"spread_{scan}")["packs"]["test_volumes"]
+        covered = found["raw"]["coverage"]["body"]
+        expected = [f"{100 * covered[level]:.1f}" for level in ("0.5", "0.8", "0.9", "0.95")]
+        assert cells == [*expected, f"{found['raw']['correlation']['body']['pearson']:.2f}"], scan
+        off += [100 * abs(value - float(level)) for level, value in covered.items()]
+        fitted.append(100 * found["calibrated"]["coverage"]["body"]["0.5"])
+    sixty = stored("spread_parallel60_1e5")["packs"]["test_volumes"]["raw"]
+    text = " ".join((ROOT / RESULTS).read_text(encoding="utf-8").split())
+    assert f"The largest difference from a level is {max(off):.1f} points. On edges, 90 % intervals cover" in text
+    assert f"cover {100 * sixty['coverage']['edges']['0.9']:.0f} % at 60 views" in text
+    assert f"spread and error correlate by {sixty['correlation']['blocks']['pearson']:.2f} there." in text
+    assert f"then 50 % intervals cover {min(fitted):.0f} to {max(fitted):.0f} %" in text
+
+
 def test_measured_discs_and_tooth() -> None:
     shown = table_after(MEASURED, "**Against a reference, inside the object.**")
     cases = ["solid disc, 30 deg, 61 views"] * 3 + ["tooth, 31 of 181 views"] * 3
