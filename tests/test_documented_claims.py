@@ -114,29 +114,6 @@ def goals() -> list[str]:
     ]
 
 
-def spread_goals() -> list[str]:
-    scans = (SIXTY, TWENTY, "parallel120_1e5", "fan60_1e5", ARC, "parallel60_1e4")
-    network = [stored("spread_network")["reports"][f"test_volumes.h5, {scan}"]["network"] for scan in scans]
-    samples = [stored(f"spread_{scan}")["packs"]["test_volumes"]["raw"] for scan in scans]
-
-    def off(one: Any, region: str) -> float:
-        return max(100 * abs(value - float(level)) for level, value in one["coverage"][region].items())
-
-    regions = [max(off(one, name) for one in network) for name in ("soft_tissue", "lung", "edges")]
-    assert max(regions[:2]) < 6 < regions[2]
-    sixteen = stored("spread_16_samples_" + SIXTY)["packs"]["test_volumes"]["raw"]
-    related = [one["correlation"]["body"]["pearson"] for one in (network[0], sixteen)]
-    assert related[0] > related[1]
-    of_samples = [off(one, "body") for one in samples]
-    return [
-        "| soft tissue {:.1f}, lung {:.1f}, edges {:.1f} (1e4 photons) | **missed on edges** |".format(*regions),
-        f"| {related[0]:.2f} (n = {network[0]['images']}) against {related[1]:.2f} (n = {sixteen['images']}) at "
-        "60 views | met |",
-        f"| on {sum(value <= 3 for value in of_samples)} of 6 scans; at most {max(of_samples):.1f} points off | "
-        "**missed** |",
-    ]
-
-
 def higher_goals() -> list[str]:
     sixty, twenty, arc, singles = (psnr(f"compare_{name}") for name in (
         f"test_volumes_{SIXTY}", f"test_volumes_{TWENTY}", f"all_{ARC}", f"test_singles_{SIXTY}"))  # fmt: skip
@@ -198,7 +175,6 @@ def higher_goals() -> list[str]:
         "**missed** |",
         f"+ 5 dB at 120 views | {at_120:+.2f} dB (n = {len(more_views)}); the lost detail is worth {finer:.2f} dB | "
         "**missed** |",
-        *spread_goals(),
         f"below 5 HU in air | {min(air):.1f} to {max(air):.1f} HU | **missed** |",
         f"on each of nine scans | {min(below):.2f} to {max(below):.2f} dB, within on {right} of {len(below)} scans | "
         f"**missed** by {2.5 - min(below):.3f} dB at 1e4 photons |",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from documented_tables import ROOT, stored, table_after
 
@@ -72,3 +73,32 @@ def test_the_spread_of_samples_at_512_pixels() -> None:
     covered = 100 * test["raw"]["coverage"]["body"]["0.9"]
     assert f"n = {test['raw']['images']} slices of `ct512/test.h5`" in text
     assert f"that should cover 90 % cover {covered:.1f} % of the pixels of the body" in text
+
+
+def test_the_goals_of_the_spread_and_of_samples() -> None:
+    network = [stored("spread_network")["reports"][f"test_volumes.h5, {scan}"]["network"] for scan in ORDER]
+    samples = [stored(f"spread_{scan}")["packs"]["test_volumes"]["raw"] for scan in ORDER]
+
+    def off(one: Any, region: str) -> float:
+        return max(100 * abs(value - float(level)) for level, value in one["coverage"][region].items())
+
+    regions = [max(off(one, name) for one in network) for name in ("soft_tissue", "lung", "edges")]
+    sixteen = stored("spread_16_samples_parallel60_1e5")["packs"]["test_volumes"]["raw"]
+    related = [one["correlation"]["body"]["pearson"] for one in (network[0], sixteen)]
+    of_samples = [off(one, "body") for one in samples]
+    cost, cells = stored("spread_cost"), stored("compare_seconds_parallel60_1e5")["cells"]
+    seconds = {cell["label"]: cell["values"]["seconds_per_slice"] for cell in cells}
+    longer = cost["times"]["mean and spread network"]["ratio"]
+    more = seconds["deft:estimate=samples"] - seconds["deft"]
+    assert max(regions[:2]) < 6 < regions[2] and related[0] > related[1] and longer < 1.3 and more < 0.5
+    text = (ROOT / RESULTS).read_text(encoding="utf-8")
+    for sentence in (
+        "| soft tissue {:.1f}, lung {:.1f}, edges {:.1f} (1e4 photons) | **missed on edges** |".format(*regions),
+        f"| {related[0]:.2f} (n = {network[0]['images']}) against {related[1]:.2f} (n = {sixteen['images']}) at 60 "
+        "views | met |",
+        f"| {longer:.2f} times (val, n = {cost['slices']}, one core) | met |",
+        f"| {more:.2f} s (val, n = 16, bfloat16) | met |",
+        f"| on {sum(value <= 3 for value in of_samples)} of 6 scans; at most {max(of_samples):.1f} points off | "
+        "**missed** |",
+    ):
+        assert sentence in text

@@ -24,6 +24,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 from deft_ct.datasets.backbones import BackboneFile
 from deft_ct.diffusion import Prior
@@ -244,7 +245,8 @@ def summary(rows: Sequence[Record]) -> list[str]:
         cells.append(cell(values, of))
     diverse = [(row["problem"], row["diversity"]) for row in rows if row.get("diversity") is not None]
     cells.append(cell([value for _, value in diverse], [name for name, _ in diverse]))
-    return [*cells, *(f"{sum(s[key] for _, s in scored) / max(1, len(scored)):.3g}" for key in COSTS)]
+    costs = (median([float(score[key]) for _, score in scored]) if scored else 0.0 for key in COSTS)
+    return [*cells, *(f"{value:.3g}" for value in costs)]  # medians: a process that was stopped counts like any other
 
 
 def differences(by_label: dict[str, list[Record]]) -> str:
