@@ -347,7 +347,9 @@ def test_the_kills_of_a_series() -> None:
     assert (found["killed_slices"], found["seed"], found["side"]) == (20, 0, 512)
     text = " ".join((ROOT / SERIES).read_text(encoding="utf-8").split())
     assert "five random moments (20 slices of 512, seed 0)" in text
-    assert "two of the kills came after batches were finished" in text and sum(one["parts"] > 0 for one in kills) == 2
+    words = ("none", "one", "two", "three", "four", "five")
+    late = sum(one["parts"] > 0 for one in kills)
+    assert late > 0 and f"{words[late]} of the kills came after batches were finished" in text
 
 
 def test_the_time_of_a_series() -> None:
