@@ -16,32 +16,20 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from counted_method import TIMES, Counted, CountedConfig, logged
+from counted_method import BATCH, METHODS, TIMES, counted_benchmark, logged
 from tiny_pack import write_tiny_pack
 
-from deft_ct.ct.scan import Scan
-from deft_ct.datasets.packs import CTPack
 from deft_ct.evaluation.claims import Claims
 from deft_ct.evaluation.execution import Processes, RayCluster, Slurm
 from deft_ct.evaluation.parquet_store import PARTS, read_rows
 from deft_ct.evaluation.runner import RunOptions, run_benchmark
-from deft_ct.evaluation.worker import Benchmark, WorkerJob
-from deft_ct.problems.ct import CTProblem
+from deft_ct.evaluation.worker import WorkerJob
 from deft_ct.runtime.extras import MissingExtraError
 from deft_ct.runtime.locks import InUseError
 
-BATCH, METHODS = 2, 3
-
-
-def make(pack: Path, seconds: float = 0.0) -> Benchmark:
-    problem = CTProblem(CTPack(pack), Scan(views=8, detectors=48), batch_size=BATCH)
-    return Benchmark(
-        [problem], [{f"gain {n}": Counted(CountedConfig(gain=1.0 + n, seconds=seconds)) for n in range(METHODS)}]
-    )
-
 
 def work(pack: Path, folder: Path, seconds: float = 0.0) -> None:
-    run_benchmark(make(pack, seconds), folder)
+    run_benchmark(counted_benchmark(pack, seconds), folder)
 
 
 def started(*arguments: Any) -> BaseProcess:
@@ -152,30 +140,32 @@ def test_a_claim_of_another_machine_expires(tmp_path: Path, monkeypatch: pytest.
 
 def test_overwriting_is_refused_while_another_works(pack: Path, tmp_path: Path) -> None:
     with Claims(tmp_path / "run").claim("x"), pytest.raises(InUseError, match="another process measures in"):
-        run_benchmark(make(pack), tmp_path / "run", RunOptions(overwrite=True))
+        run_benchmark(counted_benchmark(pack), tmp_path / "run", RunOptions(overwrite=True))
 
 
 def options(pack: Path, engine: Any, seconds: float = 0.0) -> RunOptions:
-    return RunOptions(engine=engine, make=functools.partial(make, pack, seconds))
+    return RunOptions(engine=engine, make=functools.partial(counted_benchmark, pack, seconds))
 
 
 @pytest.mark.slow
 def test_processes_of_joblib(pack: Path, tmp_path: Path, log: Path) -> None:
-    run_benchmark(make(pack), tmp_path / "run", options(pack, Processes(2)))
+    run_benchmark(counted_benchmark(pack), tmp_path / "run", options(pack, Processes(2)))
     assert len(in_batches(log)) == 8 * METHODS and os.getpid() not in {process for process, _ in in_batches(log)}
     work(pack, tmp_path / "alone")
     same(tmp_path / "run", tmp_path / "alone")
 
 
 def test_a_worker_that_sees_other_data_refuses(pack: Path, tmp_path: Path) -> None:
-    job = WorkerJob(functools.partial(make, pack, 1.0), tmp_path / "run", 0.0, make(pack).plan.digest)
+    job = WorkerJob(
+        functools.partial(counted_benchmark, pack, 1.0), tmp_path / "run", 0.0, counted_benchmark(pack).plan.digest
+    )
     with pytest.raises(RuntimeError, match="a worker sees other data, networks or versions"):
         job(0)
 
 
 def test_an_engine_needs_a_way_to_make_the_benchmark(pack: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="an engine needs make"):
-        run_benchmark(make(pack), tmp_path / "run", RunOptions(engine=Processes(2)))
+        run_benchmark(counted_benchmark(pack), tmp_path / "run", RunOptions(engine=Processes(2)))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +179,7 @@ def test_an_engine_needs_a_way_to_make_the_benchmark(pack: Path, tmp_path: Path)
 def test_a_missing_library_is_named_with_its_extra(
     engine: Any, message: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = WorkerJob(functools.partial(make, pack), tmp_path / "run", 0.0, "")
+    job = WorkerJob(functools.partial(counted_benchmark, pack), tmp_path / "run", 0.0, "")
     for name in ("ray", "submitit", "joblib"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=message):
@@ -222,7 +212,7 @@ def test_jobs_of_submitit(pack: Path, tmp_path: Path, log: Path, monkeypatch: py
     pytest.importorskip("submitit", reason="the extra 'cluster' is not installed")
     monkeypatch.setenv("PYTHONPATH", _paths())
     engine = Slurm(tmp_path / "jobs", workers=2, options={"cluster": "local", "timeout_min": 10})
-    run_benchmark(make(pack), tmp_path / "run", options(pack, engine))
+    run_benchmark(counted_benchmark(pack), tmp_path / "run", options(pack, engine))
     assert len(in_batches(log)) == 8 * METHODS and os.getpid() not in {process for process, _ in in_batches(log)}
     work(pack, tmp_path / "alone")
     same(tmp_path / "run", tmp_path / "alone")

@@ -10,6 +10,10 @@ from typing import ClassVar
 
 import torch
 
+from deft_ct.ct.scan import Scan
+from deft_ct.datasets.packs import CTPack
+from deft_ct.evaluation.worker import Benchmark
+from deft_ct.problems.ct import CTProblem
 from deft_ct.reconstruction import Estimate, Request
 from deft_ct.reconstructor import Reconstructor, UnsupportedError
 
@@ -54,6 +58,18 @@ class Counted(Reconstructor):
         broken = [name == self.config.fails for name in request.image_ids]
         image[torch.tensor(broken)] = torch.nan
         return Estimate(mean=image)
+
+
+BATCH, METHODS = 2, 3
+"""Slices at once, and methods, of :func:`counted_benchmark`."""
+
+
+def counted_benchmark(pack: Path, seconds: float = 0.0) -> Benchmark:
+    """Methods of other gains on the slices of a pack. It is here so that processes can load it by its name."""
+    problem = CTProblem(CTPack(pack), Scan(views=8, detectors=48), batch_size=BATCH)
+    return Benchmark(
+        [problem], [{f"gain {n}": Counted(CountedConfig(gain=1.0 + n, seconds=seconds)) for n in range(METHODS)}]
+    )
 
 
 def logged(folder: Path) -> list[tuple[int, int, str]]:

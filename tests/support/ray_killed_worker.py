@@ -13,8 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from counted_method import logged
-from test_workers import make
+from counted_method import counted_benchmark, logged
 
 from deft_ct.evaluation.execution import RayCluster
 from deft_ct.evaluation.runner import RunOptions, run_benchmark
@@ -34,8 +33,10 @@ def main() -> None:
         print(f"killed {found[1]}")  # noqa: T201
 
     threading.Thread(target=kill_one, daemon=True).start()
-    options = RunOptions(engine=RayCluster("local", workers=2), make=functools.partial(make, pack, SECONDS))
-    run_benchmark(make(pack, SECONDS), out, options)
+    options = RunOptions(
+        engine=RayCluster("local", workers=2), make=functools.partial(counted_benchmark, pack, SECONDS)
+    )
+    run_benchmark(counted_benchmark(pack, SECONDS), out, options)
 
 
 if __name__ == "__main__":
