@@ -1,6 +1,6 @@
 """Run the benchmark of tests/evaluation/test_workers.py on two workers of a local Ray cluster, and kill one of them.
 
-PYTHONPATH=.:tests/support:tests/evaluation python tests/support/ray_killed_worker.py PACK OUT LOG
+PYTHONPATH=tests/support python tests/support/ray_killed_worker.py PACK OUT LOG
 """
 
 from __future__ import annotations
