@@ -14,11 +14,11 @@ from torch import Tensor
 
 from deft_ct.evaluation.problem import Problem, refuse_test_data
 from deft_ct.evaluation.score import values_in_unit
-from deft_ct.evaluation.spread import LEVELS, Deviations, Floats, deviation_report
+from deft_ct.evaluation.spread import Deviations, Floats, deviation_report
 from deft_ct.methods.deft.conditioning import scan_features
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.deft.spread_network import LAPLACE_DEVIATION, MAIN_LEVEL, FittedIntervals
-from deft_ct.runtime.intervals import fitted_factor
+from deft_ct.runtime.intervals import LEVELS, fitted_factor
 from deft_ct.runtime.machine import versions
 
 PATIENT_SHARE = 0.9
@@ -95,7 +95,7 @@ def pooled_ratios(parts: Sequence[Floats]) -> Floats:
 
 
 def conformal_widths(parts: Sequence[Floats]) -> dict[str, float]:
-    """Half widths of intervals in units of a predicted scale, for each of :data:`~deft_ct.evaluation.spread.LEVELS`.
+    """Half widths of intervals in units of a predicted scale, for each of :data:`~deft_ct.runtime.intervals.LEVELS`.
 
     The ``ceil((n + 1) p)``-th smallest of ``n`` ratios ``error / scale`` (split conformal prediction, Lei et al. 2018,
     arXiv 1604.04173, sec. 2.2). An interval covers at least a share ``p`` of the pixels that are exchangeable with
@@ -146,10 +146,24 @@ def fitted_slopes(features: Floats, widths: Floats) -> tuple[float, ...]:
     return tuple(float(slope) for slope in slopes)
 
 
+def shape_to_fit(problems: Sequence[Problem]) -> tuple[int, ...]:
+    """``(H, W)`` of images that intervals are to be fitted on.
+
+    Raises:
+        ValueError: a problem is of a test set, or they are of several sizes.
+    """
+    for problem in problems:
+        refuse_test_data(problem)
+    shapes = {problem.truth.shape[-2:] for problem in problems}
+    if len(shapes) != 1:
+        raise ValueError(f"intervals are fitted on images of one size, got {sorted(shapes)}")
+    return shapes.pop()
+
+
 def fit_intervals(judged: Sequence[tuple[Problem, PredictedErrors]], reconstructor: DEFT) -> FittedIntervals:
     """Fit the half widths of a spread network, and its correction by the scan.
 
-    Every patient of every scan counts equally.
+    For the half widths every patient of every scan counts equally, for the root mean square every problem.
 
     Args:
         judged: scans of images of one size that the networks have not seen, each with the result of :func:`judge`.
@@ -159,15 +173,11 @@ def fit_intervals(judged: Sequence[tuple[Problem, PredictedErrors]], reconstruct
     Raises:
         ValueError: a problem is of a test set, or of images of another size; or there is no pixel to fit on.
     """
-    for problem, _ in judged:
-        refuse_test_data(problem)
-    shapes = {problem.truth.shape[-2:] for problem, _ in judged}
-    if len(shapes) != 1:
-        raise ValueError(f"intervals are fitted on images of one size, got {sorted(shapes)}")
+    shape = shape_to_fit([problem for problem, _ in judged])
     slopes, factors = _scan_correction(judged)
     first = judged[0][0]
     fitted = FittedIntervals(
-        half_widths={f"{MAIN_LEVEL:g}": 1.0}, image_shape=shapes.pop(), scan_slopes=slopes, scan_factors=factors,
+        half_widths={f"{MAIN_LEVEL:g}": 1.0}, image_shape=shape, scan_slopes=slopes, scan_factors=factors,
         settings=reconstructor.config_for(first.batches[0].measurement).mean_settings,
         provenance={
             "fitted_on": [{**one.settings(), "scan": one.describe_measurement()} for one, _ in judged],

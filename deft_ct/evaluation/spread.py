@@ -28,13 +28,12 @@ from scipy import stats
 
 from deft_ct.evaluation.statistics import mean_interval
 from deft_ct.reconstruction import Reconstruction
-from deft_ct.runtime.intervals import fitted_factor, interval_factor, normal_factor
+from deft_ct.runtime.intervals import LEVELS, fitted_factor, interval_factor, normal_factor
 from deft_ct.runtime.plain_values import plain
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
-LEVELS = (0.5, 0.8, 0.9, 0.95)
 _BLOCK = 16
 _BINS = 12
 

@@ -12,10 +12,11 @@ from scipy.optimize import minimize_scalar
 
 from deft_ct.evaluation.problem import Problem, refuse_test_data
 from deft_ct.evaluation.score import values_in_unit
-from deft_ct.evaluation.spread import LEVELS, Draws, coverage, spread_report
+from deft_ct.evaluation.spread import Draws, coverage, spread_report
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration
+from deft_ct.runtime.intervals import LEVELS
 from deft_ct.runtime.machine import versions
 
 

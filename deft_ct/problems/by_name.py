@@ -64,8 +64,8 @@ KINDS: Mapping[str, Kind] = {
     "aapm": Kind(
         make=ct_kinds.aapm, words=ct_kinds.AAPM_WORDS, options=("dose", "patients", "dm4ct", "dm4ct-corrected"),
         help="AAPM 2016 challenge: images of L506 (test), of the other nine (train) or all. dose=quarter scans the "
-        "quarter-dose images and judges with the full dose. dm4ct=i,ii,... takes its protocols as published, "
-        "dm4ct-corrected=i,ii,... corrected ones",
+        "quarter-dose images. The full dose judges them. dm4ct=i,ii,... takes DM4CT's protocols as published. "
+        "dm4ct-corrected=i,ii,... corrects them",
     ),
     "ldct": Kind(
         make=ct_kinds.ldct, options=("dose", "patients"),
@@ -87,7 +87,7 @@ KINDS: Mapping[str, Kind] = {
     "sinogram": Kind(
         make=ct_kinds.sinogram, words=("ends", "radians", "rings"),
         options=("angles", "degrees", "counts", "center", "detector", "sod", "sdd", "views", "size"),
-        help="a measured sinogram (.npy, .npz, .mat, .tif, or .nxs of CIL with its geometry): some views, judged "
+        help="a measured sinogram (.npy, .npz, .mat, .tif, or .nxs of CIL with its geometry). Some views are judged "
         "against the image of all. rings removes stripes. center=auto finds the axis. counts=N is the open beam. sod=, "
         "sdd= and detector= are in mm",
     ),

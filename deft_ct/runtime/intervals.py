@@ -8,6 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import stats
 
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+"""Levels of the intervals that are fitted, recorded and reported."""
+
 
 def interval_factor(level: float, count: int, *, around_samples: bool = True) -> float:
     """``q`` of the interval ``centre +- q S`` that covers as it should when the samples are exact; see the module.

@@ -14,8 +14,7 @@ from deft_ct.ct.trained_range import outside_training
 from deft_ct.datasets.dicom_folder import CTFolder
 from deft_ct.datasets.packs import CTPack
 from deft_ct.diffusion import load_prior
-from deft_ct.evaluation.interval_fit import fit_intervals, judge, report_intervals
-from deft_ct.evaluation.problem import refuse_test_data
+from deft_ct.evaluation.interval_fit import fit_intervals, judge, report_intervals, shape_to_fit
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import SpreadNetwork, load_htransform, load_spread_network
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
@@ -218,8 +217,8 @@ def calibrated_network(
     network = solver.spread_network
     if network is None:
         raise ValueError("there is no spread network beside this h-transform: train one with `deft-ct train spread`")
+    shape_to_fit([*problems[0], *(problem for _, scans in folds for problem in scans)])  # before the work
     for problem in problems[0]:
-        refuse_test_data(problem)
         found = outside_training(network.card, problem.batches[0].measurement)
         if found:
             raise ValueError(f"the spread network was {'; '.join(found)}: fit on scans of its training")

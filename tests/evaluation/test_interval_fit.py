@@ -28,7 +28,7 @@ from deft_ct.methods.deft.spread_network import SpreadConfig
 from deft_ct.methods.registry import Networks
 from deft_ct.problems.ct import CTProblem
 from deft_ct.runtime.intervals import fitted_factor, normal_factor
-from deft_ct.workflows.train_spread import left_out_slices
+from deft_ct.workflows.train_spread import calibrated_network, left_out_slices
 
 
 def test_the_widths_are_the_quantiles_of_the_ratio():
@@ -259,6 +259,20 @@ def test_folds_of_another_training_are_refused(told: Path):
     for path in (told / "made" / "spread").iterdir():
         (told / "made" / "folds" / "3" / path.name).write_bytes(path.read_bytes())
     assert "no network of a fold" in refused("--folds-of", told / "made", "--fold-data", told / "unseen.h5")
+
+
+def test_folds_that_cannot_be_fitted_are_refused_before_the_work(told: Path, monkeypatch):
+    monkeypatch.setattr("deft_ct.workflows.train_spread.judge", lambda *a, **k: pytest.fail("this is the work"))
+    scans = [CTProblem(read_pack(str(told / "val.h5"), 1), Scan.from_name(SCANS[0]))]
+    solver = Networks(prior=told / "prior", htransform=told / "head").build("deft", {})
+    write_tiny_pack(told / "test_singles.h5", count=1)
+    unseen = CTProblem(read_pack(str(told / "test_singles.h5"), 1), Scan.from_name(SCANS[0]))
+    with pytest.raises(ValueError, match="test"):
+        calibrated_network(solver, [scans], [(solver, [unseen])])
+    large = CTProblem(read_pack(str(told / "val.h5"), 1), Scan.from_name(SCANS[0]))
+    large.__dict__["truth"] = np.zeros((2, 64, 64), np.float32)
+    with pytest.raises(ValueError, match="one size"):
+        calibrated_network(solver, [scans], [(solver, [large])])
 
 
 def test_more_folds_than_patients_are_refused(told: Path):

@@ -21,14 +21,13 @@ from deft_ct.ct.scan import Scan
 from deft_ct.datasets.packs import CTPack
 from deft_ct.diffusion import load_prior
 from deft_ct.diffusion.prior_folder import save_prior
-from deft_ct.evaluation.spread import LEVELS
 from deft_ct.evaluation.spread_fit import calibrate_spread, draw, report, report_markdown
 from deft_ct.methods.deft import load_htransform, save_htransform
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.spread_calibration import SpreadCalibration, size_distance
 from deft_ct.problems.ct import CTProblem
 from deft_ct.report import calibration_figure, save_png
-from deft_ct.runtime.intervals import interval_factor, normal_factor
+from deft_ct.runtime.intervals import LEVELS, interval_factor, normal_factor
 
 SCAN = Scan(views=12, detectors=48)
 SAMPLES = 3

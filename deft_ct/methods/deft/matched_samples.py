@@ -14,12 +14,10 @@ from typing import Any
 from torch import Tensor
 
 from deft_ct.methods.deft.spread_network import MAIN_LEVEL
-from deft_ct.runtime.intervals import interval_factor, normal_factor
+from deft_ct.runtime.intervals import LEVELS, interval_factor, normal_factor
 
 SAMPLE_FACTORS = "sample_factors"
 """Key of the record for the smallest and the largest factor of a result."""
-LEVELS = (0.5, 0.8, 0.9, 0.95)
-"""Levels whose half widths are recorded."""
 MOST = 3.0
 """Largest factor, and the inverse of the smallest one."""
 
@@ -53,7 +51,7 @@ def matched_spread(std: Tensor, count: int, *, around_samples: bool) -> tuple[Te
         around_samples: whether the reconstruction is their mean.
 
     Returns:
-        The standard deviation, and its record with the half widths of :data:`LEVELS` in units of it.
+        The standard deviation, and its record with the half widths of each level in units of it.
     """
     few = interval_factor(MAIN_LEVEL, count, around_samples=around_samples) / normal_factor(MAIN_LEVEL)
     widths = {f"{level:g}": interval_factor(level, count, around_samples=around_samples) / few for level in LEVELS}

@@ -37,14 +37,13 @@ class MeanTable:
         columns: ``(N, *image_shape)`` float16 in the prior's range: ``error``, ``mean``, ``refined``, ``residual`` and
             ``unrefined``; and ``scan``, the features of the scan, where the h-transform has them.
         items: which image of the source each row is of, int64 ``(N,)``.
-        identity: all that the rows depend on, for content keys.
-        hashes: of the h-transform and of the prior that made the means.
+        identity: all that the rows depend on, for content keys; ``"htransform"`` and ``"prior"`` are the hashes of the
+            networks that made the means.
     """
 
     columns: dict[str, Tensor]
     items: Tensor
     identity: dict[str, Any]
-    hashes: tuple[str, str]
 
 
 @torch.no_grad()
@@ -84,8 +83,8 @@ def tabulate_means(
         torch.float16.itemsize * values, f"a table of {config.batches} batches of {config.batch_size} pairs",
         "take fewer or smaller batches (--batches)",
     )  # fmt: skip
-    hashes, settings = (htransform.content_hash(), solver.prior.content_hash()), solver.config.mean_settings
-    made_by = {"htransform": hashes[0], "prior": hashes[1]}
+    settings = solver.config.mean_settings
+    made_by = {"htransform": htransform.content_hash(), "prior": solver.prior.content_hash()}
     key = ContentKey(config.to_dict() | pairs.description() | settings | made_by | {"versions": result_versions()})
 
     def batch(number: int) -> dict[str, Tensor]:
@@ -106,7 +105,7 @@ def tabulate_means(
         return None
     order = [item_order(len(pairs), config.batch_size, number, config.seed) for number in range(config.batches)]
     identity = pairs.description() | {"table": config.to_dict(), "mean": settings} | made_by
-    return MeanTable(columns=columns, items=torch.cat(order), identity=identity, hashes=hashes)
+    return MeanTable(columns=columns, items=torch.cat(order), identity=identity)
 
 
 def train_spread(
@@ -141,7 +140,9 @@ def train_spread(
         raise ValueError("all images of the table are left out: leave some in to train on")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        network = SpreadNetwork(config, htransform_hash=table.hashes[0], prior_hash=table.hashes[1])
+        network = SpreadNetwork(
+            config, htransform_hash=table.identity["htransform"], prior_hash=table.identity["prior"]
+        )
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         error, mean, condition = _shifted(table.columns, rows[indices], generator)

@@ -9,12 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import NETWORK, SIZE, tiny_htransform, tiny_prior, tiny_scan, tiny_slices
-from tiny_pack import write_tiny_pack
+from tiny import SIZE, tiny_scan, tiny_slices
+from tiny_spread import CONFIG, WIDTHS, fitted_with, made_for, tiny_networks
 
-from deft_ct.ct.pairs import SlicePairs
-from deft_ct.datasets.packs import CTPack
-from deft_ct.evaluation.spread import half_width
 from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import (
     Condition,
@@ -25,44 +22,17 @@ from deft_ct.methods.deft import (
     save_htransform,
     save_spread_network,
 )
-from deft_ct.methods.deft.initial_table import TableConfig
-from deft_ct.methods.deft.matched_samples import MOST, matched
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
-from deft_ct.methods.deft.refinement import RefinementConfig
-from deft_ct.methods.deft.spread_network import FittedIntervals, SpreadConfig
-from deft_ct.methods.deft.train_spread import tabulate_means, train_spread
+from deft_ct.methods.deft.spread_network import FittedIntervals
 from deft_ct.methods.registry import Networks
 from deft_ct.reconstructor import UnsupportedError
-from deft_ct.runtime.content_key import OtherContentError
-from deft_ct.runtime.intervals import interval_factor, normal_factor
+from deft_ct.runtime.intervals import normal_factor
 from deft_ct.runtime.read_error import ReadError
-from deft_ct.training import TrainingConfig
-
-CONFIG = SpreadConfig(network=replace(NETWORK, norm_groups=16), scan_features=True, spread_slopes=(-0.3, 1.0, -0.1, 0))
-WIDTHS = {"0.5": 0.7, "0.8": 1.5, "0.9": 2.2, "0.95": 3.0}
-MEAN = DEFTConfig(rounds=0).mean_settings
 
 
 @pytest.fixture(scope="module")
 def networks():
-    """A prior and an h-transform with a refinement, both told the scan."""
-    prior = tiny_prior()
-    shape = RefinementConfig(network=replace(NETWORK, norm_groups=16), scan_features=True)
-    return prior, tiny_htransform(prior, scan_features=True, refinement=shape, tv_iterations=3)
-
-
-def made_for(prior, htransform, **changes) -> SpreadNetwork:
-    torch.manual_seed(4)
-    made = SpreadNetwork(
-        CONFIG, htransform_hash=htransform.content_hash(), prior_hash=prior.content_hash(),
-        intervals=[FittedIntervals(half_widths=WIDTHS, image_shape=(SIZE, SIZE), settings=MEAN)],
-    )  # fmt: skip
-    with torch.no_grad():
-        made.network.conv_out.weight.normal_(0, 0.1)
-        made.scan_embedding[-1].weight.normal_(0, 1.0)
-    for name, value in changes.items():
-        setattr(made, name, value)
-    return made.eval().requires_grad_(False)
+    return tiny_networks()
 
 
 def test_it_starts_at_the_typical_error_of_the_scan():
@@ -223,10 +193,6 @@ def test_the_description_of_the_method_follows_what_was_fitted_for_the_spread(ne
     assert described(other) != first
 
 
-def fitted_with(**changes) -> FittedIntervals:
-    return FittedIntervals(half_widths=WIDTHS, image_shape=(SIZE, SIZE), settings=MEAN, **changes)
-
-
 def test_the_scale_is_corrected_by_the_scan_within_the_factors_of_the_fit():
     scale, features = torch.ones(3, 1, 2, 2), torch.tensor([[0.0, 0, 0, 0], [1.0, 0, 0, 0], [9.0, 0, 0, 0]])
     one = fitted_with(scan_slopes=(0.2, 0.0, 0.0, 0.0), scan_factors=(0.9, 1.5))
@@ -259,76 +225,6 @@ def test_the_reported_spread_is_corrected_and_names_the_widths_for_patients(netw
     assert "patient_half_widths" not in first.provenance["spread"]
 
 
-def test_the_distance_of_samples_from_the_mean_is_that_of_the_predicted_error(networks):
-    prior, htransform = networks
-    scan = tiny_scan()
-    y = scan.simulate(tiny_slices(2))
-    network = made_for(prior, htransform, intervals=(fitted_with(root_mean_square=1.3),))
-
-    def drawn(count: int, **options):
-        method = DEFT(prior, htransform, DEFTConfig(steps=3, **options), network)
-        return method.reconstruct(y, scan, num_samples=count)
-
-    got, raw = drawn(3), drawn(3, matched=False)
-    assert torch.equal(got.mean, raw.mean) and torch.equal(got.std, raw.std)
-    expected = (1.3 * got.std / (2.2 / normal_factor(0.9))).square().flatten(1).mean(1)
-    away = (got.samples - got.mean[:, None]).square().flatten(2).mean(2)
-    assert torch.allclose(away, expected[:, None].expand(2, 3), rtol=1e-3)
-    own = (raw.samples - raw.mean[:, None]).square().flatten(2).mean(2)
-    assert not torch.allclose(own, away, rtol=0.05)
-    low, high = got.provenance["sample_factors"]
-    assert low == pytest.approx(float((away / own).sqrt().min()), rel=1e-3) and high >= low
-    assert "sample_factors" not in raw.provenance
-    one = drawn(1, estimate="samples")  # a sample depends on no other
-    assert torch.allclose(one.mean, drawn(3, estimate="samples").samples[:, 0], rtol=1e-4, atol=1e-6)
-    assert torch.allclose(one.mean, got.samples[:, 0], rtol=1e-4, atol=1e-6)
-    unknown = DEFT(prior, htransform, DEFTConfig(steps=3), made_for(prior, htransform))
-    assert "sample_factors" not in unknown.reconstruct(y, scan, num_samples=2).provenance
-
-
-@pytest.mark.parametrize("estimate", ["mean", "samples"])
-def test_the_spread_of_matched_samples_has_the_intervals_of_few_samples(networks, estimate):
-    prior, htransform = networks
-    scan = tiny_scan()
-    y = scan.simulate(tiny_slices(1))
-    network = made_for(prior, htransform, intervals=(fitted_with(root_mean_square=1.3),))
-
-    def spread_of(**options):
-        method = DEFT(prior, htransform, DEFTConfig(steps=3, spread="samples", estimate=estimate, **options), network)
-        return method.reconstruct(y, scan, num_samples=4)
-
-    got = spread_of()
-    record = got.provenance["spread"]
-    assert record["calibrated"] and record["by"] == "matched samples"
-    for level in (0.5, 0.9, 0.95):
-        expected = interval_factor(level, 4, around_samples=estimate == "samples") * got.samples.std(1)
-        assert torch.allclose(got.std * half_width(got, level), expected, rtol=1e-4)
-    assert half_width(got, 0.9) == pytest.approx(normal_factor(0.9))
-    for raw in (spread_of(matched=False), spread_of(calibrated=False)):
-        assert torch.allclose(raw.std, raw.samples.std(1)) and not raw.provenance["spread"]["calibrated"]
-
-
-def test_matched_samples_are_judged_by_their_mean(networks, monkeypatch):
-    prior, htransform = networks
-    scan = tiny_scan()
-    y, seen = scan.simulate(tiny_slices(1)), []
-    monkeypatch.setattr(DEFT, "_judged", lambda self, request, mean: seen.append(mean) or ({}, ()))
-    network = made_for(prior, htransform, intervals=(fitted_with(root_mean_square=1.3),))
-    mean = DEFT(prior, htransform, DEFTConfig(steps=3), network).reconstruct(y, scan, num_samples=0).mean
-    for options in ({}, {"matched": False}):
-        method = DEFT(prior, htransform, DEFTConfig(steps=3, estimate="samples", **options), network)
-        got = method.reconstruct(y, scan, num_samples=1)
-        assert torch.equal(seen[-1], got.mean if options else mean)
-
-
-def test_a_sample_that_is_the_mean_or_far_away_is_scaled_within_limits():
-    mean = torch.zeros(1, 1, 4, 4)
-    samples = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4), 1000 * torch.ones(1, 4, 4)])[None]
-    scaled, factors = matched(samples, mean, torch.tensor([4.0]))
-    assert torch.allclose(factors, torch.tensor([[MOST, 2.0, 1 / MOST]]))
-    assert torch.isfinite(scaled).all() and torch.allclose(scaled[0, 1], torch.full((1, 4, 4), 2.0))
-
-
 @pytest.mark.parametrize(
     ("options", "changes", "reason"),
     [
@@ -355,66 +251,3 @@ def test_only_a_mean_can_do_without_samples(networks):
     sampler = DEFT(prior, htransform, DEFTConfig(steps=3, estimate="samples"), made_for(prior, htransform))
     with pytest.raises(ValueError, match="at least 1 for deft"):
         sampler.reconstruct(scan.simulate(tiny_slices(1)), scan, num_samples=0)
-
-
-def setting(tmp_path: Path) -> SlicePairs:
-    source = CTPack(write_tiny_pack(tmp_path / "train.h5"))
-    return SlicePairs(source, [tiny_scan(views=views, pixel_mm=1.0) for views in (9, 12)], PriorRange())
-
-
-TABLE = TableConfig(batches=3, batch_size=2, tv_iterations=3)
-TRAINING = TrainingConfig(steps=25, batch_size=4, learning_rate=5e-3, warmup=2, ema_decay=0.5, seed=1)
-
-
-def test_training_lowers_the_loss_resumes_and_is_deterministic(networks, tmp_path: Path):
-    pairs, solver = setting(tmp_path), DEFT(*networks)
-    table = tabulate_means(pairs, solver, TABLE, tmp_path / "a" / "means", progress=False)
-    columns = table.columns
-    error, mean = (columns[name].float() for name in ("error", "mean"))
-    assert error.shape == (6, 1, SIZE, SIZE) and float(error.abs().mean()) > 0
-    condition = Condition(
-        initial=columns["refined"].float(), residual=columns["residual"].float(),
-        unrefined=columns["unrefined"].float(), features=columns["scan"],
-    )  # fmt: skip
-
-    def loss(network: SpreadNetwork) -> float:
-        with torch.no_grad():
-            scale = network(mean, condition)
-        return float((scale.log() + error.abs() / scale).mean())
-
-    made = train_spread(table, tmp_path / "a", config=CONFIG, training=TRAINING, progress=False)
-    assert loss(made) < loss(SpreadNetwork(CONFIG)) - 0.05
-    assert made.htransform_hash == solver.htransform.content_hash()
-    again = train_spread(table, tmp_path / "b", config=CONFIG, training=TRAINING, progress=False)
-    assert again.content_hash() == made.content_hash()
-    other = tabulate_means(pairs, solver, replace(TABLE, seed=5), tmp_path / "c" / "means", progress=False)
-    with pytest.raises(OtherContentError):
-        train_spread(other, tmp_path / "a", config=CONFIG, training=TRAINING, progress=False)
-
-
-def test_a_network_learns_nothing_of_the_images_that_are_left_out(networks, tmp_path: Path):
-    pairs, solver = setting(tmp_path), DEFT(*networks)
-    table = tabulate_means(pairs, solver, replace(TABLE, batches=6), tmp_path / "means", progress=False)
-    left = {int(table.items[0])}
-    seen = torch.tensor([int(item) in left for item in table.items])
-    assert 0 < int(seen.sum()) < len(seen)
-    spoilt = replace(table, columns={**table.columns, "error": table.columns["error"].clone()})
-    spoilt.columns["error"][seen] *= 50
-
-    def trained(of, name: str, left_out=()):
-        made = train_spread(of, tmp_path / name, config=CONFIG, training=TRAINING, left_out=left_out, progress=False)
-        return made.content_hash()
-
-    assert trained(table, "a", left) == trained(spoilt, "b", left)
-    assert trained(table, "c") != trained(spoilt, "d")
-    with pytest.raises(OtherContentError):
-        trained(table, "a")
-    with pytest.raises(ValueError, match="left out"):
-        trained(table, "e", range(len(pairs)))
-
-
-def test_an_h_transform_without_an_initial_reconstruction_has_no_spread_network(tmp_path: Path):
-    prior = tiny_prior()
-    bare = tiny_htransform(prior, reference="none", guidance="score")
-    with pytest.raises(ValueError, match="needs an h-transform with an initial reconstruction"):
-        tabulate_means(setting(tmp_path), DEFT(prior, bare), TABLE, tmp_path / "means", progress=False)
