@@ -158,6 +158,7 @@ def higher_goals() -> list[str]:
         stage for line in (ROOT / "benchmarks/results/gpu_bundle_h200.jsonl").read_text().splitlines()
         if (stage := json.loads(line))["stage"] == "ray transform parallel60_1e5"
     ]  # fmt: skip
+    assert float(fast["8"][:-1]) > 25 and float(fast["1"][:-1]) > 5
     assert min(steps) > 0 and tv.min() > 0.5 and max(air) > 5 and 3 < off and 0 < right < len(below)
     return [
         f"at 60 views | {lpd[0].mean():+.2f} dB | **missed** |",
@@ -178,8 +179,8 @@ def higher_goals() -> list[str]:
         f"below 5 HU in air | {min(air):.1f} to {max(air):.1f} HU | **missed** |",
         f"on each of nine scans | {min(below):.2f} to {max(below):.2f} dB, within on {right} of {len(below)} scans | "
         f"**missed** by {2.5 - min(below):.3f} dB at 1e4 photons |",
-        f"(256 pixels, 60 views, 8 slices) | {fast['8']}, both on one thread | **missed** |",
-        f"for a single slice | {fast['1']}, both on one thread | **missed** |",
+        f"(256 pixels, 60 views, 8 slices) | {fast['8']}, both on one thread | met |",
+        f"for a single slice | {fast['1']}, both on one thread; its bits are those of a batch | met |",
         f"the stored matrix on an H200: {gpu['forward_us_a_slice']:.1f} and {gpu['adjoint_us_a_slice']:.1f} us",
     ]
 
@@ -300,13 +301,6 @@ def speed() -> list[str]:
     def faster(name: str, at: int) -> str:
         return f"{times[name][at] / ours[at]:.0f}"
 
-    now, fine = (
-        {record["name"]: (record["forward"], record["adjoint"]) for record in one["times"]}
-        for one in stored("ray_transform_one_thread")["cells"] if one["batch"] == 8
-    )  # fmt: skip
-    over_joseph = [fine["joseph, 1 thread"][at] / fine["matrix, 1 thread"][at] for at in (0, 1)]
-    gains = [[found["ASTRA, 1 thread"][at] / found["auto: matrix, 1 thread"][at] for at in (0, 1)]
-             for found in (now, times)]  # fmt: skip
     fastest = [min(value[at] for value in peers.values()) / ours[at] for at in (0, 1)]
     slower = 0
     for one in cells:
@@ -326,17 +320,39 @@ def speed() -> list[str]:
         f"one thread ({faster('ASTRA, 2 threads', 0)} and {faster('ASTRA, 2 threads', 1)} times on two)",
         f"{fastest[0]:.0f} and {fastest[1]:.0f} times faster than the fastest of five other CT libraries",
         f"never slower than ASTRA in any of {len(cells)} cells",
-        f"adjoint of 8 slices are {gains[0][0]:.0f} and {gains[0][1]:.0f} times faster than ASTRA on one thread",
-        f"they were {gains[1][0]:.0f} and {gains[1][1]:.0f} times faster before",
-        f"At 512 pixels `matrix` is {over_joseph[0]:.1f} and {over_joseph[1]:.1f} times faster than `joseph`",
     ]
+
+
+def stored_matrices() -> list[str]:
+    """The table of the compiled product, and the sentences below it."""
+    found: dict[tuple[int, int], list[list[float]]] = {}
+    for threads, name in ((1, "ray_transform_one_thread"), (2, "ray_transform_two_threads")):
+        label = "1 thread" if threads == 1 else "2 threads"
+        for cell in stored(name)["cells"]:
+            times = {record["name"]: (record["forward"], record["adjoint"]) for record in cell["times"]}
+            peer, ours = times["ASTRA, 1 thread"], times[f"auto: matrix, {label}"]
+            found.setdefault((cell["pixels"], cell["batch"]), []).append([peer[at] / ours[at] for at in (0, 1)])
+            if (threads, cell["pixels"], cell["batch"]) == (1, 512, 8):
+                joseph = [times[f"joseph, {label}"][at] / times[f"matrix, {label}"][at] for at in (0, 1)]
+            if (threads, cell["pixels"], cell["batch"]) == (1, 256, 1):
+                symmetric = [peer[at] / times[f"symmetric, {label}"][at] for at in (0, 1)]
+                (memory,) = {row["memory_mb"] for row in cell["times"] if row["name"] == f"matrix, {label}"}
+    assert table_after("docs/results.md", "forward and adjoint are so many times faster:") == [
+        [f"{pixels}, {batch}", *(f"{forward:.1f} / {adjoint:.1f}" for forward, adjoint in gains)]
+        for (pixels, batch), gains in found.items()
+    ]
+    return [
+        f"the two matrices take {memory:.0f} MB",
+        f"`matrix` is {joseph[0]:.1f} and {joseph[1]:.1f} times faster than `joseph`",
+        f"`symmetric` ({symmetric[0]:.1f} and {symmetric[1]:.1f} times)",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "claims",
     [
         sixty_views, break_even, goals, higher_goals, harder_scans, other_scanners, few_evaluations,
-        described_wrongly, alarms_and_views, speed,
+        described_wrongly, alarms_and_views, speed, stored_matrices,
     ],
 )  # fmt: skip
 def test_sentences_say_what_is_stored(claims: Any) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.ct.backends.batch_product import batch_last_product
+from deft_ct.operators.ct.backends.packed_rows import StoredMatrix, bytes_of, stored_matrix
 from deft_ct.operators.ct.backends.matrix import gpu_budget
 from deft_ct.operators.ct.filters import apply_filter, check_filter, ramp_response
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarGeometry
@@ -153,11 +154,11 @@ class FilteredBackprojection(LinearOperator):
         """Memory of the matrix of one view, at most."""
         return 2 * 12 * math.prod(self.range_shape)
 
-    def _matrix(self, views: slice, like: Tensor, *, transpose: bool) -> Tensor:
-        def build() -> Tensor:
+    def _matrix(self, views: slice, like: Tensor, *, transpose: bool) -> StoredMatrix:
+        def build() -> StoredMatrix:
             dtype = np.float64 if like.dtype == torch.float64 else np.float32
             csr = backprojection_matrix(self._padded, views, dtype)
-            return (csr.transposed() if transpose else csr).to_torch(like.device)
+            return stored_matrix(csr.transposed() if transpose else csr, like.device)
 
         if views != slice(0, self.domain_shape[0]):
             return build()
@@ -169,13 +170,13 @@ class MatrixStore:
     """Sparse matrices up to a total size; the last one is kept in any case."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._kept: OrderedDict[Hashable, StoredMatrix] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, key: Hashable, build: Callable[[], Tensor], *, limit: int) -> Tensor:
+    def get(self, key: Hashable, build: Callable[[], StoredMatrix], *, limit: int) -> StoredMatrix:
         """The matrix of a key, built if it is not there; then the ones used longest ago go, down to ``limit`` bytes."""
         with self._lock:
             if key in self._kept:
@@ -185,17 +186,12 @@ class MatrixStore:
         with self._lock:
             self._kept[key] = matrix
             self._kept.move_to_end(key)
-            while len(self._kept) > 1 and sum(map(_nbytes, self._kept.values())) > limit:
+            while len(self._kept) > 1 and sum(map(bytes_of, self._kept.values())) > limit:
                 self._kept.popitem(last=False)
         return matrix
 
 
 _STORE = MatrixStore()
-
-
-def _nbytes(matrix: Tensor) -> int:
-    parts = (matrix.values(), matrix.col_indices(), matrix.crow_indices())
-    return sum(part.numel() * part.element_size() for part in parts)
 
 
 def backprojection_matrix(geometry: PlanarGeometry, views: slice, dtype: type[np.floating]) -> CSR:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from deft_ct.operators.ct.backends.packed_rows import PackedRows, StoredMatrix, compiled_kernels, packed_rows
 from deft_ct.operators.threads import run_tasks
 
 CHUNK = 16
@@ -29,42 +30,40 @@ _TASKS = 4  # for each thread, so that one that another program holds up leaves 
 _SMALL = 2**20  # entries of a matrix that one thread is done with before a second one has begun
 
 
-def batch_last_product(matrix: Tensor, x: Tensor) -> Tensor:
+def batch_last_product(matrix: StoredMatrix, x: Tensor) -> Tensor:
     """``matrix @ x`` for every row of ``x``: ``(N, columns) -> (N, rows)``, with the batch as the last axis inside.
 
     On the CPU a batch gives the same bits as its images one by one. Compiled by Numba where that is installed; its bits
-    are not those of PyTorch's product.
+    are not those of PyTorch's product. A CSR tensor is then packed for each call: keep a
+    :func:`~deft_ct.operators.ct.backends.packed_rows.stored_matrix` for several calls.
     """
     if not len(x):
         return x.new_empty((0, matrix.shape[0]))
+    if isinstance(matrix, PackedRows):
+        return _compiled_product(matrix, x.detach())
     if x.device.type != "cpu":
         with torch.autocast(x.device.type, enabled=False):  # mixed precision is for networks, not for line integrals
             return _product(matrix, x, ()).contiguous()
-    kernel = _compiled_kernel()
-    return _torch_product(matrix, x) if kernel is None else _compiled_product(kernel, matrix, x.detach())
+    if compiled_kernels() is None:
+        return _torch_product(matrix, x)
+    values, columns, ends = (part.numpy() for part in (matrix.values(), matrix.col_indices(), matrix.crow_indices()))
+    return _compiled_product(packed_rows(values, columns, ends, matrix.shape), x.detach())
 
 
-@functools.cache
-def _compiled_kernel() -> Callable[..., None] | None:
-    try:
-        from deft_ct.operators.ct.backends._csr_kernels import csr_product
-    except ImportError:
-        return None
-    return csr_product
-
-
-def _compiled_product(kernel: Callable[..., None], matrix: Tensor, x: Tensor) -> Tensor:
-    parts = matrix.values().numpy(), matrix.col_indices().numpy(), matrix.crow_indices().numpy()
+def _compiled_product(matrix: PackedRows, x: Tensor) -> Tensor:
+    kernels = compiled_kernels()
+    assert kernels is not None  # it has made the rows
+    parts = matrix.values, matrix.columns, matrix.ends
     rows, blocks = matrix.shape[0], x.split(CHUNK)
     lanes = [next(width for width in _LANES if width >= len(block)) for block in blocks]
     out = torch.empty((sum(lanes), rows), dtype=x.dtype)
     for block, width, target in zip(blocks, lanes, out.split(lanes), strict=True):
         full = block if width == len(block) else torch.nn.functional.pad(block, (0, 0, 0, width - len(block)))
         columns = full.t().contiguous().numpy()
-        small = matrix.values().numel() < _SMALL
+        small = matrix.values.size < _SMALL
         pieces = 1 if small or torch.get_num_threads() == 1 else _TASKS * torch.get_num_threads()
         ends = [rows * n // pieces for n in range(pieces + 1)]
-        run_tasks(kernel, [(*parts, columns, *part, target.numpy()) for part in itertools.pairwise(ends)])
+        run_tasks(kernels[0], [(*parts, columns, *part, target.numpy()) for part in itertools.pairwise(ends)])
     return out[: len(x)]
 
 

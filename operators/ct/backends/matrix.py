@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deft_ct.operators.ct.backends.base import Backend
 from deft_ct.operators.ct.backends.batch_product import batch_last_product
+from deft_ct.operators.ct.backends.packed_rows import PackedRows, StoredMatrix, bytes_of, stored_matrix
 from deft_ct.operators.ct.strip_matrix import strip_matrix, strip_nonzeros
 from deft_ct.operators.ct.system_matrix import CSR, Geometry, joseph_matrix, joseph_nonzeros
 
@@ -37,7 +38,7 @@ class MatrixPair:
         self.geometry = geometry
         self._build = strip_matrix if kernel == "strip" else joseph_matrix
         self._csr: dict[torch.dtype, CSR] = {}
-        self._torch: dict[tuple[torch.dtype, torch.device, bool], Tensor] = {}
+        self._stored: dict[tuple[torch.dtype, torch.device, bool], StoredMatrix] = {}
         self.used = 0
         """When it was last used: a count over all pairs."""
 
@@ -47,32 +48,33 @@ class MatrixPair:
             self._csr[dtype] = self._build(self.geometry, _NUMPY[dtype])
         return self._csr[dtype]
 
-    def get(self, dtype: torch.dtype, device: torch.device, *, transpose: bool) -> Tensor:
-        """The matrix (or its transpose, stored apart) as a CSR tensor."""
+    def get(self, dtype: torch.dtype, device: torch.device, *, transpose: bool) -> StoredMatrix:
+        """The matrix (or its transpose, stored apart) for products on a device."""
         key = (dtype, device, transpose)
-        found = self._torch.get(key)
+        found = self._stored.get(key)
         if found is None:
             csr = self.csr(dtype)
-            found = (csr.transposed() if transpose else csr).to_torch(device)
+            found = stored_matrix(csr.transposed() if transpose else csr, device)
             with _LOCK:  # threads may prepare the matrices of several scans
-                self._torch[key] = found
+                self._stored[key] = found
+                if isinstance(found, PackedRows) and (dtype, device, not transpose) in self._stored:
+                    self._csr.pop(dtype, None)  # both are packed, and share no memory with it
                 make_room(self, device)
         return found
 
     def stored_bytes(self, device: torch.device) -> int:
-        """Memory that the matrices take on a device; on the CPU a matrix shares that of its arrays."""
+        """Memory that the matrices take on a device; on the CPU a tensor shares that of its arrays."""
         host = device.type == "cpu"
         stored = sum(csr.nbytes for csr in self._csr.values()) if host else 0
-        for (_, place, transpose), matrix in self._torch.items():
-            if place == device and (transpose or not host):
-                parts = matrix.values(), matrix.col_indices(), matrix.crow_indices()
-                stored += sum(part.nbytes for part in parts)
+        for (_, place, transpose), matrix in self._stored.items():
+            if place == device and (transpose or not host or isinstance(matrix, PackedRows)):
+                stored += bytes_of(matrix)
         return stored
 
     def release(self) -> None:
         """Let go of the matrices; they are built again when they are needed."""
         self._csr.clear()
-        self._torch.clear()
+        self._stored.clear()
 
     def product(self, x: Tensor, *, transpose: bool) -> Tensor:
         """The matrix (or its transpose) times every row of ``x``."""

@@ -65,8 +65,8 @@ class SymmetricBackend(Backend):
                 "backend 'symmetric' needs angles that a quarter turn and a mirror map onto themselves, such as an "
                 "even number of views over half a turn; use backend='matrix'"
             )
-        self._target = torch.from_numpy(target.T.reshape(-1).copy())  # (rows * 8), as the product is laid out
-        self._share = torch.from_numpy(1.0 / copies[target.T]).reshape(-1)
+        self._target = torch.from_numpy(target.reshape(-1))  # (8 * rows), as the product is laid out
+        self._share = torch.from_numpy(1.0 / copies[target]).reshape(-1)
         self._placed: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -84,21 +84,19 @@ class SymmetricBackend(Backend):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, H, W)`` to ``(N, views, detectors)``, one image at a time."""
         target, share = self._maps(x)
-        matrix = self._pair.get(x.dtype, x.device, transpose=False)
         out = x.new_zeros((len(x), math.prod(self.geometry.sinogram_shape)))
         for image, sinogram in zip(x, out, strict=True):
-            columns = torch.stack([*_turned(image), *_turned(image.mT)], -1).reshape(-1, 8)
-            sinogram.index_add_(0, target, (matrix @ columns).reshape(-1) * share)
+            eight = torch.stack([*_turned(image), *_turned(image.mT)]).flatten(1)
+            sinogram.index_add_(0, target, self._pair.product(eight, transpose=False).reshape(-1) * share)
         return out.reshape(len(x), *self.geometry.sinogram_shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Map ``(N, views, detectors)`` to ``(N, H, W)``, one sinogram at a time."""
         target, share = self._maps(y)
-        matrix = self._pair.get(y.dtype, y.device, transpose=True)
         out = y.new_empty((len(y), *self.geometry.image_shape))
         for image, sinogram in zip(out, y.flatten(1), strict=True):
-            columns = (sinogram[target] * share).reshape(-1, 8)
-            eight = (matrix @ columns).t().contiguous().reshape(8, *self.geometry.image_shape)
+            rays = (sinogram[target] * share).reshape(8, -1)
+            eight = self._pair.product(rays, transpose=True).reshape(8, *self.geometry.image_shape)
             image.copy_(_summed(eight[:4]) + _summed(eight[4:]).mT)
         return out
 

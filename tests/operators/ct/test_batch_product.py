@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from deft_ct.operators.ct import FanGeometry, ParallelGeometry, RayTransform
-from deft_ct.operators.ct.backends import batch_product
+from deft_ct.operators.ct.backends import batch_product, packed_rows
 from deft_ct.operators.ct.backends.batch_product import CHUNK, batch_last_product
-from deft_ct.operators.ct.system_matrix import joseph_matrix
+from deft_ct.operators.ct.backends.packed_rows import PackedRows, stored_matrix
+from deft_ct.operators.ct.system_matrix import CSR, joseph_matrix
 from deft_ct.testing import assert_batch_invariant
 
 PARALLEL = ParallelGeometry.for_image((24, 20), 1.0, 11)
@@ -23,8 +26,13 @@ def product(request, monkeypatch):
     if request.param == "compiled":
         pytest.importorskip("numba")
     else:
-        monkeypatch.setattr(batch_product, "_compiled_kernel", lambda: None)
+        without_numba(monkeypatch)
     return batch_last_product
+
+
+def without_numba(monkeypatch):
+    for module in (batch_product, packed_rows):
+        monkeypatch.setattr(module, "compiled_kernels", lambda: None)
 
 
 @pytest.fixture
@@ -84,11 +92,32 @@ def test_threads_and_slices_of_a_batch_change_no_bit(threads, monkeypatch):
     assert torch.equal(batch_last_product(matrix, apart[:, 1]), alone)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize(("columns", "kind"), [(2**16, np.uint16), (2**16 + 1, np.int32)])
+def test_column_numbers_take_16_bits_where_that_is_enough(columns, kind):
+    pytest.importorskip("numba")
+    ends, numbers = np.array([0, 1, 1, 4], np.int32), np.array([columns - 1, 0, 300, columns - 1], np.int32)
+    csr = CSR(np.array([2.0, 3.0, 4.0, 5.0], np.float32), numbers, ends, (3, columns))
+    matrix = stored_matrix(csr, torch.device("cpu"))
+    assert isinstance(matrix, PackedRows) and matrix.columns.dtype == kind
+    assert matrix.ends.tolist() == [0, 8, 8, 16]
+    assert matrix.nbytes == 16 * (4 + np.dtype(kind).itemsize) + 4 * 8
+    x = torch.zeros(5, columns)
+    x[1, 0], x[1, 300], x[1, -1] = 1, 10, 100
+    x[2, 7] = float("nan")  # no row sees it, the padding neither
+    x[3, -1] = float("nan")
+    expected = torch.tensor([[0, 0, 0], [200, 0, 543], [0, 0, 0], [math.nan, 0, math.nan], [0, 0, 0]])
+    for part in (slice(0, 5), slice(1, 2), slice(2, 3), slice(2, 5)):  # of 8, 1, 1 and 4 lanes
+        found = batch_last_product(matrix, x[part])
+        torch.testing.assert_close(found, expected[part], equal_nan=True, rtol=0, atol=0)
+
+
 def test_without_numba_pytorch_multiplies(monkeypatch):
-    batch_product._compiled_kernel.cache_clear()
+    packed_rows.compiled_kernels.cache_clear()
     monkeypatch.setitem(sys.modules, "deft_ct.operators.ct.backends._csr_kernels", None)
-    assert batch_product._compiled_kernel() is None
-    batch_product._compiled_kernel.cache_clear()
+    assert packed_rows.compiled_kernels() is None
+    assert isinstance(stored_matrix(joseph_matrix(FAN), torch.device("cpu")), torch.Tensor)
+    packed_rows.compiled_kernels.cache_clear()
 
 
 def test_a_width_that_gives_other_bits_is_not_used(monkeypatch):
@@ -107,7 +136,7 @@ def test_a_width_that_gives_other_bits_is_not_used(monkeypatch):
 
 def test_few_images_are_padded_to_a_width(monkeypatch):
     seen = []
-    monkeypatch.setattr(batch_product, "_compiled_kernel", lambda: None)
+    without_numba(monkeypatch)
     monkeypatch.setattr(batch_product, "_equal_widths", lambda dtype, threads: (8, CHUNK))
     true = torch.nn.functional.pad
     monkeypatch.setattr(torch.nn.functional, "pad", lambda x, p: seen.append(x.shape[1] + p[1]) or true(x, p))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from deft_ct.operators.ct import ParallelGeometry, RayTransform
-from deft_ct.operators.ct.backends import matrix
+from deft_ct.operators.ct.backends import batch_product, matrix, packed_rows
 from deft_ct.operators.ct.backends.matrix import matrix_pair
 
 PROGRAM = """
@@ -54,7 +54,9 @@ def test_matrices_of_many_geometries_stay_within_their_share(monkeypatch: pytest
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_stored_bytes_are_those_of_both_matrices() -> None:
+def test_stored_bytes_are_those_of_both_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_rows, "compiled_kernels", lambda: None)
+    monkeypatch.setattr(batch_product, "compiled_kernels", lambda: None)
     geometry = ParallelGeometry.for_image((9, 7), 1.3, 5)
     operator, cpu = RayTransform(geometry, backend="matrix"), torch.device("cpu")
     pair = matrix_pair(geometry)
@@ -70,6 +72,23 @@ def test_stored_bytes_are_those_of_both_matrices() -> None:
     operator.adjoint(y)
     assert pair.stored_bytes(cpu) == forward + 8 * entries + 4 * (columns + 1), "nothing is built twice"
     assert pair.stored_bytes(torch.device("meta")) == 0
+
+
+def test_packed_matrices_are_kept_without_the_one_that_they_were_made_from() -> None:
+    pytest.importorskip("numba")
+    geometry = ParallelGeometry.for_image((9, 7), 1.3, 5)
+    operator, cpu = RayTransform(geometry, backend="matrix"), torch.device("cpu")
+    pair = matrix_pair(geometry)
+    pair.release()
+    csr = pair.csr(torch.float32)
+    y = operator(torch.ones(1, 9, 7))
+    packed = pair.get(torch.float32, cpu, transpose=False)
+    assert isinstance(packed, packed_rows.PackedRows)
+    assert pair.stored_bytes(cpu) == csr.nbytes + packed.nbytes, "the transpose is made from it"
+    operator.adjoint(y)
+    both = [pair.get(torch.float32, cpu, transpose=transpose) for transpose in (False, True)]
+    assert both[0] is packed
+    assert pair.stored_bytes(cpu) == sum(packed_rows.bytes_of(matrix) for matrix in both)
 
 
 def test_the_matrices_used_longest_ago_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
