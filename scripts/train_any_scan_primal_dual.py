@@ -1,10 +1,11 @@
-"""The training of the shipped learned primal-dual network for any scan, from the network for three scans.
+"""The training of the shipped learned primal-dual network for any scan, from the network for three scans or for any.
 
 A script and not a command, because its range of scans is wider than that of `deft-ct train --any-scan`.
 
     python scripts/train_any_scan_primal_dual.py --data FOLDER --out OUT --steps 2400
 
-FOLDER holds the training slices (packs, DICOM, NIfTI). Half of the steps draw one of three common scans, the others one
+FOLDER holds the training slices (packs, DICOM, NIfTI). ``--initial learned_primal_dual_any_scan --learning-rate 2e-3``
+trains the network for any scan further. Half of the steps draw one of three common scans, the others one
 of 96 random geometries at four photon counts each. Run the same command again to resume.
 """
 
@@ -38,6 +39,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--initial", default="learned_primal_dual", help="model to start from")
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--max-minutes", type=float)
     parser.add_argument("--seed", type=int, default=3)
     arguments = parser.parse_args()
@@ -48,10 +51,10 @@ def main() -> None:
     measurements = unit_measurements(named + drawn, source.image_shape, float(np.median(source.pixel_mm)))
     weights = [0.5 / len(named)] * len(named) + [0.5 / len(drawn)] * len(drawn)
     pairs = SlicePairs(source, measurements, PriorRange(), weights=weights)
-    shipped = PrimalDualModel.load()
+    shipped = PrimalDualModel.load(arguments.initial)
     start = primal_dual_for_any_scan(shipped)
     training = TrainingConfig(
-        steps=arguments.steps, batch_size=4, learning_rate=4e-3, momentum=0.9, optimizer="muon", warmup=50,
+        steps=arguments.steps, batch_size=4, learning_rate=arguments.learning_rate, momentum=0.9, optimizer="muon", warmup=50,
         ema_decay=0.997, precision="bfloat16", seed=arguments.seed, max_minutes=arguments.max_minutes,
     )  # fmt: skip
     model = train_model(PrimalDualModel, start.shape, pairs, arguments.out, training=training, initial=start)

@@ -26,6 +26,7 @@ from deft_ct.diffusion import load_prior
 from deft_ct.evaluation.store import write_result
 from deft_ct.evaluation.tables import markdown_table
 from deft_ct.methods.deft import condition_for, load_htransform
+from deft_ct.methods.deft.conditioning import Start
 from deft_ct.methods.deft.reconstructor import DEFT, DEFTConfig
 from deft_ct.methods.deft.train import denoising_loss
 from deft_ct.methods.initial import reference_reconstruction
@@ -83,6 +84,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     x_t, t = torch.randn_like(reference), torch.full((count,), 500.0, device=device)
     x0, eps = prior.predict(x_t, 500.0)
     residual = head.guidance_at(likelihood, x0, t)
+    own = head.refinement
+    start = Start(reference, residual, own and own.second_image(likelihood, head.precision))
     mean, samples = (DEFT(prior, head, DEFTConfig(batch_size=count, estimate=kind)) for kind in ("mean", "samples"))
     trained = load_htransform(None).to(device).requires_grad_(True)
     if trained.refinement is not None:
@@ -94,7 +97,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     def train() -> None:
         pairs = Pairs(x0=reference, likelihood=likelihood)
         with torch.autocast(device.type, dtype=lower, enabled=lower is not None):
-            loss = denoising_loss(trained, trained, prior, pairs, t, x_t, tabulated=(reference, residual))
+            loss = denoising_loss(trained, trained, prior, pairs, t, x_t, tabulated=start)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -104,7 +107,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "TV reference": lambda: reference_reconstruction(
             likelihood, head.config.reference, iterations=head.config.tv_iterations
         ),
-        "refinement": lambda: frozen(head.refine)(reference, residual, condition.features),
+        "second reconstruction": lambda: own and own.second_image(likelihood, head.precision),
+        "refinement": lambda: frozen(head.refine)(reference, residual, condition.features, None, start.second),
         "evaluation of the prior": lambda: prior.predict(x_t, 500.0),
         "guidance (FBP of the residual)": lambda: head.guidance_at(likelihood, x0, t),
         "evaluation of the h-transform": lambda: frozen(head)(x_t, t, x0, eps, residual, condition),

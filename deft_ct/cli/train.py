@@ -200,6 +200,9 @@ def refinement(
     mirror: Annotated[
         bool, typer.Option("--mirror", help="At inference, average with the results of mirrored inputs.")
     ] = False,
+    second: Annotated[
+        str | None, typer.Option(help="Trained model that gives a second image, e.g. learned_primal_dual_any_scan.")
+    ] = None,
     initial: Initial = None,
     training: TrainingOptions = TrainingOptions(learning_rate=3e-3, ema_decay=0.99),
     progress: opt.Progress = True,
@@ -217,14 +220,17 @@ def refinement(
 
         settings = RefinementRecipe(
             training=training.config(), initial=initial, batches=batches, tv_iterations=tv_iterations,
-            channels=channels, patch=patch, mirror=mirror,
+            channels=channels, patch=patch, mirror=mirror, second=second,
         )  # fmt: skip
         if is_photographs(data):
             from deft_ct.workflows.train_photographs import refinement_on_photographs
 
             of_scans = any(value is not None for value in vars(simulated).values()) or any_scan or any_start
             of_tables = (batches, tv_iterations) != (RefinementRecipe.batches, RefinementRecipe.tv_iterations)
-            _refuse("photographs", {"the options of scans": of_scans, "--batches and --tv-iterations": of_tables})
+            _refuse(
+                "photographs",
+                {"the options of scans": of_scans, "--batches and --tv-iterations": of_tables, "--second": second},
+            )
             found = refinement_on_photographs(degraded.photographs(data), out, settings, progress=progress)
             finish(out / "refinement", found, save_refinement)
             return

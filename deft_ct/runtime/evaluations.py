@@ -29,6 +29,16 @@ def add_evaluations(count: int) -> None:
 
 
 @contextmanager
+def uncounted() -> Iterator[None]:
+    """Leave the evaluations of a block out: those of a network that a method runs once, before it begins."""
+    token = _ACTIVE.set(())
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+@contextmanager
 def count_evaluations() -> Iterator[EvaluationCount]:
     """Count the network evaluations of a block of code.
 

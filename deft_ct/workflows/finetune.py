@@ -138,16 +138,20 @@ def _fitted_refinement(
     first: HTransform, pairs: SlicePairs, folder: Path, training: TrainingConfig, progress: bool
 ) -> Refinement | None:
     """The refinement network of an h-transform after more training; None if the time limit came first."""
-    from deft_ct.methods.deft.initial_table import TableConfig
+    from deft_ct.methods.deft.initial_table import TableConfig, second_name
     from deft_ct.methods.deft.train_refinement import train_refinement
 
     assert first.refinement is not None
-    config = first.refinement.config
+    config, second = first.refinement.config, first.refinement.second
+    if second is not None:
+        second.precision = training.precision
     table = TableConfig(
         batches=math.ceil(training.steps / PASSES), batch_size=training.batch_size, guidance=config.guidance,
         reference=cast("Reference", first.config.reference), tv_iterations=first.config.tv_iterations,
-        scan_features=config.scan_features, arc_direction=config.arc_direction, seed=training.seed,
+        scan_features=config.scan_features, arc_direction=config.arc_direction,
+        second=second_name(second), seed=training.seed,
     )  # fmt: skip
     return train_refinement(
-        pairs, folder, config=config, table=table, training=training, initial=first.refinement, progress=progress
-    )
+        pairs, folder, config=config, table=table, training=training, initial=first.refinement, second=second,
+        progress=progress,
+    )  # fmt: skip

@@ -14,7 +14,7 @@ from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft import HTransform, HTransformConfig, load_htransform, load_refinement
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES
 from deft_ct.methods.deft.control import ControlConfig
-from deft_ct.methods.deft.initial_table import tabulate
+from deft_ct.methods.deft.initial_table import second_name, tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.train import HTransformTraining, train_htransform
 from deft_ct.methods.deft.train_control import ControlTraining, SimulatedMeasurements, train_control
@@ -111,6 +111,9 @@ def htransform_on_slices(
     frozen, training, random = load_prior(settings.prior), settings.training, data.scan_range
     first = None if settings.initial is None else load_htransform(settings.initial)
     refined = None if settings.refinement is None else load_refinement(settings.refinement)
+    second = None if refined is None else refined.second
+    if second is not None:
+        second.precision = training.precision
     config = HTransformConfig(
         scan_features=random is not None,
         arc_direction=random is not None and random.any_start,
@@ -130,8 +133,9 @@ def htransform_on_slices(
         if settings.batches:
             table = tabulate(
                 pairs,
-                table_config(settings.batches, training, settings.tv_iterations, random),
+                table_config(settings.batches, training, settings.tv_iterations, random, second_name(second)),
                 settings.table or out / "references",
+                second=second,
                 overwrite=training.overwrite and settings.table is None,  # the table of another training is not ours
                 should_stop=limit.reached,
                 progress=progress,
@@ -158,6 +162,8 @@ class RefinementRecipe:
         channels: features of each level of a new network.
         patch: side of the space-to-depth stem in pixels.
         mirror: at inference, average with the results of mirrored inputs.
+        second: trained model whose image the network sees beside the initial reconstruction. None takes that of
+            ``initial``, if it has one.
 
     Raises:
         ValueError: a value is out of range.
@@ -170,6 +176,7 @@ class RefinementRecipe:
     channels: str = "32,64,96,128"
     patch: int = 2
     mirror: bool = False
+    second: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -223,20 +230,36 @@ def refinement_on_slices(
     """
     training, random = settings.training, data.scan_range
     first = None if settings.initial is None else load_refinement(settings.initial)
+    second = first.second if settings.second is None and first is not None else None
+    second = second if settings.second is None else PrimalDualModel.load(settings.second)
+    if second is not None:
+        second.precision = training.precision
     made = train_refinement(
         data.pairs(training.seed), out,
         config=RefinementConfig(
             scan_features=random is not None, arc_direction=random is not None and random.any_start,
             mirror=settings.mirror, spread_slopes=SPREAD_SLOPES if random is not None else (),
             network=new_network(settings.channels, settings.patch) if first is None else first.config.network,
+            second=None if second is None else second.shape,
         ),
-        table=table_config(settings.batches, training, settings.tv_iterations, random), training=training,
-        initial=first, progress=progress,
+        table=table_config(
+            settings.batches, training, settings.tv_iterations, random, second_name(second)
+        ),
+        training=training, initial=first, second=second, progress=progress,
     )  # fmt: skip
     if made is None:
         return None
     made.card |= data.card(training, out)
+    if second is not None:
+        made.card["second"] = second_card(second, first)
     return made
+
+
+def second_card(second: PrimalDualModel, first: Refinement | None) -> dict[str, Any]:
+    """What the card of a refinement says of the model of its second reconstruction."""
+    sha256 = second.content_hash()
+    known = {} if first is None else first.card.get("second", {})
+    return known if known.get("sha256") == sha256 else {"sha256": sha256, "card": second.card}
 
 
 def model_on_slices(

@@ -254,15 +254,15 @@ def random_scans(any_scan: bool, any_start: bool) -> ScanRange | None:
 
 
 def table_config(
-    batches: int, training: TrainingConfig, tv_iterations: int, scan_range: ScanRange | None
+    batches: int, training: TrainingConfig, tv_iterations: int, scan_range: ScanRange | None, second: str = ""
 ) -> TableConfig:
-    """Settings of a table of initial reconstructions."""
+    """Settings of a table of initial reconstructions; ``second`` is the SHA-256 of the second model, if any."""
     from deft_ct.methods.deft.initial_table import TableConfig
 
     return TableConfig(
         batches=batches, batch_size=training.batch_size, tv_iterations=tv_iterations,
         scan_features=scan_range is not None, arc_direction=scan_range is not None and scan_range.any_start,
-        seed=training.seed,
+        second=second, seed=training.seed,
     )  # fmt: skip
 
 

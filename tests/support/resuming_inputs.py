@@ -19,6 +19,7 @@ from deft_ct.cli import app
 from deft_ct.diffusion import save_prior
 from deft_ct.methods.deft import save_htransform, save_refinement
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
+from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
 from deft_ct.networks import UNetConfig
 
 
@@ -41,6 +42,7 @@ def write_inputs(root: Path) -> None:
     save_prior(tiny_prior(seed=1), root / "prior2")
     shape = RefinementConfig(network=SMALL)
     save_refinement(Refinement(shape), root / "refinement")
+    PrimalDualModel(PrimalDualShape(iterations=1, channels=4, memory=2)).save(root / "second")
     prior = tiny_prior()
     save_htransform(tiny_htransform(prior, tv_iterations=2), root / "head")
     for seed, name in ((0, "chains"), (1, "chains2")):

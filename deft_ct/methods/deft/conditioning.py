@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from deft_ct.methods.deft.config import HTransformConfig
 from deft_ct.methods.deft.htransform import Condition, HTransform
 from deft_ct.methods.deft.scan_embedding import SCAN_FEATURES, with_fewer_views
 from deft_ct.methods.initial import check_initial
+from deft_ct.methods.supervised.model import check_unrolled
 from deft_ct.operators.feature_images import FeatureImage
 from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.projection import Projecting
@@ -23,16 +25,33 @@ SPREAD_SLOPES = (-0.3, 1.0, -0.1, 0.0)
 angular range and more noise; fitted to scans of 15 to 200 views, 90 to 180 degrees and 1e4 to 1e6 photons."""
 
 
+class Start(NamedTuple):
+    """What is known of the data before the networks: images ``(B, *image_shape)`` in the prior's range.
+
+    Args:
+        initial: the initial reconstruction, not refined.
+        residual: its guidance, by that of the refinement where there is one.
+        second: the second reconstruction, where the refinement has one.
+    """
+
+    initial: Tensor
+    residual: Tensor
+    second: Tensor | None = None
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Start:
+        """All images changed in the same way."""
+        second = None if self.second is None else change(self.second)
+        return Start(change(self.initial), change(self.residual), second)
+
+
 @torch.no_grad()
-def condition_for(
-    likelihood: Likelihood, htransform: HTransform, *, tabulated: tuple[Tensor, Tensor] | None = None
-) -> Condition:
+def condition_for(likelihood: Likelihood, htransform: HTransform, *, tabulated: Start | None = None) -> Condition:
     """Compute the initial reconstruction, its back-projected residual and what the operator says of the measurement.
 
     Args:
         likelihood: the measurement with its data, in the prior's range; see ``Likelihood.told``.
         htransform: gives the initial reconstruction, its refinement and the guidance.
-        tabulated: the initial reconstruction and its residual, if they were computed before; not refined.
+        tabulated: the initial reconstruction and what belongs to it, if they were computed before.
 
     Returns:
         The condition, empty when the h-transform uses neither an initial reconstruction nor features. Images of an
@@ -47,15 +66,14 @@ def condition_for(
         features = with_fewer_views(scan_features(likelihood, direction=config.arc_direction), likelihood.grouped)
     if htransform.initial is None:
         return Condition(features=features, images=images)
-    initial, residual = (htransform.initial(likelihood), None) if tabulated is None else tabulated
-    unrefined = None
-    if htransform.refinement is not None:
+    initial, residual, second = (htransform.initial(likelihood), None, None) if tabulated is None else tabulated
+    unrefined, own = None, htransform.refinement
+    if own is not None:
         if residual is None:
-            own = htransform.refinement
             residual = own.guidance.of_initial(likelihood, initial, own.config.spread)
-        unrefined = initial
-        declared = declared_images(likelihood, htransform.refinement.config.operator_images)
-        initial, residual = htransform.refine(initial, residual, features, declared), None
+            second = own.second_image(likelihood, htransform.precision)
+        unrefined, declared = initial, declared_images(likelihood, own.config.operator_images)
+        initial, residual = htransform.refine(initial, residual, features, declared, second), None
     if residual is None:
         residual = guidance.of_initial(likelihood, initial, config.spread)
     return Condition(initial=initial, residual=residual, features=features, images=images, unrefined=unrefined)
@@ -148,6 +166,8 @@ def check_htransform(name: str, config: HTransformConfig, shape: tuple[int, ...]
         )
     if config.guidance in ("fbp", "data"):
         check_initial(name, likelihood, "fbp")
+    if config.refinement is not None and config.refinement.second is not None:
+        check_unrolled(name, likelihood, told_scan=config.refinement.second.scan_features)
     if config.scan_features:
         try:
             scan_features(likelihood)

@@ -201,7 +201,12 @@ class HTransform(nn.Module):
 
     @torch.no_grad()
     def refine(
-        self, initial: Tensor, residual: Tensor, features: Tensor | None, images: Tensor | None = None
+        self,
+        initial: Tensor,
+        residual: Tensor,
+        features: Tensor | None,
+        images: Tensor | None = None,
+        second: Tensor | None = None,
     ) -> Tensor:
         """The refined initial reconstruction, or the one given without a refinement; see :class:`Condition`.
 
@@ -210,6 +215,7 @@ class HTransform(nn.Module):
             residual: its back-projected residual, by the guidance of the refinement.
             features: descriptor of the measurement, or None.
             images: those that the refinement wants of the operator, ``(B, F, *image_shape)``, or None.
+            second: the second reconstruction that it wants, of the shape of ``initial``, or None.
         """
         if self.refinement is None:
             return initial
@@ -220,8 +226,8 @@ class HTransform(nn.Module):
         for first in range(0, len(initial), count):
             part = slice(first, first + count)
             with network_precision(initial.device, self.precision):
-                told, seen = (None if given is None else given[part] for given in (features, images))
-                refined.append(self.refinement(initial[part], residual[part], told, seen))
+                told = [None if given is None else given[part] for given in (features, images, second)]
+                refined.append(self.refinement(initial[part], residual[part], *told))
         return torch.cat(refined)
 
     def spread(self, condition: Condition, like: Tensor) -> Tensor:

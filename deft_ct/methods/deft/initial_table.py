@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deft_ct.methods.deft.conditioning import scan_features
+from deft_ct.methods.deft.conditioning import Start, scan_features
 from deft_ct.methods.deft.guidance import guidance_for
 from deft_ct.methods.initial import initial_for
+from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel
 from deft_ct.operators.memory import check_memory
 from deft_ct.runtime.content_key import ContentKey, result_versions
 from deft_ct.runtime.fields import check_fields
@@ -42,6 +43,7 @@ class TableConfig:
         guidance: kind of the residual.
         scan_features: whether the features of the scan are kept.
         arc_direction: whether they say where a limited arc lies.
+        second: :func:`second_name` of the model that gives the second reconstruction; empty for none.
         seed: of the order of the slices, their changes, scans and noise.
 
     Raises:
@@ -55,6 +57,7 @@ class TableConfig:
     guidance: str = "fbp"
     scan_features: bool = True
     arc_direction: bool = False
+    second: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,8 +71,8 @@ class TableConfig:
             raise ValueError(f"tv_iterations must be at most {MOST_ITERATIONS}, got {self.tv_iterations}")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values, the direction only where it is kept: so older tables stay known."""
-        return {name: value for name, value in asdict(self).items() if name != "arc_direction" or value}
+        """JSON-ready values, later additions only where they are used: so older tables stay known."""
+        return {name: value for name, value in asdict(self).items() if name not in ("arc_direction", "second") or value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +80,7 @@ class ReferenceBatch:
     """Pairs of a table: images ``(B, C, H, W)`` float32 in the prior's range, and scan features ``(B, F)`` or None."""
 
     x0: Tensor
-    initial: Tensor
-    residual: Tensor
+    start: Start
     features: Tensor | None
 
 
@@ -100,14 +102,18 @@ class ReferenceTable:
     def batch(self, indices: Tensor) -> ReferenceBatch:
         """The pairs ``indices``, int64 ``(B,)``."""
         found = {name: column[indices].float() for name, column in self._columns.items()}
-        return ReferenceBatch(
-            x0=found["x0"], initial=found["reference"], residual=found["remainder"], features=found.get("scan")
-        )
+        start = Start(found["reference"], found["remainder"], found.get("second"))
+        return ReferenceBatch(x0=found["x0"], start=start, features=found.get("scan"))
 
     def whole_batch(self, number: int) -> ReferenceBatch:
         """The pairs of the batch ``number``, in the order of :func:`draw_batch`."""
         size = self.config.batch_size
         return self.batch(torch.arange(number * size, (number + 1) * size))
+
+
+def second_name(model: PrimalDualModel | None) -> str:
+    """What the second reconstructions of a table follow from: SHA-256 and precision of the model; empty for none."""
+    return "" if model is None else f"{model.content_hash()} in {model.precision}"
 
 
 @torch.no_grad()
@@ -116,6 +122,7 @@ def tabulate(
     config: TableConfig,
     folder: Path,
     *,
+    second: PrimalDualModel | None = None,
     overwrite: bool = False,
     should_stop: Callable[[], bool] | None = None,
     progress: bool = True,
@@ -126,6 +133,7 @@ def tabulate(
         pairs: draws slices and data.
         config: see :class:`TableConfig`.
         folder: of the blocks.
+        second: the model that gives the second reconstruction; the configuration names it.
         overwrite: replace the table of another training.
         should_stop: asked before every block but the first, also before those that are there: the processes of a
             training ask equally often. True ends the work until the next call.
@@ -136,16 +144,19 @@ def tabulate(
 
     Raises:
         OtherContentError: the folder holds another table, and ``overwrite`` is false.
-        ValueError: the table does not fit into memory.
+        ValueError: the table does not fit into memory, or the configuration names another second model.
     """
-    values = 3 * config.batches * config.batch_size * math.prod(pairs.measurements[0].operator.domain_shape)
+    if config.second != second_name(second):
+        raise ValueError("the configuration of a table and the model of the second reconstruction must belong together")
+    images = (3 if second is None else 4) * config.batches * config.batch_size
+    values = images * math.prod(pairs.measurements[0].operator.domain_shape)
     check_memory(
         torch.float16.itemsize * values, f"a table of {config.batches} batches of {config.batch_size} pairs",
         "take fewer or smaller batches (--batches; of finetune: --refinement-steps)",
     )  # fmt: skip
     key = ContentKey(config.to_dict() | pairs.description() | {"versions": result_versions()})
     columns = stored_batches(
-        folder, key, config.batches, lambda number: _batch(pairs, config, number), overwrite=overwrite,
+        folder, key, config.batches, lambda number: _batch(pairs, config, number, second), overwrite=overwrite,
         should_stop=should_stop, progress="references" if progress else None,
     )  # fmt: skip
     return None if columns is None else ReferenceTable(config, columns)
@@ -158,7 +169,7 @@ def draw_batch(pairs: PairSource, config: TableConfig, number: int, device: torc
     return pairs.seeded(item_order(len(pairs), config.batch_size, number, config.seed), seed, device)
 
 
-def _batch(pairs: PairSource, config: TableConfig, number: int) -> dict[str, Tensor]:
+def _batch(pairs: PairSource, config: TableConfig, number: int, second: PrimalDualModel | None) -> dict[str, Tensor]:
     drawn = draw_batch(pairs, config, number)
     likelihood = drawn.likelihood
     initial = initial_for(config.reference, iterations=config.tv_iterations)(likelihood)
@@ -166,4 +177,6 @@ def _batch(pairs: PairSource, config: TableConfig, number: int) -> dict[str, Ten
     columns = {"x0": drawn.x0.half(), "reference": initial.half(), "remainder": residual.half()}
     if config.scan_features:
         columns["scan"] = scan_features(likelihood, direction=config.arc_direction)
+    if second is not None:
+        columns["second"] = second(likelihood).half()
     return {name: column.contiguous() for name, column in columns.items()}

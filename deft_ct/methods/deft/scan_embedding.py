@@ -26,13 +26,17 @@ def check_scan_fields(spread_slopes: Sequence[float], *, scan_features: bool, ar
         raise ValueError(f"spread_slopes needs scan_features=True and {SCAN_FEATURES} numbers, got {spread_slopes}")
 
 
+def scan_width(direction: bool) -> int:
+    """Numbers that describe a scan, with or without the direction of an arc."""
+    return SCAN_FEATURES + (DIRECTION_FEATURES if direction else 0)
+
+
 def scan_embedding(width: int, direction: bool = False) -> nn.Sequential:
     """A network from the scan features to ``(B, width)`` that starts at zero."""
-    features = SCAN_FEATURES + (DIRECTION_FEATURES if direction else 0)
     into = nn.Linear(128, width)
     nn.init.zeros_(into.weight)
     nn.init.zeros_(into.bias)
-    return nn.Sequential(nn.Linear(features, 128), nn.SiLU(), into)
+    return nn.Sequential(nn.Linear(scan_width(direction), 128), nn.SiLU(), into)
 
 
 def with_new_features(weights: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

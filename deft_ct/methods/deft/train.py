@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from deft_ct.diffusion import Prior
 from deft_ct.diffusion.train import sample_times
-from deft_ct.methods.deft.conditioning import condition_for, with_estimate
+from deft_ct.methods.deft.conditioning import Start, condition_for, with_estimate
 from deft_ct.methods.deft.config import HTransformConfig
 from deft_ct.methods.deft.htransform import HTransform
 from deft_ct.methods.deft.initial_table import ReferenceTable, TableConfig, draw_batch
@@ -37,7 +37,7 @@ def denoising_loss(
     t: Tensor,
     noise: Tensor,
     *,
-    tabulated: tuple[Tensor, Tensor] | None = None,
+    tabulated: Start | None = None,
 ) -> Tensor:
     """Denoising score matching with the prior frozen: the error of the conditional estimate, weighted over time.
 
@@ -146,11 +146,14 @@ def train_htransform(
         if (table.config.reference, table.config.guidance) != (config.reference, seen):
             kept = f"{table.config.reference} references with {table.config.guidance} residuals"
             raise ValueError(f"the table has {kept}, the h-transform wants {config.reference} and {seen}")
+        own = htransform.refinement and htransform.refinement.second
+        if table.config.second.split(" ")[0] != (own.content_hash() if own else ""):
+            raise ValueError(
+                "the table must hold the second reconstructions of the refinement: take the references of its training"
+            )
         count, training = table.config.batches, _in_table_batches(training, table.config)
 
-    def matching(
-        net: nn.Module, pairs: Pairs, generator: torch.Generator, tabulated: tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:
+    def matching(net: nn.Module, pairs: Pairs, generator: torch.Generator, tabulated: Start | None = None) -> Tensor:
         t = sample_times(len(pairs.x0), prior.schedule, generator, options.time_power)
         noise = torch.randn(pairs.x0.shape, generator=generator, device=generator.device)
         return denoising_loss(net, htransform, prior, pairs, t, noise, tabulated=tabulated)
@@ -161,8 +164,7 @@ def train_htransform(
             return matching(net, drawn.draw(indices, generator), generator)
         losses = []
         for number in indices.tolist():
-            known = table.whole_batch(number)
-            given = known.initial.to(generator.device), known.residual.to(generator.device)
+            given = table.whole_batch(number).start.each(lambda image: image.to(generator.device))
             pairs = draw_batch(drawn, table.config, number, generator.device)
             losses.append(matching(net, pairs, generator, given))
         return torch.stack(losses).mean()
@@ -211,7 +213,10 @@ def start_from_htransform(htransform: HTransform, initial: HTransform) -> list[s
         fixed += [name] if getattr(initial.config, name) and not getattr(htransform.config, name) else []
     if fixed:
         raise ValueError(f"the initial h-transform has other {', '.join(fixed)}: use its values to start from it")
-    missing, _ = htransform.load_state_dict(with_new_features(initial.state_dict(), htransform), strict=False)
+    weights = with_new_features(initial.state_dict(), htransform)
+    if own.get("refinement") != given.get("refinement"):  # its weights come from elsewhere
+        weights = {name: value for name, value in weights.items() if not name.startswith("refinement.")}
+    missing, _ = htransform.load_state_dict(weights, strict=False)
     missing = [name for name in missing if name.startswith("scan_embedding.")]
     found = [f"is for another prior ({initial.prior_hash[:12]})"] if initial.prior_hash != htransform.prior_hash else []
     found += [f"has another {name}" for name in free[2:] if own.get(name) != given.get(name)]

@@ -8,12 +8,14 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from deft_ct.methods.deft.conditioning import declared_images
 from deft_ct.methods.deft.initial_table import ReferenceBatch, ReferenceTable, TableConfig, tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.scan_embedding import with_new_features
 from deft_ct.methods.initial import initial_for
+from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel
 from deft_ct.training import TimeLimit, TrainingConfig, fit
 from deft_ct.training.pairs import Pairs, PairSource
 
@@ -31,6 +33,7 @@ def train_refinement(
     table: TableConfig,
     training: TrainingConfig,
     initial: Refinement | None = None,
+    second: PrimalDualModel | None = None,
     progress: bool = True,
 ) -> Refinement | None:
     """Train a refinement; resumes from ``folder``, which keeps the table, the checkpoint and the log.
@@ -42,7 +45,8 @@ def train_refinement(
         table: the initial reconstructions that it is trained on.
         training: optimiser settings.
         initial: start from these weights, with a new schedule; new features of the scan start at zero. None starts at
-            ``r' = r``.
+            ``r' = r``. It may lack the second reconstruction, which then enters the first layer by weights of zero.
+        second: gives the second reconstruction; kept as it is, its shape is in the configuration.
         progress: show progress bars.
 
     Returns:
@@ -55,18 +59,25 @@ def train_refinement(
     """
     if table.guidance != config.guidance:
         raise ValueError(f"the table has {table.guidance} residuals, the refinement wants {config.guidance}")
+    if config.second != (None if second is None else second.shape):
+        raise ValueError("config.second must be the shape of the second model that is given, and None without one")
+    if second is not None and second.value_range != pairs.value_range:
+        raise ValueError(f"the second model is for the range {second.value_range}, the pairs have {pairs.value_range}")
     limit = TimeLimit(training)
     network = _first(config, training.seed, initial)
+    if network.second is not None and second is not None:
+        network.second.load_state_dict(second.state_dict())
     references = tabulate(
-        pairs, table, folder / "references", overwrite=training.overwrite, should_stop=limit.reached, progress=progress
-    )
+        pairs, table, folder / "references", second=second, overwrite=training.overwrite, should_stop=limit.reached,
+        progress=progress,
+    )  # fmt: skip
     if references is None:
         return None
     known = references
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         batch = _shifted(known.batch(indices), generator)
-        refined = net(batch.initial, batch.residual, batch.features)
+        refined = net(batch.start.initial, batch.start.residual, batch.features, None, batch.start.second)
         return ((refined - batch.x0) / network.spread(batch.features, batch.x0)).square().mean()
 
     identity = pairs.description() | {
@@ -83,10 +94,18 @@ def _first(config: RefinementConfig, seed: int, initial: Refinement | None) -> R
         torch.manual_seed(seed)
         network = Refinement(config)
     if initial is not None:
-        told = replace(initial.config, arc_direction=config.arc_direction, mirror=config.mirror)
+        told = replace(
+            initial.config, arc_direction=config.arc_direction, mirror=config.mirror,
+            second=initial.config.second or config.second,
+        )  # fmt: skip
         if told.to_dict() != config.to_dict() or (initial.config.arc_direction and not config.arc_direction):
             raise ValueError("the initial refinement has another shape: use its values to start from it")
-        network.load_state_dict(with_new_features(initial.state_dict(), network))
+        weights = network.state_dict() | with_new_features(initial.state_dict(), network)
+        if config.second is not None and initial.config.second is None:
+            name = f"network.{network.network.first_layer}.weight"
+            more = network.state_dict()[name].shape[1] - weights[name].shape[1]
+            weights[name] = functional.pad(weights[name], (0, 0, 0, 0, 0, more))
+        network.load_state_dict(weights)
     return network
 
 
@@ -160,7 +179,7 @@ def relative_error(refinement: Refinement, references: ReferenceTable, count: in
     squares = []
     for indices in torch.arange(min(count, len(references))).split(8):
         batch = references.batch(indices)
-        refined = refinement(batch.initial, batch.residual, batch.features)
+        refined = refinement(batch.start.initial, batch.start.residual, batch.features, None, batch.start.second)
         squares.append(((refined - batch.x0) / refinement.spread(batch.features, batch.x0)).square().flatten(1).mean(1))
     return float(torch.cat(squares).mean().sqrt())
 
@@ -169,7 +188,9 @@ def _shifted(batch: ReferenceBatch, generator: torch.Generator) -> ReferenceBatc
     """All images of a batch moved by the same random step; what leaves on one side comes back on the other (air)."""
     device = generator.device
     step = torch.randint(-SHIFT, SHIFT + 1, (2,), generator=generator, device=device).tolist()
-    images = (torch.roll(image.to(device), step, (-2, -1)) for image in (batch.x0, batch.initial, batch.residual))
-    x0, initial, residual = images
+
+    def moved(image: Tensor) -> Tensor:
+        return torch.roll(image.to(device), step, (-2, -1))
+
     features = None if batch.features is None else batch.features.to(device)
-    return ReferenceBatch(x0=x0, initial=initial, residual=residual, features=features)
+    return ReferenceBatch(x0=moved(batch.x0), start=batch.start.each(moved), features=features)

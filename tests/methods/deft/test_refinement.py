@@ -176,7 +176,7 @@ def test_training_improves_the_reference(tmp_path):
         progress=False,
     )
     batch = table.batch(torch.arange(len(table)))
-    before = ((batch.initial - batch.x0) / made.spread(batch.features, batch.x0)).square().mean().sqrt()
+    before = ((batch.start.initial - batch.x0) / made.spread(batch.features, batch.x0)).square().mean().sqrt()
     assert made.relative_error < 0.8 * float(before)
 
 
@@ -190,7 +190,7 @@ def test_an_interrupted_table_goes_on_and_a_damaged_block_is_made_anew(tmp_path)
     blocks[1].write_bytes(blocks[1].read_bytes()[:1000])
     again = tabulate(_pairs(tmp_path), config, tmp_path / "broken", progress=False)
     everything = torch.arange(40)
-    assert torch.equal(whole.batch(everything).initial, again.batch(everything).initial)
+    assert torch.equal(whole.batch(everything).start.initial, again.batch(everything).start.initial)
     assert torch.equal(whole.batch(everything).features, again.batch(everything).features)
     assert len(torch.unique(whole.batch(everything).features[:, 0])) == 2  # both scans are in it
     asked = []
@@ -199,7 +199,7 @@ def test_an_interrupted_table_goes_on_and_a_damaged_block_is_made_anew(tmp_path)
     ) is None  # fmt: skip
     assert len(list((tmp_path / "late").glob("*.safetensors"))) == 2  # of three
     late = tabulate(pairs, config, tmp_path / "late", should_stop=lambda: False, progress=False)
-    assert torch.equal(whole.batch(everything).initial, late.batch(everything).initial)
+    assert torch.equal(whole.batch(everything).start.initial, late.batch(everything).start.initial)
     with pytest.raises(ValueError, match=r"a table of 1000000000 batches of 2 pairs needs at least .* take fewer"):
         tabulate(pairs, replace(config, batches=10**9), tmp_path / "large", progress=False)
     assert not (tmp_path / "large").exists()
@@ -209,8 +209,8 @@ def test_an_interrupted_table_goes_on_and_a_damaged_block_is_made_anew(tmp_path)
     fresh = tabulate(pairs, replace(config, seed=1), tmp_path / "fresh", progress=False)
     for overwrite in (False, True):
         other = tabulate(pairs, replace(config, seed=1), tmp_path / "whole", overwrite=overwrite, progress=False)
-        assert torch.equal(other.batch(everything).initial, fresh.batch(everything).initial)
-        assert not torch.equal(other.batch(everything).initial, whole.batch(everything).initial)
+        assert torch.equal(other.batch(everything).start.initial, fresh.batch(everything).start.initial)
+        assert not torch.equal(other.batch(everything).start.initial, whole.batch(everything).start.initial)
 
 
 def test_the_head_training_leaves_the_refinement_as_it_is(tmp_path):
@@ -289,14 +289,11 @@ def test_a_head_trained_from_a_table_sees_the_data_that_it_was_made_of(tmp_path)
     known = table.whole_batch(1)
     torch.testing.assert_close(known.x0, again.x0, rtol=1e-3, atol=1e-3)  # kept as float16
     expected = reference_reconstruction(again.likelihood, "tv", iterations=4)
-    torch.testing.assert_close(known.initial, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(known.start.initial, expected, rtol=1e-3, atol=1e-3)
 
     prior, head = tiny_prior(), tiny_htransform(tiny_prior(), tv_iterations=4)
     t, noise = torch.tensor([300, 20]), torch.randn(again.x0.shape)
-    losses = [
-        denoising_loss(head, head, prior, again, t, noise, tabulated=given)
-        for given in (None, (known.initial, known.residual))
-    ]
+    losses = [denoising_loss(head, head, prior, again, t, noise, tabulated=given) for given in (None, known.start)]
     torch.testing.assert_close(*losses, rtol=1e-2, atol=1e-3)
     with pytest.raises(ValueError, match="must be a multiple of that of the references, 2"):
         train_htransform(
