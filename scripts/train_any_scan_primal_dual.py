@@ -54,8 +54,8 @@ def main() -> None:
     shipped = PrimalDualModel.load(arguments.initial)
     start = primal_dual_for_any_scan(shipped)
     training = TrainingConfig(
-        steps=arguments.steps, batch_size=4, learning_rate=arguments.learning_rate, momentum=0.9, optimizer="muon", warmup=50,
-        ema_decay=0.997, precision="bfloat16", seed=arguments.seed, max_minutes=arguments.max_minutes,
+        steps=arguments.steps, batch_size=4, learning_rate=arguments.learning_rate, momentum=0.9, optimizer="muon",
+        warmup=50, ema_decay=0.997, precision="bfloat16", seed=arguments.seed, max_minutes=arguments.max_minutes,
     )  # fmt: skip
     model = train_model(PrimalDualModel, start.shape, pairs, arguments.out, training=training, initial=start)
     model.card |= {

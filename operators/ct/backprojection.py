@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from deft_ct.operators.ct.backends.batch_product import batch_last_product
-from deft_ct.operators.ct.backends.packed_rows import StoredMatrix, bytes_of, stored_matrix
 from deft_ct.operators.ct.backends.matrix import gpu_budget
+from deft_ct.operators.ct.backends.packed_rows import StoredMatrix, bytes_of, stored_matrix
 from deft_ct.operators.ct.filters import apply_filter, check_filter, ramp_response
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarGeometry
 from deft_ct.operators.ct.rays import Array

@@ -1,8 +1,8 @@
 """Numba kernels of the stored matrix: a sparse matrix in packed rows times several vectors (lanes) at once.
 
-The vectors lie lane-last, so that one column of all lanes is one vector load. Eight sums grow side by side, because each
-addition waits for the one before it. They are added up in one order, whatever the numbers of lanes and of threads. So
-an image has the same bits alone and in any batch.
+The vectors lie lane-last, so that one column of all lanes is one vector load. Eight sums grow side by side, because
+each addition waits for the one before it. They are added up in one order, whatever the numbers of lanes and of threads.
+So an image has the same bits alone and in any batch.
 
 Loads set the speed. So four values are loaded at once, and as many column numbers as fit into a word of 64 bits.
 """
@@ -120,7 +120,7 @@ def csr_product(values, columns, ends, x, first, last, out):  # type: ignore[no-
 
 @compiled  # type: ignore[untyped-decorator]
 def fill_rows(values, columns, ends, padded_ends, padded_values, padded_columns):  # type: ignore[no-untyped-def]
-    """Copy the rows of a matrix to longer ones. What is left of a row weighs nothing, in the column of its last entry."""
+    """Copy rows to longer ones. What is left of a row has the value zero, in the column of its last entry."""
     for row in range(len(ends) - 1):
         first, last, target = ends[row], ends[row + 1], padded_ends[row]
         for n in range(first, last):

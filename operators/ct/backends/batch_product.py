@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
