@@ -152,6 +152,5 @@ def _fitted_refinement(
         second=second_name(second), seed=training.seed,
     )  # fmt: skip
     return train_refinement(
-        pairs, folder, config=config, table=table, training=training, initial=first.refinement, second=second,
-        progress=progress,
+        pairs, folder, config=config, table=table, training=training, initial=first.refinement, progress=progress
     )  # fmt: skip

@@ -18,7 +18,7 @@ from deft_ct.methods.deft.initial_table import second_name, tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.train import HTransformTraining, train_htransform
 from deft_ct.methods.deft.train_control import ControlTraining, SimulatedMeasurements, train_control
-from deft_ct.methods.deft.train_refinement import train_refinement
+from deft_ct.methods.deft.train_refinement import train_refinement, with_second
 from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
 from deft_ct.methods.supervised.train import Model, train_model
 from deft_ct.runtime.fields import check_fields
@@ -232,20 +232,19 @@ def refinement_on_slices(
     first = None if settings.initial is None else load_refinement(settings.initial)
     second = first.second if settings.second is None and first is not None else None
     second = second if settings.second is None else PrimalDualModel.load(settings.second)
+    config = RefinementConfig(
+        scan_features=random is not None, arc_direction=random is not None and random.any_start,
+        mirror=settings.mirror, spread_slopes=SPREAD_SLOPES if random is not None else (),
+        network=new_network(settings.channels, settings.patch) if first is None else first.config.network,
+        second=None if second is None else second.shape,
+    )  # fmt: skip
+    start = first
     if second is not None:
         second.precision = training.precision
+        start = with_second(config, second, initial=first, seed=training.seed)
     made = train_refinement(
-        data.pairs(training.seed), out,
-        config=RefinementConfig(
-            scan_features=random is not None, arc_direction=random is not None and random.any_start,
-            mirror=settings.mirror, spread_slopes=SPREAD_SLOPES if random is not None else (),
-            network=new_network(settings.channels, settings.patch) if first is None else first.config.network,
-            second=None if second is None else second.shape,
-        ),
-        table=table_config(
-            settings.batches, training, settings.tv_iterations, random, second_name(second)
-        ),
-        training=training, initial=first, second=second, progress=progress,
+        data.pairs(training.seed), out, config=config, training=training, initial=start, progress=progress,
+        table=table_config(settings.batches, training, settings.tv_iterations, random, second_name(second)),
     )  # fmt: skip
     if made is None:
         return None

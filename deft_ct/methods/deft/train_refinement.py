@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deft_ct.measurement.scales import PriorRange
 from deft_ct.methods.deft.conditioning import declared_images
 from deft_ct.methods.deft.initial_table import ReferenceBatch, ReferenceTable, TableConfig, tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
@@ -33,7 +34,6 @@ def train_refinement(
     table: TableConfig,
     training: TrainingConfig,
     initial: Refinement | None = None,
-    second: PrimalDualModel | None = None,
     progress: bool = True,
 ) -> Refinement | None:
     """Train a refinement; resumes from ``folder``, which keeps the table, the checkpoint and the log.
@@ -45,8 +45,8 @@ def train_refinement(
         table: the initial reconstructions that it is trained on.
         training: optimiser settings.
         initial: start from these weights, with a new schedule; new features of the scan start at zero. None starts at
-            ``r' = r``. It may lack the second reconstruction, which then enters the first layer by weights of zero.
-        second: gives the second reconstruction; kept as it is, its shape is in the configuration.
+            ``r' = r``. It holds the model of the second reconstruction, if the configuration has one, see
+            :func:`with_second`.
         progress: show progress bars.
 
     Returns:
@@ -59,14 +59,13 @@ def train_refinement(
     """
     if table.guidance != config.guidance:
         raise ValueError(f"the table has {table.guidance} residuals, the refinement wants {config.guidance}")
-    if config.second != (None if second is None else second.shape):
-        raise ValueError("config.second must be the shape of the second model that is given, and None without one")
+    second = None if initial is None else initial.second
+    if config.second is not None and second is None:
+        raise ValueError("a second reconstruction needs its model: start from a refinement of with_second")
     if second is not None and second.value_range != pairs.value_range:
         raise ValueError(f"the second model is for the range {second.value_range}, the pairs have {pairs.value_range}")
     limit = TimeLimit(training)
     network = _first(config, training.seed, initial)
-    if network.second is not None and second is not None:
-        network.second.load_state_dict(second.state_dict())
     references = tabulate(
         pairs, table, folder / "references", second=second, overwrite=training.overwrite, should_stop=limit.reached,
         progress=progress,
@@ -87,6 +86,34 @@ def train_refinement(
     trained = cast(Refinement, averaged.cpu())
     trained.relative_error = relative_error(trained, known)
     return trained
+
+
+def with_second(
+    config: RefinementConfig, second: PrimalDualModel, *, initial: Refinement | None = None, seed: int = 0
+) -> Refinement:
+    """A refinement with a second reconstruction, to start a training from.
+
+    Args:
+        config: its shape, with that of the second model.
+        second: the trained model; kept as it is.
+        initial: gives the other weights. Where it has no second reconstruction, that enters the first layer by weights
+            of zero. None for random weights.
+        seed: of random weights.
+
+    Raises:
+        ValueError: the model is for images of another range or of another shape than the configuration says, or
+            ``initial`` is of another shape.
+    """
+    usual = PriorRange()
+    if config.second != second.shape or second.value_range != usual:
+        raise ValueError(
+            f"config.second must be the shape of the model, and its range {usual}; it is for {second.value_range}"
+        )
+    network = _first(config, seed, initial)
+    assert network.second is not None
+    network.second.load_state_dict(second.state_dict())
+    network.second.precision = second.precision
+    return network.eval().requires_grad_(False)
 
 
 def _first(config: RefinementConfig, seed: int, initial: Refinement | None) -> Refinement:

@@ -30,7 +30,7 @@ from deft_ct.methods.deft.initial_table import TableConfig, draw_batch, second_n
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.train import HTransformTraining, start_from_htransform, train_htransform
-from deft_ct.methods.deft.train_refinement import train_refinement
+from deft_ct.methods.deft.train_refinement import train_refinement, with_second
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
 from deft_ct.runtime.content_key import OtherContentError
@@ -207,29 +207,37 @@ def test_training_starts_from_a_refinement_without_one_and_keeps_the_model_as_it
     first, second, source = refinement(ALONE), model(), pairs(tmp_path)
     table = replace(TABLE, second=second_name(second))
 
-    def trained(steps: int, initial: Refinement, config: RefinementConfig = CONFIG) -> Refinement:
+    def trained(steps: int, initial: Refinement | None) -> Refinement:
         made = train_refinement(
-            source, tmp_path / f"run{steps}{config.second is None}", config=config, table=table,
+            source, tmp_path / f"run{steps}", config=CONFIG, table=table, progress=False,
             training=replace(TRAINING, steps=steps, learning_rate=1e-9 if steps == 1 else 1e-2), initial=initial,
-            second=second, progress=False,
         )  # fmt: skip
         return made.requires_grad_(False)
 
+    begun = with_second(CONFIG, second, initial=first)
     v, g, image = images()
     scan = torch.zeros(2, 4)
-    start = trained(1, first)
+    start = trained(1, begun)
     expected = torch.lerp(first(v, g, scan), image, FIRST_SHARE)
     torch.testing.assert_close(start(v, g, scan, None, image), expected, rtol=1e-4, atol=1e-5)
-    done = trained(3, first)
+    done = trained(3, begun)
     assert float((done(v, g, scan, None, image) - expected).abs().max()) > 1e-3
     for name, value in second.state_dict().items():
         assert torch.equal(done.second.state_dict()[name], value)
     assert float((done.share.bias - start.share.bias).abs()) > 0
     assert float(done.network.conv_in.weight[:, -1].abs().max()) > 0, "the new channel learns"
+    with pytest.raises(ValueError, match="start from a refinement of with_second"):
+        trained(2, None)
+    source.value_range = PriorRange(-1000.0, 2000.0)
+    with pytest.raises(ValueError, match="the pairs have PriorRange"):
+        trained(2, begun)
     with pytest.raises(ValueError, match="another shape"):
-        trained(2, Refinement(replace(CONFIG, second=replace(SHAPE, channels=4))))
-    with pytest.raises(ValueError, match=r"config\.second must be the shape"):
-        trained(2, first, ALONE)
+        with_second(CONFIG, second, initial=Refinement(replace(CONFIG, second=replace(SHAPE, channels=4))))
+    with pytest.raises(ValueError, match="must be the shape of the model"):
+        with_second(ALONE, second)
+    second.value_range = PriorRange(-500.0, 500.0)
+    with pytest.raises(ValueError, match="it is for PriorRange"):
+        with_second(CONFIG, second)
 
 
 def test_an_h_transform_is_trained_from_a_table_with_the_second_reconstructions(tmp_path):
