@@ -203,6 +203,9 @@ def refinement(
     second: Annotated[
         str | None, typer.Option(help="Trained model that gives a second image, e.g. learned_primal_dual_any_scan.")
     ] = None,
+    larger: Annotated[
+        str | None, typer.Option(help="Slices with more pixels, as --data; a quarter of the batches are crops of them.")
+    ] = None,
     initial: Initial = None,
     training: TrainingOptions = TrainingOptions(learning_rate=3e-3, ema_decay=0.99),
     progress: opt.Progress = True,
@@ -229,14 +232,20 @@ def refinement(
             of_tables = (batches, tv_iterations) != (RefinementRecipe.batches, RefinementRecipe.tv_iterations)
             _refuse(
                 "photographs",
-                {"the options of scans": of_scans, "--batches and --tv-iterations": of_tables, "--second": second},
+                {
+                    "the options of scans": of_scans,
+                    "--batches and --tv-iterations": of_tables,
+                    "--second": second,
+                    "--larger": larger,
+                },
             )
             found = refinement_on_photographs(degraded.photographs(data), out, settings, progress=progress)
             finish(out / "refinement", found, save_refinement)
             return
         _refuse("CT slices", {"--operator and --noise": degraded.given()})
         slices = scanned_slices(data, simulated, any_scan=any_scan, any_start=any_start)
-        made = refinement_on_slices(slices, out, settings, progress=progress)
+        more = None if larger is None else scanned_slices(larger, simulated, any_scan=any_scan, any_start=any_start)
+        made = refinement_on_slices(slices, out, settings, larger=more, progress=progress)
         finish(out / "refinement", made, save_refinement)
 
 

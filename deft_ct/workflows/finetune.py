@@ -139,7 +139,7 @@ def _fitted_refinement(
 ) -> Refinement | None:
     """The refinement network of an h-transform after more training; None if the time limit came first."""
     from deft_ct.methods.deft.initial_table import TableConfig, second_name
-    from deft_ct.methods.deft.train_refinement import train_refinement
+    from deft_ct.methods.deft.train_refinement import Tabulated, train_refinement
 
     assert first.refinement is not None
     config, second = first.refinement.config, first.refinement.second
@@ -152,5 +152,6 @@ def _fitted_refinement(
         second=second_name(second), seed=training.seed,
     )  # fmt: skip
     return train_refinement(
-        pairs, folder, config=config, table=table, training=training, initial=first.refinement, progress=progress
+        Tabulated(pairs=pairs, table=table), folder, config=config, training=training, initial=first.refinement,
+        progress=progress,
     )  # fmt: skip

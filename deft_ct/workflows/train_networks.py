@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,7 +19,7 @@ from deft_ct.methods.deft.initial_table import second_name, tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.train import HTransformTraining, train_htransform
 from deft_ct.methods.deft.train_control import ControlTraining, SimulatedMeasurements, train_control
-from deft_ct.methods.deft.train_refinement import train_refinement, with_second
+from deft_ct.methods.deft.train_refinement import Tabulated, train_refinement, with_second
 from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
 from deft_ct.methods.supervised.train import Model, train_model
 from deft_ct.runtime.fields import check_fields
@@ -150,6 +151,10 @@ def htransform_on_slices(
     return made
 
 
+LARGER_TABLE = 1 / 16
+"""Batches that are tabulated of slices with more pixels, which cost more, for each batch of the others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RefinementRecipe:
     """How a refinement network is trained.
@@ -214,14 +219,16 @@ def htransform_by_control(
 
 
 def refinement_on_slices(
-    data: TrainingData, out: Path, settings: RefinementRecipe, *, progress: bool = False
-) -> Refinement | None:
+    data: TrainingData, out: Path, settings: RefinementRecipe, *, larger: TrainingData | None = None,
+    progress: bool = False,
+) -> Refinement | None:  # fmt: skip
     """Train the refinement network of TV reconstructions on CT slices. The same call resumes.
 
     Args:
         data: slices and scans.
         out: folder of the table and the checkpoints; the caller saves the result.
         settings: how it is trained.
+        larger: slices with more pixels, and their scans; crops of them are a part of the batches.
         progress: show progress bars.
 
     Returns:
@@ -242,15 +249,21 @@ def refinement_on_slices(
     if second is not None:
         second.precision = training.precision
         start = with_second(config, second, initial=first, seed=training.seed)
+    table = table_config(settings.batches, training, settings.tv_iterations, random, second_name(second))
     made = train_refinement(
-        data.pairs(training.seed), out, config=config, training=training, initial=start, progress=progress,
-        table=table_config(settings.batches, training, settings.tv_iterations, random, second_name(second)),
+        Tabulated(pairs=data.pairs(training.seed), table=table), out, config=config, training=training, initial=start,
+        larger=None if larger is None else Tabulated(
+            pairs=larger.pairs(training.seed), table=replace(table, batches=math.ceil(settings.batches * LARGER_TABLE))
+        ),
+        progress=progress,
     )  # fmt: skip
     if made is None:
         return None
     made.card |= data.card(training, out)
     if second is not None:
         made.card["second"] = second_card(second, first)
+    if larger is not None:
+        made.card["larger"] = larger.card(training, out)
     return made
 
 

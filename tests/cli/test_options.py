@@ -14,7 +14,7 @@ from deft_ct.cli.options import ScanOptions, beam, only
 from deft_ct.ct.scan import Scan
 
 COMMANDS = dict(leaf_commands(typer.main.get_command(app)))
-MAX_SLOTS, MAX_NAMES = 472, 114
+MAX_SLOTS, MAX_NAMES = 473, 115
 
 REQUIRED_IN_SOME = {"--out", "--data"}
 """Options with a default in some commands only: demo has its own folder, and finetune needs your data."""

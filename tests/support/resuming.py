@@ -122,7 +122,7 @@ COMMANDS = [
         TRAIN | {"batches": 2, "tv-iterations": 2},
         LOOP | SCANS | {
             "batches": 3, "tv-iterations": 3, "channels": "64", "patch": 4, "initial": "refinement", "any-scan": True,
-            "second": "second",
+            "second": "second", "larger": "other.h5",
         },
         FREE_IN_TRAINING | PHOTOGRAPHS | {
             "mirror": "needs --any-start, see below", "any-start": "needs --any-scan, see below",

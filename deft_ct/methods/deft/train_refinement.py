@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -22,28 +23,43 @@ from deft_ct.training.pairs import Pairs, PairSource
 
 JUDGED = 64
 """Pairs that the error of a trained refinement is measured on."""
+LARGER_SHARE = 0.25
+"""Share of the batches that are crops of slices with more pixels."""
 SHIFT = 8
 """Pixels by which the images of a pair are shifted together in training, at most."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tabulated:
+    """Pairs whose initial reconstructions are tabulated before a training.
+
+    Args:
+        pairs: draws slices and data.
+        table: the initial reconstructions.
+    """
+
+    pairs: PairSource
+    table: TableConfig
+
+
 def train_refinement(
-    pairs: PairSource,
+    source: Tabulated,
     folder: Path,
     *,
     config: RefinementConfig,
-    table: TableConfig,
     training: TrainingConfig,
+    larger: Tabulated | None = None,
     initial: Refinement | None = None,
     progress: bool = True,
 ) -> Refinement | None:
     """Train a refinement; resumes from ``folder``, which keeps the table, the checkpoint and the log.
 
     Args:
-        pairs: draws slices and data.
+        source: what it is trained on.
         folder: see above.
         config: what the network sees.
-        table: the initial reconstructions that it is trained on.
         training: optimiser settings.
+        larger: slices with more pixels; :data:`LARGER_SHARE` of the batches are crops of them, as large as the others.
         initial: start from these weights, with a new schedule; new features of the scan start at zero. None starts at
             ``r' = r``. It holds the model of the second reconstruction, if the configuration has one, see
             :func:`with_second`.
@@ -51,37 +67,55 @@ def train_refinement(
 
     Returns:
         The refinement with the averaged weights, on the CPU. None if ``training.max_minutes`` ended the work before the
-        table was complete; the next call goes on.
+        tables were complete; the next call goes on.
 
     Raises:
-        ValueError: ``initial`` is of another shape, or the table does not fit.
+        ValueError: ``initial`` is of another shape, a table does not fit, or ``larger`` has fewer pixels.
         OtherContentError: the folder is of another training.
     """
-    if table.guidance != config.guidance:
-        raise ValueError(f"the table has {table.guidance} residuals, the refinement wants {config.guidance}")
     second = None if initial is None else initial.second
     if config.second is not None and second is None:
         raise ValueError("a second reconstruction needs its model: start from a refinement of with_second")
-    if second is not None and second.value_range != pairs.value_range:
-        raise ValueError(f"the second model is for the range {second.value_range}, the pairs have {pairs.value_range}")
-    limit = TimeLimit(training)
+    shape, *others = [one.pairs.measurements[0].operator.domain_shape for one in (source, larger) if one is not None]
+    if any(side > more for other in others for side, more in zip(shape, other, strict=True)):
+        raise ValueError(f"larger slices have at least {shape} pixels, these have {others[0]}")
+    limit, tables = TimeLimit(training), []
     network = _first(config, training.seed, initial)
-    references = tabulate(
-        pairs, table, folder / "references", second=second, overwrite=training.overwrite, should_stop=limit.reached,
-        progress=progress,
-    )  # fmt: skip
-    if references is None:
-        return None
-    known = references
+    for one, name in ((source, "references"), (larger, "larger")):
+        if one is None:
+            continue
+        if one.table.guidance != config.guidance:
+            raise ValueError(f"the table has {one.table.guidance} residuals, the refinement wants {config.guidance}")
+        if second is not None and second.value_range != one.pairs.value_range:
+            raise ValueError(
+                f"the second model is for the range {second.value_range}, the pairs have {one.pairs.value_range}"
+            )
+        found = tabulate(
+            one.pairs, one.table, folder / name, second=second, overwrite=training.overwrite,
+            should_stop=limit.reached, progress=progress,
+        )  # fmt: skip
+        if found is None:
+            return None
+        tables.append(found)
+    known, *more = tables
+
+    def drawn(indices: Tensor, generator: torch.Generator) -> ReferenceBatch:
+        device = generator.device
+        if more and float(torch.rand((), generator=generator, device=device)) < LARGER_SHARE:
+            batch = more[0].batch(torch.randint(len(more[0]), indices.shape, generator=generator, device=device).cpu())
+            return _cropped(batch, shape, generator)
+        return _shifted(known.batch(indices), generator)
 
     def loss(net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
-        batch = _shifted(known.batch(indices), generator)
+        batch = drawn(indices, generator)
         refined = net(batch.start.initial, batch.start.residual, batch.features, None, batch.start.second)
         return ((refined - batch.x0) / network.spread(batch.features, batch.x0)).square().mean()
 
-    identity = pairs.description() | {
-        "table": table.to_dict(), "refinement": config.to_dict(), "initial": initial and initial.content_hash()
+    identity = source.pairs.description() | {
+        "table": source.table.to_dict(), "refinement": config.to_dict(), "initial": initial and initial.content_hash()
     }  # fmt: skip
+    if larger is not None:
+        identity["larger"] = larger.pairs.description() | {"table": larger.table.to_dict(), "share": LARGER_SHARE}
     averaged = fit(network, loss, len(known), limit.rest(training), folder, identity=identity, progress=progress)
     trained = cast(Refinement, averaged.cpu())
     trained.relative_error = relative_error(trained, known)
@@ -211,13 +245,24 @@ def relative_error(refinement: Refinement, references: ReferenceTable, count: in
     return float(torch.cat(squares).mean().sqrt())
 
 
+def _cropped(batch: ReferenceBatch, shape: Sequence[int], generator: torch.Generator) -> ReferenceBatch:
+    """The same random part of all images of a batch, of the given numbers of rows and columns."""
+    device, (height, width) = generator.device, batch.x0.shape[-2:]
+    top, left = (
+        int(torch.randint(whole - part + 1, (), generator=generator, device=device))
+        for whole, part in zip((height, width), shape, strict=True)
+    )
+    rows, columns = slice(top, top + shape[0]), slice(left, left + shape[1])
+    return _changed(batch, lambda image: image[..., rows, columns].to(device), device)
+
+
 def _shifted(batch: ReferenceBatch, generator: torch.Generator) -> ReferenceBatch:
     """All images of a batch moved by the same random step; what leaves on one side comes back on the other (air)."""
     device = generator.device
     step = torch.randint(-SHIFT, SHIFT + 1, (2,), generator=generator, device=device).tolist()
+    return _changed(batch, lambda image: torch.roll(image.to(device), step, (-2, -1)), device)
 
-    def moved(image: Tensor) -> Tensor:
-        return torch.roll(image.to(device), step, (-2, -1))
 
+def _changed(batch: ReferenceBatch, change: Callable[[Tensor], Tensor], device: torch.device) -> ReferenceBatch:
     features = None if batch.features is None else batch.features.to(device)
-    return ReferenceBatch(x0=moved(batch.x0), start=batch.start.each(moved), features=features)
+    return ReferenceBatch(x0=change(batch.x0), start=batch.start.each(change), features=features)

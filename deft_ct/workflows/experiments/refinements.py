@@ -26,7 +26,7 @@ from deft_ct.methods.deft import load_refinement, save_refinement
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES, scan_features
 from deft_ct.methods.deft.initial_table import ReferenceTable, TableConfig, tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
-from deft_ct.methods.deft.train_refinement import train_refinement
+from deft_ct.methods.deft.train_refinement import Tabulated, train_refinement
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.networks import UNetConfig
 from deft_ct.problems.ct_metrics import evaluate
@@ -148,8 +148,9 @@ class RefinementStudy:
         if not (folder / "refinement" / "refinement.json").is_file():
             began = time.process_time()
             made = train_refinement(
-                pairs, folder, config=config, table=table_config, training=training, initial=initial, progress=False
-            )
+                Tabulated(pairs=pairs, table=table_config), folder, config=config, training=training, initial=initial,
+                progress=False,
+            )  # fmt: skip
             if made is None:
                 raise ValueError(f"{label}: the time limit came before the initial reconstructions were complete")
             made.card |= {"training_steps": training.steps, "seconds": round(time.process_time() - began)}

@@ -21,7 +21,7 @@ from deft_ct.methods.deft.conditioning import SPREAD_SLOPES, scan_features
 from deft_ct.methods.deft.initial_table import TableConfig, tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.train import start_from_htransform
-from deft_ct.methods.deft.train_refinement import train_refinement
+from deft_ct.methods.deft.train_refinement import Tabulated, train_refinement
 from deft_ct.operators.ct.redundancy import missing_direction
 from deft_ct.training import TrainingConfig
 
@@ -118,8 +118,8 @@ def trained(folder, config, initial=None, steps=2):
     )  # fmt: skip
     training = TrainingConfig(steps=steps, batch_size=2, learning_rate=1e-6, warmup=1)
     return train_refinement(
-        pairs, folder, config=config, table=table, training=training, initial=initial, progress=False
-    )  # fmt: skip
+        Tabulated(pairs=pairs, table=table), folder, config=config, training=training, initial=initial, progress=False
+    )
 
 
 def test_a_refinement_that_is_newly_told_the_direction_starts_where_it_was(tmp_path):

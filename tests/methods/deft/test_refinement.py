@@ -7,6 +7,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
 from tiny import NETWORK, SIZE, tiny_htransform, tiny_prior, tiny_scan, tiny_slices
@@ -29,13 +31,15 @@ from deft_ct.methods.deft import (
     save_refinement,
 )
 from deft_ct.methods.deft import htransform as htransform_module
+from deft_ct.methods.deft import train_refinement as train_refinement_module
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES, scan_features
 from deft_ct.methods.deft.guidance import guidance_for
 from deft_ct.methods.deft.initial_table import TableConfig, draw_batch, tabulate
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.train import HTransformTraining, denoising_loss, train_htransform
-from deft_ct.methods.deft.train_refinement import train_refinement
+from deft_ct.methods.deft.train_refinement import Tabulated, train_refinement
 from deft_ct.methods.initial import reference_reconstruction
+from deft_ct.runtime.content_key import OtherContentError
 from deft_ct.training import TrainingConfig
 
 CONFIG = RefinementConfig(network=replace(NETWORK, norm_groups=16), spread_slopes=SPREAD_SLOPES, scan_features=True)
@@ -166,7 +170,8 @@ def test_wrong_settings_are_refused():
 
 def test_training_improves_the_reference(tmp_path):
     made = train_refinement(
-        _pairs(tmp_path), tmp_path / "run", config=CONFIG, table=TableConfig(batches=8, batch_size=4, tv_iterations=5),
+        Tabulated(pairs=_pairs(tmp_path), table=TableConfig(batches=8, batch_size=4, tv_iterations=5)),
+        tmp_path / "run", config=CONFIG,
         training=TrainingConfig(steps=100, batch_size=4, learning_rate=3e-3, warmup=5, ema_decay=0.9), progress=False,
     )  # fmt: skip
     table = tabulate(
@@ -300,3 +305,54 @@ def test_a_head_trained_from_a_table_sees_the_data_that_it_was_made_of(tmp_path)
             pairs, prior, tmp_path / "run", config=head.config, options=HTransformTraining(table=table),
             training=TrainingConfig(steps=1, batch_size=3), progress=False,
         )  # fmt: skip
+
+
+def test_crops_of_larger_slices_are_a_part_of_the_batches(tmp_path, monkeypatch):
+    small, table = _pairs(tmp_path), TableConfig(batches=2, batch_size=2, tv_iterations=2)
+    with h5py.File(write_tiny_pack(tmp_path / "larger.h5"), "r+") as file:
+        for group in file.values():
+            hu = np.pad(group["hu"][...], ((0, 0), (8, 8), (4, 4)), constant_values=-1000)
+            del group["hu"]
+            group["hu"] = hu
+    wide = Scan(views=9).measurement((48, 40), 1.0)
+    larger = SlicePairs(CTPack(tmp_path / "larger.h5"), [wide], PriorRange())
+    seen = []
+    true = train_refinement_module._cropped
+
+    def cropped(batch, shape, generator):
+        found = true(batch, shape, generator)
+        seen.append((batch, found))
+        return found
+
+    monkeypatch.setattr(train_refinement_module, "_cropped", cropped)
+    training = TrainingConfig(steps=40, batch_size=2, learning_rate=1e-4)
+
+    def trained(folder: str, **change: object) -> Refinement:
+        sources = {"source": Tabulated(pairs=small, table=table), "larger": Tabulated(pairs=larger, table=table)}
+        source, more = ({**sources, **change}[name] for name in ("source", "larger"))
+        return train_refinement(
+            source, tmp_path / folder, config=CONFIG, training=training, larger=more, progress=False
+        )  # fmt: skip
+
+    made = trained("run")
+    assert 3 <= len(seen) <= 20, "a quarter of 40"
+    places = set()
+    for whole, part in seen:
+        assert whole.x0.shape[-2:] == (48, 40) and part.x0.shape[-2:] == (SIZE, SIZE)
+        (place,) = [
+            (top, left)
+            for top in range(17) for left in range(9)
+            if torch.equal(whole.x0[..., top : top + SIZE, left : left + SIZE], part.x0)
+        ]  # fmt: skip
+        places.add(place)
+        rows, columns = (slice(first, first + SIZE) for first in place)
+        for one, other in zip(whole.start[:2], part.start[:2], strict=True):
+            assert torch.equal(one[..., rows, columns], other)
+        assert torch.equal(whole.features, part.features)
+    assert len(places) > 2
+    assert made.content_hash() != trained("alone", larger=None).content_hash()
+    assert made.content_hash() == trained("again").content_hash()
+    with pytest.raises(OtherContentError):
+        trained("run", larger=None)
+    with pytest.raises(ValueError, match="larger slices have at least"):
+        trained("turned", source=Tabulated(pairs=larger, table=table), larger=Tabulated(pairs=small, table=table))

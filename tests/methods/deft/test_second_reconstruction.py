@@ -30,7 +30,7 @@ from deft_ct.methods.deft.initial_table import TableConfig, draw_batch, second_n
 from deft_ct.methods.deft.reconstructor import DEFT
 from deft_ct.methods.deft.refinement import Refinement, RefinementConfig
 from deft_ct.methods.deft.train import HTransformTraining, start_from_htransform, train_htransform
-from deft_ct.methods.deft.train_refinement import train_refinement, with_second
+from deft_ct.methods.deft.train_refinement import Tabulated, train_refinement, with_second
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.methods.supervised.learned_primal_dual import PrimalDualModel, PrimalDualShape
 from deft_ct.runtime.content_key import OtherContentError
@@ -209,7 +209,7 @@ def test_training_starts_from_a_refinement_without_one_and_keeps_the_model_as_it
 
     def trained(steps: int, initial: Refinement | None) -> Refinement:
         made = train_refinement(
-            source, tmp_path / f"run{steps}", config=CONFIG, table=table, progress=False,
+            Tabulated(pairs=source, table=table), tmp_path / f"run{steps}", config=CONFIG, progress=False,
             training=replace(TRAINING, steps=steps, learning_rate=1e-9 if steps == 1 else 1e-2), initial=initial,
         )  # fmt: skip
         return made.requires_grad_(False)
