@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deft_ct.operators.ct.backends.batch_product import batch_last_product
 from deft_ct.operators.ct.backends.matrix import gpu_budget
-from deft_ct.operators.ct.backends.packed_rows import StoredMatrix, bytes_of, stored_matrix
+from deft_ct.operators.ct.backends.packed_rows import StoredMatrix, bytes_kept, stored_matrix
 from deft_ct.operators.ct.filters import apply_filter, check_filter, ramp_response
 from deft_ct.operators.ct.geometry import FanGeometry, ParallelGeometry, PlanarGeometry
 from deft_ct.operators.ct.rays import Array
@@ -186,7 +186,7 @@ class MatrixStore:
         with self._lock:
             self._kept[key] = matrix
             self._kept.move_to_end(key)
-            while len(self._kept) > 1 and sum(map(bytes_of, self._kept.values())) > limit:
+            while len(self._kept) > 1 and sum(map(bytes_kept, self._kept.values())) > limit:
                 self._kept.popitem(last=False)
         return matrix
 

@@ -29,7 +29,7 @@ QUICK = ("nan", "inf", "-1", "1e308", "1" + "0" * 30, "", "\x1b[2J", "x" * 5000)
 SKIPPED = {"help", "out", "benchopt", "licence", "progress"}
 ON_DISK = {
     "--prior", "--htransform", "--initial", "--refinement", "--table", "--calibration", "--preset-folder", "--report",
-    "--model",
+    "--model", "--second", "--larger",
 }  # fmt: skip
 """What these name is looked for after the data, so the data must be there."""
 

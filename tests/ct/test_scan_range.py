@@ -94,6 +94,7 @@ def test_scans_of_one_geometry_share_an_operator_and_measure_what_single_ones_do
         torch.testing.assert_close(measurement.operator(x), alone.operator(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 def test_back_projection_matrices_are_kept_up_to_a_size():
     def matrix(n):
         return torch.eye(n).to_sparse_csr()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deft_ct.operators.ct.backends.base import Backend
 from deft_ct.operators.ct.backends.batch_product import batch_last_product
-from deft_ct.operators.ct.backends.packed_rows import PackedRows, StoredMatrix, bytes_of, stored_matrix
+from deft_ct.operators.ct.backends.packed_rows import PackedRows, StoredMatrix, bytes_kept, stored_matrix
 from deft_ct.operators.ct.strip_matrix import strip_matrix, strip_nonzeros
 from deft_ct.operators.ct.system_matrix import CSR, Geometry, joseph_matrix, joseph_nonzeros
 
@@ -68,7 +68,7 @@ class MatrixPair:
         stored = sum(csr.nbytes for csr in self._csr.values()) if host else 0
         for (_, place, transpose), matrix in self._stored.items():
             if place == device and (transpose or not host or isinstance(matrix, PackedRows)):
-                stored += bytes_of(matrix)
+                stored += bytes_kept(matrix)
         return stored
 
     def release(self) -> None:

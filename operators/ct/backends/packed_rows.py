@@ -55,7 +55,7 @@ def stored_matrix(csr: CSR, device: torch.device) -> StoredMatrix:
     return packed_rows(csr.data, csr.indices, csr.indptr, csr.shape)
 
 
-def bytes_of(matrix: StoredMatrix) -> int:
+def bytes_kept(matrix: StoredMatrix) -> int:
     """Memory of a stored matrix."""
     if isinstance(matrix, PackedRows):
         return matrix.nbytes

@@ -88,7 +88,7 @@ def test_packed_matrices_are_kept_without_the_one_that_they_were_made_from() -> 
     operator.adjoint(y)
     both = [pair.get(torch.float32, cpu, transpose=transpose) for transpose in (False, True)]
     assert both[0] is packed
-    assert pair.stored_bytes(cpu) == sum(packed_rows.bytes_of(matrix) for matrix in both)
+    assert pair.stored_bytes(cpu) == sum(packed_rows.bytes_kept(matrix) for matrix in both)
 
 
 def test_the_matrices_used_longest_ago_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
