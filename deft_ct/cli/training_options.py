@@ -13,6 +13,7 @@ import typer
 
 from deft_ct.cli import options as opt
 from deft_ct.cli.errors import one_line_errors
+from deft_ct.ct.scan import Scan
 from deft_ct.workflows.train_priors import image_domain
 from deft_ct.workflows.training_setup import TrainingData, random_scans, training_slices
 
@@ -129,6 +130,15 @@ class TrainingScans(opt.ScanOptions):
     """Scans of a training. The detector may be given, too."""
 
     detectors: opt.Detectors = None
+
+    def scans(self) -> list[Scan]:
+        """The scans, at least one; one that is named twice is drawn twice as often.
+
+        Raises:
+            ValueError: there are names and values, or a value is out of range.
+        """
+        once = super().scans()
+        return [Scan.from_name(name) for name in self.scan] if self.scan else once
 
 
 def scanned_slices(

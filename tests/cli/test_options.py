@@ -11,6 +11,7 @@ from commands import leaf_commands
 
 from deft_ct.cli import app
 from deft_ct.cli.options import ScanOptions, beam, only
+from deft_ct.cli.training_options import TrainingScans
 from deft_ct.ct.scan import Scan
 
 COMMANDS = dict(leaf_commands(typer.main.get_command(app)))
@@ -119,3 +120,12 @@ def test_an_option_of_one_value_is_not_given_twice(command: str) -> None:
         name, values = option.opts[0], ["1"] * option.nargs
         with pytest.raises(ValueError, match=f"^{name} is given 2 times, and takes one value$"):
             COMMANDS[command].make_context(command, [name, *values, name, *values])
+
+
+def test_a_scan_that_is_named_twice_counts_twice_in_a_training_alone() -> None:
+    names = ["parallel60_1e5", "fan60_1e5", "parallel60_1e5"]
+    assert [scan.name for scan in TrainingScans(scan=names).scans()] == names
+    assert [scan.name for scan in ScanOptions(scan=names).scans()] == names[:2]
+    with pytest.raises(ValueError, match="--scan says the whole scan"):
+        TrainingScans(scan=names, views=60).scans()
+    assert TrainingScans(views=60).scans() == [Scan(views=60)]
