@@ -28,7 +28,7 @@ SITE = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m sphinx -W --keep-
 	&& $(BIN)/python docs/_extensions/check_links.py docs/_build/html
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev demo test test-all fuzz coverage docs docs-quick lint format types check clean
+.PHONY: help venv dev demo test test-all fuzz coverage figures docs docs-quick lint format types check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ fuzz: dev ## 30 minutes of damaged input for every reader
 
 coverage: dev ## the tests with branch coverage
 	$(BIN)/pytest -m "not slow" $(PARALLEL) --cov --cov-report=term $(PYTEST_ARGS)
+
+figures: dev ## write the figures of benchmarks/results into README and docs
+	$(BIN)/pytest -q --write-figures tests/test_documented_*.py
 
 docs: dev ## the site, with its tutorials run, in docs/_build/html
 	$(SITE)

@@ -11,6 +11,7 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
 
 import pytest
 import torch
+from documented_tables import Pages
 from hypothesis import HealthCheck, settings
 
 # Triton reads it when it is imported, by whichever test.
@@ -47,6 +48,18 @@ def data_root() -> Path:
     if root is None:
         pytest.skip("no data packs: neither ../shared/data nor DEFT_CT_DATA is a folder")
     return root
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--write-figures`."""
+    parser.addoption("--write-figures", action="store_true", help="write figures of stored results into the pages")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the tests of the pages write them, in one process."""
+    Pages.writing = config.getoption("--write-figures")
+    if Pages.writing and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--write-figures writes the pages from one process: leave out -n")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -42,14 +42,20 @@ def tables(page: Path) -> Iterator[tuple[int, str, str]]:
             yield found.start(), head.strip("| ").split(" | ")[0], head
 
 
+def names_a_table(node: ast.AST) -> bool:
+    """Whether it is a call that takes the words before a table, a parametrize, or an assignment to such words."""
+    if isinstance(node, ast.Assign):
+        return any(ast.unparse(name) in {"words", "heading"} for target in node.targets for name in ast.walk(target))
+    return isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+        ("table_after", "table_holds", "table", "parametrize")
+    )
+
+
 @cache
 def words_of_tests() -> frozenset[str]:
-    """Every text by which a test names a table: an argument of ``table_after`` or ``table``, or of a parametrize."""
-    calls = (
-        node for path in TESTS for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)
-    )
-    named = [call for call in calls if ast.unparse(call.func).endswith(("table_after", "table", "parametrize"))]
-    texts = (node.value for call in named for node in ast.walk(call) if isinstance(node, ast.Constant))
+    """Every text by which a test names a table."""
+    named = (node for path in TESTS for node in ast.walk(ast.parse(path.read_text("utf-8"))) if names_a_table(node))
+    texts = (node.value for one in named for node in ast.walk(one) if isinstance(node, ast.Constant))
     found = {text for text in texts if isinstance(text, str) and len(text) > 8}
     return frozenset(found | {f"\n## {text}\n" for text in found})
 
