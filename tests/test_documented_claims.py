@@ -357,6 +357,26 @@ def stored_matrices() -> list[str]:
     ]  # fmt: skip
 
 
+def test_what_the_readme_says_of_twenty_views() -> None:
+    found = psnr("compare_test_volumes_" + TWENTY)
+    lpd, deft = (found[name].mean() for name in ("learned_primal_dual", MEAN))
+    assert lpd > deft
+    page_says("README.md", f"learned primal-dual at 20 views ({lpd:.2f} against {deft:.2f} dB)")
+
+
+def test_what_is_said_of_networks_for_one_scan() -> None:
+    found = stored("specialist_refinements")
+    own = {scan: np.mean(values[scan]) for scan, values in found["psnr_db"].items()}
+    less = sorted(own[scan] - np.mean(values["any scan"]) for scan, values in found["psnr_db"].items())
+    fitted = [own[scan] - np.mean(cell["psnr_db"]) for scan, cell in found["finetuned"]["600"].items()]
+    page_says(
+        RESULTS,
+        f"refinement networks trained for a single scan are {less[0]:.1f} to {less[-2]:.1f} dB better, and "
+        f"{less[-1]:.1f} dB for 120 degrees",
+        f"the shared network is within {min(fitted):.1f} to {max(fitted):.1f} dB (128 x 128, val, n = 13",
+    )
+
+
 @pytest.mark.parametrize(
     "claims",
     [
