@@ -70,6 +70,14 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
+def _expanded(code: str) -> str:
+    """Lines of a shell with the values of the variables that they set."""
+    found: dict[str, str] = {}
+    for name, value in re.findall(r'^(\w+)="([^"]*)"', code, re.MULTILINE):
+        found[name] = re.sub(r"\$(\w+)", lambda one: found.get(one[1], one[0]), value)
+    return re.sub(r"\$(\w+)", lambda one: found.get(one[1], one[0]), code)
+
+
 def _shown_commands() -> Iterator[tuple[str, str]]:
     """Every `deft-ct` command line of every page, with continued lines joined and comments dropped."""
     for page in pages():
@@ -78,6 +86,7 @@ def _shown_commands() -> Iterator[tuple[str, str]]:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         indented = re.findall(r"^    (?:.*)$", text, re.MULTILINE)
         for code in (*(code for _, code in FENCE.findall(text)), "\n".join(indented)):
+            code = _expanded(code)
             for line in re.findall(r"^ *(?:\.venv/bin/)?(deft-ct .*)$", code, re.MULTILINE):
                 yield page.relative_to(ROOT).as_posix(), line.partition(" #")[0].strip()
     for path in TUTORIALS:
@@ -94,7 +103,9 @@ def _parse(commands: dict[str, Any], line: str) -> None:
     path = " ".join(words[:2]) if " ".join(words[:2]) in commands else words[0]
     command = commands[path]
     context = command.make_context(path, [], resilient_parsing=True)
-    command.make_parser(context).parse_args(args=words[len(path.split()) :])
+    _, _, order = command.make_parser(context).parse_args(args=words[len(path.split()) :])
+    twice = {one.name for one in order if order.count(one) > 1 and not (one.multiple or one.is_flag or one.count)}
+    assert not twice, f"{line}: takes one value of {twice}"
 
 
 def test_every_command_that_is_shown_has_the_options_that_it_is_shown_with() -> None:
