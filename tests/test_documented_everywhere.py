@@ -20,7 +20,7 @@ NO_RESULTS = {
     ("docs/photographs.md", "suite"): "names",
     ("docs/projections.md", "`--raw`"): "an example of an option",
     ("docs/reference/conventions.md", "what"): "conventions",
-    ("docs/results.md", "goal"): "sentences, held by test_documented_claims.py",
+    ("docs/results.md", "goal"): "sentences, held by test_documented_goals.py",
     ("CONTRIBUTING.md", "room (`deft_ct.` left out)"): "names",
 }
 """Tables with decimals that are no results, by page and first heading."""

@@ -77,7 +77,8 @@ def table_holds(
 ) -> None:
     """The first table below some words has these rows. ``same`` compares two cells.
 
-    Rows and columns are never added: the table must have as many, and only cells are written.
+    Rows and columns are never added: the table must have as many, and only cells are written. Bold type stays where it
+    was, so a new best value has to be marked by hand.
     """
     shown = table_after(page, words, head=head)
     assert [len(row) for row in shown] == [len(row) for row in rows], f"{page}, {words!r}: other rows or columns"
