@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from commands import leaf_commands
+from commands import leaf_commands, parse_line
 from typer.testing import CliRunner
 
 from deft_ct.cli import app
@@ -96,25 +96,13 @@ def _shown_commands() -> Iterator[tuple[str, str]]:
             yield path.relative_to(ROOT).as_posix(), line.strip()
 
 
-def _parse(commands: dict[str, Any], line: str) -> None:
-    words = [word for word in shlex.split(line)[1:] if not word.startswith("$") and word != "..."]
-    if words[0] == "benchmark" and words[1] not in ("run", "diff", "export"):
-        words.insert(1, "run")
-    path = " ".join(words[:2]) if " ".join(words[:2]) in commands else words[0]
-    command = commands[path]
-    context = command.make_context(path, [], resilient_parsing=True)
-    _, _, order = command.make_parser(context).parse_args(args=words[len(path.split()) :])
-    twice = {one.name for one in order if order.count(one) > 1 and not (one.multiple or one.is_flag or one.count)}
-    assert not twice, f"{line}: takes one value of {twice}"
-
-
 def test_every_command_that_is_shown_has_the_options_that_it_is_shown_with() -> None:
     commands = dict(leaf_commands(typer.main.get_command(app)))
     shown = [(page, line) for page, line in _shown_commands() if not re.match(r"deft-ct (-|COMMAND)", line)]
     assert len(shown) > 40
     for page, line in shown:
         print(f"{page}: {line}")  # noqa: T201  # pytest shows the last one, which could not be parsed
-        _parse(commands, line)
+        parse_line(commands, line)
 
 
 @pytest.mark.slow
