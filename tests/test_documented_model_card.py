@@ -87,14 +87,36 @@ def test_the_table_of_the_shipped_networks() -> None:
     assert rows["stored as"] == [f"float16 safetensors, {megabytes(weights(path))}" for path in (PRIOR, HTRANSFORM)]
 
 
-def test_the_network_for_any_scan() -> None:
-    validation = meta("models/learned_primal_dual_any_scan/model.json")["card"]["validation"]
-    scans = {
-        "60 views": "parallel60_1e5", "20 views": "parallel20_1e5", "120 degrees": "parallel60_1e5_120deg",
-        "60 fan views": "fan60_1e5", "120 views": "parallel120_1e5", "1e4 photons": "parallel60_1e4",
-    }  # fmt: skip
-    rows = [[name, *(f"{value:.2f}" for value in validation[scan])] for name, scan in scans.items()]
-    table_holds(PAGE, "| scan | network for three scans |", rows, head=True)
+SCANS = {
+    "60 views": "parallel60_1e5", "20 views": "parallel20_1e5", "120 degrees": "parallel60_1e5_120deg",
+    "60 fan views": "fan60_1e5", "120 views": "parallel120_1e5", "1e4 photons": "parallel60_1e4",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("card", "head"),
+    [
+        ("models/learned_primal_dual_any_scan/model.json", "| scan | network for three scans |"),
+        ("htransforms/ct256-small-lpd/htransform.json", "| scan | `ct256-small-refined` |"),
+    ],
+)
+def test_the_tables_of_validation(card: str, head: str) -> None:
+    validation = meta(card)["card"]["validation"]
+    rows = [[name, *(f"{value:.2f}" for value in validation[scan])] for name, scan in SCANS.items()]
+    table_holds(PAGE, head, rows, head=True)
+
+
+def test_the_training_of_the_second_reconstruction() -> None:
+    parts = meta("htransforms/ct256-small-lpd/htransform.json")["card"]["seconds_parts"]
+    minutes = {name: round(seconds / 60) for name, seconds in parts.items() if name.startswith("third ")}
+    hours = sum(seconds for name, seconds in parts.items() if name.startswith("learned primal-dual")) / 3600
+    page_says(
+        PAGE,
+        f"reconstructions took {minutes['third references (core seconds)']} minutes of a core, the refinement "
+        f"{minutes['third refinement']} and the h-transform network {minutes['third head']}. The learned primal-dual "
+        f"network in it took another {hours:.1f} hours",
+        f"(`ct256-small-lpd`, {megabytes(weights('htransforms/ct256-small-lpd'))})",
+    )
 
 
 def test_sizes_in_the_text() -> None:
