@@ -180,7 +180,9 @@ class _Update(nn.Sequential):
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         """Apply the layers; ``modulation`` ``(B, 2 channels)`` scales and shifts the features of the first one."""
         first, *others = self
-        x = first(x)
+        # The first layer compares data with projections. In bfloat16 they are too coarse for that, which costs 0.04 dB.
+        with torch.autocast(x.device.type, enabled=False):
+            x = first(x.float())
         if modulation is not None:
             scale, shift = modulation[:, :, None, None].to(x).chunk(2, 1)
             x = x * (1 + scale) + shift

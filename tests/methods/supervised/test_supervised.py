@@ -195,6 +195,22 @@ def pairs_of(scan: Measurement, y: torch.Tensor, pixel_mm: float):
     return Likelihood(scan, y, PerImageMap(width * affine.scale, width * affine.offset))
 
 
+def test_primal_dual_compares_in_float32_in_mixed_precision() -> None:
+    """The difference of two numbers that bfloat16 cannot tell apart."""
+    update = PrimalDualModel(PrimalDualShape(iterations=1, memory=2, channels=1)).primal[0]
+    taps = iter((torch.tensor([1024.0, -1024.0, 0.0]), torch.ones(1), torch.ones(1)))
+    with torch.no_grad():
+        for layer in update:
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.weight.zero_()
+                layer.bias.zero_()
+                layer.weight[:, :, 1, 1] = next(taps)
+    x = torch.tensor([1 + 2**-10, 1.0, 0.0]).reshape(1, 3, 1, 1).expand(1, 3, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = update(x)
+    assert torch.equal(found.float(), torch.ones(1, 2, 4, 4))
+
+
 def test_sides_that_do_not_divide_are_padded() -> None:
     model = untrained("fbp_unet")
     assert model(torch.zeros(1, 1, 31, 30)).shape == (1, 1, 31, 30)
