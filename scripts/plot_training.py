@@ -15,20 +15,20 @@ from deft_ct.report import save_png
 
 def main(
     out: Annotated[Path, typer.Argument(help="PNG file to write.")],
-    folders: Annotated[list[Path], typer.Argument(help="Folders with training_log_*.csv.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders with training_log_1.csv and so on.")],
 ) -> None:
     """One panel for each folder; the phases of a training are drawn in order."""
-    figure = Figure(figsize=(5 * len(folders), 3.2), layout="constrained")
+    figure = Figure(figsize=(6 * len(folders), 3.2), layout="constrained")
     for axis, folder in zip(figure.subplots(1, len(folders), squeeze=False)[0], folders, strict=True):
         before = 0
-        for path in sorted(folder.glob("training_log_*.csv")):
+        for path in sorted(folder.glob("training_log_[0-9]*.csv")):
             with path.open(newline="") as file:
                 rows = list(csv.DictReader(file))
             axis.plot([before + int(r["step"]) for r in rows], [float(r["loss"]) for r in rows], ".-", label=path.stem)
             before += int(rows[-1]["step"])
         axis.set(title=folder.name, xlabel="optimiser steps", ylabel="training loss", yscale="log")
         axis.grid(alpha=0.3)
-        axis.legend()
+        axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     save_png(figure, out)
 
 

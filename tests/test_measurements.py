@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 import shlex
@@ -90,3 +91,32 @@ def test_a_measurement_is_done_once(tmp_path: Path) -> None:
     make(*folders, "break_even")
     assert (results / "break_even.md").read_text() == (RESULTS / "break_even.md").read_text()
     assert "break_even.py" not in make(*folders, "break_even")
+
+
+def test_what_is_copied_is_what_the_commands_write() -> None:
+    words = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "deft_ct").rglob("*.py"))
+    lines = make("-n", "RUNS=/nowhere", "networks", "times").splitlines()
+    copied = {
+        Path(command.split()[1]).name
+        for line in lines if " -m deft_ct " in line for command in line.split(" && ") if command.startswith("cp ")
+    }  # fmt: skip
+    assert {"comparison.json", "spread.json", "report.json"} < copied
+    assert not [name for name in sorted(copied) if f'"{name}"' not in words]
+
+
+def test_the_stored_comparisons_are_those_of_the_commands() -> None:
+    lines = make("-n", "RUNS=/nowhere", "networks", "times").splitlines()
+    compared = [line for line in lines if " -m deft_ct compare " in line]
+    assert len(compared) > 8
+    for line in compared:
+        name = Path(line.split()[-1]).stem
+        words = shlex.split(re.split(r" -m deft_ct compare | && cp ", line)[1])
+        said = list(itertools.pairwise(words))
+        found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        for option in ("every", "samples", "seed", "batch-size"):
+            (value,) = [after for word, after in said if word == f"--{option}"]
+            assert found["protocol"][option.replace("-", "_")] == int(value), (name, option)
+        for option, key in (("scan", "scan"), ("method", "label")):
+            assert {after for word, after in said if word == f"--{option}"} == {one[key] for one in found["cells"]}, (
+                name
+            )

@@ -48,7 +48,7 @@ from deft_ct.diffusion.schedule import Schedule
 from deft_ct.measurement.likelihood import Likelihood
 from deft_ct.methods.deft.config import NO_INITIAL, HTransformConfig
 from deft_ct.methods.deft.guidance import ReliableGuidance, reliable_share
-from deft_ct.methods.deft.refinement import Refinement
+from deft_ct.methods.deft.refinement import Refinement, parts
 from deft_ct.methods.deft.scan_embedding import scan_embedding, spread_of
 from deft_ct.networks import (
     TimeNetwork,
@@ -57,9 +57,6 @@ from deft_ct.networks import (
     timestep_embedding,
 )
 from deft_ct.networks.precision import Precision, network_precision
-
-_PIXELS_AT_ONCE = 512**2
-"""Of images that a processor refines together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,12 +216,8 @@ class HTransform(nn.Module):
         """
         if self.refinement is None:
             return initial
-        count = len(initial)
-        if initial.device.type == "cpu":  # a few at a time: their features stay in the cache, and memory is bounded
-            count = max(1, _PIXELS_AT_ONCE // initial[0].numel())
         refined = []
-        for first in range(0, len(initial), count):
-            part = slice(first, first + count)
+        for part in parts(initial, initial[0].numel()):
             with network_precision(initial.device, self.precision):
                 told = [None if given is None else given[part] for given in (features, images, second)]
                 refined.append(self.refinement(initial[part], residual[part], *told))

@@ -13,6 +13,7 @@ others, so both together say more. Then ``r' = (1 - a) (r + s f(r, g(r), (l - r)
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -40,6 +41,15 @@ TIME = 999.0
 """Constant input of the time embedding: the noisiest step of the h-transform that its weights may come from."""
 FIRST_SHARE = -1.5
 """Logit of the share of a second reconstruction before the training."""
+PIXELS_AT_ONCE = 512**2
+"""Of images that a processor refines together."""
+
+
+def parts(images: Tensor, pixels: int) -> list[slice]:
+    """Images of so many pixels in groups."""
+    # On a processor a few at a time: their features stay in the cache, and memory is bounded.
+    count = max(1, PIXELS_AT_ONCE // pixels) if images.device.type == "cpu" else max(1, len(images))
+    return [slice(first, first + count) for first in range(0, len(images), count)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +188,9 @@ class Refinement(nn.Module):
         if self.second is None:
             return None
         self.second.precision = precision
+        pixels = math.prod(likelihood.operator.domain_shape)
         with torch.no_grad(), uncounted():
-            image: Tensor = self.second(likelihood)
-        return image
+            return torch.cat([self.second(likelihood[part]) for part in parts(likelihood.y, pixels)])
 
     def forward(
         self,

@@ -30,7 +30,7 @@ from deft_ct.methods.deft import (
     save_htransform,
     save_refinement,
 )
-from deft_ct.methods.deft import htransform as htransform_module
+from deft_ct.methods.deft import refinement as refinement_module
 from deft_ct.methods.deft import train_refinement as train_refinement_module
 from deft_ct.methods.deft.conditioning import SPREAD_SLOPES, scan_features
 from deft_ct.methods.deft.guidance import guidance_for
@@ -65,7 +65,7 @@ def test_images_are_refined_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert seen == [[5, 5, 5]], "small images all at once"
     for pixels, counts in ((2 * SIZE**2, [2, 2, 1]), (1, [1] * 5)):
         seen.clear()
-        monkeypatch.setattr(htransform_module, "_PIXELS_AT_ONCE", pixels)
+        monkeypatch.setattr(refinement_module, "PIXELS_AT_ONCE", pixels)
         found = htransform.refine(initial, residual, features)
         assert seen == [[count] * 3 for count in counts]
         torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)

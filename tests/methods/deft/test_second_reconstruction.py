@@ -121,6 +121,15 @@ def test_both_or_neither():
     assert refinement(ALONE).second_image(likelihood()) is None
 
 
+def test_the_second_reconstruction_takes_a_few_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, given, seen = refinement(), likelihood(), []
+    made.second.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0].y)))
+    whole = made.second_image(given)
+    monkeypatch.setattr("deft_ct.methods.deft.refinement.PIXELS_AT_ONCE", SIZE**2)
+    torch.testing.assert_close(made.second_image(given), whole, rtol=1e-4, atol=1e-5)
+    assert seen == [2, 1, 1]
+
+
 def test_the_mirrored_refinement_mirrors_the_second_reconstruction_too():
     v, g, second = images()
     made = refinement(replace(CONFIG, arc_direction=True, mirror=True))
