@@ -102,8 +102,9 @@ def with_center(scan: MeasuredScan, center: Centre) -> tuple[Geometry, float]:
 
     Args:
         scan: what was measured.
-        center: the column, from 0; ``"middle"`` of the detector; or ``"auto"``: found by the first moments of the views
-            (:func:`~deft_ct.operators.ct.detector_shift`), else, of parallel beams, by two opposite views.
+        center: the column, from 0; ``"middle"`` of the detector; or ``"auto"``. Then the first moments of the
+            views give it (:func:`~deft_ct.operators.ct.detector_shift`). Where they do not, two opposite views of
+            parallel beams do.
 
     Returns:
         The geometry and the column.

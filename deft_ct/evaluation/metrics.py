@@ -37,8 +37,8 @@ def psnr(
     Args:
         recon: reconstructions, ``(N, *image_shape)``, or one image ``(H, W)``.
         truth: true images, same shape and unit.
-        data_range: the peak, in the unit of the images: one number, or ``(N,)``, one for each image. dival's PSNR of
-            LoDoPaB-CT is at :func:`own_range` of the truth, its PSNR-FR ("fixed range") at 1.
+        data_range: the peak, in the unit of the images: one number, or ``(N,)``, one for each image. For LoDoPaB-CT,
+            dival's PSNR takes :func:`own_range` of the truth. Its PSNR-FR ("fixed range") takes 1.
         mask: where to take the mean squared error, boolean, same shape; everywhere by default.
 
     Returns:

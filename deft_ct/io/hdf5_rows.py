@@ -36,7 +36,7 @@ class _Places:
         chunks: shape of a chunk.
         offsets: byte offset of each; -1: never written.
         fill: value of those that were never written.
-        sizes: bytes of each in the file; None where they are stored as they are.
+        sizes: bytes of each in the file; None if they are not compressed.
         shuffled: whether the bytes of the values were sorted by their place before they were compressed.
     """
 

@@ -9,7 +9,7 @@ The frames of a noisy chain are noisy. The network therefore works in stages: ea
 frames and distances the next one starts.
 
 Attention by frames and distances follows the invariant point attention of Jumper et al. 2021 (Nature 596, 583,
-algorithm 22); the weighted sums of differences are those of Satorras et al. 2021 (arXiv 2102.09844, eq. 4).
+algorithm 22). The weighted sums of differences follow Satorras et al. 2021 (arXiv 2102.09844, eq. 4).
 """
 
 from __future__ import annotations

@@ -85,8 +85,8 @@ def tikhonov(
         operator: ``A``; images ``(..., H, W)`` or volumes for the gradient penalty.
         weights: ``w``, broadcastable to ``y``, >= 0; ones when left out.
         strength: >= 0.
-        penalty: ``L``: ``"identity"``, or ``"gradient"`` for forward differences along the axes of space (zero across
-            the border): the last two of images, three of volumes, over the spacing of the grid as in
+        penalty: ``L``: ``"identity"``, or ``"gradient"`` for forward differences, which are zero across the border.
+            They are taken along the last two axes of images, or three of volumes, and divided by the spacing as in
             :func:`~deft_ct.methods.classical.tv.total_variation`.
         stopping: the tolerance is for the gradient of the objective, as a fraction of that at ``x = 0``.
         x0: start ``(..., *domain_shape)``; zero when left out.
