@@ -5,6 +5,7 @@ Public names are imported on first use, so that ``import deft_ct`` stays fast.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from deft_ct.methods.registry import load_reconstructor, methods, register
     from deft_ct.reconstruction import Reconstruction
     from deft_ct.reconstructor import Reconstructor
+
+# PyTorch may ask for large pages for its large arrays. Networks on images allocate and free them at every layer, and
+# small pages are handed out one by one. Read at the first large array. Results do not depend on it.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = version("deft-ct")
 

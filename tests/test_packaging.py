@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import mmap
+import os
 import re
 import subprocess
 import sys
@@ -96,6 +98,31 @@ def test_import_is_light_and_leaves_the_process_alone(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]", "imported by `import deft_ct`; move these imports to where they are used"
     assert done.stderr == ""
+
+
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not LARGE_PAGES.exists() or "[madvise]" not in LARGE_PAGES.read_text(),
+    reason="needs a Linux kernel that gives large pages to programs that ask for them",
+)
+@pytest.mark.parametrize("asked", ["", "0"])
+def test_large_arrays_are_on_large_pages_unless_the_user_says_no(tmp_path: Path, asked: str) -> None:
+    code = (
+        "import resource, torch, deft_ct\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "before = faults()\n"
+        "torch.empty(2**26).fill_(1)\n"
+        "print(faults() - before)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    environment |= {"THP_MEM_ALLOC_ENABLE": asked} if asked else {}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, env=environment
+    )
+    small = 2**26 * 4 // mmap.PAGESIZE
+    assert (int(done.stdout) < small / 10) == (asked != "0")
 
 
 IMPORT_SECONDS = 0.3

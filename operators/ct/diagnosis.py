@@ -17,9 +17,11 @@ from deft_ct.operators.ct.bad_elements import BadElements, bad_elements
 from deft_ct.operators.ct.detector_offset import detector_shift, moved_back
 from deft_ct.operators.ct.geometry import PlanarGeometry
 from deft_ct.operators.ct.scan import ScanGeometry
+from deft_ct.operators.ct.starvation import unmeasured_rays, with_rays_filled
 from deft_ct.operators.ct.system_matrix import Geometry
 from deft_ct.operators.ct.truncation import Truncation, truncation
 from deft_ct.operators.findings import Diagnosis, Finding
+from deft_ct.operators.linear import LinearOperator
 
 SHIFT_ELEMENTS = 0.15
 """Detector elements by which data may seem shifted without a warning."""
@@ -38,17 +40,21 @@ METAL = "metal"
 _LISTED = 8
 
 
-def diagnose_scan(y: Tensor, geometry: Geometry, weights: Tensor | None = None) -> Diagnosis:
+def diagnose_scan(
+    y: Tensor, geometry: Geometry, weights: Tensor | None = None, operator: LinearOperator | None = None
+) -> Diagnosis:
     """Look for faults in line integrals.
 
     Data of a wrong sign, or of which the logarithm was not taken, are only warned of as such. Dead, noisy and offset
     detector elements are bridged by interpolation. Slices of a shifted detector are moved back to where the geometry
-    says that it is, each by its own shift. The other checks are of the repaired data.
+    says that it is, each by its own shift. Rays whose logarithm was taken of next to nothing are filled in. The other
+    checks are of the repaired data.
 
     Args:
         y: ``(..., *sinogram_shape)``.
         geometry: the scan.
         weights: inverse variance of each entry, of the shape of ``y``; None for noise-free data.
+        operator: the ray transform of a planar scan, by which such rays are filled in; without it they are not.
 
     Returns:
         A finding for each fault, and a record of these statistics, each None where the data do not tell:
@@ -87,7 +93,12 @@ def diagnose_scan(y: Tensor, geometry: Geometry, weights: Tensor | None = None) 
     if cut is not None and cut.views > TRUNCATED_VIEWS:
         findings.append(_truncation_finding(cut, geometry))
     weighted = None if weights is None else detector_lines(weights.detach(), geometry)
-    findings += _photon_findings(lines, weighted, record)
+    missing = unmeasured_rays(lines) if operator is not None and isinstance(geometry, PlanarGeometry) else None
+    findings += _starvation_findings(lines, missing, record)
+    if operator is not None and missing is not None and bool(missing.any()):
+        lines = with_rays_filled(lines, missing, operator)
+        repaired = _undone(lines, y, geometry)
+    findings += _noise_findings(lines, weighted, record)
     if isinstance(geometry, PlanarGeometry):
         findings += _metal_findings(lines, geometry, record)
     return Diagnosis(record, tuple(findings), repaired)
@@ -191,28 +202,41 @@ def _shift_finding(off: Mapping[int, float], count: int, geometry: PlanarGeometr
     )
 
 
-def _photon_findings(lines: Tensor, weights: Tensor | None, record: dict[str, Any]) -> list[Finding]:
-    findings = []
+def _starvation_findings(lines: Tensor, missing: Tensor | None, record: dict[str, Any]) -> list[Finding]:
     saturated = plausibility.saturated_share(lines)
     record["saturated_rays"] = float(saturated.max())
-    if bool((starved := saturated > plausibility.SATURATED).any()):
-        findings.append(Finding(
-            STARVED,
-            f"{float(saturated.max()):.0%} of the rays{_of(starved)} read exactly the largest line integral "
-            f"({float(lines.amax()):.3g}), as rays without a single photon do; expect streaks and dark bands: use more "
-            "photons, or measure fewer and thicker slices",
-        ))  # fmt: skip
+    filled = torch.zeros_like(saturated, dtype=torch.bool) if missing is None else missing.any(2).any(1)
+    starved = (saturated > plausibility.SATURATED) | filled
+    if not bool(starved.any()):
+        return []
+    done = bool(filled[starved].all())
+    effect = (
+        "the logarithm was taken of next to nothing; repaired by what a smooth image says that fits the other rays: "
+        "better clip the counts at a tenth of a photon before the logarithm" if done else
+        "expect streaks and dark bands: use more photons, or measure fewer and thicker slices"
+    )  # fmt: skip
+    return [Finding(
+        STARVED,
+        f"{float(saturated.max()):.1%} of the rays{_of(starved)} read exactly the largest line integral "
+        f"({float(lines.amax()):.3g}), as rays without a single photon do; {effect}",
+        repaired=done,
+    )]  # fmt: skip
+
+
+def _noise_findings(lines: Tensor, weights: Tensor | None, record: dict[str, Any]) -> list[Finding]:
     record["noise_ratio"] = None
-    if weights is not None:
-        ratio = plausibility.noise_ratio(lines, weights)
-        record["noise_ratio"] = float(ratio.max())
-        if bool((noisy := ratio > plausibility.NOISE_RATIO).any()):
-            findings.append(Finding(
-                TOO_NOISY,
-                f"the noise{_of(noisy)} is {float(ratio.max()):.1f} times as strong as the noise model says; the image "
-                "will hold noise as if it were structure: give the measurement the true number of photons",
-            ))  # fmt: skip
-    return findings
+    if weights is None:
+        return []
+    ratio = plausibility.noise_ratio(lines, weights)
+    record["noise_ratio"] = float(ratio.max())
+    noisy = ratio > plausibility.NOISE_RATIO
+    if not bool(noisy.any()):
+        return []
+    return [Finding(
+        TOO_NOISY,
+        f"the noise{_of(noisy)} is {float(ratio.max()):.1f} times as strong as the noise model says; the image "
+        "will hold noise as if it were structure: give the measurement the true number of photons",
+    )]  # fmt: skip
 
 
 def _metal_findings(lines: Tensor, geometry: PlanarGeometry, record: dict[str, Any]) -> list[Finding]:

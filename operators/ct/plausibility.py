@@ -48,15 +48,20 @@ def looks_unlogged(lines: Tensor) -> Tensor:
     return bright & (ends > 0) & (profile.amin(1) <= _SHADOW * ends) & (lines.amin((1, 2)) >= -_NEGATIVE * ends)
 
 
-def saturated_share(lines: Tensor) -> Tensor:
-    """``(lines,)`` share of the rays that read exactly the largest value, as rays without a single photon do.
+def saturated_rays(lines: Tensor) -> Tensor:
+    """Rays of ``(lines, views, detectors)`` that read exactly the largest value, as rays without a single photon do.
 
-    Zero below a line integral of 2, and where fewer than three views are concerned: a flat object can look so.
+    None below a line integral of 2, and where fewer than three views are concerned: a flat object can look so.
     """
     largest = lines.amax((1, 2), keepdim=True)
     at_most = lines >= largest - 1e-6 * largest.abs()  # a bridged element may be off by rounding
     real = (largest[:, 0, 0] > _ABSORBED) & (at_most.any(2).sum(1) >= 3)
-    return at_most.double().mean((1, 2)) * real
+    return at_most & real[:, None, None]
+
+
+def saturated_share(lines: Tensor) -> Tensor:
+    """``(lines,)`` share of the rays that :func:`saturated_rays` finds."""
+    return saturated_rays(lines).double().mean((1, 2))
 
 
 def noise_ratio(lines: Tensor, weights: Tensor) -> Tensor:

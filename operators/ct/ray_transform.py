@@ -126,7 +126,7 @@ class RayTransform(LinearOperator):
 
     def diagnose(self, y: Tensor, weights: Tensor | None = None) -> Diagnosis:
         """Look for faults in line integrals, see :func:`~deft_ct.operators.ct.diagnosis.diagnose_scan`."""
-        return diagnose_scan(y, self.geometry, weights)
+        return diagnose_scan(y, self.geometry, weights, self)
 
     def row_order(self) -> RowOrder | None:
         """The views by angle, see :func:`~deft_ct.operators.ct.view_order.view_order`; None for others."""
