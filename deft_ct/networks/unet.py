@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deft_ct.networks.any_size import continued
+from deft_ct.networks.memory_format import channels_together
 from deft_ct.networks.network import TimeNetwork
 from deft_ct.operators.memory import check_memory
 from deft_ct.runtime.fields import check_fields
@@ -145,6 +146,7 @@ class UNet(TimeNetwork):
         self.up_blocks = nn.ModuleList(_Up(width, config, i) for i in reversed(range(len(c))))
         self.conv_norm_out = nn.GroupNorm(config.norm_groups, c[0], eps=1e-5)
         self.conv_out = nn.Conv2d(c[0], config.out_channels * pixels, 3, padding=1)
+        channels_together(self)
 
     @property
     def embedding_width(self) -> int:

@@ -21,6 +21,7 @@ from deft_ct.methods.classical.common import linear
 from deft_ct.methods.initial import reference_reconstruction
 from deft_ct.methods.supervised.direct import DirectReconstructor
 from deft_ct.methods.supervised.model import TrainedModel, check_unrolled
+from deft_ct.networks.memory_format import channels_together
 from deft_ct.operators.linear import LinearOperator
 from deft_ct.operators.memory import check_memory
 from deft_ct.operators.row_order import RowOrder
@@ -103,6 +104,7 @@ class PrimalDualModel(TrainedModel):
         self.dual = nn.ModuleList(_Update(m + 2, m, shape.channels) for _ in steps)
         self.primal = nn.ModuleList(_Update(m + 1, m, shape.channels) for _ in steps)
         self.scan_embedding = _scan_embedding(4 * shape.iterations * shape.channels) if shape.scan_features else None
+        channels_together(self)
 
     def description(self) -> dict[str, Any]:
         """As for every model; networks for single scans keep the description that they had before there were others."""
@@ -185,7 +187,7 @@ class _Update(nn.Sequential):
             x = first(x.float())
         if modulation is not None:
             scale, shift = modulation[:, :, None, None].to(x).chunk(2, 1)
-            x = x * (1 + scale) + shift
+            x = torch.addcmul(shift, x, 1 + scale)
         for layer in others:
             x = layer(x)
         return x
