@@ -50,7 +50,7 @@ def sixty_views() -> list[str]:
 
 
 def any_scan_primal_dual() -> list[float]:
-    """Mean PSNR of the network inside DEFT's refinement, by scan."""
+    """Mean PSNR of the network for any scan, by scan."""
     cells = {cell["scan"]: cell["values"]["psnr_db"] for cell in stored("compare_primal_dual_any_scan")["cells"]}
     assert {len(values) for values in cells.values()} == {58}
     return [float(np.mean(cells[scan])) for scan in (SIXTY, TWENTY)]
