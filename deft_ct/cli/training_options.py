@@ -110,6 +110,9 @@ class TrainingOptions:
     max_minutes: opt.MaxMinutes = None
     precision: opt.PrecisionName = "float32"
     compile: Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile.")] = False
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Use the channels-last memory format, faster on GPUs.")
+    ] = False
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events to OUT/tensorboard.")] = (
         False
     )

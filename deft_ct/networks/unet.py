@@ -146,7 +146,6 @@ class UNet(TimeNetwork):
         self.up_blocks = nn.ModuleList(_Up(width, config, i) for i in reversed(range(len(c))))
         self.conv_norm_out = nn.GroupNorm(config.norm_groups, c[0], eps=1e-5)
         self.conv_out = nn.Conv2d(c[0], config.out_channels * pixels, 3, padding=1)
-        channels_together(self)
 
     @property
     def embedding_width(self) -> int:
@@ -164,7 +163,7 @@ class UNet(TimeNetwork):
             x = x.to(self.conv_in.weight.dtype)
         emb = self.time_embedding(timestep_embedding(t, config.channels[0]).to(x.dtype))
         emb = functional.silu(emb if extra is None else emb + extra.to(emb.dtype))
-        h = self.conv_in(functional.pixel_unshuffle(x, config.patch))
+        h = channels_together(self.conv_in(functional.pixel_unshuffle(x, config.patch)))
         skips = [h]
         for down in self.down_blocks:
             h = down(h, emb, skips)

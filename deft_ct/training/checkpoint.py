@@ -21,7 +21,8 @@ _MODULE = "module."
 """Prefix of the weights in the state of an ``AveragedModel``."""
 
 FREE = (
-    "accumulate", "compile", "checkpoint_minutes", "max_minutes", "log_every", "tensorboard", "overwrite",
+    "accumulate", "compile", "channels_last", "checkpoint_minutes", "max_minutes", "log_every",
+    "tensorboard", "overwrite",
 )  # fmt: skip
 """Settings that may change on resuming. ``accumulate`` only together with the number of processes, see
 :func:`training_key`."""

@@ -34,6 +34,7 @@ class TrainingConfig:
         accumulate: parts that a batch is split into, one after the other, to save memory.
         precision: "float32", or "bfloat16" or "float16" for mixed precision; frozen networks are evaluated in it, too.
         compile: compile the network with torch.compile.
+        channels_last: keep convolution weights channels-last, faster on GPUs with tensor cores.
         seed: of the order of the data and of all noise.
         checkpoint_minutes: time between two checkpoints.
         max_minutes: stop (with a checkpoint) after this time; None for no limit.
@@ -59,6 +60,7 @@ class TrainingConfig:
     accumulate: int = 1
     precision: Precision = "float32"
     compile: bool = False
+    channels_last: bool = False
     seed: int = 0
     checkpoint_minutes: float = 5.0
     max_minutes: float | None = None

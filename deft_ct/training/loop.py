@@ -81,6 +81,8 @@ def _fit(
             f"batch_size {config.batch_size} cannot be shared out over {accelerator.num_processes} processes of "
             f"{config.accumulate} parts each: use a multiple of {parts}"
         )
+    if config.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)
     averaged = averaged_model(network, config.ema_decay)
     # Random numbers are drawn on the device of the training, and differ between kinds of devices.

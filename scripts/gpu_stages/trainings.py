@@ -57,7 +57,7 @@ def timed_training(minutes: float, batch_size: int, rate: float, **changes: obje
     """The settings of every training here."""
     values: dict[str, object] = {
         "steps": 10**6, "batch_size": batch_size, "learning_rate": rate, "optimizer": "muon", "momentum": 0.95,
-        "warmup": 60, "ema_decay": 0.995, "precision": "bfloat16", "max_minutes": minutes,
+        "warmup": 60, "ema_decay": 0.995, "precision": "bfloat16", "channels_last": True, "max_minutes": minutes,
         "began": time.monotonic(), "checkpoint_minutes": 1000.0, "log_every": 50,
     }  # fmt: skip
     return TimedConfig(**(values | changes))  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ FREE = {
     "out": "names the folder", "progress": "shows bars", "overwrite": "asks for a fresh result",
     "max-minutes": "says how long to go on",
 }  # fmt: skip
-FREE_IN_TRAINING = {"compile": FASTER, "tensorboard": "writes events"}
+FREE_IN_TRAINING = {"compile": FASTER, "channels-last": FASTER, "tensorboard": "writes events"}
 PHOTOGRAPHS = {name: "of photographs, refused with slices" for name in ("operator", "noise", "draws")}
 
 LOOP = {

@@ -97,6 +97,20 @@ def test_accumulation_changes_memory_not_the_items(tmp_path):
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)
 
 
+def test_memory_format_does_not_change_what_is_learned(tmp_path):
+    def convolution():
+        torch.manual_seed(0)
+        return nn.Conv2d(3, 4, 3)
+
+    def loss(network, indices, generator):
+        return network(torch.randn(len(indices), 3, 8, 8, generator=generator)).square().mean()
+
+    plain = fit(convolution(), loss, 10, _config(), tmp_path / "plain", identity={}, progress=False)
+    last = fit(convolution(), loss, 10, _config(channels_last=True), tmp_path / "last", identity={}, progress=False)
+    assert last.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(last.weight, plain.weight, rtol=1e-4, atol=1e-6)
+
+
 def test_another_training_does_not_resume(tmp_path):
     def train(**identity):
         return fit(_network(), _loss, 10, _config(), tmp_path, identity=identity, progress=False)

@@ -104,7 +104,6 @@ class PrimalDualModel(TrainedModel):
         self.dual = nn.ModuleList(_Update(m + 2, m, shape.channels) for _ in steps)
         self.primal = nn.ModuleList(_Update(m + 1, m, shape.channels) for _ in steps)
         self.scan_embedding = _scan_embedding(4 * shape.iterations * shape.channels) if shape.scan_features else None
-        channels_together(self)
 
     def description(self) -> dict[str, Any]:
         """As for every model; networks for single scans keep the description that they had before there were others."""
@@ -182,6 +181,7 @@ class _Update(nn.Sequential):
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         """Apply the layers; ``modulation`` ``(B, 2 channels)`` scales and shifts the features of the first one."""
         first, *others = self
+        x = channels_together(x)
         # The first layer compares data with projections. In bfloat16 they are too coarse for that, which costs 0.04 dB.
         with torch.autocast(x.device.type, enabled=False):
             x = first(x.float())
