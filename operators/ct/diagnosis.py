@@ -211,8 +211,8 @@ def _starvation_findings(lines: Tensor, missing: Tensor | None, record: dict[str
         return []
     done = bool(filled[starved].all())
     effect = (
-        "the logarithm was taken of next to nothing; repaired by what a smooth image says that fits others, and "
-        "structures that they alone passed are missing: better clip the counts at a tenth of a photon before the log"
+        "the logarithm was taken of next to nothing; repaired by a smooth image that fits the other rays, and what "
+        "only these rays passed through is missing: better clip the counts at a tenth of a photon before"
         if done else
         "expect streaks and dark bands: use more photons, or measure fewer and thicker slices"
     )  # fmt: skip

@@ -70,7 +70,7 @@ def test_the_data_of_a_scan_are_repaired_and_the_user_is_told() -> None:
     found = measurement.diagnose(y)
     (finding,) = (one for one in found.findings if one.name == diagnosis.STARVED)
     assert finding.repaired
-    for words in ("of 1 of 2 slices", "structures that they alone passed are missing", "a tenth of a photon"):
+    for words in ("of 1 of 2 slices", "what only these rays passed through is missing", "a tenth of a photon"):
         assert words in finding.text
     assert diagnosis.METAL not in [one.name for one in found.findings]
     assert found.repaired is not None
