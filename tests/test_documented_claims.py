@@ -43,6 +43,8 @@ def sixty_views() -> list[str]:
         f"gains {unet.mean():.2f} dB over FBP + U-Net, at least {unet.min():.2f}.",
         f"It is {lpd.mean():.2f} dB behind at 60 views (at least {lpd.min():.2f}), {few.mean():.2f} dB behind at 20 "
         f"views ({learned[0]} against {learned[1]}, n = {len(few)}) and {limited:.2f} dB behind at 120 degrees.",
+        f"network for any scan is closer: {found[MEAN].mean() - any_scan[SIXTY]:.2f} dB behind at 60 views and "
+        f"{twenty[MEAN].mean() - any_scan[TWENTY]:.2f} at 20.",
         f"Alone it has {any_scan[SIXTY]:.2f} dB at 60 views and {any_scan[TWENTY]:.2f} at 20",
         f"One sample of DEFT is at least {best_zero_shot(found, SAMPLE):.2f} dB better than one sample of any",
         f"Single samples are better than TV by {gain(found, 'tv', SAMPLE).mean():.1f} dB on average",

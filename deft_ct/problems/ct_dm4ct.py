@@ -57,8 +57,8 @@ class DM4CTProblem(ObservedCTProblem):
     Args:
         pack: the slices.
         setting: "i" to "v".
-        hu_range: least and largest CT number of all volumes, which the benchmark scales to [0, 1]; those of the slices
-            at hand when None.
+        hu_range: least and largest CT number of all volumes, which the benchmark scales to [0, 1]. None takes the
+            range of the given slices.
         seed: of noise and rings.
         batch_size: images at once; every image has a measurement of its own.
         device: where the data are.

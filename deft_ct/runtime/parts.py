@@ -98,7 +98,7 @@ def part_store(target: Path, key: ContentKey, plan: Mapping[str, Any]) -> Iterat
     Args:
         target: the output folder.
         key: everything that the parts depend on.
-        plan: JSON-ready; kept with the parts, and replaced by the one of before where the job is resumed.
+        plan: JSON-ready; kept with the parts; a resumed job takes the plan that was kept.
 
     Yields:
         The store. Parts of a job with another key are removed first; ``discarded`` says how it differs.

@@ -206,22 +206,22 @@ def _starvation_findings(lines: Tensor, missing: Tensor | None, record: dict[str
     saturated = plausibility.saturated_share(lines)
     record["saturated_rays"] = float(saturated.max())
     filled = torch.zeros_like(saturated, dtype=torch.bool) if missing is None else missing.any(2).any(1)
-    starved = (saturated > plausibility.SATURATED) | filled
-    if not bool(starved.any()):
-        return []
-    done = bool(filled[starved].all())
-    effect = (
-        "the logarithm was taken of next to nothing; repaired by a smooth image that fits the other rays, and what "
-        "only these rays passed through is missing: better clip the counts at a tenth of a photon before"
-        if done else
-        "expect streaks and dark bands: use more photons, or measure fewer and thicker slices"
+    left = (saturated > plausibility.SATURATED) & ~filled
+    advice = (
+        (left, "expect streaks and dark bands: use more photons, or measure fewer and thicker slices"),
+        (filled, "the logarithm was taken of next to nothing; repaired by a smooth image that fits the other rays, and "
+         "what only these rays passed through is missing: better clip the counts at a tenth of a photon before"),
     )  # fmt: skip
-    return [Finding(
-        STARVED,
-        f"{float(saturated.max()):.1%} of the rays{_of(starved)} read exactly the largest line integral "
-        f"({float(lines.amax()):.3g}), as rays without a single photon do; {effect}",
-        repaired=done,
-    )]  # fmt: skip
+    return [
+        Finding(
+            STARVED,
+            f"{float(saturated[where].max()):.1%} of the rays{_of(where)} read exactly the largest line integral "
+            f"({float(lines[where].amax()):.3g}), as rays without a single photon do; {effect}",
+            repaired=where is filled,
+        )
+        for where, effect in advice
+        if bool(where.any())
+    ]
 
 
 def _noise_findings(lines: Tensor, weights: Tensor | None, record: dict[str, Any]) -> list[Finding]:

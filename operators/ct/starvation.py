@@ -4,8 +4,8 @@ The logarithm of a tenth of a count lies 2.3 above that of a single one, as of a
 1e-6 of a count is no line integral of anything, and an image that is to fit it is wrong everywhere. Such rays are
 replaced by the projection of an image that fits all others, and is smooth where they say nothing.
 
-Other rays without a photon are left as they are. That they were absorbed is what was measured of them, and DEFT makes
-more of it than of such a replacement (tried at 300 and 1000 photons).
+Other rays without a photon do not change. That they were absorbed is a measurement, and networks that have seen few
+photons make use of it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def with_rays_filled(lines: Tensor, missing: Tensor, operator: LinearOperator) -
 
     Args:
         lines: ``(lines, views, detectors)``.
-        missing: a mask of the same shape; slices where it is empty come back as they are.
+        missing: a mask of the same shape; slices without such rays do not change.
         operator: the ray transform of the scan.
     """
     which = missing.any(2).any(1)
