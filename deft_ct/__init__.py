@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from deft_ct.reconstruction import Reconstruction
     from deft_ct.reconstructor import Reconstructor
 
+# Threads that wait for each other sleep instead of spinning. On a machine with other work, spinning takes the time of
+# the very thread that is waited for, and an operation takes ten times as long. Read when PyTorch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # PyTorch may ask for large pages for its large arrays. Networks on images allocate and free them at every layer, and
 # small pages are handed out one by one. Read at the first large array. Results do not depend on it.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -27,6 +27,9 @@ BLOCK_BYTES = 256 * 10**6
 KEPT_SHARE = 0.5
 """Of the memory of a device: what the matrices of all geometries together may take. Beyond it the ones that were used
 longest ago are let go of, and built again when they are needed: data sets with many pixel sizes have one for each."""
+LEFT_FOR_TRANSPOSE = 256 * 10**6
+"""Largest matrix in bytes that is left for the building of its transpose. A larger one is built again: simulation on a
+fine grid never needs the transpose."""
 
 _NUMPY: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
 
@@ -57,8 +60,9 @@ class MatrixPair:
             found = stored_matrix(csr.transposed() if transpose else csr, device)
             with _LOCK:  # threads may prepare the matrices of several scans
                 self._stored[key] = found
-                if isinstance(found, PackedRows) and (dtype, device, not transpose) in self._stored:
-                    self._csr.pop(dtype, None)  # both are packed, and share no memory with it
+                both = (dtype, device, not transpose) in self._stored
+                if isinstance(found, PackedRows) and (both or csr.nbytes > LEFT_FOR_TRANSPOSE):
+                    self._csr.pop(dtype, None)  # packed rows share no memory with it
                 make_room(self, device)
         return found
 

@@ -91,6 +91,20 @@ def test_packed_matrices_are_kept_without_the_one_that_they_were_made_from() -> 
     assert pair.stored_bytes(cpu) == sum(packed_rows.bytes_kept(matrix) for matrix in both)
 
 
+def test_a_large_matrix_is_built_again_for_its_transpose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan that is simulated alone, on a fine grid, keeps its packed matrix and nothing else."""
+    pytest.importorskip("numba")
+    operator = RayTransform(ParallelGeometry.for_image((9, 7), 1.3, 5), backend="matrix")
+    pair, cpu = matrix_pair(operator.geometry), torch.device("cpu")
+    y = operator(torch.ones(1, 9, 7))
+    expected = operator.adjoint(y)
+    pair.release()
+    monkeypatch.setattr(matrix, "LEFT_FOR_TRANSPOSE", 0)
+    assert torch.equal(operator(torch.ones(1, 9, 7)), y)
+    assert pair.stored_bytes(cpu) == packed_rows.bytes_kept(pair.get(torch.float32, cpu, transpose=False))
+    assert torch.equal(operator.adjoint(y), expected)
+
+
 def test_the_matrices_used_longest_ago_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not those that were made first."""
     operators = [RayTransform(ParallelGeometry.for_image((16, 16), 0.7 + 0.1 * k, 8), "matrix") for k in range(3)]

@@ -15,7 +15,7 @@ class Watch:
         if name == "torch":
             print(os.environ.get("OMP_WAIT_POLICY"))
 sys.meta_path.insert(0, Watch())
-import deft_ct.cli
+import deft_ct, torch
 """
 
 
