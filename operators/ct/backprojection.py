@@ -172,23 +172,31 @@ class MatrixStore:
     def __init__(self) -> None:
         self._kept: OrderedDict[Hashable, StoredMatrix] = OrderedDict()
         self._lock = threading.Lock()
+        self._building = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def get(self, key: Hashable, build: Callable[[], StoredMatrix], *, limit: int) -> StoredMatrix:
         """The matrix of a key, built if it is not there; then the ones used longest ago go, down to ``limit`` bytes."""
+        found = self._found(key)
+        if found is not None:
+            return found
+        with self._building:  # threads that want the same matrix wait for the one that builds it
+            found = self._found(key)
+            if found is None:
+                found = build()
+                with self._lock:
+                    self._kept[key] = found
+                    while len(self._kept) > 1 and sum(map(bytes_kept, self._kept.values())) > limit:
+                        self._kept.popitem(last=False)
+        return found
+
+    def _found(self, key: Hashable) -> StoredMatrix | None:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key]
-        matrix = build()
-        with self._lock:
-            self._kept[key] = matrix
-            self._kept.move_to_end(key)
-            while len(self._kept) > 1 and sum(map(bytes_kept, self._kept.values())) > limit:
-                self._kept.popitem(last=False)
-        return matrix
+            return self._kept.get(key)
 
 
 _STORE = MatrixStore()
@@ -210,7 +218,9 @@ def backprojection_matrix(geometry: PlanarGeometry, views: slice, dtype: type[np
     x: Array = (np.arange(width, dtype=np.float64)[None, :, None] - (width - 1) / 2) * pitch_x
     y: Array = ((height - 1) / 2 - np.arange(height, dtype=np.float64)[:, None, None]) * pitch_y
     detectors, offset = geometry.detectors, np.arange(len(angles), dtype=np.int32) * np.int32(geometry.detectors)
-    data, indices, lengths = [], [], []
+    # Room for two entries of every pixel and view; what stays unused at the end never gets memory.
+    most = 2 * height * width * len(angles)
+    data, indices, lengths, used = np.empty(most, dtype), np.empty(most, np.int32), [], 0
     rows = max(1, 2**21 // (width * len(angles)))
     for first in range(0, height, rows):
         position, weight = detector_coordinate(geometry, angles, x, y[first : first + rows])
@@ -220,12 +230,12 @@ def backprojection_matrix(geometry: PlanarGeometry, views: slice, dtype: type[np
         share = np.stack([(1 - fraction) * weight, fraction * weight], -1).astype(dtype)
         cells = np.stack([cell, cell + 1], -1)
         keep = (cells >= 0) & (cells < detectors)
-        data.append(share[keep])
-        indices.append((cells + offset[:, None])[keep])
         lengths.append(keep.sum((-1, -2)).ravel())
+        filled = slice(used, used + int(lengths[-1].sum()))
+        data[filled], indices[filled], used = share[keep], (cells + offset[:, None])[keep], filled.stop
     indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int32)
     shape = (height * width, len(angles) * detectors)
-    return CSR(np.concatenate(data), np.concatenate(indices), indptr, shape)
+    return CSR(data[:used], indices[:used], indptr, shape)
 
 
 def detector_coordinate(geometry: PlanarGeometry, angles: Array, x: Array, y: Array) -> tuple[Array, Array]:

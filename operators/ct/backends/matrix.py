@@ -42,6 +42,7 @@ class MatrixPair:
         self._build = strip_matrix if kernel == "strip" else joseph_matrix
         self._csr: dict[torch.dtype, CSR] = {}
         self._stored: dict[tuple[torch.dtype, torch.device, bool], StoredMatrix] = {}
+        self._building = threading.Lock()
         self.used = 0
         """When it was last used: a count over all pairs."""
 
@@ -55,15 +56,19 @@ class MatrixPair:
         """The matrix (or its transpose, stored apart) for products on a device."""
         key = (dtype, device, transpose)
         found = self._stored.get(key)
-        if found is None:
-            csr = self.csr(dtype)
-            found = stored_matrix(csr.transposed() if transpose else csr, device)
-            with _LOCK:  # threads may prepare the matrices of several scans
-                self._stored[key] = found
-                both = (dtype, device, not transpose) in self._stored
-                if isinstance(found, PackedRows) and (both or csr.nbytes > LEFT_FOR_TRANSPOSE):
-                    self._csr.pop(dtype, None)  # packed rows share no memory with it
-                make_room(self, device)
+        if found is not None:
+            return found
+        with self._building:  # threads that want the same matrix wait for the one that builds it
+            found = self._stored.get(key)
+            if found is None:
+                csr = self.csr(dtype)
+                found = stored_matrix(csr.transposed() if transpose else csr, device)
+                with _LOCK:  # threads may prepare the matrices of several scans
+                    self._stored[key] = found
+                    both = (dtype, device, not transpose) in self._stored
+                    if isinstance(found, PackedRows) and (both or csr.nbytes > LEFT_FOR_TRANSPOSE):
+                        self._csr.pop(dtype, None)  # packed rows share no memory with it
+                    make_room(self, device)
         return found
 
     def stored_bytes(self, device: torch.device) -> int:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 import torch
+from torch import Tensor
 
-from deft_ct.operators.ct import ParallelGeometry, RayTransform
+from deft_ct.operators.ct import ParallelGeometry, RayTransform, backprojection
 from deft_ct.operators.ct.backends import batch_product, matrix, packed_rows
 from deft_ct.operators.ct.backends.matrix import matrix_pair
+from deft_ct.operators.ct.backends.packed_rows import StoredMatrix
 
 PROGRAM = """
 import logging, resource, sys
@@ -119,3 +124,27 @@ def test_the_matrices_used_longest_ago_go_first(monkeypatch: pytest.MonkeyPatch)
     another(image)
     kept = [matrix_pair(o.geometry).stored_bytes(image.device) > 0 for o in (*operators, another)]
     assert kept[0] and not kept[1] and kept[3]
+
+
+def test_threads_that_want_one_matrix_build_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built, both_wait = [], threading.Barrier(2)
+
+    def slowly(*arguments: object) -> StoredMatrix:
+        built.append(1)
+        time.sleep(0.2)
+        return stored_matrix(*arguments)
+
+    stored_matrix = packed_rows.stored_matrix
+    for module in (matrix, backprojection):
+        monkeypatch.setattr(module, "stored_matrix", slowly)
+    operator = RayTransform(ParallelGeometry.for_image((9, 7), 1.37, 5), backend="matrix")
+
+    def work(_: int) -> tuple[Tensor, Tensor]:
+        both_wait.wait()
+        y = operator(torch.ones(1, 9, 7))
+        return y, operator.pseudo_inverse(y)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(work, range(2))
+    assert len(built) == 2, "one of the ray transform, one of the back-projection"
+    assert all(map(torch.equal, first, second))
