@@ -43,6 +43,9 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--max-minutes", type=float)
     parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument(
+        "--average", action="store_true", help="give the mean of the weights before and after this training"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     source = CTFolder(arguments.data)
@@ -58,6 +61,9 @@ def main() -> None:
         warmup=50, ema_decay=0.997, precision="bfloat16", seed=arguments.seed, max_minutes=arguments.max_minutes,
     )  # fmt: skip
     model = train_model(PrimalDualModel, start.shape, pairs, arguments.out, training=training, initial=start)
+    if arguments.average:
+        before = start.state_dict()
+        model.load_state_dict({name: torch.lerp(before[name], last, 0.5) for name, last in model.state_dict().items()})
     model.card |= {
         "scan": {
             "name": list(COMMON), "geometry": ["fan", "parallel"], "family": asdict(FAMILY), "start_degrees": "any",
