@@ -103,7 +103,9 @@ def test_the_goals_of_the_spread_and_of_samples() -> None:
     assert regions[0] < 6 < min(regions[1:]) and related[0] > related[1] and longer < 1.3 and more < 0.5
     page_says(
         RESULTS,
-        "| soft tissue {:.1f}, lung {:.1f}, edges {:.1f} (1e4 photons) | **missed on lung and edges** |".format(*regions),
+        "| soft tissue {:.1f}, lung {:.1f}, edges {:.1f} (1e4 photons) | **missed on lung and edges** |".format(
+            *regions
+        ),
         f"| {related[0]:.2f} (n = {network[0]['images']}) against {related[1]:.2f} (n = {sixteen['images']}) at 60 "
         "views | met |",
         f"| {longer:.2f} times (val, n = {cost['slices']}, one core) | met |",
