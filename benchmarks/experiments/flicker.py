@@ -1,9 +1,10 @@
 """Do reconstructed slices flicker? Differences of neighbouring slices, next to the differences of the truth.
 
 Every slice is reconstructed alone. Errors that are independent from slice to slice would show as flicker when one
-scrolls through a volume. Three numbers tell: the root mean square difference of neighbouring slices inside the body,
-relative to the truth's; the correlation of the errors of neighbouring slices, 0 for independent errors; and the error
-itself. Slices of a series that lie next to each other (the smallest distance of the series) make a run.
+scrolls through a volume. The first number is the root mean square difference of neighbouring slices inside the body,
+divided by the same number of the truth. The second is the correlation of the errors of neighbouring slices, 0 for
+independent errors. The third is the error itself. Slices of a series that lie next to each other (the smallest distance
+of the series) make a run.
 
 Run: python benchmarks/experiments/flicker.py --data $DEFT_CT_DATA/ct512/val.h5 --half --out benchmarks/results
 """

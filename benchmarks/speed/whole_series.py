@@ -3,7 +3,7 @@
 A series of DICOM is lengthened by copies of its slices that follow below. ``deft-ct reconstruct`` works on it with its
 default method in a process of its own. Its processor seconds and its largest resident memory are those that the system
 has counted. With ``--kills`` a part of the series is then reconstructed with a kill at a random moment, and again until
-it is done; pixels, identifiers, NIfTI and pictures are compared to the bit with those of an unbroken run.
+it is done. Its pixels, identifiers, NIfTI files and pictures must equal the results of an unbroken run to the bit.
 
 Run: python benchmarks/speed/whole_series.py $DEFT_CT_DATA/dicom/LIDC-IDRI --kills 5 --out benchmarks/results
 """

@@ -72,8 +72,9 @@ def reconstruct(
     size: Annotated[
         int | None,
         typer.Option(
-            help="Pixels of a side. Larger slices are averaged down to it, others padded with air. Default: those of "
-            "the series, from 256 to 1024 (256 for helices; of files of projections as many as detector elements).",
+            help="Pixels of a side. Larger slices are averaged down to it, others padded with air. Default: the size "
+            "of the series, from 256 to 1024. For helices it is 256, for other projections the number of detector "
+            "elements.",
             min=1,
         ),
     ] = _DEFAULTS.size,

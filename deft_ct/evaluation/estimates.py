@@ -20,7 +20,7 @@ ESTIMATES = "estimates"
 class EstimateStore:
     """Float32 arrays in ``folder/estimates``, one for each row that has a picture.
 
-    A file appears whole or not at all, and its name is the content of its row: workers that share a folder write the
+    A file appears whole or not at all. Its name is the content key of its row. So workers that share a folder write the
     same file, and a reconstruction of other data, weights or options is never taken for this one.
 
     Args:

@@ -38,7 +38,7 @@ GOOD: dict[str, set[str]] = {
     "--seed": {"-1", "0"}, "--momentum": {"0", "1e-320"}, "--ema-decay": {"0", "1e-320"},
     "--max-minutes": {"0", "1e308", "1e-320", "2.5", "1" + "0" * 30}, "--refinement-steps": {"0"}, "--batches": {"0"},
     "--pixel-mm": {"2.5"}, "--noise": {"0", "1e-320", "2.5"}, "--attention": {"\u0661"}, "--panels": {"0"},
-    "--typical-error": {"2.5"}, "--tolerance": {"2.5"}, "--samples": {"0"},
+    "--typical-error": {"2.5"}, "--tolerance": {"2.5"}, "--samples": {"0"}, "--folds": {"0"},
 }  # fmt: skip
 """Values among the bad ones that are good for an option; the command then goes on and finds no data."""
 TEN = "1_0"
